@@ -1,0 +1,185 @@
+"""Every error that special raises on purpose, as one tree.
+
+    SpecialError
+    ├── RequestError              the caller's mistake; decided before any work
+    │   ├── BadRequest            400  a parameter that cannot be understood or is out of bounds
+    │   ├── Unauthorised          401  restricted, and nobody has said who they are
+    │   ├── Forbidden             403  restricted, and who they are is not enough
+    │   ├── NotFound              404  no such identifier, or no such stored size
+    │   └── NotOffered            501  valid, but switched off here (upscaling)
+    ├── SourceError               502  an object store said no
+    │   ├── Missing               404  there is no such object
+    │   ├── Denied                502  the store refused our credentials
+    │   ├── Changed               503  the object is no longer the version that was pinned
+    │   └── Unreachable           503  timeout, reset, throttling, short body
+    ├── MasterError               500  this master cannot be shown
+    │   ├── Malformed             500  the file breaks its own format's rules
+    │   └── Unsupported           500  a format or feature that nothing here decodes
+    ├── DecodeError               500  a decoder process failed on this one job
+    │   ├── Crashed               500  the process died
+    │   ├── TimedOut              503  the deadline passed; the process was killed
+    │   └── Busy                  503  no decoder will be free in time
+    └── ConfigurationError        a setting that cannot work; the command line exits with 2
+
+`str(error)` is for the operator and the log: it may name keys, buckets and paths.
+`error.public` is for the stranger who asked: one plain sentence, and never any of those.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class SpecialError(Exception):
+    """The base. `status` is the HTTP status, `code` a stable name for logs and metrics."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "error"
+    sentence: ClassVar[str] = "The image server failed."
+
+    @property
+    def public(self) -> str:
+        """What a stranger may read."""
+        return self.sentence
+
+    @property
+    def retry_after_s(self) -> int | None:
+        """Seconds for a Retry-After header, where trying again makes sense."""
+        return 1 if self.status == 503 else None
+
+
+class RequestError(SpecialError):
+    """The caller's mistake. Its message is made of the caller's own words, so it is public."""
+
+    status = 400
+    code = "request"
+
+    @property
+    def public(self) -> str:
+        return str(self)
+
+
+class BadRequest(RequestError):
+    """A parameter that cannot be understood, or that is out of bounds."""
+
+    code = "bad-request"
+
+
+class Unauthorised(RequestError):
+    """Restricted, and nobody has said who they are."""
+
+    status = 401
+    code = "unauthorised"
+
+
+class Forbidden(RequestError):
+    """Restricted, and who they are is not enough."""
+
+    status = 403
+    code = "forbidden"
+
+
+class NotFound(RequestError):
+    """No such identifier, or no such stored size."""
+
+    status = 404
+    code = "not-found"
+
+
+class NotOffered(RequestError):
+    """A valid request for something that is switched off here."""
+
+    status = 501
+    code = "not-offered"
+
+
+class SourceError(SpecialError):
+    """An object store said no, or said nothing."""
+
+    status = 502
+    code = "source"
+    sentence = "The image could not be read from its store."
+
+
+class Missing(SourceError):
+    """There is no such object."""
+
+    status = 404
+    code = "missing"
+    sentence = "There is no image with this identifier."
+
+
+class Denied(SourceError):
+    """The store refused our credentials, or the bucket's policy refused us."""
+
+    code = "denied"
+
+
+class Changed(SourceError):
+    """The object is no longer the version that was pinned. Forget the pin, start again once."""
+
+    status = 503
+    code = "changed"
+    sentence = "The image is being replaced; ask again."
+
+
+class Unreachable(SourceError):
+    """Timeout, reset, throttling, or a body that is not as long as it was said to be."""
+
+    status = 503
+    code = "unreachable"
+    sentence = "The image's store does not answer; ask again."
+
+
+class MasterError(SpecialError):
+    """This master cannot be shown. Every other image is unharmed."""
+
+    code = "master"
+    sentence = "This image cannot be decoded."
+
+
+class Malformed(MasterError):
+    """The file breaks its own format's rules."""
+
+    code = "malformed"
+
+
+class Unsupported(MasterError):
+    """A format, or a feature of a format, that nothing here decodes."""
+
+    code = "unsupported"
+
+
+class DecodeError(SpecialError):
+    """A decoder process failed on this one job."""
+
+    code = "decode"
+    sentence = "This image could not be decoded."
+
+
+class Crashed(DecodeError):
+    """The decoder process died; it has been replaced."""
+
+    code = "crashed"
+
+
+class TimedOut(DecodeError):
+    """The job's deadline passed; its decoder process was killed and replaced."""
+
+    status = 503
+    code = "timed-out"
+    sentence = "The image took too long to make; ask again."
+
+
+class Busy(DecodeError):
+    """No decoder will be free in time."""
+
+    status = 503
+    code = "busy"
+    sentence = "The image server is busy; ask again."
+
+
+class ConfigurationError(SpecialError):
+    """A setting that cannot work. The message is one sentence that names the fix."""
+
+    code = "configuration"

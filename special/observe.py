@@ -1,0 +1,90 @@
+"""What one request cost, and the names of every metric.
+
+A `Trace` follows one request through all rooms by a context variable, so that a source can
+count a GET without being told whose it is. Work that several requests share (a block of the
+volume) is counted at the request that started it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from time import perf_counter
+
+from prometheus_client import Counter, Gauge, Histogram
+
+
+@dataclass(slots=True)
+class Trace:
+    """What one request did. Times in milliseconds; a request that did no such thing says 0."""
+
+    route: str = ""
+    """`thumb`, `derivative`, `stream` or `tile`; empty until a plan is made."""
+    gets: int = 0
+    """GET requests sent to object stores (or reads of local files)."""
+    bytes: int = 0
+    """Bytes of bodies asked of object stores."""
+    source_ms: float = 0.0
+    """Time spent waiting for spans, through whichever reader."""
+    queue_ms: float = 0.0
+    """Time spent waiting for a decoder process."""
+    decode_ms: float = 0.0
+    """Time from encoded bytes to pixels of the right size."""
+    encode_ms: float = 0.0
+    """Time from pixels to the answer's bytes."""
+
+    def count_get(self, size_bytes: int) -> None:
+        """One GET of that many bytes was sent."""
+        self.gets += 1
+        self.bytes += size_bytes
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Time spent inside counts as `source_ms`."""
+        start = perf_counter()
+        try:
+            yield
+        finally:
+            self.source_ms += (perf_counter() - start) * 1000
+
+    def server_timing(self) -> str:
+        """The value of a Server-Timing header (W3C Server Timing, section 3)."""
+        return (
+            f'route;desc="{self.route}", '
+            f'source;dur={self.source_ms:.1f};desc="gets={self.gets} bytes={self.bytes}", '
+            f"queue;dur={self.queue_ms:.1f}, decode;dur={self.decode_ms:.1f}, encode;dur={self.encode_ms:.1f}"
+        )
+
+
+_current: ContextVar[Trace | None] = ContextVar("special_trace", default=None)
+
+
+def trace() -> Trace:
+    """The trace of the request at hand; a throw-away one outside any request."""
+    return _current.get() or Trace()
+
+
+@contextmanager
+def tracing() -> Iterator[Trace]:
+    """A new trace for everything inside, tasks started there included."""
+    fresh = Trace()
+    token = _current.set(fresh)
+    try:
+        yield fresh
+    finally:
+        _current.reset(token)
+
+
+ANSWERS = Counter("special_answers", "Answers by route and status.", ["route", "status"])
+ANSWER_SECONDS = Histogram("special_answer_seconds", "Time from request to the last byte, by route.", ["route"])
+SOURCE_GETS = Counter("special_source_gets", "GET requests sent to object stores.")
+SOURCE_BYTES = Counter("special_source_bytes", "Bytes asked of object stores.")
+SOURCE_ERRORS = Counter("special_source_errors", "Store requests that failed, by kind.", ["kind"])
+DECODER_JOBS = Counter("special_decoder_jobs", "Decoder jobs by outcome.", ["outcome"])
+DECODERS_UP = Gauge("special_decoders_up", "Decoder processes that are ready.", multiprocess_mode="livesum")
+VOLUME_BLOCKS = Counter("special_volume_blocks", "Blocks read through the volume, by how they were had.", ["how"])
+VOLUME_FAULTS = Counter("special_volume_faults", "Faults of the volume that were passed by, by kind.", ["kind"])
+VOLUME_BYTES = Gauge("special_volume_bytes", "Bytes the volume takes on disk.", multiprocess_mode="max")
+VOLUME_EVICTIONS = Counter("special_volume_evictions", "Objects evicted from the volume.")

@@ -1,0 +1,268 @@
+"""Byte spans of pinned objects: what is read, from where, and in how few requests.
+
+Everything that special reads from a store is a `Span` of a `Blob`: one version of one
+object. The parsers of `formats` are generators that yield the spans they want and are sent
+their bytes; `drive` runs such a parser against any `Reader`. `coalesce` turns many small
+spans into few requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_right
+from collections.abc import AsyncIterator, Generator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol, TypeVar, runtime_checkable
+
+from special.errors import Malformed
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """One version of one stored object."""
+
+    root: str
+    """URL of the source it lives in, ending in a slash: `s3://bucket/prefix/`."""
+    key: str
+    """The object's key below the root."""
+    etag: str
+    """The store's entity tag, with its quotes, as RFC 9110 section 8.8.3 writes it."""
+    size: int
+    """Length in bytes."""
+    media: str | None = None
+    """The media type that the store names, if it names one. A hint only: content decides."""
+    modified: datetime | None = None
+    """When the store says it was last written; aware, in UTC."""
+
+    @property
+    def url(self) -> str:
+        """Root and key: what names this object everywhere, of whatever version."""
+        return self.root + self.key
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Span:
+    """The bytes `start <= offset < stop` of an object. Never empty."""
+
+    start: int
+    stop: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start < self.stop:
+            raise ValueError(f"a span needs 0 <= start < stop, not {self.start}–{self.stop}")
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    @classmethod
+    def at(cls, start: int, length: int) -> Span:
+        """`length` bytes from `start` on."""
+        return cls(start, start + length)
+
+    @classmethod
+    def whole(cls, blob: Blob) -> Span:
+        """All of a blob that is not empty."""
+        return cls(0, blob.size)
+
+    def covers(self, other: Span) -> bool:
+        """Whether the other lies inside this one."""
+        return self.start <= other.start and other.stop <= self.stop
+
+
+class NotModified(Exception):  # noqa: N818 - an outcome of a conditional read, not an error
+    """The object is still the version that the caller has. Carries no body."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unless:
+    """Conditions under which a body is not wanted: they are passed on to the store."""
+
+    etag: str | None = None
+    """Value for If-None-Match, a list or `*` included."""
+    since: datetime | None = None
+    """Value for If-Modified-Since."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An object whose body is on its way."""
+
+    blob: Blob
+    """The version that is being sent."""
+    span: Span | None
+    """Which bytes are being sent; None for an empty object."""
+    chunks: AsyncIterator[bytes]
+    """The body. Whoever takes it must exhaust it or `aclose()` it."""
+
+
+class Reader(Protocol):
+    """Whatever can give spans of a blob: a source, or a volume in front of one."""
+
+    async def read(self, blob: Blob, spans: Sequence[Span]) -> list[bytes]:
+        """The bytes of each span, in order, all of the version that is pinned.
+
+        One GET each, sent at once; merge them first with `coalesce`. Raises `Changed` if the
+        object is another version by now, `Missing`, `Denied`, `Unreachable`. A body of another length
+        than its span is never returned.
+        """
+        ...
+
+
+@runtime_checkable
+class Source(Reader, Protocol):
+    """A folder, a bucket, or a prefix of one. Keys are relative to its root."""
+
+    @property
+    def root(self) -> str:
+        """The URL it was opened with, without credentials, ending in a slash."""
+        ...
+
+    async def stat(self, key: str) -> Blob:
+        """The current version of an object: one HEAD. Raises `Missing`, `Denied`, `Unreachable`."""
+        ...
+
+    async def open(
+        self, key: str, *, span: Span | None = None, pin: Blob | None = None, unless: Unless | None = None
+    ) -> Opened:
+        """Start reading the current (or the pinned) version of an object: one GET.
+
+        A `span` that ends past the object is cut to it; one that starts past it raises `ValueError`.
+        Raises `NotModified` where `unless` holds, `Changed` where the pin does not, `Missing`, `Denied`, `Unreachable`.
+        """
+        ...
+
+    async def write(self, key: str, data: bytes, *, media: str | None = None, pin: Blob | None = None) -> Blob:
+        """Store an object whole; readers see the old one or the new one, never a part.
+
+        With `pin`, only if the stored object is still that version; else raises `Changed`.
+        """
+        ...
+
+    async def delete(self, key: str) -> None:
+        """Remove an object; one that is not there is no error."""
+        ...
+
+    def list(self, prefix: str = "", *, after: str = "") -> AsyncIterator[Blob]:
+        """Objects whose key starts with `prefix`, in the store's order, a page at a time.
+
+        For the command line and the gallery; nothing that answers an image request calls it.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections. Nothing may be read afterwards."""
+        ...
+
+
+async def body(opened: Opened) -> bytes:
+    """All of an opened object's bytes, in memory."""
+    parts: list[bytes] = []
+    async with aclosing(opened.chunks) as chunks:  # type: ignore[type-var]
+        async for chunk in chunks:
+            parts.append(chunk)
+    return b"".join(parts)
+
+
+def coalesce(spans: Sequence[Span], *, max_gap_bytes: int, max_span_bytes: int | None = None) -> list[Span]:
+    """Fewest spans that cover all of `spans`, sorted, never bridging a gap above `max_gap_bytes`.
+
+    A gap is worth bridging while reading it costs less than another request: round-trip time
+    times bandwidth. With `max_span_bytes`, runs are cut (at the edge of a wanted span where
+    possible) so that several connections share a long read.
+    """
+    merged: list[Span] = []
+    for span in sorted(set(spans)):
+        if merged and span.start - merged[-1].stop <= max_gap_bytes:
+            run = Span(merged[-1].start, max(merged[-1].stop, span.stop))
+            if max_span_bytes is None or len(run) <= max_span_bytes or span.start < merged[-1].stop:
+                merged[-1] = run
+                continue
+        merged.append(span)
+    return merged
+
+
+async def read_spans(reader: Reader, blob: Blob, spans: Sequence[Span], *, max_gap_bytes: int) -> list[bytes]:
+    """The bytes of each span, in order, by one batch of parallel GETs of coalesced spans.
+
+    Copies each span once out of the run that it came in.
+    """
+    runs = coalesce(spans, max_gap_bytes=max_gap_bytes)
+    bodies = await reader.read(blob, runs)
+    if runs == list(spans):
+        return bodies
+    starts = [run.start for run in runs]
+    parts: list[bytes] = []
+    for span in spans:
+        index = bisect_right(starts, span.start) - 1
+        start = span.start - starts[index]
+        parts.append(bodies[index][start : start + len(span)])
+    return parts
+
+
+T = TypeVar("T")
+Parser = Generator[list[Span], list[bytes], T]
+"""A sans-I/O parser: yields the spans it wants next, is sent their bytes in order, returns its result.
+
+It may ask for bytes it has seen; `drive` answers from what was read. A span past the end
+of the blob is the parser's mistake (or the file's lie) and ends in `Malformed`.
+"""
+
+
+async def drive(
+    parser: Parser[T],
+    reader: Reader,
+    blob: Blob,
+    *,
+    first_bytes: int = 65536,
+    chunk_bytes: int = 16384,
+    max_gap_bytes: int = 65536,
+    seen: list[tuple[Span, bytes]] | None = None,
+) -> T:
+    """Run a parser to its end and give what it returns.
+
+    The first read takes `first_bytes` from the start of the blob, later ones at least
+    `chunk_bytes`: headers cluster. Costs one round trip for each yield that asks for bytes not
+    seen yet; the GETs within one yield are parallel. `seen` are bytes that the caller already has.
+    """
+    known = seen if seen is not None else []
+
+    def find(span: Span) -> bytes | None:
+        for have, data in reversed(known):
+            if have.covers(span):
+                return data[span.start - have.start : span.stop - have.start]
+        return None
+
+    try:
+        wanted = next(parser)
+        while True:
+            for span in wanted:
+                if span.stop > blob.size:
+                    message = f"{blob.url} ends at {blob.size}, before byte {span.stop} that its headers name"
+                    parser.close()
+                    raise Malformed(message)
+            missing = [
+                Span(span.start, min(blob.size, max(span.stop, span.start + (chunk_bytes if known else first_bytes))))
+                for span in wanted
+                if find(span) is None
+            ]
+            if missing:
+                runs = coalesce(missing, max_gap_bytes=max_gap_bytes)
+                known.extend(zip(runs, await reader.read(blob, runs), strict=True))
+            parts: list[bytes] = []
+            for span in wanted:
+                data = find(span)
+                assert data is not None, "coalesced runs cover every wanted span"
+                parts.append(data)
+            wanted = parser.send(parts)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+
+
+async def gather(reader: Reader, reads: Sequence[tuple[Blob, Sequence[Span]]]) -> list[list[bytes]]:
+    """Spans of several blobs at once; the first failure cancels the rest."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(reader.read(blob, spans)) for blob, spans in reads]
+    return [task.result() for task in tasks]
