@@ -120,11 +120,17 @@ class Layout(Protocol):
         ...
 
     def rebuild(self, extract: Extract, parts: Sequence[bytes]) -> Piece:
-        """A small, valid file from the bytes of the extract's spans. Raises `Malformed` if they are not what was promised."""
+        """A small, valid file from the bytes of the extract's spans.
+
+        Raises `Malformed` if they are not what was promised.
+        """
         ...
 
     def stored(self, box: Box, size: Size) -> Stored | None:
-        """The stored JPEG tile that is exactly `box` at `size`, in colours that need no change; None if there is none."""
+        """The stored JPEG tile that is exactly `box` at `size`, in colours that need no change.
+
+        None if there is no such tile.
+        """
         ...
 
     def dump(self) -> bytes:

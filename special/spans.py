@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Generator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
@@ -93,7 +93,7 @@ class Opened:
     """The version that is being sent."""
     span: Span | None
     """Which bytes are being sent; None for an empty object."""
-    chunks: AsyncIterator[bytes]
+    chunks: AsyncGenerator[bytes, None]
     """The body. Whoever takes it must exhaust it or `aclose()` it."""
 
 
@@ -158,11 +158,8 @@ class Source(Reader, Protocol):
 
 async def body(opened: Opened) -> bytes:
     """All of an opened object's bytes, in memory."""
-    parts: list[bytes] = []
-    async with aclosing(opened.chunks) as chunks:  # type: ignore[type-var]
-        async for chunk in chunks:
-            parts.append(chunk)
-    return b"".join(parts)
+    async with aclosing(opened.chunks) as chunks:
+        return b"".join([chunk async for chunk in chunks])
 
 
 def coalesce(spans: Sequence[Span], *, max_gap_bytes: int, max_span_bytes: int | None = None) -> list[Span]:

@@ -1,0 +1,1 @@
+"""The only room that imports codecs: pyvips, OpenJPEG, libjpeg-turbo, pillow."""
