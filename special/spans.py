@@ -71,7 +71,7 @@ class Span:
         return self.start <= other.start and other.stop <= self.stop
 
 
-class NotModified(Exception):  # noqa: N818 - an outcome of a conditional read, not an error
+class NotModified(Exception):
     """The object is still the version that the caller has. Carries no body."""
 
 
