@@ -77,7 +77,8 @@ def plan_thumb(asset: Asset, job: Job, grant: Grant, *, upscale_percent: int = 0
     """The route of a full-region request that only stored renditions may answer.
 
     One pixel more or less counts as the known size: other tools round differently. With
-    `upscale_percent` the largest rendition may be enlarged by that much. Raises `Unauthorised`, `Forbidden`, `NotFound`.
+    `upscale_percent` the largest rendition may be enlarged by that much. Raises `Unauthorised`,
+    `Forbidden`, `NotFound`.
     """
     access.check(job, asset, grant)
     stored = _stored(asset, job, grant, tolerance=1)

@@ -1,0 +1,94 @@
+"""From identifier to master: its key, its pinned version, its layout.
+
+The first look costs one GET of the object's head, which tells version, size and format at once;
+more only where the headers lie elsewhere. After that a master is believed for a while, then asked after with
+If-None-Match. A side-car that `derive` wrote saves even the first look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from special import formats
+from special.errors import Changed, Malformed, Missing
+from special.layout import Layout
+from special.remember import Remembered
+from special.spans import Blob, NotModified, Opened, Source, Span, Unless, body, drive
+
+HEAD_BYTES = 65536
+"""How much of an object is read to learn what it is: most headers and all small indexes fit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Master:
+    """One version of one master."""
+
+    blob: Blob
+    layout: Layout
+
+
+class Masters:
+    """Finds masters in one source by key templates; remembers them."""
+
+    def __init__(
+        self, source: Source, *, keys: Sequence[str] = ("{id}",), ttl_s: float = 60.0, max_gap_bytes: int = 65536
+    ) -> None:
+        self.source = source
+        self._keys = tuple(keys)
+        self._max_gap_bytes = max_gap_bytes
+        self._known: Remembered[Master] = Remembered(self._look_up, ttl_s=ttl_s)
+
+    async def find(self, identifier: str) -> Master:
+        """The master of an identifier. Raises `Missing`, `MasterError` or another `SourceError`.
+
+        Costs nothing while it is believed, one conditional GET of the head after that.
+        """
+        return await self._known.get(identifier)
+
+    def learn(self, identifier: str, master: Master) -> None:
+        """Believe a side-car."""
+        self._known.put(identifier, master)
+
+    def forget(self, identifier: str) -> None:
+        """The master turned out to be another version: look again."""
+        self._known.forget(identifier)
+
+    async def close(self) -> None:
+        """Cancel the look-ups that are under way."""
+        await self._known.close()
+
+    async def _look_up(self, identifier: str, previous: Master | None) -> Master:
+        unless = Unless(previous.blob.etag) if previous else None
+        try:
+            opened = await self._open(identifier, unless)
+        except NotModified:
+            assert previous is not None, "only a conditional read can find nothing new"
+            return previous
+        head = await body(opened)
+        try:
+            return Master(opened.blob, await self._parse(opened.blob, head))
+        except Changed:
+            # Overwritten between the first read and the next: once more, from its new start.
+            opened = await self._open(identifier, None)
+            return Master(opened.blob, await self._parse(opened.blob, await body(opened)))
+
+    async def _open(self, identifier: str, unless: Unless | None) -> Opened:
+        for template in self._keys:
+            key = template.replace("{id}", identifier)
+            try:
+                return await self.source.open(key, span=Span(0, HEAD_BYTES), unless=unless)
+            except Missing:
+                continue
+        raise Missing(f"{self.source.root} has no object for '{identifier}' by the keys {', '.join(self._keys)}")
+
+    async def _parse(self, blob: Blob, head: bytes) -> Layout:
+        if not head:
+            raise Malformed(f"{blob.url} is empty")
+        return await drive(
+            formats.parse(blob.size),
+            self.source,
+            blob,
+            max_gap_bytes=self._max_gap_bytes,
+            seen=[(Span(0, len(head)), head)],
+        )
