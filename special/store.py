@@ -207,7 +207,7 @@ class Store:
         except Missing:
             return None
 
-    async def open(
+    async def open_rendition(
         self, identifier: str, rendition: Rendition, *, span: Span | None = None, unless: Unless | None = None
     ) -> Opened:
         """Start reading a rendition: one GET, more only where it lies at an older site's key.
@@ -238,8 +238,9 @@ class Store:
         self._known.forget(identifier)
 
     async def close(self) -> None:
-        """Cancel the look-ups that are under way."""
+        """Cancel the look-ups that are under way and close the source."""
         await self._known.close()
+        await self.source.close()
 
     async def _look_up(self, identifier: str, previous: _Read | None) -> _Read:
         sizes, sidecar = await asyncio.gather(

@@ -222,7 +222,7 @@ async def test_rendition_is_found_where_it_lies(access: str, lies_at: str, reque
     size = Size(400, 267)
     rendition = Rendition(size, access, rendition_key(ID, size, access))  # type: ignore[arg-type]
 
-    opened = await Store(bucket).open(ID, rendition)
+    opened = await Store(bucket).open_rendition(ID, rendition)
 
     assert await body(opened) == b"pixels"
     assert len(bucket.verbs("open")) == requests
@@ -233,7 +233,7 @@ async def test_restricted_rendition_is_never_read_from_the_open_folder() -> None
     rendition = Rendition(size, "auth", rendition_key(ID, size, "auth"))
 
     with pytest.raises(Missing, match="named by its sizes file"):
-        await Store(MemorySource({f"{ID}/open/400.jpg": b"pixels"})).open(ID, rendition)
+        await Store(MemorySource({f"{ID}/open/400.jpg": b"pixels"})).open_rendition(ID, rendition)
 
 
 async def test_missing_rendition_makes_the_store_look_again() -> None:
@@ -243,7 +243,7 @@ async def test_missing_rendition_makes_the_store_look_again() -> None:
     assert kept is not None
 
     with pytest.raises(Missing):
-        await store.open(ID, kept.renditions[0])
+        await store.open_rendition(ID, kept.renditions[0])
     bucket.calls.clear()
     await store.find(ID)
 
@@ -256,7 +256,7 @@ async def test_condition_is_passed_on() -> None:
     rendition = Rendition(size, "open", rendition_key(ID, size, "open"))
 
     with pytest.raises(NotModified):
-        await Store(bucket).open(ID, rendition, unless=Unless(bucket.blob(f"{ID}/open/400.jpg").etag))
+        await Store(bucket).open_rendition(ID, rendition, unless=Unless(bucket.blob(f"{ID}/open/400.jpg").etag))
 
 
 async def test_publish_commits_with_the_sizes_file() -> None:
