@@ -1,0 +1,293 @@
+"""JPEG 2000 to pixels: any region, at any resolution level, in one of three colour models.
+
+OpenJPEG gives planes of 32-bit samples, each of its own precision, sign and grid, and leaves
+sYCC as it is. What leaves here is one array that the rest of the house can use at once.
+
+Without a usable library, pillow decodes instead: always the whole image, and RGB at 8 bits.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import io
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image as PillowImage
+
+from special.codecs import libopenjp2
+from special.codecs.jp2head import read_head
+from special.codecs.libopenjp2 import Component, Decoder, Image
+from special.errors import ConfigurationError, Malformed, Unsupported
+from special.geometry import Box, ceil_div
+
+Pixels = npt.NDArray[np.uint8 | np.uint16]
+Colour = Literal["grey", "srgb", "cmyk"]
+
+CHANNELS: Final[dict[Colour, int]] = {"grey": 1, "srgb": 3, "cmyk": 4}
+ICC_SPACES: Final[dict[bytes, Colour]] = {b"GRAY": "grey", b"RGB ": "srgb", b"CMYK": "cmyk"}  # ICC.1:2022, 7.2.6
+OPACITY, PREMULTIPLIED = 1, 2  # T.800 table I.16: what a channel definition can say of a channel
+COLOURS: Final[dict[int, Colour]] = {
+    libopenjp2.GREY: "grey",
+    libopenjp2.SRGB: "srgb",
+    libopenjp2.SYCC: "srgb",
+    libopenjp2.CMYK: "cmyk",
+}
+PILLOW_COLOURS: Final[dict[str, Colour]] = {"L": "grey", "I;16": "grey", "RGB": "srgb", "CMYK": "cmyk"}
+BAND_PIXELS = 1 << 20  # colours are converted so many pixels at a time, in floats
+
+
+@dataclass(frozen=True, slots=True)
+class Planes:
+    """A decoded picture."""
+
+    pixels: Pixels
+    """(height, width, channels): uint8 for a precision of up to 8 bits, else uint16, both at full range.
+
+    A 12-bit 4095 is 65535 and a 1-bit 1 is 255. Colours come first, opacity last. CMYK: 0 is no ink.
+    """
+    precision: int
+    """Bits per sample in the file, of the deepest channel."""
+    colour: Colour
+    """What the channels mean; "srgb" means the profile's RGB where there is a profile."""
+    icc: bytes | None
+    """The file's profile, where it fits the channels."""
+    alpha: bool
+    """Whether the last channel is opacity."""
+    premultiplied: bool = False
+    """Whether the colours have been multiplied by the opacity."""
+
+
+def version() -> str:
+    """The version of the OpenJPEG in use, such as `2.5.4`. Raises `ConfigurationError` if there is none."""
+    return libopenjp2.version_of(libopenjp2.find())
+
+
+def available() -> bool:
+    """Whether there is a usable OpenJPEG. `version()` says what to do if not."""
+    try:
+        return bool(version())
+    except ConfigurationError:
+        return False
+
+
+def decode(data: bytes, *, reduce: int = 0, area: Box | None = None, threads: int = 1) -> Planes:
+    """The pixels of a JP2 file or a raw codestream.
+
+    `area` is in pixels of the full image, from its top left corner (not the reference grid's).
+    `reduce` halves so many times. Pixel n of a reduced picture lies at n * 2**reduce on the
+    reference grid (T.800 equation B-15), so an area from `left` to `right` gives those n where
+    ceil(left / 2**reduce) <= n < ceil(right / 2**reduce), left and right counted on the grid.
+
+    Subsampled components are repeated up to the size of the image. A picture with a palette
+    is never reduced by wavelets, since indices cannot be averaged, but by leaving out pixels.
+
+    Raises `Malformed` for a broken or truncated file, `Unsupported` for colours that nobody here
+    knows, `ValueError` for an area that is not inside the image or holds no pixel when reduced.
+    One copy, straight from OpenJPEG's planes.
+    """
+    if not available():
+        return decode_by_pillow(data, reduce=reduce, area=area)
+    head = read_head(data)
+    wanted = _reduced(head.bounds, area, reduce)
+    with Decoder(data, boxed=head.boxed, threads=threads) as decoder:
+        image = decoder.read_header()
+        levels = 0 if head.palette else reduce
+        if levels:
+            decoder.reduce(levels)
+        if area is not None and area.size != head.bounds.size and head.divisible:
+            components = [image.comps[index] for index in range(image.numcomps)]
+            decoder.area(*_needed(head.bounds, area, wanted, components, reduce))
+        image = decoder.decode()
+        return _planes(image, wanted, reduce)
+
+
+def decode_by_pillow(data: bytes, *, reduce: int = 0, area: Box | None = None) -> Planes:
+    """The same by pillow, which decodes all of the image to cut `area` out of it.
+
+    Other than `decode` it gives RGB at 8 bits at most, and grey of 9 to 15 bits shifted, not
+    scaled. Raises what `decode` raises, in pillow's words, and `Unsupported` for a reduced image
+    that does not start at the reference grid's origin.
+    """
+    head = read_head(data)
+    wanted, whole = _reduced(head.bounds, area, reduce), _reduced(head.bounds, None, reduce)
+    if reduce and (head.bounds.x or head.bounds.y):
+        raise Unsupported(f"pillow reduces no image that starts at {head.bounds.x},{head.bounds.y}; install OpenJPEG")
+    try:
+        with PillowImage.open(io.BytesIO(data), formats=["JPEG2000"]) as image:
+            icc = image.info.get("icc_profile")
+            if reduce and not head.palette:
+                # pillow's own `reduce` rounds sizes half up where the standard rounds them up, and so loses edges
+                tile = image.tile[0]
+                assert isinstance(tile.args, tuple)
+                image._size = (whole.width, whole.height)
+                args = (tile.args[0], reduce, *tile.args[2:])
+                image.tile = [tile._replace(extents=(0, 0, *image._size), args=args)]
+            picture: PillowImage.Image = image
+            if image.palette is not None:
+                picture = image.convert("RGBA" if image.mode == "PA" or image.palette.mode == "RGBA" else "RGB")
+            pixels = np.atleast_3d(np.asarray(picture))
+    except (OSError, SyntaxError, ValueError, PillowImage.DecompressionBombError) as error:
+        raise Malformed(f"pillow refuses the file: {error}") from error
+    step = 1 << reduce if head.palette else 1
+    pixels = pixels[::step, ::step][
+        wanted.y - whole.y : wanted.bottom - whole.y, wanted.x - whole.x : wanted.right - whole.x
+    ]
+    colour = PILLOW_COLOURS[picture.mode.removesuffix("A")]
+    return Planes(
+        pixels=np.ascontiguousarray(pixels),
+        precision=pixels.dtype.itemsize * 8,
+        colour=colour,
+        icc=icc if _profile_colour(icc) == colour else None,
+        alpha=picture.mode.endswith("A"),
+    )
+
+
+def _reduced(bounds: Box, area: Box | None, reduce: int) -> Box:
+    """Where the wanted pixels lie on the reduced reference grid."""
+    part = area or Box.whole(bounds.size)
+    if part.within(bounds.size) != part:
+        raise ValueError(f"the area {part} is not inside an image of {bounds.size}")
+    left, top = bounds.x + part.x, bounds.y + part.y
+    scale = 1 << reduce
+    return Box.between(
+        ceil_div(left, scale),
+        ceil_div(top, scale),
+        ceil_div(left + part.width, scale),
+        ceil_div(top + part.height, scale),
+    )
+
+
+def _needed(bounds: Box, area: Box, wanted: Box, components: list[Component], reduce: int) -> tuple[int, int, int, int]:
+    """The area to decode, on the reference grid, so that each component has a sample for every wanted pixel.
+
+    A coarser component's sample lies left of and above the pixels that repeat it, except at the
+    image's own left and top edges, where the first sample may lie beyond them.
+    """
+    x, y = bounds.x + area.x, bounds.y + area.y
+    left, right = _reach(
+        (x, x + area.width), range(wanted.x, wanted.right), bounds.x, {c.dx for c in components}, reduce
+    )
+    top, bottom = _reach(
+        (y, y + area.height), range(wanted.y, wanted.bottom), bounds.y, {c.dy for c in components}, reduce
+    )
+    return max(left, bounds.x), max(top, bounds.y), min(right, bounds.right), min(bottom, bounds.bottom)
+
+
+def _reach(edges: tuple[int, int], wanted: range, origin: int, coarseness: set[int], reduce: int) -> tuple[int, int]:
+    """One dimension of `_needed`."""
+    start, stop = edges
+    for times in coarseness:
+        step = times << reduce
+        first = max(wanted[0] // times, ceil_div(origin, step))
+        last = max(wanted[-1] // times, first)
+        start, stop = min(start, first * step), max(stop, last * step + 1)
+    return start, stop
+
+
+def _planes(image: Image, wanted: Box, reduce: int) -> Planes:
+    components = [image.comps[index] for index in range(image.numcomps)]
+    icc = ctypes.string_at(image.icc_profile_buf, image.icc_profile_len) if image.icc_profile_len else None
+    colours = [component for component in components if component.alpha == 0]
+    colour = _colour(image, len(colours), icc)
+    channels, others = colours[: CHANNELS[colour]], colours[CHANNELS[colour] :]
+    # one channel more than the colours need, of which nothing is said, is what RGBA looks like without a cdef box
+    opacity = [component for component in components if component.alpha in (OPACITY, PREMULTIPLIED)] or others
+    alpha = len(opacity) == 1
+    if alpha:
+        channels.extend(opacity)
+    precision = max(channel.prec for channel in channels)
+    dtype: np.dtype[np.uint8 | np.uint16] = np.dtype(np.uint8 if precision <= 8 else np.uint16)
+    pixels = np.empty((wanted.height, wanted.width, len(channels)), dtype)
+    for index, channel in enumerate(channels):
+        _fill(pixels[..., index], channel, wanted, reduce)
+    if _is_ycc(image, channels):
+        _ycc_to_rgb(pixels, [_neutral(channel, dtype) for channel in channels[1:3]])
+    return Planes(
+        pixels=pixels,
+        precision=precision,
+        colour=colour,
+        icc=icc if _profile_colour(icc) == colour else None,
+        alpha=alpha,
+        premultiplied=alpha and opacity[0].alpha == PREMULTIPLIED,
+    )
+
+
+def _colour(image: Image, channels: int, icc: bytes | None) -> Colour:
+    """The colour model of so many channels: what the file declares, else what their number suggests."""
+    if image.color_space == libopenjp2.EYCC:
+        raise Unsupported("the JPEG 2000 image is in e-sYCC, which nothing here converts; re-encode it as sRGB")
+    if image.icc_profile_buf and not icc:  # so OpenJPEG hands the parameters of CIELab on
+        raise Unsupported("the JPEG 2000 image is in CIELab, which nothing here converts; re-encode it as sRGB")
+    if icc and not _profile_colour(icc):
+        raise Unsupported(f"the JPEG 2000 image has a profile of {icc[16:20]!r}, not of grey, RGB or CMYK")
+    declared = _profile_colour(icc) or COLOURS.get(image.color_space)
+    if declared and channels >= CHANNELS[declared]:
+        return declared
+    if not 1 <= channels <= 4:
+        raise Unsupported(f"the JPEG 2000 image has {channels} colour channels and does not say what they mean")
+    return "grey" if channels <= 2 else "srgb"
+
+
+def _profile_colour(icc: bytes | None) -> Colour | None:
+    return ICC_SPACES.get(icc[16:20]) if icc else None
+
+
+def _is_ycc(image: Image, channels: list[Component]) -> bool:
+    """Whether three channels are luma and chroma: declared, or undeclared with coarser chroma."""
+    if len(channels) < 3:
+        return False
+    if image.color_space == libopenjp2.SYCC:
+        return True
+    undeclared = image.color_space in (libopenjp2.UNKNOWN, libopenjp2.UNSPECIFIED) and not image.icc_profile_len
+    return undeclared and len(channels) == 3 and channels[0].dx == 1 and channels[1].dx > 1
+
+
+def _fill(target: Pixels, component: Component, wanted: Box, reduce: int) -> None:
+    """Write a component's samples into a channel: cut out, repeated, shifted and scaled as need be."""
+    samples = component.samples
+    x, y = (ceil_div(start, 1 << component.factor) for start in (component.x0, component.y0))
+    coarser = reduce - component.factor
+    if component.dx == component.dy == 1 and not coarser:
+        samples = samples[wanted.y - y : wanted.bottom - y, wanted.x - x : wanted.right - x]
+    else:
+        columns = (np.arange(wanted.x, wanted.right) << coarser) // component.dx - x
+        rows = (np.arange(wanted.y, wanted.bottom) << coarser) // component.dy - y
+        samples = samples[np.ix_(rows.clip(0, component.h - 1), columns.clip(0, component.w - 1))]
+    if component.prec == target.dtype.itemsize * 8 and not component.sgnd:
+        np.copyto(target, samples, casting="unsafe")
+        return
+    if component.sgnd:
+        samples = samples + (1 << component.prec - 1)
+    if component.prec > 16:
+        samples = samples >> component.prec - 16
+    target[...] = _scale(component.prec, target.dtype).take(samples, mode="clip")
+
+
+def _scale(precision: int, dtype: np.dtype[np.uint8 | np.uint16]) -> Pixels:
+    """What each value of so many bits is at full range."""
+    values = np.arange(1 << min(precision, 16), dtype=np.float64)
+    scaled: Pixels = np.rint(values * (np.iinfo(dtype).max / values[-1])).astype(dtype)
+    return scaled
+
+
+def _neutral(component: Component, dtype: np.dtype[np.uint8 | np.uint16]) -> int:
+    """The chroma of grey, at full range."""
+    return int(_scale(component.prec, dtype)[1 << min(component.prec, 16) - 1])
+
+
+def _ycc_to_rgb(pixels: Pixels, neutral: list[int]) -> None:
+    """Turn luma and chroma, the first three channels, into RGB in place.
+
+    The matrix of IEC 61966-2-1 Amendment 1, Annex F, which is JFIF's.
+    """
+    rows = max(1, BAND_PIXELS // pixels.shape[1])
+    for start in range(0, pixels.shape[0], rows):
+        band = pixels[start : start + rows, :, :3]
+        luma, blue, red = np.moveaxis(band.astype(np.float32), -1, 0)
+        blue -= neutral[0]
+        red -= neutral[1]
+        rgb = np.stack((luma + 1.402 * red, luma - 0.344136 * blue - 0.714136 * red, luma + 1.772 * blue), axis=-1)
+        band[...] = np.rint(rgb).clip(0, np.iinfo(pixels.dtype).max)
