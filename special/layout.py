@@ -1,6 +1,7 @@
 """What a format room knows of a master, and the pieces that it cuts out of one.
 
     parse -> Layout          once per version of a master, from headers alone
+    layout.prepare(box, size) -> Parser      more of the headers, where they are too long to be read at once
     layout.extract(box, size) -> Extract     which bytes those pixels need
     layout.rebuild(extract, parts) -> Piece  a small, valid file of just those
     layout.stored(box, size) -> Stored       a tile that can be sent as it lies there
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from special.geometry import Box, Frame, Orientation, Size
-from special.spans import Span
+from special.spans import Parser, Span
 
 Format = Literal["jp2", "tiff", "jpeg", "png", "webp", "gif"]
 """How bytes are encoded; what picks the decoder."""
@@ -110,6 +111,15 @@ class Layout(Protocol):
     @property
     def notes(self) -> tuple[str, ...]:
         """Sentences for `inspect`: what made a dearer path necessary, and what would make it cheaper."""
+        ...
+
+    def prepare(self, box: Box, size: Size) -> Parser[Layout] | None:
+        """What must be read before `extract` and `stored` know where these pixels are; None if nothing.
+
+        The parser returns a layout that knows more and is otherwise equal; keep it in place of this
+        one. Only a TIFF with a very long list of tiles needs it (one batch of reads); call it
+        before every `extract` or `stored` all the same.
+        """
         ...
 
     def extract(self, box: Box, size: Size) -> Extract:
