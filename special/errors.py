@@ -6,6 +6,7 @@
     │   ├── Unauthorised          401  restricted, and nobody has said who they are
     │   ├── Forbidden             403  restricted, and who they are is not enough
     │   ├── NotFound              404  no such identifier, or no such stored size
+    │   ├── OutOfRange            416  a Range that starts past the end of what is stored
     │   └── NotOffered            501  valid, but switched off here (upscaling)
     ├── SourceError               502  an object store said no
     │   ├── Missing               404  there is no such object
@@ -84,6 +85,13 @@ class NotFound(RequestError):
 
     status = 404
     code = "not-found"
+
+
+class OutOfRange(RequestError):
+    """A Range that starts past the end of what is stored."""
+
+    status = 416
+    code = "out-of-range"
 
 
 class NotOffered(RequestError):

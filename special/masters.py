@@ -46,6 +46,10 @@ class Masters:
         """
         return await self._known.get(identifier)
 
+    def knows(self, identifier: str) -> bool:
+        """Whether the master has been looked at already, or learned of, however long ago."""
+        return identifier in self._known
+
     def learn(self, identifier: str, master: Master) -> None:
         """Believe a side-car."""
         self._known.put(identifier, master)

@@ -7,13 +7,15 @@ volume) is counted at the request that started it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from time import perf_counter
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 
 
 @dataclass(slots=True)
@@ -88,3 +90,15 @@ VOLUME_BLOCKS = Counter("special_volume_blocks", "Blocks read through the volume
 VOLUME_FAULTS = Counter("special_volume_faults", "Faults of the volume that were passed by, by kind.", ["kind"])
 VOLUME_BYTES = Gauge("special_volume_bytes", "Bytes the volume takes on disk.", multiprocess_mode="max")
 VOLUME_EVICTIONS = Counter("special_volume_evictions", "Objects evicted from the volume.")
+
+
+def exposition() -> bytes:
+    """All metrics in Prometheus' text format, added up over the server's processes.
+
+    Several processes share their counts through the folder that `PROMETHEUS_MULTIPROC_DIR` names.
+    """
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        return generate_latest(REGISTRY)
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # the library has no annotations here
+    return generate_latest(registry)

@@ -75,6 +75,10 @@ class Remembered(Generic[T]):
         self._missing.pop(name, None)
         self._keep(self._entries, name, _Entry(value, self._clock() + self._ttl_s))
 
+    def __contains__(self, name: str) -> bool:
+        """Whether a value is known, expired or not."""
+        return name in self._entries
+
     def forget(self, name: str) -> None:
         """Look up anew at the next `get`, from nothing."""
         self._entries.pop(name, None)

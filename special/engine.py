@@ -1,0 +1,346 @@
+"""Answers requests: the one room that joins sources, store, volume, formats and decoders.
+
+    asset    what is known of an image, from the store of renditions and the master's headers
+    plan     which route answers (room `route`), once the caller's grant is known
+    run      the route, to bytes or to a stream of them
+
+`stream` and `tile` are one function with another reader: to orchestrate is to read the same
+spans through the volume.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Self
+
+from special import access, formats, iiif, info, render, route
+from special.access import Grant, Identity
+from special.asset import OPEN, Asset, Rendition
+from special.errors import BadRequest, Changed, NotFound, OutOfRange, Unsupported
+from special.geometry import Box
+from special.iiif import MEDIA, ImageRequest, Job, Limits, Version
+from special.layout import Layout, Piece
+from special.masters import Master, Masters
+from special.observe import trace
+from special.render import Encoding
+from special.route import Derivative, Plan, Stream, Thumb, Tile
+from special.settings import Settings
+from special.sources import open_source
+from special.spans import Reader, Source, Span, Unless, body, coalesce, drive, read_spans, solve
+from special.store import Kept, Store
+from special.volume import Volume
+from special.workers import Workers
+
+ETAG_VERSION = 1
+"""Goes up when the same request on the same master gives other bytes than before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A request that may be answered, with the way to do it. Nothing has been read of any pixel."""
+
+    asset: Asset
+    plan: Plan
+    job: Job
+    """What was asked for, in pixels of `asset.size`."""
+    grant: Grant
+    canonical: str
+    """`{region}/{size}/{rotation}/{quality}.{format}` in canonical form."""
+    etag: str | None
+    """The answer's entity tag, where it is known without asking the store."""
+
+    @property
+    def restricted(self) -> bool:
+        """Whether the answer is not everybody's."""
+        return self.asset.rule != OPEN
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What goes out, but for the headers."""
+
+    body: bytes | AsyncGenerator[bytes, None]
+    """A stream must be exhausted or closed."""
+    media: str
+    etag: str
+    size: int
+    """Length of the body in bytes."""
+    modified: datetime | None = None
+    span: Span | None = None
+    """Which bytes of a larger object the body is; None for all of it."""
+    total: int | None = None
+    """Length of that larger object."""
+
+
+class Engine:
+    """One server's rooms, opened and joined."""
+
+    def __init__(
+        self, settings: Settings, *, source: Source, store: Store, masters: Masters, volume: Volume, workers: Workers
+    ) -> None:
+        self.settings = settings
+        self.source = source
+        self.store = store
+        self.masters = masters
+        self.volume = volume
+        self.workers = workers
+        self.limits = Limits(settings.max_width, settings.max_height, settings.max_area, settings.upscaling)
+        self._through_volume: Reader = volume.reader(source)
+        self._encoding = Encoding(jpeg_quality=settings.jpeg_quality, webp_quality=settings.webp_quality)
+        self._stack = AsyncExitStack()
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """An engine made as the settings say; it must be entered before use."""
+        source = open_source(settings.source)
+        store = Store(open_source(settings.thumbs_url, create=True), ttl_s=settings.asset_ttl_s)
+        masters = Masters(
+            source, keys=settings.keys, ttl_s=settings.asset_ttl_s, max_gap_bytes=int(settings.max_gap_bytes)
+        )
+        volume = Volume(settings.volume_directory, size_bytes=int(settings.volume_size))
+        workers = Workers(settings.decoders, memory_bytes=int(settings.decoder_memory))
+        return cls(settings, source=source, store=store, masters=masters, volume=volume, workers=workers)
+
+    async def __aenter__(self) -> Self:
+        """Start decoders and open the volume."""
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self.source.close)
+            stack.push_async_callback(self.store.close)
+            stack.push_async_callback(self.masters.close)
+            await stack.enter_async_context(self.volume)
+            await stack.enter_async_context(self.workers)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    # What is known
+
+    async def asset(self, identifier: str) -> Asset:
+        """The image behind an identifier, master and renditions. Raises `Missing`, `MasterError`, `SourceError`."""
+        kept = await self.store.find(identifier)
+        if kept and kept.sidecar and kept.sidecar.layout and not self.masters.knows(identifier):
+            layout = formats.load(kept.sidecar.layout)
+            self.masters.learn(identifier, Master(kept.sidecar.blob(self.source.root), layout))
+        return _asset(identifier, await self.masters.find(identifier), kept)
+
+    async def thumbs_asset(self, identifier: str) -> Asset:
+        """The image behind an identifier as far as stored renditions tell. Raises `NotFound`. Never asks the master."""
+        kept = await self.store.find(identifier)
+        if kept is None or not kept.renditions:
+            raise NotFound("No sizes of this image are stored.")
+        # Sizes that are not stored are rounded by the master's own shape, where it is known.
+        shape = kept.sidecar.shape if kept.sidecar else kept.renditions[0].size
+        return Asset(identifier, shape, None, renditions=kept.renditions, rule=kept.rule)
+
+    async def info(self, identifier: str, uri: str, *, version: Version, identity: Identity) -> dict[str, Any]:
+        """info.json at level 2."""
+        asset = await self.asset(identifier)
+        return info.info(asset, uri, version=version, limits=self.limits, grant=access.grant(asset, identity))
+
+    async def thumbs_info(self, identifier: str, uri: str, *, version: Version, identity: Identity) -> dict[str, Any]:
+        """info.json at level 0."""
+        asset = await self.thumbs_asset(identifier)
+        return info.info_thumbs(asset, uri, version=version, grant=access.grant(asset, identity))
+
+    async def images(self, *, after: str, count: int) -> list[str]:
+        """Some of the source's identifiers, in its own order. For the gallery; costs a listing."""
+        found: list[str] = []
+        listing = self.source.list("", after=after)
+        async for blob in listing:
+            found.append(blob.key)
+            if len(found) == count:
+                break
+        return found
+
+    # Plans
+
+    async def plan(self, request: ImageRequest, *, version: Version, identity: Identity) -> Planned:
+        """How to answer a request for any region and size. Raises `RequestError`, `Missing`, `MasterError`."""
+        asset = await self.asset(request.identifier)
+        grant = access.grant(asset, identity)
+        job = iiif.resolve(request, asset.size, version=version, limits=self.limits)
+        plan = route.plan(asset, job, grant)
+        return self._planned(asset, plan, job, grant, version)
+
+    async def plan_thumb(self, request: ImageRequest, *, version: Version, identity: Identity) -> Planned:
+        """How to answer a request by stored renditions alone. Raises `RequestError`."""
+        asset = await self.thumbs_asset(request.identifier)
+        grant = access.grant(asset, identity)
+        job = _thumb_job(request, asset, version=version)
+        plan = route.plan_thumb(asset, job, grant, upscale_percent=self.settings.upscale_percent)
+        return self._planned(asset, plan, job, grant, version)
+
+    def _planned(self, asset: Asset, plan: Plan, job: Job, grant: Grant, version: Version) -> Planned:
+        canonical = iiif.canonical(job, asset.size, version=version, limits=self.limits, has_color=asset.has_color)
+        etag = self._etag(plan.blob.etag, job) if isinstance(plan, Stream | Tile) else None
+        return Planned(asset, plan, job, grant, canonical, etag)
+
+    def _etag(self, master_etag: str, job: Job) -> str:
+        words = (ETAG_VERSION, master_etag, job, self._encoding)
+        return f'"{hashlib.sha256(repr(words).encode()).hexdigest()[:32]}"'
+
+    # Routes
+
+    async def run(self, planned: Planned, *, unless: Unless | None = None, span: Span | None = None) -> Answer:
+        """Make the answer. `unless` and `span` matter to stored renditions alone.
+
+        Raises `NotModified`, `SourceError`, `MasterError`, `DecodeError`.
+        """
+        match planned.plan:
+            case Thumb(rendition):
+                return await self._copied(planned.asset.identifier, rendition, unless, span)
+            case Derivative(rendition, job):
+                opened = await self.store.open_rendition(planned.asset.identifier, rendition, unless=None)
+                etag = self._etag(opened.blob.etag, job)
+                with trace().reading():
+                    data = await body(opened)
+                layout = solve(formats.parse(len(data)), data)
+                # Another tool's sizes file may be a pixel off: what the object itself says, counts.
+                job = replace(job, box=Box.whole(layout.size))
+                piece = layout.rebuild(layout.extract(job.box, job.size), [data])
+                data = await self._render(piece, job)
+                return Answer(data, MEDIA[job.format], etag, len(data), modified=opened.blob.modified)
+            case Stream(_, job):
+                return await self._from_master(planned, job, self.source)
+            case Tile(_, job):
+                return await self._from_master(planned, job, self._through_volume)
+
+    async def _copied(self, identifier: str, rendition: Rendition, unless: Unless | None, span: Span | None) -> Answer:
+        try:
+            opened = await self.store.open_rendition(identifier, rendition, span=span, unless=unless)
+        except ValueError as error:
+            if span is None:
+                raise
+            raise OutOfRange(f"The stored image ends before byte {span.start}.") from error
+        partial = opened.span if span else None
+        return Answer(
+            opened.chunks,
+            MEDIA["jpg"],
+            opened.blob.etag,
+            len(opened.span) if opened.span else 0,
+            modified=opened.blob.modified,
+            span=partial,
+            total=opened.blob.size if partial else None,
+        )
+
+    async def foresee(self, planned: Planned) -> list[Span]:
+        """The GETs that `run` would send, as spans of one object: renditions by their size, masters by their plan.
+
+        Reads what the plan itself rests on (large tile indexes), and no pixel.
+        """
+        match planned.plan:
+            case Thumb(rendition) | Derivative(rendition, _):
+                return [Span.whole(await self.store.source.stat(rendition.key))]
+            case Stream(_, job) | Tile(_, job):
+                master = await self.masters.find(planned.asset.identifier)
+                stored = master.layout.stored(job.box, job.size) if job.plain and job.format == "jpg" else None
+                layout = await self._prepared(master, job, self.source)
+                spans = stored.spans if stored else layout.extract(job.box, job.size).spans
+                return coalesce(spans, max_gap_bytes=int(self.settings.max_gap_bytes))
+
+    async def _from_master(self, planned: Planned, job: Job, reader: Reader) -> Answer:
+        identifier = planned.asset.identifier
+        master = await self.masters.find(identifier)
+        try:
+            return await self._from_version(master, job, reader)
+        except Changed:
+            # Somebody has overwritten it: once more, from its new headers.
+            self.masters.forget(identifier)
+            master = await self.masters.find(identifier)
+            if master.layout.size != planned.asset.size:
+                raise
+            return await self._from_version(master, job, reader)
+
+    async def _from_version(self, master: Master, job: Job, reader: Reader) -> Answer:
+        etag = self._etag(master.blob.etag, job)
+        if job.plain and job.format == "jpg":
+            stored = master.layout.stored(job.box, job.size)
+            if stored:
+                with trace().reading():
+                    data = stored.assemble(await reader.read(master.blob, stored.spans))
+                return Answer(data, MEDIA["jpg"], etag, len(data))
+        piece = await self._piece(master, job, reader)
+        data = await self._render(piece, job)
+        return Answer(data, MEDIA[job.format], etag, len(data))
+
+    async def _piece(self, master: Master, job: Job, reader: Reader) -> Piece:
+        blob = master.blob
+        with trace().reading():
+            layout = await self._prepared(master, job, reader)
+            extract = layout.extract(job.box, job.size)
+            if extract.pixels > self.settings.max_master_pixels:
+                raise Unsupported(
+                    f"{blob.url}: {extract.pixels} pixels would have to be decoded, more than max_master_pixels allows"
+                )
+            wanted = sum(len(span) for span in extract.spans)
+            if wanted > self.settings.max_whole_bytes:
+                raise Unsupported(f"{blob.url}: {wanted} bytes would have to be read, more than max_whole_bytes allows")
+            if reader is self.source:
+                parts = await read_spans(reader, blob, extract.spans, max_gap_bytes=int(self.settings.max_gap_bytes))
+            else:
+                parts = await reader.read(blob, extract.spans)
+        return layout.rebuild(extract, parts)
+
+    async def _prepared(self, master: Master, job: Job, reader: Reader) -> Layout:
+        """The master's layout with all that this job's plan needs to know of large indexes."""
+        missing = master.layout.prepare(job.box, job.size)
+        if missing is None:
+            return master.layout
+        return await drive(missing, reader, master.blob, first_bytes=0, chunk_bytes=0)
+
+    async def _render(self, piece: Piece, job: Job) -> bytes:
+        deadline_s = self.settings.decode_seconds
+        rendered = await self.workers.run(
+            render.render, piece, job, self._encoding, self.settings.max_master_pixels, deadline_s=deadline_s
+        )
+        trace().decode_ms += rendered.decode_ms
+        trace().encode_ms += rendered.encode_ms
+        return rendered.data
+
+
+def _asset(identifier: str, master: Master, kept: Kept | None) -> Asset:
+    layout = master.layout
+    asset = Asset(
+        identifier,
+        layout.size,
+        master.blob,
+        levels=layout.levels,
+        tiling=layout.tiling,
+        has_color=layout.has_color,
+    )
+    if kept is None:
+        return asset
+    # Renditions of an older version of the master are not this image; its rule holds all the same.
+    stale = kept.sidecar is not None and kept.sidecar.etag != master.blob.etag
+    return replace(asset, renditions=() if stale else kept.renditions, rule=kept.rule)
+
+
+def _thumb_job(request: ImageRequest, asset: Asset, *, version: Version) -> Job:
+    """A request to `/thumbs/` in pixels of the image's shape.
+
+    Level 0 knows one region, one rotation and one format; the image is as large as its largest rendition.
+    """
+    if request.format != "jpg":
+        raise BadRequest(f"Only jpg is stored, not {request.format}.")
+    if request.quality not in ("default", "color"):
+        raise BadRequest(f"Only qualities default and color are stored, not {request.quality}.")
+    if request.mirror or request.angle % 360:
+        raise BadRequest("Stored sizes are not rotated: the rotation must be 0.")
+    largest = max((it.size for it in asset.renditions), key=lambda size: size.area)
+    if not any(iiif.region_box(request.region, size) == Box.whole(size) for size in (largest, asset.size)):
+        raise BadRequest("Only the full region is stored.")
+    # What is above the largest stored size is not a mistake of the caller's, but not found: the planner says so.
+    limits = (
+        Limits(largest.width, largest.height) if isinstance(request.size.form, iiif.Max) else Limits(upscaling=True)
+    )
+    asked = replace(request, region=iiif.Full(), size=replace(request.size, upscale=version == 3 and limits.upscaling))
+    return iiif.resolve(asked, asset.size, version=version, limits=limits)

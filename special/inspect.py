@@ -1,0 +1,69 @@
+"""What a master is and what a request of it would cost, told without reading a pixel."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from special import iiif
+from special.access import NOBODY
+from special.engine import Engine
+from special.errors import BadRequest
+from special.iiif import ImageRequest
+from special.masters import Master
+from special.settings import Settings
+
+
+async def inspect(settings: Settings, identifier: str, request: str | None, console: Console) -> None:
+    """Print the master behind an identifier and, for `region/size/rotation/quality.format`, its route and GETs.
+
+    Costs the header reads of one master. Raises `SourceError`, `MasterError`, `RequestError`.
+    """
+    engine = Engine.of(settings)
+    try:
+        master = await engine.masters.find(identifier)
+        console.print(_described(identifier, master))
+        for note in master.layout.notes:
+            console.print(f"• {note}", highlight=False)
+        if request is not None:
+            console.print(await _foreseen(engine, identifier, request))
+    finally:
+        await engine.source.close()
+        await engine.store.close()
+
+
+def _described(identifier: str, master: Master) -> Table:
+    layout, blob = master.layout, master.blob
+    table = Table(title=identifier, show_header=False, title_justify="left", title_style="bold")
+    table.add_row("object", blob.url)
+    table.add_row("bytes", f"{blob.size:,}")
+    table.add_row("ETag", blob.etag)
+    table.add_row("format", layout.format)
+    table.add_row("size", f"{layout.size.width} × {layout.size.height}")
+    table.add_row("colour", "colour" if layout.has_color else "grey")
+    table.add_row("levels", "  ".join(f"{size.width}×{size.height}" for size in layout.levels))
+    if layout.tiling:
+        tile = layout.tiling.tile
+        factors = " ".join(str(factor) for factor in layout.tiling.scale_factors)
+        table.add_row("tiles", f"{tile.width}×{tile.height} at scale factors {factors}")
+    else:
+        table.add_row("tiles", "none: any tile costs as much as the whole")
+    return table
+
+
+async def _foreseen(engine: Engine, identifier: str, request: str) -> Table:
+    parsed = iiif.parse(f"{iiif.quote_identifier(identifier)}/{request}")
+    if not isinstance(parsed, ImageRequest):
+        raise BadRequest(f"'{request}' should be region/size/rotation/quality.format, such as full/max/0/default.jpg.")
+    planned = await engine.plan(parsed, version=3, identity=NOBODY)
+    runs = await engine.foresee(planned)
+    table = Table(title=request, show_header=False, title_justify="left", title_style="bold")
+    output = planned.job.output
+    table.add_row("route", planned.plan.name)
+    table.add_row("canonical", planned.canonical)
+    table.add_row("output", f"{output.width} × {output.height}")
+    table.add_row("GETs", str(len(runs)))
+    table.add_row("bytes", f"{sum(len(run) for run in runs):,}")
+    shown = [f"{run.start:,}–{run.stop:,}" for run in runs[:8]]
+    table.add_row("spans", "\n".join(shown + ([f"… {len(runs) - 8} more"] if len(runs) > 8 else [])))
+    return table

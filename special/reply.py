@@ -1,0 +1,91 @@
+"""HTTP answers: headers that every answer has, and how bodies go out.
+
+Raw ASGI. Once the headers of a streamed body are sent, a failure can only cut the connection: a
+client must never take a part for the whole.
+"""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from email.utils import format_datetime
+
+from starlette.types import Send
+
+from special import observe
+from special.engine import Answer
+from special.errors import SpecialError
+
+Headers = list[tuple[bytes, bytes]]
+
+CORS: Headers = [
+    (b"access-control-allow-origin", b"*"),
+    (b"access-control-expose-headers", b"Link, ETag, X-Special-Route, Server-Timing"),
+    (b"timing-allow-origin", b"*"),
+]
+PREFLIGHT: Headers = [
+    *CORS,
+    (b"access-control-allow-methods", b"GET, HEAD, OPTIONS"),
+    (b"access-control-allow-headers", b"Authorization, Content-Type, If-None-Match, If-Modified-Since, Range"),
+    (b"access-control-max-age", b"86400"),
+    (b"allow", b"GET, HEAD, OPTIONS"),
+]
+PLAIN = (b"content-type", b"text/plain; charset=utf-8")
+
+
+class Broken(Exception):
+    """A body broke off after its headers were sent; the connection must be cut, not ended."""
+
+
+async def send_bytes(send: Send, status: int, headers: Headers, data: bytes | None, *, head: bool = False) -> int:
+    """Send a whole answer and give its status. None: a status that has no body (204, 304)."""
+    if data is not None:
+        headers = [*headers, (b"content-length", str(len(data)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": b"" if head or data is None else data})
+    return status
+
+
+async def send_error(send: Send, error: SpecialError, *, head: bool) -> int:
+    """Send an error's public sentence, which nobody may cache, and give its status."""
+    headers = [*CORS, PLAIN, (b"cache-control", b"no-store")]
+    if error.retry_after_s is not None:
+        headers.append((b"retry-after", str(error.retry_after_s).encode()))
+    return await send_bytes(send, error.status, headers, f"{error.public}\n".encode(), head=head)
+
+
+async def send_answer(send: Send, answer: Answer, headers: Headers, *, head: bool) -> int:
+    """Send an image, whole or streamed, and give the status: 200 or 206.
+
+    Raises `Broken` where a streamed body fails after its headers were sent.
+    """
+    headers = [*headers, *described(answer.etag, answer.media), (b"content-length", str(answer.size).encode())]
+    if answer.modified:
+        headers.append((b"last-modified", format_datetime(answer.modified, usegmt=True).encode()))
+    status = 200
+    if answer.span:
+        status = 206
+        headers.append((b"content-range", f"bytes {answer.span.start}-{answer.span.stop - 1}/{answer.total}".encode()))
+    if isinstance(answer.body, bytes):
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if head else answer.body})
+        return status
+    async with aclosing(answer.body) as chunks:
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        if not head:
+            try:
+                async for chunk in chunks:
+                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            except SpecialError as error:
+                raise Broken from error
+    await send({"type": "http.response.body", "body": b""})
+    return status
+
+
+def described(etag: str, media: str) -> Headers:
+    """What an image is, and what it cost up to now."""
+    return [(b"etag", etag.encode()), (b"content-type", media.encode()), timing()]
+
+
+def timing() -> tuple[bytes, bytes]:
+    """The Server-Timing header of the request at hand."""
+    return b"server-timing", observe.trace().server_timing().encode()
