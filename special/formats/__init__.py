@@ -1,1 +1,46 @@
-"""The format rooms: from the first bytes of a master to its `Layout`. Sans-I/O, pure."""
+"""The format rooms: from the first bytes of a master to its `Layout`. Sans-I/O, pure.
+
+What a master is, its content says; names and media types are not looked at.
+"""
+
+from __future__ import annotations
+
+from special.errors import Malformed, Unsupported
+from special.formats import jpeg, tiff, whole
+from special.layout import Layout
+from special.spans import Parser, Span
+
+SNIFF_BYTES = 32
+"""Enough to tell all formats apart."""
+ROOMS = (
+    (tiff.sniff, tiff.parse),
+    (jpeg.sniff, jpeg.parse),
+    (whole.is_png, whole.parse_png),
+    (whole.is_webp, whole.parse_webp),
+    (whole.is_gif, whole.parse_gif),
+)
+"""How each format is known by its first bytes, and who reads it."""
+LOADERS = {tiff.MAGIC: tiff.load, whole.MAGIC: whole.load}
+"""Who reads back which serial form; its first two bytes are what it is and its version."""
+
+
+def parse(size_bytes: int) -> Parser[Layout]:
+    """The layout of a master of `size_bytes`, known by its content.
+
+    Raises `Malformed` for a broken file, `Unsupported` by name for one that nothing here decodes.
+    """
+    if not size_bytes:
+        raise Malformed("the master is empty: 0 bytes")
+    (head,) = yield [Span(0, min(SNIFF_BYTES, size_bytes))]
+    for sniff, parse_room in ROOMS:
+        if sniff(head):
+            return (yield from parse_room(size_bytes))
+    raise Unsupported(f"the master starts with {head[:12]!r}: not a TIFF, JPEG 2000, JPEG, PNG, WebP or GIF")
+
+
+def load(data: bytes) -> Layout:
+    """The layout whose `dump` gave these bytes. Raises `Malformed` for those of another version."""
+    loader = LOADERS.get(data[:2])
+    if loader is None:
+        raise Malformed(f"a stored layout starts with {data[:2]!r}, which this version does not write; make it anew")
+    return loader(data)

@@ -1,0 +1,102 @@
+"""JPEG: read whole, shrunk while it is decoded.
+
+Its scans can only be decoded from the start, so any part needs all of the bytes; but the
+decoder can leave out the higher frequencies and give 1/2, 1/4 or 1/8 of the pixels for a
+fraction of the time. Markers are read as far as the frame header, no further.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from special.errors import Malformed, Unsupported
+from special.formats import exif
+from special.formats.levels import checked
+from special.formats.whole import WholeLayout
+from special.geometry import Orientation
+from special.layout import Layout
+from special.spans import Parser, Span
+
+MAX_SEGMENTS = 1000
+"""Most marker segments before the frame header; profiles of printers and panoramas take about 50."""
+LOOK_BYTES = 20
+"""What is asked for at each marker: enough for a frame header of 3 components, or an Exif prefix."""
+MAX_REDUCE = 3
+"""libjpeg decodes at 1/2, 1/4 and 1/8."""
+PROGRESSIVE = 0xC2
+FRAMES = {0xC0, 0xC1, PROGRESSIVE}
+"""Frame headers of what is decoded here: baseline, extended sequential, progressive. ITU-T T.81, table B.1."""
+REFUSED_FRAMES = {
+    0xC3: "lossless",
+    0xC5: "hierarchical",
+    0xC6: "hierarchical progressive",
+    0xC7: "hierarchical lossless",
+    0xC9: "arithmetic-coded",
+    0xCA: "arithmetic-coded progressive",
+    0xCB: "arithmetic-coded lossless",
+    0xCD: "arithmetic-coded hierarchical",
+    0xCE: "arithmetic-coded hierarchical progressive",
+    0xCF: "arithmetic-coded hierarchical lossless",
+}
+"""Frame headers with a name that nothing here decodes."""
+APP1, SCAN, END = 0xE1, 0xDA, 0xD9
+BARE = {0x01, *range(0xD0, 0xD9)}
+"""Markers without a segment: TEM, RST, SOI."""
+
+
+def sniff(head: bytes) -> bool:
+    """Whether a file that starts like this is a JPEG."""
+    return head[:3] == b"\xff\xd8\xff"
+
+
+def parse(size_bytes: int) -> Parser[Layout]:
+    """The layout of a JPEG, from its markers. Raises `Malformed`, or `Unsupported` by name."""
+    at, upright = 2, Orientation.UPRIGHT
+    for _ in range(MAX_SEGMENTS):
+        if at + 4 > size_bytes:
+            raise Malformed(f"the JPEG ends at byte {size_bytes}, before its frame header")
+        (look,) = yield [Span(at, min(at + LOOK_BYTES, size_bytes))]
+        if look[0] != 0xFF:
+            raise Malformed(f"byte {at} of the JPEG is {look[0]:#04x}, where a marker should start")
+        marker = look[1]
+        if marker == 0xFF:  # fill bytes may stand before any marker: T.81 section B.1.1.2
+            at += 1
+            continue
+        if marker in BARE:
+            at += 2
+            continue
+        if marker in FRAMES:
+            return _layout(look, upright, size_bytes=size_bytes)
+        if marker in REFUSED_FRAMES:
+            raise Unsupported(f"the JPEG is {REFUSED_FRAMES[marker]}; re-encode as baseline or progressive")
+        length = int.from_bytes(look[2:4])
+        if length < 2 or marker in (SCAN, END):
+            raise Malformed(f"the JPEG has marker {marker:#04x} of {length} bytes at {at}, before any frame header")
+        if marker == APP1 and look[4:10] == exif.PREFIX and at + 2 + length <= size_bytes:
+            (block,) = yield [Span.at(at + 4, length - 2)]
+            upright = exif.orientation(block)
+        at += 2 + length
+    raise Malformed(f"the JPEG has no frame header among its first {MAX_SEGMENTS} segments")
+
+
+def _layout(look: bytes, upright: Orientation, *, size_bytes: int) -> Layout:
+    """From a frame header: marker, length, precision, height, width, components. T.81 section B.2.2."""
+    try:
+        marker, _length, bits, height, width, components = struct.unpack_from(">xBHBHHB", look)
+    except struct.error:
+        raise Malformed(f"the JPEG ends at byte {size_bytes}, inside its frame header") from None
+    if bits != 8:
+        raise Unsupported(f"the JPEG has samples of {bits} bits; only 8 can be decoded")
+    if components not in (1, 3, 4):
+        raise Unsupported(f"the JPEG has {components} components; 1, 3 and 4 can be shown")
+    if not height:
+        raise Unsupported("the JPEG leaves its height to a later DNL marker; re-encode it")
+    return WholeLayout(
+        "jpeg",
+        size_bytes,
+        checked("JPEG", width, height),
+        upright,
+        has_color=components != 1,
+        max_reduce=MAX_REDUCE,
+        progressive=marker == PROGRESSIVE,
+    )

@@ -1,0 +1,278 @@
+"""What is known of a TIFF master: its levels, and the tiles that any part of it needs."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from operator import attrgetter
+
+from special.errors import Malformed, Unsupported
+from special.formats.levels import serves
+from special.formats.tiff import mini, passthrough, serial
+from special.formats.tiff.directory import Directory, Field
+from special.formats.tiff.page import Page
+from special.formats.tiff.tags import COPIED, Photometric, Tag
+from special.geometry import Box, Frame, Orientation, Size, ceil_div
+from special.layout import Extract, Format, Layout, Piece, Stored, Tiling
+from special.spans import Parser, Span, coalesce
+
+MAX_TILES = 65536
+"""Most tiles of one request: 4 gigapixels in tiles of 256. Beyond that, planning itself would be slow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """A page, and how much smaller than the full picture it is."""
+
+    page: Page
+    factor: int
+    """1 for the full picture, 2 for half, 4, 8, …"""
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """The recipe of an `Extract`: which tiles, and where their bytes are among what was read."""
+
+    tiles: Box
+    """In the level's tile grid."""
+    crop: Frame
+    """The wanted part, in pixels of the rebuilt picture."""
+    wanted: tuple[Span | None, ...]
+    """One for each tile, plane after plane, each row by row."""
+    profile: Span | None
+    """A colour profile that was too long to be read with the headers."""
+
+
+@dataclass(frozen=True, slots=True)
+class TiffLayout:
+    """A TIFF whose tiles can be read one by one."""
+
+    size_bytes: int
+    """Length of the whole file."""
+    pyramid: tuple[Level, ...]
+    """The full picture first, then ever smaller."""
+    orientation: Orientation
+    profile: Field | None
+    """The colour profile (ICC) of the full picture, which holds for all levels."""
+
+    @classmethod
+    def of(cls, directories: Sequence[Directory], *, size_bytes: int) -> TiffLayout:
+        """The layout of the first picture among these pages.
+
+        Raises `Malformed` or `Unsupported` where that picture cannot be shown; any other page
+        that cannot be used as a level is left out.
+        """
+        base = next((page for page in directories if not page.number(Tag.NEW_SUBFILE_TYPE, 0) & 1), directories[0])
+        full = Page.of(base)
+        pyramid = {1: Level(full, 1)}
+        for directory in directories:
+            factor = _factor(directory, full.size) if directory is not base else None
+            if factor is not None and factor not in pyramid:
+                try:
+                    page = Page.of(directory)
+                except (Malformed, Unsupported):
+                    continue
+                if (page.samples, page.bits) == (full.samples, full.bits):
+                    page.directory.fields.pop(Tag.ICC_PROFILE, None)
+                    pyramid[factor] = Level(page, factor)
+        return cls(
+            size_bytes,
+            tuple(pyramid[factor] for factor in sorted(pyramid)),
+            Orientation.of(base.number(Tag.ORIENTATION, 1)),
+            base.fields.get(Tag.ICC_PROFILE),
+        )
+
+    @property
+    def format(self) -> Format:
+        return "tiff"
+
+    @property
+    def full(self) -> Page:
+        """The page of the full picture."""
+        return self.pyramid[0].page
+
+    @property
+    def size(self) -> Size:
+        return self.orientation.upright(self.full.size)
+
+    @property
+    def levels(self) -> tuple[Size, ...]:
+        return tuple(self.orientation.upright(level.page.size) for level in self.pyramid)
+
+    @property
+    def tiling(self) -> Tiling | None:
+        """The grid of all levels that have the full picture's; None for strips, or where one tile holds everything."""
+        full = self.full
+        if not full.tiled or full.columns * full.rows == 1:
+            return None
+        alike = [level.factor for level in self.pyramid if level.page.tiled and level.page.tile == full.tile]
+        return Tiling(self.orientation.upright(full.tile), tuple(alike))
+
+    @property
+    def has_color(self) -> bool:
+        full = self.full
+        if full.photometric is Photometric.PALETTE:
+            third = len(colors := full.directory.numbers(Tag.COLOR_MAP)) // 3
+            return not colors[:third] == colors[third : 2 * third] == colors[2 * third :]
+        return full.photometric not in (Photometric.MIN_IS_WHITE, Photometric.MIN_IS_BLACK)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        full = self.full
+        found: list[str] = []
+        if not full.tiled and full.size.width > 2 * 512:
+            found.append(
+                f"Stored in strips of {full.tile.height} rows: a tile needs every strip it touches, "
+                "in full width. Re-encode with tiles of 256 or 512."
+            )
+        if full.size.long_side > 1024 and len(self.pyramid) == 1:
+            found.append("No smaller levels: small sizes need all of it. Re-encode as a pyramid.")
+        if self.profile is not None and self.profile.raw is None:
+            found.append(
+                f"A colour profile of {self.profile.size_bytes} bytes is read with every part. Convert to sRGB."
+            )
+        return tuple(found)
+
+    def prepare(self, box: Box, size: Size) -> Parser[Layout] | None:
+        number, frame = self._level(box, size)
+        page = self.pyramid[number].page
+        runs = page.numbers(_bounded(page, page.covering(frame)))
+        if page.offsets.missing(runs) or page.counts.missing(runs):
+            return self._prepared(number, runs)
+        return None
+
+    def extract(self, box: Box, size: Size) -> Extract:
+        number, frame = self._level(box, size)
+        page = self.pyramid[number].page
+        tiles = _bounded(page, page.covering(frame))
+        area = page.area(tiles)
+        crop = Frame(frame.x - area.x, frame.y - area.y, frame.width, frame.height)
+        wanted = tuple(self._span(page, tile) for run in page.numbers(tiles) for tile in run)
+        profile = self.profile.span if self.profile is not None and self.profile.raw is None else None
+        spans = coalesce([span for span in (*wanted, profile) if span is not None], max_gap_bytes=0)
+        return Extract(
+            spans=tuple(spans),
+            level=number,
+            pixels=tiles.width * page.tile.width * tiles.height * page.tile.height,
+            recipe=Cut(tiles, crop, wanted, profile),
+        )
+
+    def rebuild(self, extract: Extract, parts: Sequence[bytes]) -> Piece:
+        assert isinstance(extract.recipe, Cut), "an extract goes back to the layout that made it"
+        if [len(part) for part in parts] != [len(span) for span in extract.spans]:
+            raise Malformed("the parts that were read are not as long as the spans that were asked for")
+        cut, page = extract.recipe, self.pyramid[extract.level].page
+        joined = _Joined.of(extract.spans)
+        copied = [page.directory.fields[tag] for tag in COPIED & page.directory.fields.keys()]
+        if self.profile is not None:
+            copied.append(
+                self.profile if cut.profile is None else replace(self.profile, raw=joined.cut(cut.profile, parts))
+            )
+        data = mini.build(
+            page.directory.order,
+            copied,
+            size=page.area(cut.tiles).size,
+            tile=page.tile,
+            tiled=page.tiled,
+            places=[joined.place(span) if span is not None else (0, 0) for span in cut.wanted],
+            data=parts,
+        )
+        return Piece(data, "tiff", cut.crop, orientation=self.orientation)
+
+    def stored(self, box: Box, size: Size) -> Stored | None:
+        for level in self.pyramid:
+            page, step = level.page, Size(size.width * level.factor, size.height * level.factor)
+            if size == page.tile and box.size == step and page.tiled and self.orientation is Orientation.UPRIGHT:
+                tile = Box(box.x // step.width, box.y // step.height, 1, 1)
+                aligned = not (box.x % step.width or box.y % step.height)
+                padded = tile.right * size.width > page.size.width or tile.bottom * size.height > page.size.height
+                if not aligned or padded:
+                    return None
+                span = self._span(page, tile.y * page.columns + tile.x)
+                return passthrough.stored(page, span, self.profile) if span is not None else None
+        return None
+
+    def dump(self) -> bytes:
+        return serial.dump([level.page.directory for level in self.pyramid], size_bytes=self.size_bytes)
+
+    def _level(self, box: Box, size: Size) -> tuple[int, Frame]:
+        """The number of the smallest level that serves, and the box in its pixels."""
+        turned = size.turned if self.orientation.swaps_sides else size
+        box = self.orientation.to_stored(box, self.full.size)
+        number = max((n for n, level in enumerate(self.pyramid) if serves(box, level.factor, turned)), default=0)
+        level = self.pyramid[number]
+        return number, Frame.of(box, 1 / level.factor, 1 / level.factor).within(level.page.size)
+
+    def _span(self, page: Page, number: int) -> Span | None:
+        span = page.span(number)
+        if span is not None and span.stop > self.size_bytes:
+            raise Malformed(f"tile {number} is said to end at byte {span.stop} of {self.size_bytes}")
+        return span
+
+    def _prepared(self, number: int, runs: Sequence[range]) -> Parser[Layout]:
+        level = self.pyramid[number]
+        lists = (level.page.offsets, level.page.counts)
+        missing = [sorted(index.missing(runs)) for index in lists]
+        parts = iter(
+            (yield [index.span(chunk) for index, chunks in zip(lists, missing, strict=True) for chunk in chunks])
+        )
+        offsets, counts = (
+            index.with_chunks({chunk: next(parts) for chunk in chunks})
+            for index, chunks in zip(lists, missing, strict=True)
+        )
+        fuller = Level(replace(level.page, offsets=offsets, counts=counts), level.factor)
+        return replace(self, pyramid=(*self.pyramid[:number], fuller, *self.pyramid[number + 1 :]))
+
+
+@dataclass(frozen=True, slots=True)
+class _Joined:
+    """Where a byte of the file comes to lie when the parts that were read are joined."""
+
+    spans: Sequence[Span]
+    """Sorted, and apart from each other."""
+    starts: Sequence[int]
+    """Where each one's bytes start in the joined parts."""
+
+    @classmethod
+    def of(cls, spans: Sequence[Span]) -> _Joined:
+        return cls(spans, list(accumulate((len(span) for span in spans), initial=0)))
+
+    def place(self, span: Span) -> tuple[int, int]:
+        """Offset and length among the joined parts."""
+        number = bisect_right(self.spans, span.start, key=attrgetter("start")) - 1
+        return self.starts[number] + span.start - self.spans[number].start, len(span)
+
+    def cut(self, span: Span, parts: Sequence[bytes]) -> bytes:
+        """A span's bytes out of the parts."""
+        number = bisect_right(self.spans, span.start, key=attrgetter("start")) - 1
+        start = span.start - self.spans[number].start
+        return parts[number][start : start + len(span)]
+
+
+def _factor(directory: Directory, full: Size) -> int | None:
+    """How many times smaller a page is than the full picture; None if by no power of two.
+
+    Halves may have been rounded down (libvips), up (OpenSlide's writers) or to the nearest.
+    """
+    width, height = directory.number(Tag.IMAGE_WIDTH, 0), directory.number(Tag.IMAGE_LENGTH, 0)
+    if not (width and height):
+        return None
+    factor = 1 << max(0, round(math.log2(max(full.width / width, full.height / height))))
+    halves = all(
+        side in (whole // factor, ceil_div(whole, factor))
+        for side, whole in ((width, full.width), (height, full.height))
+    )
+    return factor if halves and factor > 1 else None
+
+
+def _bounded(page: Page, tiles: Box) -> Box:
+    """The same tiles, unless planning for so many would itself be slow: then raises `Unsupported`."""
+    if tiles.size.area * page.planes > MAX_TILES:
+        raise Unsupported(
+            f"this needs {tiles.size.area * page.planes} tiles of {page.tile} pixels at once, more than {MAX_TILES}; "
+            "ask for a smaller region, or re-encode the master with smaller levels"
+        )
+    return tiles

@@ -1,0 +1,223 @@
+"""One page of a TIFF: its pixels' grid of tiles (or strips), and whether they can be decoded.
+
+A strip is a tile as wide as the picture; only the last one may be lower than the others.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from special.errors import Malformed, Unsupported
+from special.formats.levels import checked
+from special.formats.tiff.directory import EAGER_INDEX_BYTES, Directory, Field
+from special.formats.tiff.tags import (
+    COPIED,
+    NUMBERS,
+    REFUSED_COMPRESSIONS,
+    REFUSED_PHOTOMETRICS,
+    WIDTHS,
+    Compression,
+    Photometric,
+    Tag,
+)
+from special.geometry import Box, Frame, Size, ceil_div
+from special.spans import Span
+
+CHUNK_BYTES = 8192
+"""How much of a long list of tiles is read at a time: 1,024 offsets of a BigTIFF."""
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """TileOffsets or TileByteCounts: where the list lies, and those chunks of it that are known."""
+
+    at: int
+    """Where the list starts in the file."""
+    code: str
+    """The `struct` code of one number, with the file's byte order."""
+    width: int
+    """Bytes of one number."""
+    count: int
+    """How many numbers there are."""
+    chunk_bytes: int
+    """Length of a chunk; the whole list's where it was read with its directory."""
+    chunks: Mapping[int, bytes] = field(default_factory=dict)
+    """What is known, by chunk number."""
+
+    @classmethod
+    def of(cls, directory: Directory, entry: Field) -> Index:
+        """The list that a field holds, known or not."""
+        if entry.type not in NUMBERS:
+            raise Malformed(f"{Tag(entry.tag).name} is of type {entry.type}, which holds no whole numbers")
+        code, width = directory.order + NUMBERS[entry.type], WIDTHS[entry.type]
+        if entry.raw is None:
+            return cls(entry.at, code, width, entry.count, CHUNK_BYTES)
+        return cls(entry.at, code, width, entry.count, EAGER_INDEX_BYTES, {0: entry.raw})
+
+    def __getitem__(self, number: int) -> int:
+        chunk, at = divmod(number * self.width, self.chunk_bytes)
+        return int(struct.unpack_from(self.code, self.chunks[chunk], at)[0])
+
+    def missing(self, numbers: Iterable[range]) -> set[int]:
+        """The chunks that these ranges need and that are not known."""
+        if len(self.chunks) * self.chunk_bytes >= self.count * self.width:
+            return set()
+        per_chunk = self.chunk_bytes // self.width
+        needed = {chunk for run in numbers for chunk in range(run.start // per_chunk, (run.stop - 1) // per_chunk + 1)}
+        return needed - self.chunks.keys()
+
+    def span(self, chunk: int) -> Span:
+        """Where a chunk lies in the file."""
+        start = chunk * self.chunk_bytes
+        return Span(self.at + start, self.at + min(start + self.chunk_bytes, self.count * self.width))
+
+    def with_chunks(self, chunks: Mapping[int, bytes]) -> Index:
+        """The same list with more of it known."""
+        return replace(self, chunks={**self.chunks, **chunks})
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One picture in a TIFF, as it is stored: not turned upright."""
+
+    directory: Directory
+    """The fields that it was made from."""
+    size: Size
+    """Width and height of the stored picture."""
+    tile: Size
+    """A whole tile, or a whole strip."""
+    tiled: bool
+    """Whether edge tiles are padded to full size; strips are not."""
+    compression: Compression
+    photometric: Photometric
+    samples: int
+    """Samples per pixel, alpha included."""
+    bits: int
+    """Bits per sample."""
+    planes: int
+    """How many times the grid is stored: once, or once for each sample."""
+    offsets: Index
+    """Where each tile starts, plane after plane, each row by row."""
+    counts: Index
+    """How many bytes each tile has; none for one that was never written."""
+
+    @classmethod
+    def of(cls, directory: Directory) -> Page:
+        """The page that a directory describes. Raises `Malformed`, or `Unsupported` by name."""
+        size = _size(directory, Tag.IMAGE_WIDTH, Tag.IMAGE_LENGTH)
+        samples = directory.number(Tag.SAMPLES_PER_PIXEL, 1)
+        bits = directory.numbers(Tag.BITS_PER_SAMPLE) or (1,)
+        compression, photometric = _compression(directory), _photometric(directory)
+        _check_samples(directory, samples, bits)
+        for tag in COPIED & directory.fields.keys():
+            if directory.fields[tag].raw is None:
+                raise Malformed(f"{Tag(tag).name} is {directory.fields[tag].size_bytes} bytes long")
+        tiled = Tag.TILE_WIDTH in directory.fields
+        if tiled:
+            tile = _size(directory, Tag.TILE_WIDTH, Tag.TILE_LENGTH)
+            offsets, counts = _index(directory, Tag.TILE_OFFSETS), _index(directory, Tag.TILE_BYTE_COUNTS)
+        else:
+            rows = directory.number(Tag.ROWS_PER_STRIP, size.height)
+            tile = Size(size.width, min(rows, size.height) or size.height)
+            offsets, counts = _index(directory, Tag.STRIP_OFFSETS), _index(directory, Tag.STRIP_BYTE_COUNTS)
+        planes = samples if directory.number(Tag.PLANAR_CONFIGURATION, 1) == 2 else 1
+        page = cls(directory, size, tile, tiled, compression, photometric, samples, bits[0], planes, offsets, counts)
+        listed, needed = min(offsets.count, counts.count), page.columns * page.rows * planes
+        if listed < needed:
+            raise Malformed(f"{size} pixels in tiles of {tile} need {needed} of them; {listed} are listed")
+        return page
+
+    @property
+    def columns(self) -> int:
+        """Tiles side by side."""
+        return ceil_div(self.size.width, self.tile.width)
+
+    @property
+    def rows(self) -> int:
+        """Tiles one above the other."""
+        return ceil_div(self.size.height, self.tile.height)
+
+    @property
+    def tables(self) -> bytes:
+        """Quantisation and Huffman tables that all tiles share, as an abbreviated JPEG; or nothing."""
+        entry = self.directory.fields.get(Tag.JPEG_TABLES)
+        return entry.raw or b"" if entry is not None else b""
+
+    def covering(self, frame: Frame) -> Box:
+        """The tiles that a frame inside the picture touches; a box in the tile grid."""
+        return Box.between(
+            math.floor(frame.x) // self.tile.width,
+            math.floor(frame.y) // self.tile.height,
+            ceil_div(math.ceil(frame.x + frame.width), self.tile.width),
+            ceil_div(math.ceil(frame.y + frame.height), self.tile.height),
+        )
+
+    def area(self, tiles: Box) -> Box:
+        """The pixels that a box of tiles holds, cut at the picture's edges."""
+        return Box.between(
+            tiles.x * self.tile.width,
+            tiles.y * self.tile.height,
+            min(tiles.right * self.tile.width, self.size.width),
+            min(tiles.bottom * self.tile.height, self.size.height),
+        )
+
+    def numbers(self, tiles: Box) -> list[range]:
+        """The places of a box of tiles in the lists, a range for each row of each plane."""
+        per_plane = self.columns * self.rows
+        return [
+            range(start + tiles.x, start + tiles.right)
+            for plane in range(self.planes)
+            for start in range(
+                plane * per_plane + tiles.y * self.columns,
+                plane * per_plane + tiles.bottom * self.columns,
+                self.columns,
+            )
+        ]
+
+    def span(self, number: int) -> Span | None:
+        """Where a tile lies in the file; None for one that was never written: it is all zeros."""
+        length = self.counts[number]
+        return Span.at(self.offsets[number], length) if length else None
+
+
+def _size(directory: Directory, width_tag: Tag, height_tag: Tag) -> Size:
+    return checked("TIFF directory", directory.number(width_tag), directory.number(height_tag))
+
+
+def _compression(directory: Directory) -> Compression:
+    code = directory.number(Tag.COMPRESSION, Compression.NONE)
+    try:
+        return Compression(code)
+    except ValueError:
+        name = REFUSED_COMPRESSIONS.get(code, "an unknown one")
+        raise Unsupported(
+            f"TIFF compression {code}, {name}, cannot be read here; re-encode as JPEG or deflate"
+        ) from None
+
+
+def _photometric(directory: Directory) -> Photometric:
+    code = directory.number(Tag.PHOTOMETRIC, Photometric.MIN_IS_BLACK)
+    try:
+        return Photometric(code)
+    except ValueError:
+        name = REFUSED_PHOTOMETRICS.get(code, "an unknown one")
+        raise Unsupported(f"TIFF colour model {code}, {name}, cannot be shown; re-encode as RGB or grey") from None
+
+
+def _check_samples(directory: Directory, samples: int, bits: tuple[int, ...]) -> None:
+    if not 1 <= samples <= 64 or len(set(bits)) != 1 or len(bits) > samples:
+        raise Unsupported(f"{samples} TIFF samples of {bits[:8]} bits; all must be of one depth")
+    if bits[0] not in (1, 2, 4, 8, 16):
+        raise Unsupported(f"TIFF samples of {bits[0]} bits; 1, 2, 4, 8 and 16 can be shown")
+    if any(kind != 1 for kind in directory.numbers(Tag.SAMPLE_FORMAT)):
+        raise Unsupported("TIFF samples that are signed or fractions; re-encode as unsigned integers")
+
+
+def _index(directory: Directory, tag: Tag) -> Index:
+    entry = directory.fields.get(tag)
+    if entry is None:
+        raise Unsupported(f"the TIFF directory has no {tag.name}")
+    return Index.of(directory, entry)

@@ -1,0 +1,159 @@
+"""The tags and codes of TIFF that say how pixels are stored.
+
+A rebuilt TIFF repeats `COPIED` word for word, so the decoder reads its tiles exactly as it
+would have read the master's. Source: TIFF 6.0; TIFF Technical Notes 1 and 2; the BigTIFF
+proposal; the registry at the Library of Congress for the rest.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class Tag(IntEnum):
+    """Fields that are read. Everything else in a directory is passed by."""
+
+    NEW_SUBFILE_TYPE = 254
+    IMAGE_WIDTH = 256
+    IMAGE_LENGTH = 257
+    BITS_PER_SAMPLE = 258
+    COMPRESSION = 259
+    PHOTOMETRIC = 262
+    FILL_ORDER = 266
+    STRIP_OFFSETS = 273
+    ORIENTATION = 274
+    SAMPLES_PER_PIXEL = 277
+    ROWS_PER_STRIP = 278
+    STRIP_BYTE_COUNTS = 279
+    PLANAR_CONFIGURATION = 284
+    T4_OPTIONS = 292
+    T6_OPTIONS = 293
+    PREDICTOR = 317
+    COLOR_MAP = 320
+    TILE_WIDTH = 322
+    TILE_LENGTH = 323
+    TILE_OFFSETS = 324
+    TILE_BYTE_COUNTS = 325
+    SUB_IFDS = 330
+    INK_SET = 332
+    EXTRA_SAMPLES = 338
+    SAMPLE_FORMAT = 339
+    JPEG_TABLES = 347
+    YCBCR_COEFFICIENTS = 529
+    YCBCR_SUB_SAMPLING = 530
+    YCBCR_POSITIONING = 531
+    REFERENCE_BLACK_WHITE = 532
+    ICC_PROFILE = 34675
+
+
+class Type(IntEnum):
+    """Field types, TIFF 6.0 section 2 and BigTIFF."""
+
+    BYTE = 1
+    ASCII = 2
+    SHORT = 3
+    LONG = 4
+    RATIONAL = 5
+    SBYTE = 6
+    UNDEFINED = 7
+    SSHORT = 8
+    SLONG = 9
+    SRATIONAL = 10
+    FLOAT = 11
+    DOUBLE = 12
+    IFD = 13
+    LONG8 = 16
+    SLONG8 = 17
+    IFD8 = 18
+
+
+WIDTHS = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+"""Bytes of one value of each type."""
+
+NUMBERS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
+"""The `struct` codes of the types that a count, a size or an offset may have."""
+
+COPIED = frozenset(
+    {
+        Tag.BITS_PER_SAMPLE,
+        Tag.COMPRESSION,
+        Tag.PHOTOMETRIC,
+        Tag.FILL_ORDER,
+        Tag.SAMPLES_PER_PIXEL,
+        Tag.PLANAR_CONFIGURATION,
+        Tag.T4_OPTIONS,
+        Tag.T6_OPTIONS,
+        Tag.PREDICTOR,
+        Tag.COLOR_MAP,
+        Tag.INK_SET,
+        Tag.EXTRA_SAMPLES,
+        Tag.SAMPLE_FORMAT,
+        Tag.JPEG_TABLES,
+        Tag.YCBCR_COEFFICIENTS,
+        Tag.YCBCR_SUB_SAMPLING,
+        Tag.YCBCR_POSITIONING,
+        Tag.REFERENCE_BLACK_WHITE,
+    }
+)
+"""Fields that mean the same for some of the tiles as for all of them."""
+
+
+class Compression(IntEnum):
+    """Compressions that libtiff in the libvips wheel undoes."""
+
+    NONE = 1
+    CCITT_RLE = 2
+    CCITT_T4 = 3
+    CCITT_T6 = 4
+    LZW = 5
+    JPEG = 7
+    DEFLATE = 8
+    ADOBE_DEFLATE = 32946
+    PACKBITS = 32773
+    WEBP = 50001
+
+
+REFUSED_COMPRESSIONS = {
+    6: "old-style JPEG",
+    9: "JBIG (T.85)",
+    10: "JBIG (T.43)",
+    32766: "NeXT 2-bit RLE",
+    32771: "CCITT RLE aligned to words",
+    32809: "ThunderScan",
+    33003: "JPEG 2000 (Aperio, YCbCr)",
+    33005: "JPEG 2000 (Aperio, RGB)",
+    34661: "JBIG",
+    34676: "SGI LogLuv",
+    34677: "SGI LogLuv 24",
+    34712: "JPEG 2000",
+    34887: "LERC",
+    34892: "lossy JPEG of DNG",
+    34925: "LZMA",
+    50000: "Zstandard",
+    50002: "JPEG XL",
+}
+"""Compressions with a name that nothing here undoes: libvips would give black for some of them, in silence."""
+
+
+class Photometric(IntEnum):
+    """What the samples mean, of what libvips turns into sRGB or grey."""
+
+    MIN_IS_WHITE = 0
+    MIN_IS_BLACK = 1
+    RGB = 2
+    PALETTE = 3
+    SEPARATED = 5
+    YCBCR = 6
+    CIELAB = 8
+
+
+REFUSED_PHOTOMETRICS = {
+    4: "a transparency mask",
+    9: "ICC L*a*b*",
+    10: "ITU L*a*b*",
+    32803: "a colour filter array (camera raw)",
+    32844: "LogL",
+    32845: "LogLuv",
+    34892: "linear raw (DNG)",
+}
+"""Colour models with a name that nothing here shows."""

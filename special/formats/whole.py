@@ -1,0 +1,202 @@
+"""Masters that must be read whole: JPEG, PNG, WebP, GIF, and TIFFs without an index.
+
+What is compressed as one stream can only be decoded from its start, so every part of the
+picture needs every byte. Small files do not suffer; for large ones the volume makes a pyramid.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from special.errors import Malformed
+from special.formats import exif
+from special.formats.levels import checked, serves
+from special.geometry import Box, Frame, Orientation, Size, ceil_div
+from special.layout import Extract, Format, Layout, Piece, Stored, Tiling
+from special.spans import Parser, Span
+
+MAGIC = b"W\x01"
+"""How the serial form starts: what it is, and which version."""
+FORMATS: tuple[Format, ...] = ("jpeg", "png", "webp", "gif", "tiff")
+"""Their places are their numbers in the serial form: append only."""
+MAX_CHUNKS = 1000
+"""How many chunks of a PNG or a WebP are looked at for an Exif block."""
+MAX_EXIF_BYTES = 65536
+"""Longest Exif block that is looked into; those with embedded previews are as long as that."""
+_SERIAL = struct.Struct(">2sBQIIBBBB")
+
+
+@dataclass(frozen=True, slots=True)
+class WholeLayout:
+    """A picture that is decoded from its first byte to its last."""
+
+    format: Format
+    size_bytes: int
+    """Length of the whole file."""
+    raw_size: Size
+    """Width and height before the picture is turned upright."""
+    orientation: Orientation = Orientation.UPRIGHT
+    has_color: bool = True
+    max_reduce: int = 0
+    """How often the decoder can halve the picture while it decodes: 3 for JPEG, else 0."""
+    progressive: bool = False
+    """Whether all of the picture is in memory while it is decoded, however much it is reduced."""
+
+    @property
+    def size(self) -> Size:
+        return self.orientation.upright(self.raw_size)
+
+    @property
+    def levels(self) -> tuple[Size, ...]:
+        return (self.size,)
+
+    @property
+    def tiling(self) -> Tiling | None:
+        return None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        if self.size.long_side <= 1024:
+            return ()
+        how = f"Progressive {self.format.upper()}" if self.progressive else self.format.upper()
+        return (f"{how} is read and decoded whole for every part. Re-encode as a tiled, pyramidal TIFF.",)
+
+    def prepare(self, box: Box, size: Size) -> Parser[Layout] | None:
+        return None
+
+    def extract(self, box: Box, size: Size) -> Extract:
+        turned = size.turned if self.orientation.swaps_sides else size
+        box = self.orientation.to_stored(box, self.raw_size)
+        reduce = max((n for n in range(self.max_reduce + 1) if serves(box, 1 << n, turned)), default=0)
+        picture = self._reduced(reduce)
+        return Extract(
+            spans=(Span(0, self.size_bytes),),
+            level=reduce,
+            pixels=self.raw_size.area if self.progressive else picture.area,
+            recipe=Frame.of(box, 1 / (1 << reduce), 1 / (1 << reduce)).within(picture),
+        )
+
+    def rebuild(self, extract: Extract, parts: Sequence[bytes]) -> Piece:
+        assert isinstance(extract.recipe, Frame), "an extract goes back to the layout that made it"
+        (data,) = parts
+        if len(data) != self.size_bytes:
+            raise Malformed(f"{len(data)} bytes were read of a file of {self.size_bytes}")
+        return Piece(data, self.format, extract.recipe, reduce=extract.level, orientation=self.orientation)
+
+    def stored(self, box: Box, size: Size) -> Stored | None:
+        return None
+
+    def dump(self) -> bytes:
+        return _SERIAL.pack(
+            MAGIC,
+            FORMATS.index(self.format),
+            self.size_bytes,
+            self.raw_size.width,
+            self.raw_size.height,
+            self.orientation,
+            self.has_color,
+            self.max_reduce,
+            self.progressive,
+        )
+
+    def _reduced(self, reduce: int) -> Size:
+        """What the decoder gives: libjpeg rounds up."""
+        return Size(ceil_div(self.raw_size.width, 1 << reduce), ceil_div(self.raw_size.height, 1 << reduce))
+
+
+def load(data: bytes) -> Layout:
+    """The layout that `dump` wrote. Raises `Malformed` for anything else."""
+    try:
+        magic, number, size_bytes, width, height, orientation, color, reduce, progressive = _SERIAL.unpack(data)
+        if magic != MAGIC or not size_bytes:
+            raise Malformed(f"a stored layout starts with {data[:2]!r}, not {MAGIC!r}; make it anew")
+        size = checked("stored layout", width, height)
+        upright = Orientation.of(orientation)
+        return WholeLayout(FORMATS[number], size_bytes, size, upright, bool(color), min(reduce, 3), bool(progressive))
+    except (struct.error, IndexError) as error:
+        raise Malformed(f"a stored layout is damaged ({error}); make it anew") from None
+
+
+def is_png(head: bytes) -> bool:
+    """Whether a file that starts like this is a PNG. W3C PNG section 5.2."""
+    return head[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def is_webp(head: bytes) -> bool:
+    """Whether a file that starts like this is a WebP. RFC 9649 section 2.4."""
+    return head[:4] == b"RIFF" and head[8:12] == b"WEBP"
+
+
+def is_gif(head: bytes) -> bool:
+    """Whether a file that starts like this is a GIF. GIF89a section 17."""
+    return head[:6] in (b"GIF87a", b"GIF89a")
+
+
+def parse_png(size_bytes: int) -> Parser[Layout]:
+    """The layout of a PNG, from IHDR and a possible eXIf chunk. Raises `Malformed`."""
+    (head,) = yield [Span(0, min(33, size_bytes))]
+    if len(head) < 33 or head[12:16] != b"IHDR":
+        raise Malformed(f"a PNG of {size_bytes} bytes does not start with a whole IHDR chunk")
+    width, height, _depth, color_type, _method, _filter, interlaced = struct.unpack(">IIBBBBB", head[16:29])
+    size = checked("PNG", width, height)
+    block = yield from _chunk(b"eXIf", b"IEND", start=33, size_bytes=size_bytes, order=">")
+    # color types 0 and 4 are grey, without and with alpha: W3C PNG table 8
+    return WholeLayout(
+        "png",
+        size_bytes,
+        size,
+        exif.orientation(block),
+        has_color=color_type not in (0, 4),
+        progressive=interlaced == 1,
+    )
+
+
+def parse_webp(size_bytes: int) -> Parser[Layout]:
+    """The layout of a WebP: lossy, lossless or extended (RFC 9649). Raises `Malformed`."""
+    (head,) = yield [Span(0, min(30, size_bytes))]
+    if len(head) < 30:
+        raise Malformed(f"a WebP of {size_bytes} bytes ends inside its header")
+    kind, body, upright = head[12:16], head[20:30], Orientation.UPRIGHT
+    if kind == b"VP8 " and body[3:6] == b"\x9d\x01\x2a":
+        width, height = (side & 0x3FFF for side in struct.unpack("<HH", body[6:10]))
+    elif kind == b"VP8L" and body[0] == 0x2F:
+        bits = int.from_bytes(body[1:5], "little")
+        width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    elif kind == b"VP8X":
+        width, height = (int.from_bytes(body[at : at + 3], "little") + 1 for at in (4, 7))
+        if body[0] & 0x08:
+            start = 20 + int.from_bytes(head[16:20], "little")
+            block = yield from _chunk(b"EXIF", b"", start=start, size_bytes=size_bytes, order="<")
+            upright = exif.orientation(block)
+    else:
+        raise Malformed(f"the first chunk of a WebP is {kind!r}, which holds no picture")
+    return WholeLayout("webp", size_bytes, checked("WebP", width, height), upright)
+
+
+def parse_gif(size_bytes: int) -> Parser[Layout]:
+    """The layout of a GIF's first frame, from its logical screen (GIF89a section 18). Raises `Malformed`."""
+    (head,) = yield [Span(0, min(10, size_bytes))]
+    if len(head) < 10:
+        raise Malformed(f"a GIF of {size_bytes} bytes ends inside its header")
+    return WholeLayout("gif", size_bytes, checked("GIF", *struct.unpack("<HH", head[6:10])))
+
+
+def _chunk(wanted: bytes, last: bytes, *, start: int, size_bytes: int, order: str) -> Parser[bytes]:
+    """The data of the first chunk of a kind, or nothing: walks PNG (big-endian) or RIFF (little-endian) chunks."""
+    at = start
+    for _ in range(MAX_CHUNKS):
+        if at + 8 > size_bytes:
+            return b""
+        (head,) = yield [Span.at(at, 8)]
+        # PNG: length, type, data, CRC. RIFF: type, length, data, padding to an even length.
+        (length,) = struct.unpack(order + "I", head[:4] if order == ">" else head[4:])
+        kind = head[4:] if order == ">" else head[:4]
+        if kind == wanted and 0 < length <= MAX_EXIF_BYTES and at + 8 + length <= size_bytes:
+            (block,) = yield [Span.at(at + 8, length)]
+            return block
+        if kind in (wanted, last):
+            return b""
+        at += 12 + length if order == ">" else 8 + length + length % 2
+    return b""
