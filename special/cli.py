@@ -116,8 +116,8 @@ def serve(
         return
     with tempfile.TemporaryDirectory(prefix="special-metrics-") as counts:
         os.environ |= {SETTINGS_VARIABLE: chosen.model_dump_json(), "PROMETHEUS_MULTIPROC_DIR": counts}
-        config = uvicorn.Config("special.app:create", factory=True, workers=chosen.workers, **options)
-        Multiprocess(config, target=uvicorn.Server(config).run, sockets=[listener]).run()
+        processes = uvicorn.Config("special.app:create", factory=True, workers=chosen.workers, **options)
+        Multiprocess(processes, sockets=[listener]).run()
 
 
 async def _check(chosen: Settings) -> None:

@@ -1,0 +1,95 @@
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from special.errors import ConfigurationError
+from special.settings import Settings, load
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+def table() -> str:
+    """The README's table of settings; `python -m tests.test_settings` writes it there."""
+    rows = ["| Setting | Default | What it is |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        rows.append(f"| `{name}` | {_default(field)} | {field.description} |")
+    return "\n".join(rows)
+
+
+def _default(field: Any) -> str:
+    if field.default_factory is not None:
+        return "by the machine"
+    if field.is_required():
+        return "–"
+    value = field.default
+    if type(value).__name__ == "ByteSize":
+        return f"`{value.human_readable()}`"
+    if isinstance(value, tuple):
+        value = ",".join(value)
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`" if value is not None else ""
+
+
+def written() -> str:
+    text = README.read_text("utf-8")
+    return re.sub(
+        r"(<!-- settings:.*?-->\n).*(<!-- /settings -->)",
+        lambda it: f"{it[1]}{table()}\n{it[2]}",
+        text,
+        flags=re.DOTALL,
+    )
+
+
+def test_the_readme_lists_every_setting() -> None:
+    assert README.read_text("utf-8") == written(), "run: python -m tests.test_settings"
+
+
+def test_precedence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tmp_path / "special.toml"
+    config.write_text('source = "file"\nport = 1\nkeys = ["{id}.tif", "{id}"]\nvolume_size = "3GiB"\n')
+    monkeypatch.setenv("SPECIAL_PORT", "2")
+    monkeypatch.setenv("SPECIAL_HOST", "::1")
+    chosen = load(config, source="flag", host=None)
+    assert (chosen.source, chosen.port, chosen.host) == ("flag", 2, "::1")
+    assert chosen.keys == ("{id}.tif", "{id}")
+    assert chosen.volume_size == 3 * 2**30
+    monkeypatch.setenv("SPECIAL_KEYS", "{id}, {id}.jp2")
+    assert load(config).keys == ("{id}", "{id}.jp2")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        pytest.param({"source": "x", "port": 70000}, "port", id="port"),
+        pytest.param({"source": "x", "volume_size": "lots"}, "volume_size", id="size"),
+        pytest.param({"source": "x", "keys": "constant"}, "lacks {id}", id="template"),
+        pytest.param({"source": "x", "keys": ""}, "at least one", id="no template"),
+        pytest.param({}, "source", id="no source"),
+    ],
+)
+def test_what_cannot_work_is_named(flags: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(message)):
+        load(**flags)
+
+
+def test_bad_files(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="no configuration file"):
+        load(tmp_path / "none.toml")
+    broken = tmp_path / "broken.toml"
+    broken.write_text("port = = 1")
+    with pytest.raises(ConfigurationError, match=r"broken\.toml"):
+        load(broken)
+    unknown = tmp_path / "unknown.toml"
+    unknown.write_text('source = "x"\nprot = 1\n')
+    with pytest.raises(ConfigurationError, match="prot"):
+        load(unknown)
+
+
+def test_settings_survive_the_way_to_a_server_process() -> None:
+    chosen = load(source="s3://x", keys="{id},{id}.jp2", volume_size="5GiB")
+    assert Settings.model_validate_json(chosen.model_dump_json()) == chosen
+
+
+if __name__ == "__main__":
+    README.write_text(written(), "utf-8")
