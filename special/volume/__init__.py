@@ -1,1 +1,13 @@
-"""A bounded local disk in front of a store: blocks fetched once, however many ask."""
+"""A bounded local disk in front of a store: blocks fetched once, however many ask.
+
+The words of this room. A *block* is what is fetched, stored and checked as one. A *shelf* is
+the files of one object (one version of one master): a sparse data file, and a map of the blocks
+in it. The *stacks* are all shelves, with the *ledger* that says what they take and when they were
+read. A *flight* is a run of missing blocks on its way from the source.
+
+Imports go one way: volume → flights → shelf → blocks, and volume → stacks → ledger, tenancy, shelf → locks.
+"""
+
+from special.volume.volume import DEFAULT_BLOCK_BYTES, Volume, VolumeReader
+
+__all__ = ["DEFAULT_BLOCK_BYTES", "Volume", "VolumeReader"]

@@ -1,0 +1,34 @@
+"""What goes wrong on the local disk: passed by, counted, and said once in a while.
+
+The volume only makes things faster, so none of its faults may fail a request or change a
+byte. They all come through here, and no other exception is ever swallowed.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from time import monotonic
+from typing import Literal
+
+from special.observe import VOLUME_FAULTS
+
+Kind = Literal["open", "ledger", "read", "write", "corrupt", "full", "locked", "slow"]
+"""`full`: no room that is not in use. `locked`: another process did not finish in time. The rest says what it did."""
+
+FAULTS = (OSError, sqlite3.Error)
+"""What a disk and a database raise."""
+
+SAID_EVERY_S = 60.0
+
+_log = logging.getLogger("special.volume")
+_said: dict[Kind, float] = {}
+
+
+def passed_by(kind: Kind, reason: object, count: int = 1) -> None:
+    """Count a fault that no request will notice, and log it unless that was done lately."""
+    VOLUME_FAULTS.labels(kind).inc(count)
+    now = monotonic()
+    if now - _said.get(kind, -SAID_EVERY_S) >= SAID_EVERY_S:
+        _said[kind] = now
+        _log.warning("volume passed by (%s): %s", kind, reason)

@@ -1,0 +1,258 @@
+"""Single flight: however many readers want a block, it is fetched once on this machine.
+
+A flight is one run of missing blocks on its way, in a task of its own: its readers come and
+go, and only when all have left, and nobody came back for a while, does it stop. Across processes
+the blocks' locks decide who fetches; the others look again and again whether the blocks have
+been published, whether the locks have come free (the kernel frees those of the dead), and
+whether their patience with a leader that hangs is at an end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from concurrent.futures import Executor
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from time import monotonic
+from typing import TypeVar
+
+from special.errors import Unreachable
+from special.observe import VOLUME_BLOCKS
+from special.spans import Blob, Reader
+from special.volume.blocks import runs
+from special.volume.faults import passed_by
+from special.volume.shelf import Shelf
+
+FIRST_PAUSE_S = 0.002
+LONGEST_PAUSE_S = 0.05
+"""Between two looks at what another process is fetching. Bounds the time until a dead one's work is taken over."""
+
+_HIT, _FETCHED, _WAITED = (VOLUME_BLOCKS.labels(how) for how in ("hit", "fetched", "waited"))
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Manners:
+    """How patient flights are, and how much they take."""
+
+    run_bytes: int
+    """At most so many bytes in one GET."""
+    budget_bytes: int
+    """At most so many bytes of all flights in memory that are not on disk yet."""
+    patience_s: float
+    """How long a process that fetches a block may take before others fetch it too."""
+    linger_s: float
+    """How long a flight goes on when nobody waits for it any more."""
+    failure_memory_s: float
+    """How long a failure is the answer to those who come after it."""
+
+
+class Budget:
+    """Bytes to be shared out, first come, first served."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit = limit_bytes
+        self._free = limit_bytes
+        self._queue: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    @asynccontextmanager
+    async def taking(self, size_bytes: int) -> AsyncIterator[None]:
+        """Wait until so many bytes are free (or all of them, if it is more), and keep them inside."""
+        need = min(size_bytes, self._limit)
+        if self._queue or self._free < need:
+            turn = asyncio.get_running_loop().create_future()
+            self._queue.append((need, turn))
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if turn.done() and not turn.cancelled():
+                    self._give(need)
+                raise
+        else:
+            self._free -= need
+        try:
+            yield
+        finally:
+            self._give(need)
+
+    def _give(self, size_bytes: int) -> None:
+        self._free += size_bytes
+        while self._queue:
+            need, turn = self._queue[0]
+            if not turn.cancelled():
+                if need > self._free:
+                    return
+                self._free -= need
+                turn.set_result(None)
+            self._queue.popleft()
+
+
+class Flight:
+    """One run of blocks on its way."""
+
+    def __init__(self, indices: range) -> None:
+        self.indices = indices
+        self.landed: asyncio.Future[dict[int, bytes]] = asyncio.get_running_loop().create_future()
+        self.readers = 0
+        self.task: asyncio.Task[None] | None = None
+
+    def fail(self, error: BaseException) -> None:
+        """Every reader gets this."""
+        if not self.landed.done():
+            self.landed.set_exception(error)
+            self.landed.exception()  # there may be no reader left to take note of it
+
+    def abandon(self) -> None:
+        """Stop, unless somebody waits or the bytes are here."""
+        if not self.readers and not self.landed.done() and self.task is not None:
+            self.task.cancel()
+
+
+Store = Callable[[int, Sequence[bytes]], Awaitable[None]]
+"""Puts adjacent blocks from an index on into the volume; passes faults by."""
+
+
+class Flights:
+    """What is on its way for one object."""
+
+    def __init__(
+        self, shelf: Shelf, blob: Blob, *, manners: Manners, budget: Budget, store: Store, threads: Executor
+    ) -> None:
+        self._shelf = shelf
+        self._blocks = shelf.blocks
+        self._blob = blob
+        self._manners = manners
+        self._budget = budget
+        self._store = store
+        self._threads = threads
+        self._flights: dict[int, Flight] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.hits = 0
+        self.misses = 0
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    async def close(self) -> None:
+        """Stop them all; whoever still waits is told so."""
+        for flight in set(self._flights.values()):
+            flight.fail(Unreachable(f"the volume was closed while {self._blob.url} was being read"))
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def bring(self, indices: Sequence[int], source: Reader) -> dict[int, bytes]:
+        """Blocks from the disk or from the source. Raises what the source raises, also to those who joined."""
+        missing = [index for index in indices if index not in self._flights]
+        _WAITED.inc(len(indices) - len(missing))
+        self.hits += len(indices) - len(missing)
+        for run in runs(missing, max(1, self._manners.run_bytes // self._blocks.block_bytes)):
+            self._start(Flight(run), source)
+        flights = {id(flight): flight for flight in map(self._flights.__getitem__, indices)}.values()
+        for flight in flights:
+            flight.readers += 1
+        found: dict[int, bytes] = {}
+        try:
+            for flight in flights:
+                if not flight.landed.done():
+                    await asyncio.wait([flight.landed])
+                if flight.landed.cancelled():  # abandoned just when we joined
+                    return await self.bring(indices, source)
+                if (error := flight.landed.exception()) is not None:
+                    raise copy.copy(error) from error
+                found |= flight.landed.result()
+        finally:
+            for flight in flights:
+                flight.readers -= 1
+                if not flight.readers and not flight.landed.done():
+                    asyncio.get_running_loop().call_later(self._manners.linger_s, flight.abandon)
+        return found
+
+    def _start(self, flight: Flight, source: Reader) -> None:
+        for index in flight.indices:
+            self._flights[index] = flight
+        task = flight.task = asyncio.create_task(self._fly(flight, source))
+        self._tasks.add(task)
+        task.add_done_callback(lambda _: self._ended(task, flight))
+
+    def _ended(self, task: asyncio.Task[None], flight: Flight) -> None:
+        self._tasks.discard(task)
+        if task.cancelled() or (error := task.exception()) is None:
+            self._forget(flight)
+            flight.landed.cancel()
+        elif flight.landed.done():  # the bytes were delivered: a mistake in what comes after, not a fault
+            self._forget(flight)
+            asyncio.get_running_loop().call_exception_handler({"message": "storing blocks failed", "exception": error})
+        else:
+            flight.fail(error)
+            asyncio.get_running_loop().call_later(self._manners.failure_memory_s, self._forget, flight)
+
+    def _forget(self, flight: Flight) -> None:
+        for index in flight.indices:
+            if self._flights.get(index) is flight:
+                del self._flights[index]
+
+    async def _fly(self, flight: Flight, source: Reader) -> None:
+        loop = asyncio.get_running_loop()
+        async with self._budget.taking(len(self._blocks.span(flight.indices))):
+            found: dict[int, bytes] = {}
+            waiting = list(flight.indices)
+            patience_ends = monotonic() + self._manners.patience_s
+            pause_s = FIRST_PAUSE_S
+            while True:
+                mine = self._shelf.lock_blocks(waiting)
+                try:
+                    here = await uncut(loop.run_in_executor(self._threads, self._shelf.pick, waiting))
+                    found |= here
+                    _HIT.inc(len(here))
+                    self.hits += len(here)
+                    waiting = [index for index in waiting if index not in here]
+                    wanted = [index for index in mine if index not in here]
+                    if len(wanted) < len(waiting) and monotonic() > patience_ends:
+                        passed_by("locked", f"{self._blob.url} has been waited for {self._manners.patience_s} s")
+                        wanted = waiting
+                    fetched = await self._fetch(wanted, source) if wanted else {}
+                    found |= fetched
+                    waiting = [index for index in waiting if index not in fetched]
+                    if not waiting and not flight.landed.done():
+                        flight.landed.set_result(found)
+                    for run in runs(fetched, len(fetched)):
+                        await uncut(self._store(run.start, [fetched[index] for index in run]))
+                finally:
+                    self._shelf.unlock_blocks(mine)
+                if not waiting:
+                    return
+                await asyncio.sleep(pause_s)
+                pause_s = min(pause_s * 1.5, LONGEST_PAUSE_S)
+
+    async def _fetch(self, indices: Sequence[int], source: Reader) -> dict[int, bytes]:
+        """Sorted blocks out of the source: one GET for each run of adjacent ones."""
+        wanted = runs(indices, len(indices))
+        spans = [self._blocks.span(run) for run in wanted]
+        bodies = await source.read(self._blob, spans)
+        fetched: dict[int, bytes] = {}
+        for run, span, body in zip(wanted, spans, bodies, strict=True):
+            if len(body) != len(span):
+                raise Unreachable(f"{self._blob.url} gave {len(body)} bytes for {len(span)}")
+            fetched |= self._blocks.split(run, body)
+        _FETCHED.inc(len(fetched))
+        self.misses += len(fetched)
+        return fetched
+
+
+async def uncut(work: Awaitable[T]) -> T:
+    """Wait for work that must not be cut short; a cancellation counts when it is done."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([task])
+        raise

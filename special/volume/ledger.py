@@ -1,0 +1,230 @@
+"""The volume's books: what is on the disk, how large, when last read, and what is about to be written.
+
+A small SQLite database in WAL mode that all processes of a machine share. Every change is one
+short transaction, and holding that transaction is also the right to make or remove files.
+It is never synced: after a power cut it may be lost, and is made again from the maps.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from special.volume.blocks import FORMAT_VERSION, BlockMap, Damaged
+
+WAL_PAGES = 64
+"""Pages after which the write-ahead log starts over."""
+TOUCHES = 64
+"""Rows that one transaction may touch, so that the log stays small: each dirties two pages at most."""
+HEADROOM_BYTES = 1 << 20
+"""What the database's files may grow by in one transaction and its checkpoint: far above 2 × 64 + 64 pages."""
+BUSY_S = 10.0
+
+_SCHEMA = """
+CREATE TABLE objects (
+    name TEXT PRIMARY KEY, url TEXT, etag TEXT, size_bytes INTEGER, block_bytes INTEGER,
+    disk_bytes INTEGER, made_s REAL, used_s REAL, hits INTEGER DEFAULT 0,
+    misses INTEGER DEFAULT 0, stale INTEGER DEFAULT 0
+);
+CREATE INDEX objects_by_url ON objects (url);
+CREATE TABLE holds (id INTEGER PRIMARY KEY, owner INTEGER, name TEXT, bytes INTEGER);
+CREATE TABLE totals (disk_bytes INTEGER, hits INTEGER, misses INTEGER, evictions INTEGER);
+INSERT INTO totals VALUES (0, 0, 0, 0);
+CREATE TRIGGER entered AFTER INSERT ON objects
+    BEGIN UPDATE totals SET disk_bytes = disk_bytes + new.disk_bytes; END;
+CREATE TRIGGER weighed AFTER UPDATE OF disk_bytes ON objects
+    BEGIN UPDATE totals SET disk_bytes = disk_bytes + new.disk_bytes - old.disk_bytes; END;
+CREATE TRIGGER struck AFTER DELETE ON objects
+    BEGIN UPDATE totals SET disk_bytes = disk_bytes - old.disk_bytes; END;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One object as the ledger has it."""
+
+    name: str
+    """What it is called on disk."""
+    url: str
+    """Where it comes from."""
+    etag: str
+    """Which version it is."""
+    size_bytes: int
+    """Length of the object at its source."""
+    disk_bytes: int
+    """What it takes on disk, bounded from above."""
+    made_s: float
+    """When it was first read, in seconds since 1970."""
+    used_s: float
+    """When it was last read, to a few seconds."""
+    hits: int
+    """Blocks that were here when they were wanted."""
+    misses: int
+    """Blocks that had to be fetched."""
+    stale: int
+    """1 if a newer version has been read since."""
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """All objects together, those long evicted included."""
+
+    disk_bytes: int
+    """What the objects take on disk."""
+    hits: int
+    """Blocks that were here when they were wanted."""
+    misses: int
+    """Blocks that had to be fetched."""
+    evictions: int
+    """Objects that had to go."""
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """What one process has read of an object since it last said so."""
+
+    name: str
+    """The object's name on disk."""
+    used_s: float
+    """When, in seconds since 1970."""
+    hits: int
+    """Blocks that were here."""
+    misses: int
+    """Blocks that were not."""
+
+
+class Ledger:
+    """An open ledger; for one thread at a time. Everything raises `sqlite3.Error` when it breaks."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+        try:
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = OFF")
+            self._db.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
+            (version,) = self._db.execute("PRAGMA user_version").fetchone()
+            if version == 0:
+                self._db.executescript(
+                    "BEGIN IMMEDIATE;" + _SCHEMA + f"PRAGMA user_version = {FORMAT_VERSION}; COMMIT;"
+                )
+            elif version != FORMAT_VERSION:
+                raise Damaged(f"{path} is of version {version}, not {FORMAT_VERSION}")
+        except BaseException:
+            self._db.close()
+            raise
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._db.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Everything inside happens at once or not at all, and nobody else writes meanwhile."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    def check(self) -> None:
+        """Read all of it. Raises `sqlite3.DatabaseError` where it is broken."""
+        (answer,) = self._db.execute("PRAGMA integrity_check(1)").fetchone()
+        if answer != "ok":
+            raise sqlite3.DatabaseError(answer)
+
+    def files(self) -> list[Path]:
+        """What the ledger takes on disk."""
+        return [self.path.with_name(self.path.name + end) for end in ("", "-wal", "-shm")]
+
+    def promised_bytes(self) -> int:
+        """What objects take, and what is about to be written."""
+        (objects,) = self._db.execute("SELECT disk_bytes FROM totals").fetchone()
+        (held,) = self._db.execute("SELECT coalesce(sum(bytes), 0) FROM holds").fetchone()
+        return int(objects) + int(held)
+
+    def enter(self, blocks: BlockMap, disk_bytes: int, used_s: float) -> None:
+        """A new object. Other versions of it have gone stale."""
+        self._db.execute("UPDATE objects SET stale = 1 WHERE url = ?", (blocks.url,))
+        self._db.execute(
+            "INSERT INTO objects (name, url, etag, size_bytes, block_bytes, disk_bytes, made_s, used_s)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                blocks.name,
+                blocks.url,
+                blocks.etag,
+                blocks.size_bytes,
+                blocks.block_bytes,
+                disk_bytes,
+                used_s,
+                used_s,
+            ),
+        )
+
+    def knows(self, name: str) -> bool:
+        """Whether an object is entered."""
+        return self._db.execute("SELECT 1 FROM objects WHERE name = ?", (name,)).fetchone() is not None
+
+    def weigh(self, name: str, disk_bytes: int) -> None:
+        """What an object takes on disk by now."""
+        self._db.execute("UPDATE objects SET disk_bytes = ? WHERE name = ?", (disk_bytes, name))
+
+    def strike(self, name: str) -> None:
+        """An object is no more."""
+        self._db.execute("DELETE FROM objects WHERE name = ?", (name,))
+
+    def evicted(self) -> None:
+        """Count an object that had to go."""
+        self._db.execute("UPDATE totals SET evictions = evictions + 1")
+
+    def hold(self, owner: int, name: str, size_bytes: int) -> int:
+        """Reserve room for what `owner` will write; the number to `release` it by."""
+        row = self._db.execute("INSERT INTO holds (owner, name, bytes) VALUES (?, ?, ?)", (owner, name, size_bytes))
+        assert row.lastrowid is not None
+        return row.lastrowid
+
+    def release(self, hold: int) -> None:
+        """Give a reservation back."""
+        self._db.execute("DELETE FROM holds WHERE id = ?", (hold,))
+
+    def holds(self) -> list[tuple[int, int, str]]:
+        """Number, owner and object of each reservation."""
+        return self._db.execute("SELECT id, owner, name FROM holds").fetchall()
+
+    def touch(self, uses: Iterable[Use]) -> None:
+        """Note what was read. At most `TOUCHES` in one transaction."""
+        for use in uses:
+            self._db.execute(
+                "UPDATE objects SET used_s = max(used_s, ?), hits = hits + ?, misses = misses + ? WHERE name = ?",
+                (use.used_s, use.hits, use.misses, use.name),
+            )
+            self._db.execute("UPDATE totals SET hits = hits + ?, misses = misses + ?", (use.hits, use.misses))
+
+    def oldest(self, skip: int) -> list[str]:
+        """A few objects in the order in which they have to go, after the first `skip`."""
+        query = "SELECT name FROM objects ORDER BY stale DESC, used_s, name LIMIT 16 OFFSET ?"
+        return [name for (name,) in self._db.execute(query, (skip,))]
+
+    def objects(self) -> list[Entry]:
+        """Every object, the last read first."""
+        query = (
+            "SELECT name, url, etag, size_bytes, disk_bytes, made_s, used_s, hits, misses, stale"
+            " FROM objects ORDER BY used_s DESC, name"
+        )
+        rows: list[tuple[Any, ...]] = self._db.execute(query).fetchall()
+        return [Entry(*row) for row in rows]
+
+    def names(self, url: str | None) -> list[str]:
+        """The names of all versions of one object, or of all objects."""
+        query = "SELECT name FROM objects WHERE ?1 IS NULL OR url = ?1"
+        return [name for (name,) in self._db.execute(query, (url,))]
+
+    def totals(self) -> Totals:
+        """All objects together."""
+        return Totals(*self._db.execute("SELECT disk_bytes, hits, misses, evictions FROM totals").fetchone())

@@ -1,0 +1,275 @@
+"""A volume's directory: what comes in, what has to go, and that it never takes more than it may.
+
+The order of steps is what makes it safe to die at any of them. Room is reserved before it is
+taken, and given back after it was freed; a map appears after its data file and disappears
+before it; a block is entered in the map after it is in the data file. What a dead process
+leaves behind is too much reserved, never too little, and a live one weighs it again.
+
+Blocking calls: everything here runs in the volume's one disk thread.
+
+    DIR/servers                     settings and presence (tenancy)
+    DIR/ledger.sqlite               the books (ledger)
+    DIR/objects/ab/cdef…/map, data  one object (shelf); further files of an object count like its data
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from time import time
+from typing import Literal
+
+from special.observe import VOLUME_BYTES, VOLUME_EVICTIONS
+from special.volume.blocks import HEADER_BYTES, BlockMap, Damaged, whole_pages
+from special.volume.faults import passed_by
+from special.volume.ledger import HEADROOM_BYTES, TOUCHES, Ledger, Use
+from special.volume.shelf import MAP_NAME, Shelf, disk_bytes, remove
+from special.volume.tenancy import Tenancy, Terms
+
+LEDGER_NAME = "ledger.sqlite"
+OBJECTS_NAME = "objects"
+
+Step = Literal["admit", "create", "reserve", "write", "publish", "settle", "evict", "strike"]
+"""What is about to happen: where a process may die or a disk may fail, and tests make them."""
+
+
+class Full(Exception):
+    """There is no room, and everything that could go is being read."""
+
+
+class Stacks:
+    """An open volume directory."""
+
+    def __init__(self, directory: Path, *, at: Callable[[Step], None]) -> None:
+        self.directory = directory
+        self._at = at
+        self._tenancy: Tenancy | None = None
+        self._ledger: Ledger | None = None
+        self._size_bytes = 0
+
+    @property
+    def ledger(self) -> Ledger:
+        """The books of a directory that was joined."""
+        assert self._ledger is not None, "join() comes first"
+        return self._ledger
+
+    @property
+    def tenancy(self) -> Tenancy:
+        """Our presence in a directory that was joined."""
+        assert self._tenancy is not None, "join() comes first"
+        return self._tenancy
+
+    def join(self, terms: Terms | None) -> Terms:
+        """Enter the directory; None takes the terms that hold there.
+
+        The first server to come makes books and files agree and evicts what is too much. Raises
+        `ConfigurationError` where servers disagree, `OSError` or `sqlite3.Error` where the disk fails.
+        """
+        if terms is not None:
+            (self.directory / OBJECTS_NAME).mkdir(parents=True, exist_ok=True)
+        self._tenancy = tenancy = Tenancy(self.directory)
+        try:
+            with tenancy.setup() as alone:
+                if terms is None:
+                    terms = tenancy.terms()
+                    if terms is None:
+                        raise FileNotFoundError(f"{self.directory} holds no volume")
+                tenancy.agree(terms, alone=alone)
+                self._size_bytes = terms.size_bytes
+                self._ledger = self._open_ledger(alone=alone)
+                if alone:
+                    self._reconcile()
+                self._reclaim()
+                with self.ledger.transaction():
+                    self._make_room(0, sparing="")
+        except BaseException:
+            self.leave()
+            raise
+        return terms
+
+    def leave(self) -> None:
+        """Close the books and go."""
+        if self._ledger is not None:
+            self._ledger.close()
+        if self._tenancy is not None:
+            self._tenancy.close()
+        self._ledger = self._tenancy = None
+
+    def home(self, name: str) -> Path:
+        """The directory of an object."""
+        return self.directory / OBJECTS_NAME / name[:2] / name[2:]
+
+    def fits(self, blocks: BlockMap) -> bool:
+        """Whether an object has room when everything else has gone."""
+        return blocks.describable and blocks.full_bytes <= self._size_bytes - self._own_bytes()
+
+    def find(self, blocks: BlockMap) -> Shelf | None:
+        """An object's shelf, held; None if it has none that can be used. Needs no ledger."""
+        try:
+            return Shelf.open(blocks, self.home(blocks.name))
+        except Damaged as error:
+            passed_by("corrupt", error)
+            return None
+
+    def admit(self, blocks: BlockMap) -> Shelf:
+        """An object's shelf, held, made if there is none. Raises `Full`."""
+        self._at("admit")
+        while True:
+            with self.ledger.transaction():
+                if (shelf := self.find(blocks)) is not None:
+                    return shelf
+                if self.ledger.knows(blocks.name):  # room is reserved, so files may be made
+                    self._at("create")
+                    Shelf.create(blocks, self.home(blocks.name))
+                    continue
+                roomy = self._make_room(blocks.base_bytes, sparing="")
+                if roomy:
+                    self.ledger.enter(blocks, blocks.base_bytes, time())
+            if not roomy:
+                raise Full(f"no room for {blocks.base_bytes} bytes more")
+
+    def store(self, shelf: Shelf, first: int, blocks: Sequence[bytes]) -> None:
+        """Reserve room, write adjacent blocks, publish them, and settle what they took. Raises `Full`."""
+        name = shelf.blocks.name
+        need = sum(whole_pages(len(data)) for data in blocks)
+        self._at("reserve")
+        with self.ledger.transaction():
+            hold = self.ledger.hold(self.tenancy.owner, name, need) if self._make_room(need, sparing=name) else None
+        if hold is None:
+            raise Full(f"no room for {need} bytes more")
+        try:
+            self._at("write")
+            shelf.write(first, blocks)
+            self._at("publish")
+            shelf.publish(first, blocks)
+        finally:
+            self._at("settle")
+            with self.ledger.transaction():
+                self.ledger.release(hold)
+                self._weigh(shelf.blocks)
+
+    def touch(self, uses: Sequence[Use]) -> None:
+        """Note what was read, and say how full the volume is."""
+        for start in range(0, len(uses), TOUCHES):
+            with self.ledger.transaction():
+                self.ledger.touch(uses[start : start + TOUCHES])
+        VOLUME_BYTES.set(self.ledger.promised_bytes() + self._own_bytes())
+
+    def clear(self, url: str | None) -> tuple[int, int]:
+        """Remove all versions of an object, or all objects: how many went, and how many are being read."""
+        gone = kept = 0
+        for name in self.ledger.names(url):
+            with self.ledger.transaction():
+                if self._evict(name):
+                    gone += 1
+                else:
+                    kept += 1
+        return gone, kept
+
+    def _make_room(self, need: int, *, sparing: str) -> bool:
+        """Evict until `need` more bytes fit. Inside a transaction that must be committed either way."""
+        kept = 0
+        reclaimed = False
+        while self.ledger.promised_bytes() + need > self._size_bytes - self._own_bytes():
+            names = self.ledger.oldest(skip=kept)
+            if not names and reclaimed:
+                return False
+            if not names:
+                kept, reclaimed = 0, True
+                self._give_back()
+                continue
+            name = names[0]
+            if name == sparing or not self._evict(name):
+                kept += 1
+        return True
+
+    def _evict(self, name: str) -> bool:
+        try:
+            self._at("evict")
+            if not remove(self.home(name)):
+                return False
+        except OSError as error:
+            passed_by("write", error)
+            return False
+        with suppress(OSError):  # another object of the same prefix is there, or is coming
+            self.home(name).parent.rmdir()
+        self._at("strike")
+        self.ledger.strike(name)
+        self.ledger.evicted()
+        VOLUME_EVICTIONS.inc()
+        return True
+
+    def _own_bytes(self) -> int:
+        """What the volume takes for itself, with what the ledger may grow by."""
+        paths = [self.directory, self.directory / OBJECTS_NAME, self.tenancy.path, *self.ledger.files()]
+        return HEADROOM_BYTES + sum(path.stat().st_blocks * 512 for path in paths if path.exists())
+
+    def _open_ledger(self, *, alone: bool) -> Ledger:
+        """The books; new ones where they are broken and nobody else has them open."""
+        path = self.directory / LEDGER_NAME
+        ledger: Ledger | None = None
+        try:
+            ledger = Ledger(path)
+            if alone:
+                ledger.check()
+            return ledger
+        except (sqlite3.DatabaseError, Damaged) as error:
+            if ledger is not None:
+                ledger.close()
+            if not alone:
+                raise
+            passed_by("ledger", error)
+            for file in (path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")):
+                file.unlink(missing_ok=True)
+            return Ledger(path)
+
+    def _reconcile(self) -> None:
+        """Make the books say what is on disk. Only while nobody else is here."""
+        on_disk: set[str] = set()
+        for home in sorted((self.directory / OBJECTS_NAME).glob("*/*")):
+            name = home.parent.name + home.name
+            try:
+                blocks = _described(home)
+                if blocks.name != name:
+                    raise Damaged(f"{home} holds the map of {blocks.name}")
+                weight = disk_bytes(blocks, home)
+            except FileNotFoundError:  # its making or removing was cut short
+                remove(home)
+                continue
+            except (OSError, Damaged) as error:
+                passed_by("corrupt", error)
+                remove(home)
+                continue
+            on_disk.add(name)
+            with self.ledger.transaction():
+                if not self.ledger.knows(name):
+                    self.ledger.enter(blocks, weight, (home / MAP_NAME).stat().st_mtime)
+                self.ledger.weigh(name, weight)
+        for name in set(self.ledger.names(None)) - on_disk:
+            with self.ledger.transaction():
+                self.ledger.strike(name)
+        for prefix in (self.directory / OBJECTS_NAME).iterdir():
+            with suppress(OSError):  # not empty
+                prefix.rmdir()
+
+    def _reclaim(self) -> None:
+        with self.ledger.transaction():
+            self._give_back()
+
+    def _give_back(self) -> None:
+        """Give back what the dead have reserved, and weigh what they may have written."""
+        for hold, owner, name in self.ledger.holds():
+            if not self.tenancy.lives(owner):
+                self.ledger.release(hold)
+                with suppress(FileNotFoundError, Damaged):
+                    self._weigh(_described(self.home(name)))
+
+    def _weigh(self, blocks: BlockMap) -> None:
+        self.ledger.weigh(blocks.name, disk_bytes(blocks, self.home(blocks.name)))
+
+
+def _described(home: Path) -> BlockMap:
+    with (home / MAP_NAME).open("rb") as file:
+        return BlockMap.parse(file.read(HEADER_BYTES))

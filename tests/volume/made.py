@@ -1,0 +1,77 @@
+"""Objects whose every byte is known, and a source of them that records what it is asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from zlib import crc32
+
+import numpy as np
+
+from special.errors import Changed, Missing
+from special.spans import Blob, Span
+
+ROOT = "s3://made/"
+
+
+def content(key: str, version: int, span: Span) -> bytes:
+    """The bytes f(key, version, offset), the same in every process."""
+    seed = crc32(f"{key} {version}".encode())
+    offsets = np.arange(span.start, span.stop, dtype=np.uint64)  # (bytes,)
+    mixed = (offsets + np.uint64(seed)) * np.uint64(0x9E3779B97F4A7C15)
+    return (mixed >> np.uint64(40)).astype(np.uint8).tobytes()
+
+
+def blob(key: str, size_bytes: int, version: int = 1) -> Blob:
+    return Blob(ROOT, key, f'"{version}"', size_bytes)
+
+
+def expected(of: Blob, spans: Sequence[Span]) -> list[bytes]:
+    return [content(of.key, int(of.etag.strip('"')), span) for span in spans]
+
+
+async def at_once(of: Blob, span: Span) -> None:
+    """No latency, no fault."""
+
+
+@dataclass
+class Made:
+    """A source of made objects. Keys that `current` does not name are missing."""
+
+    current: dict[str, int] = field(default_factory=dict)
+    """The version of each key."""
+    before: Callable[[Blob, Span], Awaitable[None]] = at_once
+    """Called before each GET is answered: where to wait, and where to raise."""
+    log: Path | None = None
+    """A file that gets a line for each GET, of whichever process."""
+    gets: list[Span] = field(default_factory=list)
+    """Every GET."""
+    running: int = 0
+    """GETs under way."""
+
+    async def read(self, blob: Blob, spans: Sequence[Span]) -> list[bytes]:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._get(blob, span)) for span in spans]
+        return [task.result() for task in tasks]
+
+    async def _get(self, blob: Blob, span: Span) -> bytes:
+        assert span.stop <= blob.size
+        self.gets.append(span)
+        if self.log is not None:
+            fd = os.open(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            os.write(fd, f"{os.getpid()} {blob.key} {span.start} {span.stop}\n".encode())
+            os.close(fd)
+        self.running += 1
+        try:
+            await self.before(blob, span)
+        finally:
+            self.running -= 1
+        version = self.current.get(blob.key)
+        if version is None:
+            raise Missing(f"no {blob.url}")
+        if blob.etag != f'"{version}"':
+            raise Changed(f"{blob.url} is no longer {blob.etag}")
+        return content(blob.key, version, span)
