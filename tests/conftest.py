@@ -1,12 +1,15 @@
-"""Fixtures that several rooms share: the object stores."""
+"""Fixtures that several rooms share, and the rule that CI skips nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import pytest
 
-from tests import servers
+from tests import live, servers
+from tests.live import LiveServer
 from tests.servers import S3Server
 
 
@@ -22,3 +25,41 @@ def seaweed_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """A real S3 server: it checks signatures and keeps a request log (`server.logged(bucket)`)."""
     with servers.seaweed(tmp_path_factory.mktemp("seaweed")) as server:
         yield server
+
+
+Serve = Callable[..., LiveServer]
+
+
+@pytest.fixture(scope="module")
+def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
+    """Starts servers, each with a state folder of its own: `serve(source, *options, settings={…})`."""
+    with ExitStack() as running:
+
+        def start(*arguments: object, **settings: object) -> LiveServer:
+            home = tmp_path_factory.mktemp("home")
+            return running.enter_context(live.special(*arguments, home=home, **settings))
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def live_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    """A server of the sample masters, with everything as a newcomer has it."""
+    with live.special(live.MASTERS, home=tmp_path_factory.mktemp("home")) as server:
+        yield server
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In CI everything that tests need is installed, so a skipped test is a test that went missing."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter and _skipped_in_ci(reporter) and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if skipped := _skipped_in_ci(terminalreporter):
+        terminalreporter.write_line(f"CI=true: {skipped} skipped, which counts as failed", red=True)
+
+
+def _skipped_in_ci(reporter: pytest.TerminalReporter) -> int:
+    return len(reporter.stats.get("skipped", [])) if os.environ.get("CI") == "true" else 0
