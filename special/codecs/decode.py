@@ -1,0 +1,98 @@
+"""Pieces to pictures: which codec takes which piece, and how large a picture may be."""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+import numpy as np
+
+from special.codecs import colour, jpeg, jpegtiff, openjpeg, vips
+from special.codecs.raster import Image, Raster, to_vips
+from special.errors import Malformed, Unsupported
+from special.geometry import Size, ceil_div
+from special.layout import Piece
+
+_SOC_SIZ: Final = b"\xff\x4f\xff\x51"  # T.800 A.5.1: SIZ follows SOC at once
+_INTERPRETATIONS: Final[dict[tuple[openjpeg.Colour, int], str]] = {
+    ("grey", 1): "b-w",
+    ("grey", 2): "grey16",
+    ("srgb", 1): "srgb",
+    ("srgb", 2): "rgb16",
+    ("cmyk", 1): "cmyk",
+    ("cmyk", 2): "cmyk",
+}
+
+
+def decode(piece: Piece, *, max_pixels: int) -> Raster | Image:
+    """The picture that `piece.crop` is counted in.
+
+    A raster where the pixels are at hand as 8-bit sRGB or grey without alpha; else an image whose
+    pixels libvips decodes as they are asked for, from top to bottom, once. A JPEG shrunk by
+    `piece.reduce` is ceil(side / 2**reduce) long.
+
+    Raises `Unsupported` for a picture of more than `max_pixels`, told by its header, before any is
+    decoded; `Malformed` and `Unsupported` for what no codec takes. What libvips finds only while
+    decoding it raises later: use its images inside `vips.reading`.
+    """
+    match piece.format:
+        case "jp2":
+            _check(_codestream_size(piece), max_pixels)
+            return _from_planes(openjpeg.decode(piece.data, reduce=piece.reduce, area=piece.area, threads=1))
+        case "jpeg":
+            return _decode_jpeg(piece, max_pixels)
+        case "tiff":
+            tiles = jpegtiff.read_head(piece.data)
+            if tiles is not None:
+                _check(tiles.size, max_pixels)
+                raster = jpegtiff.decode(piece.data, tiles)
+                if raster is not None:
+                    return colour.tagged(raster, tiles.profile)
+    image = vips.load(piece.data, piece.format)
+    _check(Size(image.width, image.height), max_pixels)
+    return image
+
+
+def _decode_jpeg(piece: Piece, max_pixels: int) -> Raster | Image:
+    factor = 1 << piece.reduce
+    head = jpeg.read_head(piece.data)
+    if head is not None:
+        size = Size(ceil_div(head.size.width, factor), ceil_div(head.size.height, factor))
+        _check(size, max_pixels)
+        raster = jpeg.decode(piece.data, head, reduce=piece.reduce)
+        if raster is not None:
+            return colour.tagged(raster, head.profile)
+    image = vips.load(piece.data, "jpeg", reduce=piece.reduce)
+    _check(Size(image.width, image.height), max_pixels)
+    if head is None:
+        return image
+    # libvips drops a last row or column that shrinking fills in part only; the one before stands in for it.
+    return image.embed(0, 0, size.width, size.height, extend="copy")
+
+
+def _check(size: Size, max_pixels: int) -> None:
+    if size.area > max_pixels:
+        raise Unsupported(f"{size.width}×{size.height} pixels to decode; max_master_pixels allows {max_pixels}")
+
+
+def _codestream_size(piece: Piece) -> Size:
+    at = piece.data.find(_SOC_SIZ)
+    try:
+        if at < 0:
+            raise ValueError("no SIZ marker segment follows an SOC marker")
+        # T.800 table A.9: after the markers, Lsiz and Rsiz come Xsiz, Ysiz, XOsiz and YOsiz.
+        right, bottom, left, top = struct.unpack_from(">4I", piece.data, at + 8)
+        size = piece.area.size if piece.area else Size(right - left, bottom - top)
+    except (struct.error, ValueError) as error:
+        raise Malformed(f"a JPEG 2000 codestream without a usable SIZ: {error}") from error
+    return Size(ceil_div(size.width, 1 << piece.reduce), ceil_div(size.height, 1 << piece.reduce))
+
+
+def _from_planes(planes: openjpeg.Planes) -> Raster | Image:
+    pixels = planes.pixels
+    if pixels.dtype == np.uint8 and planes.colour != "cmyk" and not planes.alpha:
+        return colour.tagged(pixels.astype(np.uint8, copy=False), planes.icc)
+    image = to_vips(pixels).copy(interpretation=_INTERPRETATIONS[planes.colour, pixels.itemsize])
+    if planes.premultiplied:
+        image = image.unpremultiply().cast(image.format)
+    return colour.with_profile(image, planes.icc) if planes.icc else image

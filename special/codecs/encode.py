@@ -1,0 +1,77 @@
+"""Rasters to files: JPEG, PNG, WebP, GIF and TIFF, without metadata.
+
+No profile is embedded: everything is sRGB or grey by now, which is what untagged pictures count as.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from special.codecs import jpeg
+from special.codecs.raster import Raster, flattened, to_vips
+from special.errors import BadRequest
+from special.geometry import Size
+from special.iiif import OutputFormat
+
+LONGEST_SIDE: Final[dict[OutputFormat, int]] = {"jpg": jpeg.LONGEST_SIDE, "webp": 16_383, "gif": 65_535}
+"""The most that a format can say of width or height, in pixels; the others hold more than anyone makes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """How much care goes into each format."""
+
+    jpeg_quality: int = 85
+    """1 to 100; from 90 on colours keep their full resolution."""
+    webp_quality: int = 80
+    """1 to 100."""
+    png_compression: int = 4
+    """0 to 9. Above 4 the time doubles for one or two per cent of the bytes."""
+    gif_effort: int = 4
+    """1 to 10: how long to look for a palette."""
+
+
+def check_fits(size: Size, output: OutputFormat) -> None:
+    """Raise `BadRequest` for a picture that the format cannot hold, before any work goes into it."""
+    longest = LONGEST_SIDE.get(output)
+    if longest is not None and size.long_side > longest:
+        raise BadRequest(
+            f"A {output} has at most {longest} pixels a side, not {size.width}×{size.height}; ask for a tif or a png."
+        )
+
+
+def encode(raster: Raster, output: OutputFormat, encoding: Encoding) -> bytes:
+    """The raster as a file. Opacity is kept where the format has it, and laid on white where not (JPEG)."""
+    if output == "jpg":
+        return jpeg.encode(flattened(raster), quality=encoding.jpeg_quality)
+    image = to_vips(raster)
+    match output:
+        case "png":
+            data = image.pngsave_buffer(compression=encoding.png_compression, keep="none")
+        case "webp":
+            data = image.webpsave_buffer(Q=encoding.webp_quality, keep="none")
+        case "gif":
+            data = image.gifsave_buffer(effort=encoding.gif_effort, keep="none")
+        case "tif":
+            data = image.tiffsave_buffer(compression="deflate", predictor="horizontal", keep="none")
+    result: bytes = data
+    return result
+
+
+def encode_bitonal(raster: Raster, output: OutputFormat, encoding: Encoding) -> bytes:
+    """A raster of black (0) and white (255) as a file: one bit a pixel where the format can (PNG, GIF, TIFF)."""
+    image = to_vips(raster)
+    match output:
+        case "jpg":
+            return jpeg.encode(raster, quality=encoding.jpeg_quality)
+        case "png":
+            data = image.pngsave_buffer(bitdepth=1, compression=encoding.png_compression, keep="none")
+        case "webp":
+            data = image.webpsave_buffer(lossless=True, keep="none")
+        case "gif":
+            data = image.gifsave_buffer(bitdepth=1, dither=0, keep="none")
+        case "tif":
+            data = image.tiffsave_buffer(compression="ccittfax4", bitdepth=1, keep="none")
+    result: bytes = data
+    return result

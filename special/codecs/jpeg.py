@@ -1,0 +1,93 @@
+"""JPEG by libjpeg-turbo, straight between bytes and arrays.
+
+simplejpeg decodes a 512² tile in 1.1 ms and encodes it in 1.0 ms; libvips takes 4.4 and 2.7 ms for
+the same pixels (one core). What it cannot do as well (CMYK, 12 bits, very large pictures, files
+with faults that can be forgiven) is left to libvips: `decode` then answers None.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import simplejpeg
+
+from special.codecs.raster import Raster
+from special.geometry import Size, ceil_div
+
+MAX_BYTES: Final = 256 << 20
+"""Above this a picture is better streamed by libvips than held whole."""
+LONGEST_SIDE: Final = 65_500
+"""JPEG_MAX_DIMENSION of libjpeg."""
+_CODED_444_FROM: Final = 90
+"""From this quality on colours keep their full resolution, as in libvips."""
+_FRAMES: Final = {0xC0, 0xC1, 0xC2}  # T.81 table B.1: baseline, extended, progressive; Huffman-coded
+_SCAN, _APP2 = 0xDA, 0xE2
+_ICC: Final = b"ICC_PROFILE\0"  # ICC.1:2022, B.4: name, sequence number from 1, count
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What stands before a JPEG's first scan."""
+
+    size: Size
+    components: int
+    profile: bytes | None
+
+
+def read_head(data: bytes) -> Head | None:
+    """Size, components and profile, or None where the file is not an 8-bit Huffman-coded JPEG."""
+    at, chunks, frame = 2, {}, None
+    while at + 4 <= len(data) and data[at] == 0xFF:
+        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4])
+        if marker == 0xFF:  # T.81 B.1.1.2: any number of fill bytes
+            at += 1
+            continue
+        body = data[at + 4 : at + 2 + length]
+        if marker == _SCAN:
+            break
+        if marker in _FRAMES and len(body) >= 6 and body[0] == 8:
+            height, width = int.from_bytes(body[1:3]), int.from_bytes(body[3:5])
+            frame = (width, height, body[5]) if width and height else None
+        if marker == _APP2 and body.startswith(_ICC):
+            chunks[body[len(_ICC)]] = body[len(_ICC) + 2 :]
+        at += 2 + length
+    if frame is None:
+        return None
+    profile = b"".join(chunks[number] for number in sorted(chunks))
+    return Head(Size(frame[0], frame[1]), frame[2], profile or None)
+
+
+def decode(data: bytes, head: Head, *, reduce: int = 0) -> Raster | None:
+    """Grey or RGB pixels, each side shrunk by 2**reduce and rounded up; None is for libvips to try.
+
+    The colours are those of the file; its profile is in `head`.
+    """
+    factor = 1 << reduce
+    width, height = ceil_div(head.size.width, factor), ceil_div(head.size.height, factor)
+    if head.components not in (1, 3) or width * height * head.components > MAX_BYTES:
+        return None
+    try:
+        raster: Raster = simplejpeg.decode_jpeg(
+            data,
+            colorspace="GRAY" if head.components == 1 else "RGB",
+            min_width=width if reduce else 0,
+            min_height=height if reduce else 0,
+            min_factor=factor,
+        )
+    except ValueError:  # a fault, be it small: libvips forgives some and names the others
+        return None
+    return raster if raster.shape[:2] == (height, width) else None
+
+
+def encode(raster: Raster, *, quality: int) -> bytes:
+    """A JFIF file of a grey or RGB raster, without metadata. Copies only what does not lie row by row."""
+    row_bytes, pixel_bytes, _ = raster.strides
+    pixels = raster if row_bytes > 0 and pixel_bytes == raster.shape[2] else np.ascontiguousarray(raster)
+    grey = raster.shape[2] == 1
+    sampling = "Gray" if grey else "444" if quality >= _CODED_444_FROM else "420"
+    data: bytes = simplejpeg.encode_jpeg(
+        pixels, quality=quality, colorspace="GRAY" if grey else "RGB", colorsubsampling=sampling
+    )
+    return data

@@ -1,0 +1,103 @@
+"""Resampling: a frame of a decoded picture to a raster of an exact size, by Lanczos.
+
+A frame on whole pixels is what most requests need: libvips crops and resizes it, in device colours
+and in a stream, and colours are transformed afterwards, on the smaller picture. (Between gamma-coded
+device spaces the order makes less than a level of difference; the cost differs by the square of the scale.)
+Where colours cannot be averaged as they are (alpha, Lab, enlarging, edges between pixels) they go first.
+
+Edges between pixels need a resampler that takes them: pillow's does, libvips' always centres.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import numpy as np
+from PIL import Image as PillowImage
+
+from special.codecs import colour
+from special.codecs.raster import Image, Raster, cut, from_vips, size_of, to_vips
+from special.geometry import Box, Frame, Size
+
+NEGLIGIBLE_PIXELS: Final = 1 / 64
+"""An edge this near to a whole pixel counts as whole: it moves a black-to-white step by 4 levels at most."""
+_GAP: Final = 2.0
+"""Averaging blocks down to this many times the wanted size leaves Lanczos enough to work with."""
+
+
+def resample(picture: Raster | Image, frame: Frame, size: Size) -> Raster:
+    """The frame's pixels at exactly this size, in 8-bit sRGB or grey, with alpha where there was any.
+
+    A raster on whole pixels that has the size already is returned as a view; nothing is copied.
+    """
+    box = whole_pixels(frame)
+    if isinstance(picture, np.ndarray):
+        if box is not None and box.size == size:
+            return cut(picture, box)
+        picture = to_vips(picture)
+    return _between_pixels(picture, frame, size) if box is None else _whole(picture, box, size)
+
+
+def whole_pixels(frame: Frame) -> Box | None:
+    """The box that a frame is, or None where an edge lies between pixels."""
+    edges = (frame.x, frame.y, frame.x + frame.width, frame.y + frame.height)
+    nearest = [round(edge) for edge in edges]
+    if any(abs(edge - whole) > NEGLIGIBLE_PIXELS for edge, whole in zip(edges, nearest, strict=True)):
+        return None
+    left, top, right, bottom = nearest
+    return Box.between(left, top, max(right, left + 1), max(bottom, top + 1))
+
+
+def _crop(image: Image, box: Box) -> Image:
+    if (box.x, box.y, box.width, box.height) == (0, 0, image.width, image.height):
+        return image
+    return image.crop(box.x, box.y, box.width, box.height)
+
+
+def _whole(image: Image, box: Box, size: Size) -> Raster:
+    image = _crop(image, box)
+    if box.size == size:
+        return from_vips(colour.to_srgb(image))
+    if colour.averages(image) and box.size.covers(size):
+        return from_vips(colour.to_srgb(_resize(image, size)))
+    image = colour.to_srgb(image)
+    if not image.hasalpha():
+        return from_vips(_resize(image, size))
+    # Transparent pixels have colours too, mostly black; only multiplied by their opacity do they keep out of the mean.
+    shown = _resize(image.premultiply(), size).unpremultiply()
+    return from_vips(shown.rint().cast("uchar"))
+
+
+def _resize(image: Image, size: Size) -> Image:
+    return image.resize(size.width / image.width, vscale=size.height / image.height, kernel="lanczos3")
+
+
+def _between_pixels(image: Image, frame: Frame, size: Size) -> Raster:
+    window = Box.between(
+        math.floor(frame.x + NEGLIGIBLE_PIXELS),
+        math.floor(frame.y + NEGLIGIBLE_PIXELS),
+        math.ceil(frame.x + frame.width - NEGLIGIBLE_PIXELS),
+        math.ceil(frame.y + frame.height - NEGLIGIBLE_PIXELS),
+    )
+    image = _crop(image, window)
+    across = max(1, math.floor(frame.width / size.width / _GAP))
+    down = max(1, math.floor(frame.height / size.height / _GAP))
+    if colour.averages(image):
+        image = image.shrink(across, down, ceil=True)
+    else:
+        across = down = 1
+    pixels = from_vips(colour.to_srgb(image))
+    x, y = (frame.x - window.x) / across, (frame.y - window.y) / down
+    edges = (
+        max(x, 0.0),
+        max(y, 0.0),
+        min(x + frame.width / across, pixels.shape[1]),
+        min(y + frame.height / down, pixels.shape[0]),
+    )
+    # pillow multiplies by alpha around resizing by itself.
+    source = PillowImage.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    resized = source.resize((size.width, size.height), PillowImage.Resampling.LANCZOS, box=edges)
+    raster: Raster = np.asarray(resized).reshape(size.height, size.width, pixels.shape[2])
+    assert size_of(raster) == size
+    return raster

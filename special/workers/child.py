@@ -1,0 +1,85 @@
+"""The child's side: take limits, get ready, then one job after the other until the parent is gone."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import pickle
+import resource
+import signal
+import socket
+import sys
+import traceback
+from typing import Any, Final
+
+from special.errors import SpecialError
+from special.workers.wire import LENGTH, Call, Failed, Raised, Ready, Reply, Returned, Setup, dump
+
+_PR_SET_PDEATHSIG: Final = 1  # prctl(2)
+
+
+def main(descriptor: int) -> None:
+    """Serve the parent at the other end of this socket; never returns."""
+    with socket.socket(fileno=descriptor) as parent:
+        setup = _receive(parent)
+        if isinstance(setup, Setup):
+            _confine(setup)
+            setup.prepare()
+            _send(parent, Ready())
+            while isinstance(call := _receive(parent), Call):
+                _send(parent, _work(call))
+    os._exit(0)  # codecs have threads and exit handlers that nobody needs to wait for
+
+
+def _confine(setup: Setup) -> None:
+    """Limits of memory and core files, and no life beyond the parent's."""
+    resource.setrlimit(resource.RLIMIT_AS, (setup.memory_bytes, setup.memory_bytes))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # A service manager signals the whole group; jobs that run are finished, and the parent ends us when it ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if sys.platform == "linux":  # elsewhere the closed socket is noticed after the job at hand
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != setup.parent:
+            os._exit(0)
+
+
+def _work(call: Call) -> Reply:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    limit = int(used.ru_utime + used.ru_stime + call.cpu_s) + 2
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+    try:
+        return Returned(call.function(*call.args))
+    except SpecialError as error:
+        return Raised(error)
+    except Exception:  # whatever else a codec raises is that job's failure, and the parent logs it
+        return Failed(traceback.format_exc())
+
+
+def _send(parent: socket.socket, reply: Reply) -> None:
+    try:
+        parts = dump(reply)
+    except (pickle.PicklingError, AttributeError, TypeError, MemoryError):
+        parts = dump(Failed(traceback.format_exc()))
+    for part in parts:
+        parent.sendall(part)
+
+
+def _receive(parent: socket.socket) -> Any:
+    """The next message, or None where the parent has gone."""
+    head = _exactly(parent, LENGTH.size)
+    if head is None:
+        return None
+    body = _exactly(parent, LENGTH.unpack(head)[0])
+    return None if body is None else pickle.loads(body)  # noqa: S301  the parent is believed
+
+
+def _exactly(parent: socket.socket, length: int) -> bytearray | None:
+    buffer = bytearray(length)
+    view = memoryview(buffer)
+    while view:
+        count = parent.recv_into(view)
+        if not count:
+            return None
+        view = view[count:]
+    return buffer

@@ -1,0 +1,47 @@
+"""Lanes: how much of each kind of work runs, how much waits, and for how long.
+
+Each lane has places of its own, so that dear work never keeps cheap work waiting: the operating
+system divides the processors among them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+ANY: Final = "any"
+"""The name of the only lane, where nobody asked for several."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """One kind of work."""
+
+    name: str
+    running: int
+    """Jobs at once."""
+    queue: int
+    """Jobs that may wait; one more is refused."""
+    max_wait_s: float
+    """Longest wait for a decoder; a job that waits longer is refused."""
+    deadline_s: float
+    """Longest time from call to result."""
+
+    def __post_init__(self) -> None:
+        if self.running < 1 or self.queue < 0:
+            raise ValueError(f"lane {self.name} needs places: running >= 1, queue >= 0")
+
+
+def single_lane(count: int) -> tuple[Lane, ...]:
+    """One lane for all work, bounded by deadlines and by a queue that no honest load fills."""
+    return (Lane(ANY, running=count, queue=4096, max_wait_s=60.0, deadline_s=60.0),)
+
+
+def standard_lanes(cores: int) -> tuple[Lane, ...]:
+    """Tiles and renditions, full regions up to 4 megapixels, and larger ones; the first is never behind the rest."""
+    half = max(1, cores // 2)
+    return (
+        Lane("tile", running=cores, queue=32 * cores, max_wait_s=2.0, deadline_s=10.0),
+        Lane("full", running=half, queue=16 * half, max_wait_s=4.0, deadline_s=15.0),
+        Lane("max", running=half, queue=4 * half, max_wait_s=10.0, deadline_s=60.0),
+    )

@@ -1,0 +1,155 @@
+"""One child as its parent sees it: a process, a socket, and the job it has at the moment."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Final, Protocol, cast
+
+from special.errors import ConfigurationError
+from special.workers.wire import LENGTH, Outcome, Ready, Setup, dump, load_reply
+
+START_SECONDS: Final = 60.0
+"""A child that is not ready by then never will be."""
+_INHERITED: Final = frozenset(
+    {"PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONHOME"}
+)
+"""All of the environment that a child sees: no credentials, no home directory to find some in."""
+_QUIET: Final = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
+"""One job, one thread: threads nobody needs cost each child address space."""
+_PROGRAM: Final = "import sys; from special.workers.child import main; main(int(sys.argv[1]))"
+
+
+class Owner(Protocol):
+    """Who hears of a child."""
+
+    def replied(self, child: Child, reply: Outcome) -> None:
+        """The child's answer to the call it was sent last."""
+        ...
+
+    def lost(self, child: Child) -> None:
+        """A child that was ready is dead and reaped; `child.ending` says how it died."""
+        ...
+
+
+class Child(asyncio.BufferedProtocol):
+    """A decoder process. Answers are received straight into a buffer of their length."""
+
+    def __init__(self, process: subprocess.Popen[bytes], owner: Owner) -> None:
+        self.gone = asyncio.get_running_loop().create_future()
+        """Done when the process has been reaped."""
+        self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._is_ready = False
+        self._process = process
+        self._owner = owner
+        self._transport: asyncio.WriteTransport | None = None
+        self._head = bytearray(LENGTH.size)
+        self._body: bytearray | None = None
+        self._filled = 0
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
+
+    @property
+    def ending(self) -> str:
+        """How the process ended, in words."""
+        code = self._process.returncode
+        if code is None:
+            return "runs"
+        return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
+
+    async def prepare(self, setup: Setup) -> None:
+        """Send the first message and wait until the child is ready. Raises `ConfigurationError` if it never is."""
+        self.send(dump(setup))
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                await self._ready
+        except BaseException as error:
+            self.kill()
+            await self.gone
+            if isinstance(error, TimeoutError):
+                raise ConfigurationError(f"a decoder process was not ready after {START_SECONDS:.0f} s") from error
+            raise
+
+    def send(self, parts: list[bytes]) -> None:
+        """Send a message that `wire.dump` made. Never blocks; what the socket does not take is kept."""
+        assert self._transport is not None, "sent before connected"
+        for part in parts:
+            self._transport.write(part)
+
+    def kill(self) -> None:
+        """End the process now; `lost` follows."""
+        self._process.kill()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.WriteTransport", transport)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return memoryview(self._head if self._body is None else self._body)[self._filled :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._filled += nbytes
+        if self._body is None:
+            if self._filled == LENGTH.size:
+                self._body, self._filled = bytearray(LENGTH.unpack(self._head)[0]), 0
+        elif self._filled == len(self._body):
+            body, self._body, self._filled = self._body, None, 0
+            try:
+                reply = load_reply(body)
+            except Exception:  # a pickle from a broken process may raise anything; such a process is not used again
+                self.kill()
+                return
+            if isinstance(reply, Ready):
+                self._is_ready = True
+                self._ready.set_result(None)
+            else:
+                self._owner.replied(self, reply)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        # The socket closes when the process ends, after its memory is freed: this wait is short.
+        self._process.kill()
+        self._process.wait()
+        self.gone.set_result(None)
+        if self._is_ready:
+            self._owner.lost(self)
+        elif not self._ready.done():
+            self._ready.set_exception(
+                ConfigurationError(
+                    f"a decoder process {self.ending} before it was ready; decoder_memory may be too low"
+                )
+            )
+
+
+async def spawn(owner: Owner, *, memory_bytes: int, prepare: Callable[[], object]) -> Child:
+    """A child that is ready for jobs. Costs an interpreter's start and `prepare`'s imports, about 0.3 s.
+
+    Raises `ConfigurationError` if it ends before it is ready, or does not get ready.
+    """
+    ours, theirs = socket.socketpair()
+    environment = {name: value for name, value in os.environ.items() if name in _INHERITED}
+    with theirs:
+        process = subprocess.Popen(  # noqa: S603, ASYNC220  our own interpreter; exec returns within milliseconds
+            [sys.executable, "-P", "-c", _PROGRAM, str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            env=environment | _QUIET | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            process_group=0,  # Ctrl-C at a terminal is for the parent
+        )
+    loop = asyncio.get_running_loop()
+    try:
+        _, child = await loop.create_unix_connection(lambda: Child(process, owner), sock=ours)
+    except BaseException:
+        process.kill()
+        process.wait()
+        ours.close()
+        raise
+    await child.prepare(Setup(os.getpid(), memory_bytes, prepare))
+    return child

@@ -1,0 +1,60 @@
+"""Functions for decoder processes to run in tests; a child imports them by name."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+
+import pyvips
+
+from special.errors import Malformed
+
+
+def environment() -> dict[str, str]:
+    """All that a child sees of it."""
+    return dict(os.environ)
+
+
+def limits() -> dict[str, int]:
+    """The soft limits that children run under, and the signals that they ignore."""
+    return {
+        "memory": resource.getrlimit(resource.RLIMIT_AS)[0],
+        "core": resource.getrlimit(resource.RLIMIT_CORE)[0],
+        "cpu": resource.getrlimit(resource.RLIMIT_CPU)[0],
+        "SIGINT": int(signal.getsignal(signal.SIGINT) is signal.SIG_IGN),
+        "SIGTERM": int(signal.getsignal(signal.SIGTERM) is signal.SIG_IGN),
+    }
+
+
+def refuse(message: str) -> None:
+    """Raise an error of ours."""
+    raise Malformed(message)
+
+
+def raise_one_that_cannot_travel() -> None:
+    """Raise an exception that pickle cannot take."""
+    raise OSError(lambda: None)
+
+
+def return_what_cannot_travel() -> object:
+    """Return a value that pickle cannot take."""
+    return lambda: None
+
+
+def return_a_stranger() -> object:
+    """Return a value that the parent does not want to build."""
+    return os.system
+
+
+def waste_memory(megabytes: int) -> None:
+    """Take memory inside libvips, where GLib ends the process that cannot have any."""
+    side = 1024 * 16
+    image = pyvips.Image.black(side, side, bands=megabytes // 256)
+    image.copy_memory()
+
+
+def burn() -> None:
+    """Use a processor for ever."""
+    while True:
+        pass
