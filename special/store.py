@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from base64 import b64decode, b64encode
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -32,6 +33,9 @@ SIZES_NAMES = ("s.json", "sizes.json")
 SIDECAR_NAME = "special.json"
 SIDECAR_VERSION = 1
 """Of the side-car's form; another version is refused by name."""
+
+_FOLDERS: dict[Access, tuple[str, ...]] = {"open": ("open",), "auth": ("auth", "authed")}
+_FILE = re.compile(r"(\d+)\.jpg", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,9 +233,39 @@ class Store:
         Every file that it names must be in its place, and none may be taken away before. Between the two
         writes readers hold to the stricter of the old rule and the new.
         """
-        await self.source.write(f"{identifier}/{SIDECAR_NAME}", sidecar.dump(), media="application/json")
+        await self.note(identifier, sidecar)
         await self.source.write(f"{identifier}/{SIZES_NAMES[0]}", sidecar.sizes.dump(), media="application/json")
         self.forget(identifier)
+
+    async def note(self, identifier: str, sidecar: Sidecar) -> None:
+        """Write the side-car alone, where the sizes file stays as it is."""
+        await self.source.write(f"{identifier}/{SIDECAR_NAME}", sidecar.dump(), media="application/json")
+        self.forget(identifier)
+
+    async def lying(self, identifier: str, access: Access) -> list[tuple[str, int]]:
+        """Keys and long sides of the rendition files that lie in an image's folders, named or not; one or two lists."""
+        found: list[tuple[str, int]] = []
+        for folder in _FOLDERS[access]:
+            prefix = f"{identifier}/{folder}/"
+            async for blob in self.source.list(prefix):
+                match = _FILE.fullmatch(blob.key[len(prefix) :])
+                if match:
+                    found.append((blob.key, int(match[1])))
+        return found
+
+    async def remove(self, identifier: str) -> int:
+        """Take away all that is stored of an image, except legacy files; returns how many renditions that were.
+
+        The sizes file goes first and the side-car last, so that its rule holds as long as there is a file.
+        """
+        for name in SIZES_NAMES:
+            await self.source.delete(f"{identifier}/{name}")
+        files = [key for access in _FOLDERS for key, _ in await self.lying(identifier, access)]
+        for key in files:
+            await self.source.delete(key)
+        await self.source.delete(f"{identifier}/{SIDECAR_NAME}")
+        self.forget(identifier)
+        return len(files)
 
     def forget(self, identifier: str) -> None:
         """Look up anew at the next `find`."""

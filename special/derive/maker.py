@@ -1,0 +1,257 @@
+"""Makes, foresees and verifies the renditions of one image at a time.
+
+All that is decided is decided in `plan`; here are the reads, the writes and their order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+
+from special import formats
+from special.asset import Access, Rendition
+from special.derive.candidates import Candidate, Naming
+from special.derive.outcome import Outcome
+from special.derive.plan import Target, Work, is_of, plan
+from special.derive.policy import Policy
+from special.errors import Changed, MasterError, Missing, Unsupported
+from special.geometry import Box, Size
+from special.iiif import Job
+from special.layout import Layout, Piece
+from special.observe import trace
+from special.render import Rendered
+from special.spans import Blob, Source, Span, body, drive, read_spans
+from special.store import Kept, Sidecar, Sizes, Store
+
+MAX_LAYOUT_BYTES = 256 * 1024
+"""A longer layout stays out of the side-car, which every cold request reads."""
+_HEAD = Span(0, 65536)
+JPEG = "image/jpeg"
+ACCESSES: tuple[Access, ...] = ("open", "auth")
+
+Draw = Callable[[Piece, Sequence[Job]], Awaitable[Sequence[Rendered]]]
+"""Turns a piece of a master into one picture for each job, in order. Raises `MasterError`, `DecodeError`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much of one master may be read and decoded."""
+
+    max_gap_bytes: int = 65536
+    max_whole_bytes: int = 2 * 2**30
+    max_pixels: int = 2_000_000_000
+
+
+class Maker:
+    """Looks after the renditions of images. Its methods may be under way for many images at once.
+
+    Each takes a candidate to an outcome and raises `SourceError`, `MasterError` or `DecodeError`.
+    """
+
+    def __init__(
+        self, source: Source, store: Store, draw: Draw, policy: Policy, *, naming: Naming, bounds: Bounds
+    ) -> None:
+        self._source = source
+        self._store = store
+        self._draw = draw
+        self._policy = policy
+        self._naming = naming
+        self._bounds = bounds
+
+    async def make(self, candidate: Candidate) -> Outcome:
+        """Do what is missing. Where everything stands: two GETs, and one HEAD unless a listing spared it."""
+        try:
+            return await self._bring(*await self._state(candidate))
+        except Changed:
+            # The master was overwritten under our hands: once more, from its new version.
+            return await self._bring(*await self._state(Candidate(candidate.identifier)))
+
+    async def remake(self, candidate: Candidate) -> Outcome:
+        """Do everything anew, believing nothing that is stored."""
+        identifier = candidate.identifier
+        blob = candidate.blob or await self._naming.locate(self._source, identifier)
+        try:
+            kept = await self._store.fresh(identifier)
+        except MasterError:
+            kept = None  # an unreadable side-car or sizes file is what a remake is for
+        return await self._bring(identifier, blob, replace(kept, sidecar=None) if kept else None)
+
+    async def foresee(self, candidate: Candidate) -> Outcome:
+        """Say what `make` would do. Reads no master."""
+        identifier, blob, kept = await self._state(candidate)
+        faults = self._faults(identifier, blob, kept)
+        return Outcome(identifier, "due", faults[0]) if faults else Outcome(identifier, "stood")
+
+    async def verify(self, candidate: Candidate) -> Outcome:
+        """Say what is wrong with what is stored: one GET per rendition and one list besides."""
+        identifier, blob, kept = await self._state(candidate)
+        faults = self._faults(identifier, blob, kept)
+        if kept:
+            faults += [fault for it in kept.renditions if (fault := await self._fault(identifier, it))]
+            if kept.rule.max_unauthorised is not None:
+                strays = await self._restricted(identifier, kept.rule.max_unauthorised)
+                faults += [f"{key} is restricted and lies in the open" for key in strays]
+        return Outcome(identifier, "wrong", "; ".join(faults)) if faults else Outcome(identifier, "sound")
+
+    def pruning(self, work: Callable[[Candidate], Awaitable[Outcome]]) -> Callable[[Candidate], Awaitable[Outcome]]:
+        """The same work, and then the strays go."""
+
+        async def both(candidate: Candidate) -> Outcome:
+            outcome = await work(candidate)
+            count = await self.prune(candidate.identifier)
+            if not count:
+                return outcome
+            details = (outcome.detail, f"{count} stray files removed")
+            return replace(outcome, result="made", detail=", ".join(filter(None, details)))
+
+        return both
+
+    async def prune(self, identifier: str) -> int:
+        """Take away rendition files that the sizes file does not name; how many those were. Three lists."""
+        kept = await self._store.fresh(identifier)
+        named = {(it.access, it.size.long_side) for it in kept.renditions} if kept else set()
+        strays = [
+            key
+            for access in ACCESSES
+            for key, side in await self._store.lying(identifier, access)
+            if (access, side) not in named
+        ]
+        for key in strays:
+            await self._store.source.delete(key)
+        return len(strays)
+
+    async def remove(self, candidate: Candidate) -> Outcome:
+        """Take away all that is stored of an image whose master is gone."""
+        count = await self._store.remove(candidate.identifier)
+        return Outcome(candidate.identifier, "removed", f"{count} renditions removed")
+
+    # What is so
+
+    async def _state(self, candidate: Candidate) -> tuple[str, Blob, Kept | None]:
+        identifier = candidate.identifier
+        blob = candidate.blob or await self._naming.locate(self._source, identifier)
+        return identifier, blob, await self._store.fresh(identifier)
+
+    def _faults(self, identifier: str, blob: Blob, kept: Kept | None) -> list[str]:
+        """How what is stored differs from what should be, as far as sizes file and side-car tell."""
+        if kept is None:
+            return ["nothing is stored"]
+        if kept.sidecar is None:
+            return ["there is no side-car, so the version of the master is unknown"]
+        if not is_of(kept, blob):
+            return ["the master is another version by now"]
+        work = plan(kept, Target.of(identifier, blob, kept.sidecar.shape, self._policy))
+        return [] if work.stands else [described(work)]
+
+    async def _fault(self, identifier: str, rendition: Rendition) -> str:
+        """What is wrong with a file that the sizes file names; empty if nothing."""
+        try:
+            opened = await self._store.open_rendition(identifier, rendition, span=_HEAD)
+            head = await body(opened)
+            seen = [(Span(0, len(head)), head)] if head else []
+            layout = await drive(formats.parse(opened.blob.size), self._store.source, opened.blob, seen=seen)
+        except Missing:
+            return f"{rendition.key} is missing"
+        except MasterError as error:
+            return f"{rendition.key} is no picture ({error})"
+        return "" if layout.size == rendition.size else f"{rendition.key} has {layout.size}, not {rendition.size}"
+
+    async def _restricted(self, identifier: str, limit: int) -> list[str]:
+        """Files in `open/` that are larger than anybody may have."""
+        return [key for key, side in await self._store.lying(identifier, "open") if side > limit]
+
+    # What is done about it
+
+    async def _bring(self, identifier: str, blob: Blob, kept: Kept | None) -> Outcome:
+        """The steps of the plan, in its order."""
+        known = kept.sidecar if kept and is_of(kept, blob) else None
+        layout = None if known else await self._parse(blob)
+        shape = layout.size if layout else known.shape if known else None
+        assert shape is not None, "a side-car or the master's headers tell the shape"
+        target = Target.of(identifier, blob, shape, self._policy)
+        work = plan(kept, target)
+        if work.stands:
+            return Outcome(identifier, "stood")
+        if work.withdraw is not None:
+            await self._withdraw(target, work.withdraw)
+        if work.render:
+            layout = await self._render(blob, layout or await self._layout(known, blob), work.render)
+        for standing, wanted in work.move:
+            try:
+                data = await body(await self._store.open_rendition(identifier, standing))
+            except Missing:
+                # Somebody took it away and left the sizes file as it was: believe nothing of it.
+                return await self._bring(identifier, blob, replace(kept, sidecar=None) if kept else None)
+            await self._store.source.write(wanted.key, data, media=JPEG)
+        dumped = _dumped(layout) if layout else known.layout if known else None
+        if work.publish:
+            await self._store.publish(identifier, target.sidecar(dumped, settled=not work.sweep))
+        if work.sweep:
+            await self._sweep(target)
+            await self._store.note(identifier, target.sidecar(dumped, settled=True))
+        return Outcome(identifier, "made", described(work), written=len(work.render) + len(work.move))
+
+    async def _withdraw(self, target: Target, sizes: Sizes) -> None:
+        """Let the sizes file name no more than what stands throughout; nothing of it is trusted by the next run."""
+        interim = replace(target.sidecar(None, settled=False), etag="", sizes=sizes)
+        await self._store.publish(target.identifier, interim)
+
+    async def _sweep(self, target: Target) -> None:
+        """Take what is restricted out of `open/`."""
+        if target.max_unauthorised is not None:
+            for key in await self._restricted(target.identifier, target.max_unauthorised):
+                await self._store.source.delete(key)
+
+    async def _layout(self, known: Sidecar | None, blob: Blob) -> Layout:
+        return formats.load(known.layout) if known and known.layout else await self._parse(blob)
+
+    async def _parse(self, blob: Blob) -> Layout:
+        return await drive(formats.parse(blob.size), self._source, blob, max_gap_bytes=self._bounds.max_gap_bytes)
+
+    async def _render(self, blob: Blob, layout: Layout, renditions: Sequence[Rendition]) -> Layout:
+        """Write renditions from one decode of the smallest level that is enough; the layout, completed."""
+        box, largest = Box.whole(layout.size), renditions[0].size
+        missing = layout.prepare(box, largest)
+        if missing is not None:
+            layout = await drive(missing, self._source, blob, first_bytes=0, chunk_bytes=0)
+        piece = await self._piece(blob, layout, box, largest)
+        jobs = [Job(box, it.size, mirror=False, angle=0, quality="default", format="jpg") for it in renditions]
+        pictures = await self._draw(piece, jobs)
+        trace().decode_ms += sum(it.decode_ms for it in pictures)
+        trace().encode_ms += sum(it.encode_ms for it in pictures)
+        writes = [
+            self._store.source.write(rendition.key, picture.data, media=JPEG)
+            for rendition, picture in zip(renditions, pictures, strict=True)
+        ]
+        # All of them end before any step that comes after, or before another try.
+        for done in await asyncio.gather(*writes, return_exceptions=True):
+            if isinstance(done, BaseException):
+                raise done
+        return layout
+
+    async def _piece(self, blob: Blob, layout: Layout, box: Box, size: Size) -> Piece:
+        extract = layout.extract(box, size)
+        if extract.pixels > self._bounds.max_pixels:
+            raise Unsupported(f"{blob.url}: {extract.pixels} pixels to decode are more than max_master_pixels allows")
+        wanted = sum(len(span) for span in extract.spans)
+        if wanted > self._bounds.max_whole_bytes:
+            raise Unsupported(f"{blob.url}: {wanted} bytes to read are more than max_whole_bytes allows")
+        parts = await read_spans(self._source, blob, extract.spans, max_gap_bytes=self._bounds.max_gap_bytes)
+        return layout.rebuild(extract, parts)
+
+
+def described(work: Work) -> str:
+    """The steps in words, for the terminal."""
+    steps = [
+        f"{len(work.render)} renditions from the master" if work.render else "",
+        f"{len(work.move)} renditions to their other folder" if work.move else "",
+        "sizes file and side-car" if work.publish else "",
+        "clear `open/`" if work.sweep else "",
+    ]
+    return ", ".join(step for step in steps if step)
+
+
+def _dumped(layout: Layout) -> bytes | None:
+    data = layout.dump()
+    return data if len(data) <= MAX_LAYOUT_BYTES else None

@@ -1,0 +1,36 @@
+"""What became of one image in one run."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Result = Literal["made", "stood", "due", "sound", "wrong", "removed", "failed"]
+"""made: something was done; stood: nothing had to be; due: something would be; sound and wrong: what a
+check found; removed: the master is gone, and so are its renditions; failed: an error was in the way."""
+
+RESULTS: tuple[Result, ...] = ("made", "stood", "due", "sound", "wrong", "removed", "failed")
+BAD: frozenset[Result] = frozenset({"wrong", "failed"})
+"""Results that make a run exit with 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One image's result."""
+
+    identifier: str
+    result: Result
+    detail: str = ""
+    """What was done, would be done, or is wrong; one sentence."""
+    written: int = 0
+    """How many renditions were written."""
+    gets: int = 0
+    """GET requests that it took, those to the store of renditions included."""
+    bytes: int = 0
+    """Bytes that they asked for."""
+    decode_ms: float = 0.0
+    """Time in the decoder process, encoding included."""
+
+    def plain(self) -> dict[str, Any]:
+        """One line of `--json`."""
+        return asdict(self) | {"decode_ms": round(self.decode_ms, 1)}

@@ -1,0 +1,132 @@
+"""What must be done so that one image's renditions are as they should be. Pure.
+
+The order of the steps is what makes a run safe to kill. Read `Work` from top to bottom:
+
+    withdraw   sizes whose files are about to be overwritten by others leave the sizes file
+    render     files are written that are not there
+    move       files whose access changes are copied to their other folder
+    publish    side-car, then sizes file: the commit
+    sweep      files that are now restricted leave `open/`
+
+After any step a reader of the sizes file finds every file that it names, at the size that it names.
+A side-car that is not `settled` makes the next run sweep.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from special.asset import Rendition
+from special.derive.policy import Policy
+from special.geometry import Size
+from special.spans import Blob
+from special.store import Kept, Sidecar, Sizes
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What should be stored of one version of one master."""
+
+    identifier: str
+    blob: Blob
+    shape: Size
+    sizes: Sizes
+    max_unauthorised: int | None
+    encoding: str
+
+    @classmethod
+    def of(cls, identifier: str, blob: Blob, shape: Size, policy: Policy) -> Target:
+        """What a policy wants of a master."""
+        return cls(identifier, blob, shape, policy.sizes(shape), policy.max_unauthorised, policy.encoding)
+
+    @property
+    def renditions(self) -> tuple[Rendition, ...]:
+        """The files that should lie there, largest first."""
+        return self.sizes.renditions(self.identifier)
+
+    def sidecar(self, layout: bytes | None, *, settled: bool) -> Sidecar:
+        """The side-car that says that all of this holds."""
+        return Sidecar(
+            key=self.blob.key,
+            etag=self.blob.etag,
+            size_bytes=self.blob.size,
+            media=self.blob.media,
+            modified=self.blob.modified,
+            shape=self.shape,
+            layout=layout,
+            sizes=self.sizes,
+            max_unauthorised=self.max_unauthorised,
+            encoding=self.encoding,
+            settled=settled,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The steps, in their order. None of them: everything stands."""
+
+    withdraw: Sizes | None
+    """What the sizes file says while files are overwritten by other sizes; None: it may stay as it is."""
+    render: tuple[Rendition, ...]
+    """Made from the master, which is decoded once for all of them; largest first."""
+    move: tuple[tuple[Rendition, Rendition], ...]
+    """Copied from one folder to the other: as they are, as they should be."""
+    publish: bool
+    sweep: bool
+
+    @property
+    def stands(self) -> bool:
+        """Whether nothing needs doing."""
+        return not (self.render or self.move or self.publish or self.sweep)
+
+
+def is_of(kept: Kept | None, blob: Blob) -> bool:
+    """Whether the side-car tells of this version of the master: its shape is then known without reading it."""
+    return kept is not None and kept.sidecar is not None and _version(kept.sidecar) == (blob.key, blob.etag)
+
+
+def plan(kept: Kept | None, target: Target) -> Work:
+    """What must be done, given what is stored."""
+    stored = kept.renditions if kept else ()
+    sidecar = kept.sidecar if kept else None
+    standing = {it.size: it for it in stored} if sidecar and _trusted(sidecar, stored, target) else {}
+    wanted = target.renditions
+    render = tuple(it for it in wanted if it.size not in standing)
+    move = tuple((standing[it.size], it) for it in wanted if it.size in standing and standing[it.size] != it)
+    publish = bool(render or move) or sidecar is None or not _says(sidecar, stored, target)
+    restricting = target.max_unauthorised is not None and publish
+    return Work(
+        withdraw=_withdrawn(stored, render),
+        render=render,
+        move=move,
+        publish=publish,
+        sweep=restricting or (sidecar is not None and not sidecar.settled),
+    )
+
+
+def _version(sidecar: Sidecar) -> tuple[str, str]:
+    return sidecar.key, sidecar.etag
+
+
+def _trusted(sidecar: Sidecar, stored: tuple[Rendition, ...], target: Target) -> bool:
+    """Whether the files that are named were made from this master, in this encoding, by us."""
+    return (
+        _version(sidecar) == (target.blob.key, target.blob.etag)
+        and sidecar.encoding == target.encoding
+        and sidecar.sizes == Sizes.of(stored)
+    )
+
+
+def _says(sidecar: Sidecar, stored: tuple[Rendition, ...], target: Target) -> bool:
+    return (
+        _version(sidecar) == (target.blob.key, target.blob.etag)
+        and Sizes.of(stored) == sidecar.sizes == target.sizes
+        and sidecar.max_unauthorised == target.max_unauthorised
+        and sidecar.encoding == target.encoding
+    )
+
+
+def _withdrawn(stored: tuple[Rendition, ...], render: tuple[Rendition, ...]) -> Sizes | None:
+    overwritten = {it.key: it.size for it in render}
+    staying = [it for it in stored if overwritten.get(it.key, it.size) == it.size]
+    return Sizes.of(staying) if len(staying) < len(stored) else None

@@ -1,0 +1,94 @@
+"""Which renditions every master should have: their sizes, who may have them, how they are encoded."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from special import geometry
+from special.errors import ConfigurationError
+from special.geometry import Size
+from special.store import Sizes
+
+DEFAULT_SIZES = "1024,400,200,100"
+"""What a DLCS makes."""
+
+_LONG_SIDES = re.compile(r"\d{1,5}(,\d{1,5})*", re.ASCII)
+_IIIF = re.compile(r"(?P<width>\d{1,5}),|,(?P<height>\d{1,5})|!(?P<within>\d{1,5},\d{1,5})", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """The largest size of a master's proportions that keeps within these sides; never larger than the master."""
+
+    width: int | None
+    height: int | None
+
+    def __post_init__(self) -> None:
+        if not any((self.width, self.height)) or 0 in (self.width, self.height):
+            raise ConfigurationError("a rendition has at least 1 pixel: use sizes above 0, such as 1024,400,200,100")
+
+    def size(self, shape: Size) -> Size:
+        """The size for one master, by the rounding that the server answers with."""
+        width = min(self.width or shape.width, shape.width)
+        height = min(self.height or shape.height, shape.height)
+        return geometry.to_fit(shape, Size(width, height))
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The renditions that every master should have."""
+
+    bounds: tuple[Bound, ...]
+    """One for each rendition; two that come to the same long side are one."""
+    max_unauthorised: int | None = None
+    """Long side up to which renditions are open; None: all are."""
+    quality: int = 85
+    """Of the JPEGs."""
+
+    @classmethod
+    def parse(cls, sizes: str, *, max_unauthorised: int | None = None, quality: int = 85) -> Policy:
+        """A policy from long sides (`1024,400,200`) or IIIF sizes between blanks (`!1024,1024 400, ,300`).
+
+        A negative `max_unauthorised` means that all is open, as on a DLCS. Raises `ConfigurationError`.
+        """
+        limit = max_unauthorised if max_unauthorised is not None and max_unauthorised >= 0 else None
+        text = sizes.strip()
+        if _LONG_SIDES.fullmatch(text):
+            sides = [int(side) for side in text.split(",")]
+            return cls(tuple(Bound(side, side) for side in sides), limit, quality)
+        bounds = tuple(_bound(word) for word in text.split())
+        if not bounds:
+            raise ConfigurationError(f"name at least one size, such as {DEFAULT_SIZES}")
+        return cls(bounds, limit, quality)
+
+    @property
+    def encoding(self) -> str:
+        """How renditions are encoded: those of another encoding are made anew."""
+        return f"jpg {self.quality}"
+
+    def sizes(self, shape: Size) -> Sizes:
+        """The sizes for one master, by who may have them. A small master has its own size, once."""
+        by_side: dict[int, Size] = {}
+        for bound in self.bounds:
+            size = bound.size(shape)
+            by_side.setdefault(size.long_side, size)
+        descending = [by_side[side] for side in sorted(by_side, reverse=True)]
+        limit = self.max_unauthorised
+        return Sizes(
+            tuple(size for size in descending if limit is None or size.long_side <= limit),
+            tuple(size for size in descending if limit is not None and size.long_side > limit),
+        )
+
+
+def _bound(word: str) -> Bound:
+    match = _IIIF.fullmatch(word)
+    if match is None:
+        raise ConfigurationError(
+            f"'{word}' is no size for renditions: write long sides as {DEFAULT_SIZES}, "
+            "or w, or ,h or !w,h with blanks between them (renditions keep their master's proportions)"
+        )
+    if match["within"]:
+        width, height = match["within"].split(",")
+        return Bound(int(width), int(height))
+    return Bound(int(match["width"]), None) if match["width"] else Bound(None, int(match["height"]))

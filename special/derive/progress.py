@@ -1,0 +1,161 @@
+"""What a run shows while it goes, and what it says at its end."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from time import monotonic, perf_counter
+from typing import Protocol, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+from special.derive.outcome import BAD, RESULTS, Outcome, Result
+
+LINE_EVERY_S = 10.0
+"""How often a line is written where there is no terminal."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """Everything that a run adds up."""
+
+    results: Counter[Result] = field(default_factory=Counter)
+    written: int = 0
+    gets: int = 0
+    bytes: int = 0
+    decode_ms: float = 0.0
+    _start: float = field(default_factory=perf_counter)
+    _start_cpu_s: float = field(default_factory=lambda: _cpu_s())
+
+    def add(self, outcome: Outcome) -> None:
+        """One image is done."""
+        self.results[outcome.result] += 1
+        self.written += outcome.written
+        self.gets += outcome.gets
+        self.bytes += outcome.bytes
+        self.decode_ms += outcome.decode_ms
+
+    @property
+    def images(self) -> int:
+        """How many images are done, well or badly."""
+        return sum(self.results.values())
+
+    @property
+    def bad(self) -> int:
+        """How many need looking at."""
+        return sum(self.results[result] for result in BAD)
+
+    @property
+    def per_second(self) -> float:
+        """Images a second since the start."""
+        return self.images / max(perf_counter() - self._start, 1e-9)
+
+    def counted(self) -> str:
+        """The results in words."""
+        return ", ".join(f"{self.results[result]:,} {result}" for result in RESULTS if self.results[result]) or "none"
+
+    def summary(self) -> str:
+        """What the run did and what it cost. Decoders' CPU time counts once they have ended."""
+        images = max(self.images, 1)
+        return (
+            f"{self.images:,} images: {self.counted()}; {self.written:,} renditions written. "
+            f"{perf_counter() - self._start:.1f} s, {self.per_second:.1f} images/s; for each image "
+            f"{(_cpu_s() - self._start_cpu_s) * 1000 / images:.1f} ms of CPU, {self.gets / images:.1f} GETs, "
+            f"{self.bytes / images:,.0f} bytes."
+        )
+
+
+class Display(Protocol):
+    """Shows outcomes as they come."""
+
+    def show(self, outcome: Outcome, tally: Tally) -> None:
+        """One more image is done, and counted in the tally."""
+        ...
+
+    def expect(self, total: int) -> None:
+        """So many images there are."""
+        ...
+
+
+@dataclass(slots=True)
+class Bar:
+    """A bar on a terminal: rate, time left, failures."""
+
+    progress: Progress
+
+    def show(self, outcome: Outcome, tally: Tally) -> None:
+        if outcome.result in BAD:
+            self.progress.console.print(_line(outcome), markup=False, highlight=False)
+        self.progress.update(
+            self.progress.task_ids[0],
+            completed=tally.images,
+            rate=f"{tally.per_second:.1f}/s",
+            bad=f"[red]{tally.bad} bad" if tally.bad else "",
+        )
+
+    def expect(self, total: int) -> None:
+        self.progress.update(self.progress.task_ids[0], total=total)
+
+
+@dataclass(slots=True)
+class Lines:
+    """Plain lines where nobody watches: failures at once, a count now and then."""
+
+    console: Console
+    _due: float = field(default_factory=lambda: monotonic() + LINE_EVERY_S)
+
+    def show(self, outcome: Outcome, tally: Tally) -> None:
+        if outcome.result in BAD:
+            self.console.print(_line(outcome), markup=False, highlight=False)
+        if monotonic() >= self._due:
+            self._due = monotonic() + LINE_EVERY_S
+            self.console.print(f"{tally.counted()} ({tally.per_second:.1f}/s)", markup=False, highlight=False)
+
+    def expect(self, total: int) -> None:
+        """A line says what is done, not what is left."""
+
+
+@dataclass(slots=True)
+class JsonLines:
+    """One JSON object for each image."""
+
+    out: TextIO
+
+    def show(self, outcome: Outcome, tally: Tally) -> None:
+        self.out.write(json.dumps(outcome.plain(), ensure_ascii=False) + "\n")
+        self.out.flush()
+
+    def expect(self, total: int) -> None:
+        """Whoever reads the objects counts them."""
+
+
+@contextmanager
+def bar(console: Console) -> Iterator[Bar]:
+    """A bar on a terminal for as long as the run takes."""
+    with Progress(
+        SpinnerColumn(),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[bad]}"),
+        console=console,
+        transient=True,
+    ) as progress:
+        progress.add_task("images", total=None, rate="", bad="")
+        yield Bar(progress)
+
+
+def _line(outcome: Outcome) -> str:
+    return f"{outcome.result}: {outcome.identifier}: {outcome.detail}"
+
+
+def _cpu_s() -> float:
+    """CPU seconds of this process and of its children that have ended."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
