@@ -15,7 +15,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -45,6 +45,7 @@ from special.reply import (
     send_answer,
     send_bytes,
     send_error,
+    send_head,
     timing,
 )
 from special.route import Thumb
@@ -96,8 +97,9 @@ class App:
 
     PREFIXES = ("iiif", "iiif-img", "thumbs")
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, make_engine: Callable[[Settings], Engine] = Engine.of) -> None:
         self._settings = settings
+        self._make_engine = make_engine
         self._engine: Engine | None = None
         self._pages = self._starlette()
 
@@ -117,6 +119,14 @@ class App:
         if self._engine is None:
             raise RuntimeError("the application has not been started: it needs a server that speaks ASGI lifespan")
         return self._engine
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[None, None]:
+        """The time in which requests are answered: the engine is open inside."""
+        async with self._make_engine(self._settings) as engine:
+            self._engine = engine
+            yield
+            self._engine = None
 
     # Image routes
 
@@ -191,25 +201,18 @@ class App:
         planned = await make(request, version=version, identity=identity)
         observe.trace().route = planned.plan.name
         headers = [*CORS, *self._image_headers(call, request, planned, version)]
-        condition = call.header(b"if-none-match")
+        unless, copied = _unless(call), isinstance(planned.plan, Thumb)
         try:
-            if planned.etag and condition and _matches(condition, planned.etag):
-                raise NotModified
-            if call.method == "HEAD" and planned.etag:
+            if call.method == "HEAD" and planned.etag and not (unless and unless.hold(planned.etag)):
                 headers += described(planned.etag, iiif.MEDIA[planned.job.format])
-                await send({"type": "http.response.start", "status": 200, "headers": headers})
-                await send({"type": "http.response.body", "body": b""})
-                return 200
-            unless, span = _conditions(call) if isinstance(planned.plan, Thumb) else (None, None)
-            work = self.engine.run(planned, unless=unless, span=span)
+                return await send_head(send, headers)
+            work = self.engine.run(planned, unless=unless, span=_range(call) if copied else None)
             # A copied object is on its way at once; whatever needs a decoder ends when its client leaves.
-            answer = await (work if isinstance(planned.plan, Thumb) else _while_there(work, receive))
+            answer = await (work if copied else _while_there(work, receive))
         except NotModified:
             if planned.etag:
                 headers.append((b"etag", planned.etag.encode()))
             return await send_bytes(send, 304, [*headers, timing()], None)
-        if condition and not isinstance(planned.plan, Thumb) and _matches(condition, answer.etag):
-            return await send_bytes(send, 304, [*headers, (b"etag", answer.etag.encode()), timing()], None)
         return await send_answer(send, answer, headers, head=call.method == "HEAD")
 
     def _image_headers(self, call: Call, request: ImageRequest, planned: Planned, version: Version) -> Headers:
@@ -259,13 +262,6 @@ class App:
         return viewer.Listing(images=tuple(images), next=following, listing=True)
 
     def _starlette(self) -> Starlette:
-        @asynccontextmanager
-        async def lifespan(_: Starlette) -> AsyncGenerator[None, None]:
-            async with Engine.of(self._settings) as engine:
-                self._engine = engine
-                yield
-                self._engine = None
-
         async def live(_: Request) -> Response:
             return PlainTextResponse("live\n")
 
@@ -285,7 +281,7 @@ class App:
                     self._list_images, assets=self._settings.viewer_assets, id_segments=self._settings.id_segments
                 ),
             ],
-            lifespan=lifespan,
+            lifespan=lambda _: self.running(),
         )
 
 
@@ -306,26 +302,23 @@ def _version(named: Version | None, accept: str) -> Version:
     return named or (2 if info.CONTEXT[2] in accept else 3)
 
 
-def _matches(condition: str, etag: str) -> bool:
-    """Whether If-None-Match holds (RFC 9110, section 13.1.2: weak comparison)."""
-    tags = (tag.strip().removeprefix("W/") for tag in condition.split(","))
-    return condition.strip() == "*" or etag.removeprefix("W/") in tags
-
-
-def _conditions(call: Call) -> tuple[Unless | None, Span | None]:
-    """What a copied object's store is to decide: conditions and a single range."""
+def _unless(call: Call) -> Unless | None:
+    """The conditions of a request under which no body is wanted."""
     etag, since = call.header(b"if-none-match"), _date(call.header(b"if-modified-since"))
-    # RFC 9110, section 13.1.3: If-Modified-Since counts only where If-None-Match is absent.
-    unless = Unless(etag, None if etag else since) if etag or since else None
-    span = None
+    return Unless(etag, since) if etag or since else None
+
+
+def _range(call: Call) -> Span | None:
+    """A single range of a copied object.
+
+    A range is a favour that may be left undone (RFC 9110, section 14.2): with If-Range, or of several, all is sent.
+    """
     wanted = _RANGE.fullmatch(call.header(b"range") or "")
-    # A range is a favour that may be left undone (section 14.2): with If-Range, or of several ranges, all is sent.
-    if wanted and call.header(b"if-range") is None:
-        first = int(wanted[1])
-        stop = int(wanted[2]) + 1 if wanted[2] else _OPEN_END
-        if first < stop:
-            span = Span(first, stop)
-    return unless, span
+    if wanted is None or call.header(b"if-range") is not None:
+        return None
+    first = int(wanted[1])
+    stop = int(wanted[2]) + 1 if wanted[2] else _OPEN_END
+    return Span(first, stop) if first < stop else None
 
 
 def _date(text: str | None) -> datetime | None:

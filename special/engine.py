@@ -24,20 +24,22 @@ from special.asset import OPEN, Asset, Rendition
 from special.errors import BadRequest, Changed, NotFound, OutOfRange, Unsupported
 from special.geometry import Box
 from special.iiif import MEDIA, ImageRequest, Job, Limits, Version
-from special.layout import Layout, Piece
+from special.layout import Layout, Piece, Stored
 from special.masters import Master, Masters
 from special.observe import trace
 from special.render import Encoding
 from special.route import Derivative, Plan, Stream, Thumb, Tile
 from special.settings import Settings
 from special.sources import open_source
-from special.spans import Reader, Source, Span, Unless, body, coalesce, drive, read_spans, solve
+from special.spans import Blob, NotModified, Reader, Source, Span, Unless, body, coalesce, drive, read_spans, solve
 from special.store import Kept, Store
 from special.volume import Volume
-from special.workers import Workers
+from special.workers import Workers, standard_lanes
 
 ETAG_VERSION = 1
 """Goes up when the same request on the same master gives other bytes than before."""
+LARGE_PIXELS = 4_000_000
+"""Full regions above this many pixels wait in a lane of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,9 @@ class Engine:
             source, keys=settings.keys, ttl_s=settings.asset_ttl_s, max_gap_bytes=int(settings.max_gap_bytes)
         )
         volume = Volume(settings.volume_directory, size_bytes=int(settings.volume_size))
-        workers = Workers(settings.decoders, memory_bytes=int(settings.decoder_memory))
+        workers = Workers(
+            settings.decoders, memory_bytes=int(settings.decoder_memory), lanes=standard_lanes(settings.decoders)
+        )
         return cls(settings, source=source, store=store, masters=masters, volume=volume, workers=workers)
 
     async def __aenter__(self) -> Self:
@@ -191,28 +195,23 @@ class Engine:
     # Routes
 
     async def run(self, planned: Planned, *, unless: Unless | None = None, span: Span | None = None) -> Answer:
-        """Make the answer. `unless` and `span` matter to stored renditions alone.
+        """Make the answer; `span` is what is wanted of a stored rendition that is copied.
 
-        Raises `NotModified`, `SourceError`, `MasterError`, `DecodeError`.
+        Raises `NotModified` where `unless` holds, before a decoder is troubled; `SourceError`, `MasterError`,
+        `DecodeError`.
         """
+        if unless and planned.etag and unless.hold(planned.etag):
+            raise NotModified
         match planned.plan:
             case Thumb(rendition):
                 return await self._copied(planned.asset.identifier, rendition, unless, span)
             case Derivative(rendition, job):
-                opened = await self.store.open_rendition(planned.asset.identifier, rendition, unless=None)
-                etag = self._etag(opened.blob.etag, job)
-                with trace().reading():
-                    data = await body(opened)
-                layout = solve(formats.parse(len(data)), data)
-                # Another tool's sizes file may be a pixel off: what the object itself says, counts.
-                job = replace(job, box=Box.whole(layout.size))
-                piece = layout.rebuild(layout.extract(job.box, job.size), [data])
-                data = await self._render(piece, job)
-                return Answer(data, MEDIA[job.format], etag, len(data), modified=opened.blob.modified)
+                return await self._shrunk(planned.asset.identifier, rendition, job, unless)
             case Stream(_, job):
-                return await self._from_master(planned, job, self.source)
+                lane = "full" if job.output.area <= LARGE_PIXELS else "max"
+                return await self._from_master(planned, job, self.source, lane)
             case Tile(_, job):
-                return await self._from_master(planned, job, self._through_volume)
+                return await self._from_master(planned, job, self._through_volume, "tile")
 
     async def _copied(self, identifier: str, rendition: Rendition, unless: Unless | None, span: Span | None) -> Answer:
         try:
@@ -232,6 +231,22 @@ class Engine:
             total=opened.blob.size if partial else None,
         )
 
+    async def _shrunk(self, identifier: str, rendition: Rendition, job: Job, unless: Unless | None) -> Answer:
+        with trace().reading():
+            opened = await self.store.open_rendition(identifier, rendition, unless=None)
+            blob = opened.blob
+            etag = self._etag(blob.etag, job)
+            if unless and unless.hold(etag, blob.modified):
+                await opened.chunks.aclose()
+                raise NotModified
+            data = await body(opened)
+        layout = solve(formats.parse(len(data)), data)
+        # Another tool's sizes file may be a pixel off: what the object itself says, counts.
+        job = replace(job, box=Box.whole(layout.size))
+        piece = layout.rebuild(layout.extract(job.box, job.size), [data])
+        data = await self._render(piece, job, lane="tile", culprit=f"{blob.url} {blob.etag}")
+        return Answer(data, MEDIA[job.format], etag, len(data), modified=blob.modified)
+
     async def foresee(self, planned: Planned) -> list[Span]:
         """The GETs that `run` would send, as spans of one object: renditions by their size, masters by their plan.
 
@@ -242,52 +257,49 @@ class Engine:
                 return [Span.whole(await self.store.source.stat(rendition.key))]
             case Stream(_, job) | Tile(_, job):
                 master = await self.masters.find(planned.asset.identifier)
-                stored = master.layout.stored(job.box, job.size) if job.plain and job.format == "jpg" else None
                 layout = await self._prepared(master, job, self.source)
+                stored = _stored(layout, job)
                 spans = stored.spans if stored else layout.extract(job.box, job.size).spans
                 return coalesce(spans, max_gap_bytes=int(self.settings.max_gap_bytes))
 
-    async def _from_master(self, planned: Planned, job: Job, reader: Reader) -> Answer:
+    async def _from_master(self, planned: Planned, job: Job, reader: Reader, lane: str) -> Answer:
         identifier = planned.asset.identifier
         master = await self.masters.find(identifier)
         try:
-            return await self._from_version(master, job, reader)
+            return await self._from_version(master, job, reader, lane)
         except Changed:
             # Somebody has overwritten it: once more, from its new headers.
             self.masters.forget(identifier)
             master = await self.masters.find(identifier)
             if master.layout.size != planned.asset.size:
                 raise
-            return await self._from_version(master, job, reader)
+            return await self._from_version(master, job, reader, lane)
 
-    async def _from_version(self, master: Master, job: Job, reader: Reader) -> Answer:
+    async def _from_version(self, master: Master, job: Job, reader: Reader, lane: str) -> Answer:
         etag = self._etag(master.blob.etag, job)
-        if job.plain and job.format == "jpg":
-            stored = master.layout.stored(job.box, job.size)
-            if stored:
-                with trace().reading():
-                    data = stored.assemble(await reader.read(master.blob, stored.spans))
-                return Answer(data, MEDIA["jpg"], etag, len(data))
-        piece = await self._piece(master, job, reader)
-        data = await self._render(piece, job)
-        return Answer(data, MEDIA[job.format], etag, len(data))
-
-    async def _piece(self, master: Master, job: Job, reader: Reader) -> Piece:
-        blob = master.blob
         with trace().reading():
             layout = await self._prepared(master, job, reader)
-            extract = layout.extract(job.box, job.size)
-            if extract.pixels > self.settings.max_master_pixels:
-                raise Unsupported(
-                    f"{blob.url}: {extract.pixels} pixels would have to be decoded, more than max_master_pixels allows"
-                )
-            wanted = sum(len(span) for span in extract.spans)
-            if wanted > self.settings.max_whole_bytes:
-                raise Unsupported(f"{blob.url}: {wanted} bytes would have to be read, more than max_whole_bytes allows")
-            if reader is self.source:
-                parts = await read_spans(reader, blob, extract.spans, max_gap_bytes=int(self.settings.max_gap_bytes))
-            else:
-                parts = await reader.read(blob, extract.spans)
+            stored = _stored(layout, job)
+            if stored:
+                data = stored.assemble(await reader.read(master.blob, stored.spans))
+                return Answer(data, MEDIA["jpg"], etag, len(data))
+            piece = await self._piece(master.blob, layout, job, reader)
+        data = await self._render(piece, job, lane=lane, culprit=f"{master.blob.url} {master.blob.etag}")
+        return Answer(data, MEDIA[job.format], etag, len(data))
+
+    async def _piece(self, blob: Blob, layout: Layout, job: Job, reader: Reader) -> Piece:
+        extract = layout.extract(job.box, job.size)
+        if extract.pixels > self.settings.max_master_pixels:
+            raise Unsupported(
+                f"{blob.url}: {extract.pixels} pixels would have to be decoded, more than max_master_pixels allows"
+            )
+        wanted = sum(len(span) for span in extract.spans)
+        if wanted > self.settings.max_whole_bytes:
+            raise Unsupported(f"{blob.url}: {wanted} bytes would have to be read, more than max_whole_bytes allows")
+        if reader is self.source:
+            parts = await read_spans(reader, blob, extract.spans, max_gap_bytes=int(self.settings.max_gap_bytes))
+        else:
+            parts = await reader.read(blob, extract.spans)
         return layout.rebuild(extract, parts)
 
     async def _prepared(self, master: Master, job: Job, reader: Reader) -> Layout:
@@ -297,14 +309,25 @@ class Engine:
             return master.layout
         return await drive(missing, reader, master.blob, first_bytes=0, chunk_bytes=0)
 
-    async def _render(self, piece: Piece, job: Job) -> bytes:
-        deadline_s = self.settings.decode_seconds
+    async def _render(self, piece: Piece, job: Job, *, lane: str, culprit: str) -> bytes:
         rendered = await self.workers.run(
-            render.render, piece, job, self._encoding, self.settings.max_master_pixels, deadline_s=deadline_s
+            render.render,
+            piece,
+            job,
+            self._encoding,
+            self.settings.max_master_pixels,
+            deadline_s=self.settings.decode_seconds,
+            lane=lane,
+            culprit=culprit,
         )
         trace().decode_ms += rendered.decode_ms
         trace().encode_ms += rendered.encode_ms
         return rendered.data
+
+
+def _stored(layout: Layout, job: Job) -> Stored | None:
+    """The stored tile that is the answer as it lies, if there is one."""
+    return layout.stored(job.box, job.size) if job.plain and job.format == "jpg" else None
 
 
 def _asset(identifier: str, master: Master, kept: Kept | None) -> Asset:

@@ -45,6 +45,13 @@ async def send_bytes(send: Send, status: int, headers: Headers, data: bytes | No
     return status
 
 
+async def send_head(send: Send, headers: Headers) -> int:
+    """Answer HEAD for an image that is not made, so that its length is not known; give the status."""
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": b""})
+    return 200
+
+
 async def send_error(send: Send, error: SpecialError, *, head: bool) -> int:
     """Send an error's public sentence, which nobody may cache, and give its status."""
     headers = [*CORS, PLAIN, (b"cache-control", b"no-store")]

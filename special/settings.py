@@ -43,7 +43,7 @@ class Settings(BaseSettings):
     decoders: int = Field(
         default_factory=lambda: os.cpu_count() or 1, ge=1, description="Decoder processes of each server process."
     )
-    decode_seconds: float = Field(60.0, gt=0, description="Deadline of one decoding job, its wait included.")
+    decode_seconds: float = Field(60.0, gt=0, description="Longest that one decoding job may take, in seconds.")
     decoder_memory: ByteSize = Field(ByteSize(4 * 2**30), description="Address space of one decoder process.")
 
     keys: Annotated[tuple[str, ...], NoDecode] = Field(

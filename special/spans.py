@@ -8,6 +8,7 @@ spans into few requests.
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Sequence
 from contextlib import aclosing
@@ -16,6 +17,8 @@ from datetime import datetime
 from typing import Protocol, TypeVar, runtime_checkable
 
 from special.errors import Malformed
+
+_TAG = re.compile(r'(?:W/)?("[^"]*")')
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,15 @@ class Unless:
     """Value for If-None-Match, a list or `*` included."""
     since: datetime | None = None
     """Value for If-Modified-Since."""
+
+    def hold(self, etag: str, modified: datetime | None = None) -> bool:
+        """Whether the caller has this version already (RFC 9110 sections 13.1.2 and 13.1.3).
+
+        Tags compare weakly. A time counts only where no tag is given, and in whole seconds, as HTTP dates do.
+        """
+        if self.etag is not None:
+            return self.etag.strip() == "*" or etag.removeprefix("W/") in _TAG.findall(self.etag)
+        return self.since is not None and modified is not None and modified.replace(microsecond=0) <= self.since
 
 
 @dataclass(frozen=True, slots=True)
