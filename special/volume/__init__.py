@@ -8,6 +8,19 @@ read. A *flight* is a run of missing blocks on its way from the source.
 Imports go one way: volume → flights → shelf → blocks, and volume → stacks → ledger, tenancy, shelf → locks.
 """
 
+from special.volume.ledger import Entry
+from special.volume.upkeep import Cleared, Verified, VolumeStat, clear, stat, verify
 from special.volume.volume import DEFAULT_BLOCK_BYTES, Volume, VolumeReader
 
-__all__ = ["DEFAULT_BLOCK_BYTES", "Volume", "VolumeReader"]
+__all__ = [
+    "DEFAULT_BLOCK_BYTES",
+    "Cleared",
+    "Entry",
+    "Verified",
+    "Volume",
+    "VolumeReader",
+    "VolumeStat",
+    "clear",
+    "stat",
+    "verify",
+]

@@ -12,9 +12,9 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
 from typing import TypeVar
@@ -60,31 +60,31 @@ class Budget:
         self._free = limit_bytes
         self._queue: deque[tuple[int, asyncio.Future[None]]] = deque()
 
-    @asynccontextmanager
-    async def taking(self, size_bytes: int) -> AsyncIterator[None]:
-        """Wait until so many bytes are free (or all of them, if it is more), and keep them inside."""
+    async def take(self, size_bytes: int, *, patience_s: float) -> bool:
+        """Wait until so many bytes are free (or all there are, if it is more); False if that takes too long."""
         need = min(size_bytes, self._limit)
-        if self._queue or self._free < need:
-            turn = asyncio.get_running_loop().create_future()
-            self._queue.append((need, turn))
-            try:
-                await turn
-            except asyncio.CancelledError:
-                if turn.done() and not turn.cancelled():
-                    self._give(need)
-                raise
-        else:
+        if not self._queue and need <= self._free:
             self._free -= need
+            return True
+        turn = asyncio.get_running_loop().create_future()
+        self._queue.append((need, turn))
         try:
-            yield
-        finally:
-            self._give(need)
+            async with asyncio.timeout(patience_s):
+                await turn
+        except (TimeoutError, asyncio.CancelledError) as error:
+            # our turn may have come just now; if not, whoever is behind us may fit where we did not
+            self.give(0 if turn.cancelled() else need)
+            if isinstance(error, TimeoutError):
+                return False
+            raise
+        return True
 
-    def _give(self, size_bytes: int) -> None:
-        self._free += size_bytes
+    def give(self, size_bytes: int) -> None:
+        """Give back what was taken."""
+        self._free += min(size_bytes, self._limit)
         while self._queue:
             need, turn = self._queue[0]
-            if not turn.cancelled():
+            if not turn.done():
                 if need > self._free:
                     return
                 self._free -= need
@@ -174,6 +174,10 @@ class Flights:
                     asyncio.get_running_loop().call_later(self._manners.linger_s, flight.abandon)
         return found
 
+    def _count_hits(self, count: int) -> None:
+        _HIT.inc(count)
+        self.hits += count
+
     def _start(self, flight: Flight, source: Reader) -> None:
         for index in flight.indices:
             self._flights[index] = flight
@@ -199,37 +203,46 @@ class Flights:
                 del self._flights[index]
 
     async def _fly(self, flight: Flight, source: Reader) -> None:
+        size_bytes = len(self._blocks.span(flight.indices))
+        if not await self._budget.take(size_bytes, patience_s=self._manners.patience_s):
+            passed_by("slow", "the disk does not keep up with what is fetched")
+            flight.landed.set_result(await self._fetch(flight.indices, source))
+            return
+        try:
+            await self._fill(flight, source)
+        finally:
+            self._budget.give(size_bytes)
+
+    async def _fill(self, flight: Flight, source: Reader) -> None:
+        """Blocks from the disk, and into it: those that are not there, and that nobody else is fetching, are ours."""
         loop = asyncio.get_running_loop()
-        async with self._budget.taking(len(self._blocks.span(flight.indices))):
-            found: dict[int, bytes] = {}
-            waiting = list(flight.indices)
-            patience_ends = monotonic() + self._manners.patience_s
-            pause_s = FIRST_PAUSE_S
-            while True:
-                mine = self._shelf.lock_blocks(waiting)
-                try:
-                    here = await uncut(loop.run_in_executor(self._threads, self._shelf.pick, waiting))
-                    found |= here
-                    _HIT.inc(len(here))
-                    self.hits += len(here)
-                    waiting = [index for index in waiting if index not in here]
-                    wanted = [index for index in mine if index not in here]
-                    if len(wanted) < len(waiting) and monotonic() > patience_ends:
-                        passed_by("locked", f"{self._blob.url} has been waited for {self._manners.patience_s} s")
-                        wanted = waiting
-                    fetched = await self._fetch(wanted, source) if wanted else {}
-                    found |= fetched
-                    waiting = [index for index in waiting if index not in fetched]
-                    if not waiting and not flight.landed.done():
-                        flight.landed.set_result(found)
-                    for run in runs(fetched, len(fetched)):
-                        await uncut(self._store(run.start, [fetched[index] for index in run]))
-                finally:
-                    self._shelf.unlock_blocks(mine)
+        found: dict[int, bytes] = {}
+        waiting: Sequence[int] = flight.indices
+        patience_ends = monotonic() + self._manners.patience_s
+        pause_s = FIRST_PAUSE_S
+        while True:
+            mine = self._shelf.lock_blocks(waiting)
+            try:
+                here = await uncut(loop.run_in_executor(self._threads, self._shelf.pick, waiting))
+                self._count_hits(len(here))
+                waiting = [index for index in waiting if index not in here]
+                wanted: Sequence[int] = [index for index in mine if index not in here]
+                if len(wanted) < len(waiting) and monotonic() > patience_ends:
+                    passed_by("locked", f"{self._blob.url} is being fetched for {self._manners.patience_s} s")
+                    wanted = waiting
+                fetched = await self._fetch(wanted, source) if wanted else {}
+                waiting = [index for index in waiting if index not in fetched]
+                found |= here | fetched
                 if not waiting:
-                    return
-                await asyncio.sleep(pause_s)
-                pause_s = min(pause_s * 1.5, LONGEST_PAUSE_S)
+                    flight.landed.set_result(found)
+                for run in runs(fetched, self._blocks.count):
+                    await uncut(self._store(run.start, [fetched[index] for index in run]))
+            finally:
+                self._shelf.unlock_blocks(mine)
+            if not waiting:
+                return
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 1.5, LONGEST_PAUSE_S)
 
     async def _fetch(self, indices: Sequence[int], source: Reader) -> dict[int, bytes]:
         """Sorted blocks out of the source: one GET for each run of adjacent ones."""

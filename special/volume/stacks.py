@@ -15,18 +15,19 @@ Blocking calls: everything here runs in the volume's one disk thread.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from time import time
 from typing import Literal
 
+from special.errors import ConfigurationError
 from special.observe import VOLUME_BYTES, VOLUME_EVICTIONS
 from special.volume.blocks import HEADER_BYTES, BlockMap, Damaged, whole_pages
 from special.volume.faults import passed_by
 from special.volume.ledger import HEADROOM_BYTES, TOUCHES, Ledger, Use
 from special.volume.shelf import MAP_NAME, Shelf, disk_bytes, remove
-from special.volume.tenancy import Tenancy, Terms
+from special.volume.tenancy import SERVERS_NAME, Tenancy, Terms
 
 LEDGER_NAME = "ledger.sqlite"
 OBJECTS_NAME = "objects"
@@ -47,7 +48,7 @@ class Stacks:
         self._at = at
         self._tenancy: Tenancy | None = None
         self._ledger: Ledger | None = None
-        self._size_bytes = 0
+        self._terms: Terms | None = None
 
     @property
     def ledger(self) -> Ledger:
@@ -61,7 +62,13 @@ class Stacks:
         assert self._tenancy is not None, "join() comes first"
         return self._tenancy
 
-    def join(self, terms: Terms | None) -> Terms:
+    @property
+    def terms(self) -> Terms:
+        """What holds in a directory that was joined."""
+        assert self._terms is not None, "join() comes first"
+        return self._terms
+
+    def join(self, terms: Terms | None) -> None:
         """Enter the directory; None takes the terms that hold there.
 
         The first server to come makes books and files agree and evicts what is too much. Raises
@@ -69,25 +76,23 @@ class Stacks:
         """
         if terms is not None:
             (self.directory / OBJECTS_NAME).mkdir(parents=True, exist_ok=True)
+        elif not (self.directory / SERVERS_NAME).exists():
+            raise ConfigurationError(
+                f"{self.directory} holds no volume: name the directory that a server was started with"
+            )
         self._tenancy = tenancy = Tenancy(self.directory)
         try:
             with tenancy.setup() as alone:
-                if terms is None:
-                    terms = tenancy.terms()
-                    if terms is None:
-                        raise FileNotFoundError(f"{self.directory} holds no volume")
-                tenancy.agree(terms, alone=alone)
-                self._size_bytes = terms.size_bytes
+                self._terms = tenancy.agree(terms, alone=alone)
                 self._ledger = self._open_ledger(alone=alone)
                 if alone:
                     self._reconcile()
-                self._reclaim()
                 with self.ledger.transaction():
+                    self._give_back()
                     self._make_room(0, sparing="")
         except BaseException:
             self.leave()
             raise
-        return terms
 
     def leave(self) -> None:
         """Close the books and go."""
@@ -103,7 +108,7 @@ class Stacks:
 
     def fits(self, blocks: BlockMap) -> bool:
         """Whether an object has room when everything else has gone."""
-        return blocks.describable and blocks.full_bytes <= self._size_bytes - self._own_bytes()
+        return blocks.describable and blocks.full_bytes <= self.terms.size_bytes - self._own_bytes()
 
     def find(self, blocks: BlockMap) -> Shelf | None:
         """An object's shelf, held; None if it has none that can be used. Needs no ledger."""
@@ -155,7 +160,20 @@ class Stacks:
         for start in range(0, len(uses), TOUCHES):
             with self.ledger.transaction():
                 self.ledger.touch(uses[start : start + TOUCHES])
-        VOLUME_BYTES.set(self.ledger.promised_bytes() + self._own_bytes())
+        VOLUME_BYTES.set(self.taken_bytes())
+
+    def taken_bytes(self) -> int:
+        """What the volume takes or has reserved, all told."""
+        return self.ledger.promised_bytes() + self._own_bytes()
+
+    def homes(self) -> Iterator[Path]:
+        """The directory of every object."""
+        yield from sorted((self.directory / OBJECTS_NAME).glob("*/*"))
+
+    def discard(self, home: Path) -> bool:
+        """Remove an object that cannot be read; False if somebody reads it all the same."""
+        with self.ledger.transaction():
+            return self._evict(home.parent.name + home.name)
 
     def clear(self, url: str | None) -> tuple[int, int]:
         """Remove all versions of an object, or all objects: how many went, and how many are being read."""
@@ -172,7 +190,7 @@ class Stacks:
         """Evict until `need` more bytes fit. Inside a transaction that must be committed either way."""
         kept = 0
         reclaimed = False
-        while self.ledger.promised_bytes() + need > self._size_bytes - self._own_bytes():
+        while self.ledger.promised_bytes() + need > self.terms.size_bytes - self._own_bytes():
             names = self.ledger.oldest(skip=kept)
             if not names and reclaimed:
                 return False
@@ -183,6 +201,9 @@ class Stacks:
             name = names[0]
             if name == sparing or not self._evict(name):
                 kept += 1
+                continue
+            self.ledger.evicted()
+            VOLUME_EVICTIONS.inc()
         return True
 
     def _evict(self, name: str) -> bool:
@@ -197,8 +218,6 @@ class Stacks:
             self.home(name).parent.rmdir()
         self._at("strike")
         self.ledger.strike(name)
-        self.ledger.evicted()
-        VOLUME_EVICTIONS.inc()
         return True
 
     def _own_bytes(self) -> int:
@@ -228,10 +247,10 @@ class Stacks:
     def _reconcile(self) -> None:
         """Make the books say what is on disk. Only while nobody else is here."""
         on_disk: set[str] = set()
-        for home in sorted((self.directory / OBJECTS_NAME).glob("*/*")):
+        for home in self.homes():
             name = home.parent.name + home.name
             try:
-                blocks = _described(home)
+                blocks = described(home)
                 if blocks.name != name:
                     raise Damaged(f"{home} holds the map of {blocks.name}")
                 weight = disk_bytes(blocks, home)
@@ -254,22 +273,19 @@ class Stacks:
             with suppress(OSError):  # not empty
                 prefix.rmdir()
 
-    def _reclaim(self) -> None:
-        with self.ledger.transaction():
-            self._give_back()
-
     def _give_back(self) -> None:
         """Give back what the dead have reserved, and weigh what they may have written."""
         for hold, owner, name in self.ledger.holds():
             if not self.tenancy.lives(owner):
                 self.ledger.release(hold)
                 with suppress(FileNotFoundError, Damaged):
-                    self._weigh(_described(self.home(name)))
+                    self._weigh(described(self.home(name)))
 
     def _weigh(self, blocks: BlockMap) -> None:
         self.ledger.weigh(blocks.name, disk_bytes(blocks, self.home(blocks.name)))
 
 
-def _described(home: Path) -> BlockMap:
+def described(home: Path) -> BlockMap:
+    """What the map in an object's directory says it is. Raises `Damaged`, `OSError`."""
     with (home / MAP_NAME).open("rb") as file:
         return BlockMap.parse(file.read(HEADER_BYTES))

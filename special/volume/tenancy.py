@@ -19,7 +19,7 @@ from special.errors import ConfigurationError
 from special.volume import locks
 from special.volume.blocks import FORMAT_VERSION, PAGE_BYTES
 
-FILE_NAME = "servers"
+SERVERS_NAME = "servers"
 SETUP_BYTE = 1 << 20
 PRESENCE_BYTE = SETUP_BYTE + 1
 OWNER_BYTE = SETUP_BYTE + 16
@@ -42,7 +42,7 @@ class Tenancy:
     """One volume's presence in a directory."""
 
     def __init__(self, directory: Path) -> None:
-        self.path = directory / FILE_NAME
+        self.path = directory / SERVERS_NAME
         self.owner = -1
         self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
@@ -73,12 +73,19 @@ class Tenancy:
         finally:
             locks.unlock(self._fd, SETUP_BYTE)
 
-    def agree(self, terms: Terms, *, alone: bool) -> None:
-        """Set the terms if we are alone, else accept them. Raises `ConfigurationError` where they differ."""
+    def agree(self, terms: Terms | None, *, alone: bool) -> Terms:
+        """Set the terms if we are alone, else accept them; None accepts any.
+
+        Raises `ConfigurationError` where they differ, or where there are none to accept.
+        """
         there = self.terms()
-        if there == terms:
-            return
-        if not alone and there is not None:
+        if there is not None and terms in (None, there):
+            return there
+        if terms is None:
+            raise ConfigurationError(
+                f"the settings of the volume {self.path.parent} cannot be read: start a server on it"
+            )
+        if there is not None and not alone:
             for name, ours in asdict(terms).items():
                 if (theirs := getattr(there, name)) != ours:
                     raise ConfigurationError(
@@ -87,6 +94,7 @@ class Tenancy:
                     )
         text = json.dumps({"version": FORMAT_VERSION, **asdict(terms)}) + "\n"
         os.pwrite(self._fd, text.encode().ljust(PAGE_BYTES), 0)
+        return terms
 
     def terms(self) -> Terms | None:
         """What was agreed on; None if nothing was, or it cannot be read."""

@@ -28,6 +28,7 @@ from special.volume.ledger import Use
 from special.volume.shelf import Shelf
 from special.volume.stacks import Full, Stacks, Step
 from special.volume.tenancy import Terms
+from special.volume.upkeep import VolumeStat, survey
 
 DEFAULT_BLOCK_BYTES = 64 << 10
 LEAST_BYTES = 8 << 20
@@ -187,6 +188,12 @@ class Volume:
             finally:
                 open_object.readers -= 1
         return [blocks.cut(span, found) for span in spans]
+
+    async def stat(self, *, top: int = 10) -> VolumeStat | None:
+        """How the volume does; None while it is `broken`. What was read in the last second may be missing."""
+        if self.broken is not None:
+            return None
+        return await self._guarded(lambda: survey(self._stacks, top=top))
 
     async def _admit(self, blob: Blob) -> OpenObject | None:
         """The object, open and held; None if it has to go past the volume."""

@@ -33,6 +33,13 @@ def expected(of: Blob, spans: Sequence[Span]) -> list[bytes]:
     return [content(of.key, int(of.etag.strip('"')), span) for span in spans]
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that nobody announces."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110  a file, a lock or a process makes it true
+            await asyncio.sleep(0.005)
+
+
 async def at_once(of: Blob, span: Span) -> None:
     """No latency, no fault."""
 
@@ -53,8 +60,11 @@ class Made:
     """GETs under way."""
 
     async def read(self, blob: Blob, spans: Sequence[Span]) -> list[bytes]:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._get(blob, span)) for span in spans]
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._get(blob, span)) for span in spans]
+        except ExceptionGroup as group_of_errors:
+            raise group_of_errors.exceptions[0] from None
         return [task.result() for task in tasks]
 
     async def _get(self, blob: Blob, span: Span) -> bytes:

@@ -1,0 +1,141 @@
+"""What an operator wants of a volume: how it does, whether it is sound, and room on the disk.
+
+All of it works beside running servers, and on a directory that no server uses. Blocking calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import time
+
+from special.volume.blocks import Damaged
+from special.volume.ledger import Entry
+from special.volume.shelf import Shelf
+from special.volume.stacks import Stacks, described
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeStat:
+    """How a volume does."""
+
+    directory: Path
+    """Where it is."""
+    size_bytes: int
+    """What it may take on disk."""
+    disk_bytes: int
+    """What it takes, its own books included; an upper bound."""
+    block_bytes: int
+    """Into how large blocks objects are cut."""
+    objects: int
+    """How many versions of masters are on it."""
+    hits: int
+    """Blocks that were here when they were wanted, ever."""
+    misses: int
+    """Blocks that had to be fetched, ever."""
+    evictions: int
+    """Objects that had to go, ever."""
+    oldest_s: float
+    """Seconds since the object that is next to go was last read; 0 for an empty volume."""
+    top: tuple[Entry, ...]
+    """The objects that are read most, the first first."""
+
+    @property
+    def hit_rate(self) -> float:
+        """Hits among all blocks that were wanted, 0 to 1."""
+        return self.hits / max(1, self.hits + self.misses)
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What was looked at, and what was wrong."""
+
+    objects: int
+    """Objects whose map could be read."""
+    blocks: int
+    """Blocks whose checksum was right."""
+    dropped_blocks: int
+    """Blocks that were wrong: taken out of their map, to be fetched again."""
+    dropped_objects: int
+    """Objects whose map was wrong: removed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cleared:
+    """What is gone, and what could not go."""
+
+    objects: int
+    """Objects removed."""
+    kept: int
+    """Objects left, because they are being read."""
+
+
+def stat(directory: Path, *, top: int = 10) -> VolumeStat:
+    """How the volume in a directory does. Raises `ConfigurationError` if there is none."""
+    with _joined(directory) as stacks:
+        return survey(stacks, top=top)
+
+
+def survey(stacks: Stacks, *, top: int) -> VolumeStat:
+    """How an open volume does."""
+    entries, totals = stacks.ledger.objects(), stacks.ledger.totals()
+    return VolumeStat(
+        directory=stacks.directory,
+        size_bytes=stacks.terms.size_bytes,
+        disk_bytes=stacks.taken_bytes(),
+        block_bytes=stacks.terms.block_bytes,
+        objects=len(entries),
+        hits=totals.hits,
+        misses=totals.misses,
+        evictions=totals.evictions,
+        oldest_s=max(0.0, time() - min(entry.used_s for entry in entries)) if entries else 0.0,
+        top=tuple(sorted(entries, key=lambda entry: entry.hits + entry.misses, reverse=True)[:top]),
+    )
+
+
+def verify(directory: Path) -> Verified:
+    """Check every block of every object, and drop what is wrong. Reads all of the volume.
+
+    Raises `ConfigurationError` if there is none.
+    """
+    objects = blocks = dropped_blocks = dropped_objects = 0
+    with _joined(directory) as stacks:
+        for home in stacks.homes():
+            try:
+                shelf = Shelf.open(described(home), home)
+            except FileNotFoundError:  # just evicted
+                continue
+            except Damaged:
+                dropped_objects += stacks.discard(home)
+                continue
+            if shelf is None:
+                continue
+            objects += 1
+            with closing(shelf):
+                for index in shelf.published():
+                    if shelf.pick([index]):
+                        blocks += 1
+                    elif shelf.lock_blocks([index]):  # else somebody is just fetching it anew
+                        if not shelf.pick([index]):
+                            shelf.drop(index)
+                            dropped_blocks += 1
+                        shelf.unlock_blocks([index])
+    return Verified(objects, blocks, dropped_blocks, dropped_objects)
+
+
+def clear(directory: Path, url: str | None = None) -> Cleared:
+    """Remove all versions of one object, or all objects. Raises `ConfigurationError` if there is no volume."""
+    with _joined(directory) as stacks:
+        return Cleared(*stacks.clear(url))
+
+
+@contextmanager
+def _joined(directory: Path) -> Iterator[Stacks]:
+    stacks = Stacks(directory, at=lambda step: None)
+    stacks.join(None)
+    try:
+        yield stacks
+    finally:
+        stacks.leave()
