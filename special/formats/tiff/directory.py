@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Set
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 from special.errors import Malformed
@@ -98,7 +98,8 @@ class Directory:
             return ()
         if entry.type not in NUMBERS or entry.raw is None:
             raise Malformed(f"{tag.name} holds {entry.count} values of type {entry.type}, not a few whole numbers")
-        return struct.unpack(f"{self.order}{entry.count}{NUMBERS[entry.type]}", entry.raw)
+        code = NUMBERS[entry.type]
+        return struct.unpack(self.order + (code if entry.count == 1 else f"{entry.count}{code}"), entry.raw)
 
     def number(self, tag: Tag, default: int | None = None) -> int:
         """The first value of a whole-number field. Raises `Malformed` if it is absent and has no default."""
@@ -118,34 +119,45 @@ class Dialect:
     big: bool
 
     def directory(self, look: bytes, at: int) -> tuple[Directory, int]:
-        """Fields that are wanted, and the next directory's offset, from the bytes at a directory's own offset."""
-        count_code, entry_code, next_code = ("Q", "HHQ8s", "Q") if self.big else ("H", "HHI4s", "I")
-        count_width, inline_bytes = (8, 8) if self.big else (2, 4)
-        entry = struct.Struct(self.order + entry_code)
-        pointer = struct.Struct(self.order + next_code)
-        if len(look) < count_width:
-            raise Malformed(f"the file ends inside the TIFF directory at byte {at}")
-        (count,) = struct.unpack_from(self.order + count_code, look)
-        if not 0 < count <= MAX_ENTRIES:
-            raise Malformed(
-                f"the TIFF directory at byte {at} says it has {count} fields; 1 to {MAX_ENTRIES} are possible"
-            )
-        stop = count_width + count * entry.size
-        if stop > len(look):
+        """Fields that are wanted, and the next directory's offset, from the bytes at a directory's own offset.
+
+        Values that lie right behind the directory, where libtiff puts them, are in the same bytes.
+        """
+        count_of, entry, pointer = _STRUCTS[self.order, self.big]
+        inline_bytes = pointer.size
+        try:
+            (count,) = count_of.unpack_from(look)
+            stop = count_of.size + count * entry.size
+            if not 0 < count <= MAX_ENTRIES:
+                raise Malformed(f"the TIFF directory at byte {at} has {count} fields; 1 to {MAX_ENTRIES} are possible")
+            # A last directory that is cut off right behind its entries is common enough: it has no next.
+            following = pointer.unpack_from(look, stop)[0] if stop + pointer.size <= len(look) else 0
+            entries = list(entry.iter_unpack(look[count_of.size : stop]))
+        except struct.error:
+            entries = []
+        if not entries or stop > len(look):
             raise Malformed(f"the file ends inside the TIFF directory at byte {at}")
         fields: dict[int, Field] = {}
-        for number, (tag, kind, values, inline) in enumerate(entry.iter_unpack(look[count_width:stop])):
+        for number, (tag, kind, values, inline) in enumerate(entries, start=1):
             if tag not in WANTED or tag in fields or kind not in WIDTHS or not values:
                 continue
-            size_bytes = values * WIDTHS[kind]
+            size_bytes, raw = values * WIDTHS[kind], None
             if size_bytes <= inline_bytes:
-                value_at = at + count_width + (number + 1) * entry.size - inline_bytes
-                fields[tag] = Field(tag, kind, values, value_at, inline[:size_bytes])
+                value_at, raw = at + count_of.size + number * entry.size - inline_bytes, inline[:size_bytes]
             else:
-                fields[tag] = Field(tag, kind, values, pointer.unpack(inline)[0], None)
-        # A last directory that is cut off right after its entries is common enough: it has no next.
-        following = pointer.unpack_from(look, stop)[0] if stop + pointer.size <= len(look) else 0
+                (value_at,) = pointer.unpack(inline)
+                if at < value_at and value_at + size_bytes <= at + len(look):
+                    raw = look[value_at - at : value_at - at + size_bytes]
+            fields[tag] = Field(tag, kind, values, value_at, raw)
         return Directory(self.order, fields), following
+
+
+_STRUCTS = {
+    (order, big): tuple(struct.Struct(order + code) for code in (("Q", "HHQ8s", "Q") if big else ("H", "HHI4s", "I")))
+    for order in ("<", ">")
+    for big in (False, True)
+}
+"""Of each dialect: a directory's number of entries, one entry, and an offset."""
 
 
 def header(head: bytes) -> tuple[Dialect, int]:
@@ -225,4 +237,4 @@ def _fill(found: list[Directory], tags: Set[int]) -> Parser[None]:
     if lacking:
         parts = yield [entry.span for _, entry in lacking]
         for (directory, entry), raw in zip(lacking, parts, strict=True):
-            directory.fields[entry.tag] = replace(entry, raw=raw)
+            directory.fields[entry.tag] = Field(entry.tag, entry.type, entry.count, entry.at, raw)

@@ -124,6 +124,10 @@ class Page:
             tile = Size(size.width, min(rows, size.height) or size.height)
             offsets, counts = _index(directory, Tag.STRIP_OFFSETS), _index(directory, Tag.STRIP_BYTE_COUNTS)
         planes = samples if directory.number(Tag.PLANAR_CONFIGURATION, 1) == 2 else 1
+        if tiled and planes > 1:
+            raise Unsupported(
+                f"the TIFF keeps its {planes} samples in separate tiles; re-encode with interleaved samples"
+            )
         page = cls(directory, size, tile, tiled, compression, photometric, samples, bits[0], planes, offsets, counts)
         listed, needed = min(offsets.count, counts.count), page.columns * page.rows * planes
         if listed < needed:
