@@ -1,0 +1,121 @@
+"""The JP2 boxes around a codestream (annex I).
+
+Only three boxes matter: the signature, `ftyp` and the header `jp2h`, which says what the channels
+mean; they are kept as they are and put around every rebuilt codestream. All others are stepped over.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from special.errors import Malformed, Unsupported
+from special.formats.jp2.window import Reading, Window
+from special.geometry import Size
+from special.spans import Span
+
+SIGNATURE = bytes.fromhex("0000000c6a5020200d0a870a")
+"""The signature box (I.5.1): what every JP2, JPX and JPH file starts with."""
+RAW = bytes.fromhex("ff4fff51")
+"""SOC and SIZ: what a raw codestream starts with (A.2)."""
+MAX_BOXES = 1024
+MAX_HEADER_BYTES = 8 << 20
+"""An ICC profile or a palette is far smaller."""
+GREYSCALE = 17
+"""The enumerated colour space of grey pictures (I.5.3.3)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """Where the codestream lies, and the boxes to put around a rebuilt one."""
+
+    codestream: Span
+    """From SOC to the end of its box."""
+    header: bytes = b""
+    """Signature, `ftyp` and `jp2h` as they stand; empty for a raw codestream."""
+    palette_channels: int = 0
+    """Colours that one palette entry makes; 0 without a palette."""
+    is_grey: bool = False
+    """Whether the header says that the picture is grey."""
+
+    def wrap(self, codestream: bytes, size: Size) -> bytes:
+        """A file of another codestream in the same boxes, with its own size in `ihdr` (I.5.3.1). One copy."""
+        if not self.header:
+            return codestream
+        at = self.header.index(b"ihdr", self.header.index(b"jp2h")) + 4
+        sides = struct.pack(">II", size.height, size.width)
+        box = struct.pack(">I4s", len(codestream) + 8, b"jp2c")
+        return b"".join((self.header[:at], sides, self.header[at + 8 :], box, codestream))
+
+
+def sniff(head: bytes) -> bool:
+    """Whether these first 12 or more bytes begin a JP2, JPX or JPH file, or a raw codestream."""
+    return head.startswith((SIGNATURE, RAW))
+
+
+def read_container(window: Window) -> Reading[Container]:
+    """Step from box to box as far as the codestream.
+
+    Raises `Malformed` for boxes that break the rules, `Unsupported` for a file without a contiguous codestream.
+    """
+    head = yield from window.take(0, 4)
+    if head == RAW:
+        return Container(Span(0, window.size_bytes))
+    kept: list[bytes] = []
+    at = 0
+    for _ in range(MAX_BOXES):
+        if at == window.size_bytes:
+            raise Unsupported("there is no contiguous codestream box (jp2c) in this file")
+        kind, body, stop = yield from _box(window, at)
+        if at == 0 and (yield from window.take(0, min(12, window.size_bytes))) != SIGNATURE:
+            raise Malformed("neither a JP2 signature box nor a codestream at the start of the file")
+        if kind == b"jp2c":
+            if not any(box[4:8] == b"jp2h" for box in kept):
+                raise Malformed("the codestream comes before the JP2 header box (jp2h)")
+            return _container(Span(body, stop), kept)
+        if kind in (b"jP  ", b"ftyp", b"jp2h"):
+            if stop - at + sum(map(len, kept)) > MAX_HEADER_BYTES:
+                raise Malformed(f"the box {kind!r} claims {stop - at} bytes; at most {MAX_HEADER_BYTES} make sense")
+            kept.append((yield from window.take(at, stop - at)))
+        at = stop
+    raise Malformed(f"more than {MAX_BOXES} boxes before the codestream")
+
+
+def _box(window: Window, at: int) -> Reading[tuple[bytes, int, int]]:
+    """Type, first byte of the contents and first byte after them (I.4)."""
+    length, kind = struct.unpack(">I4s", (yield from window.take(at, 8)))
+    body = at + 8
+    if length == 1:
+        (length,) = struct.unpack(">Q", (yield from window.take(body, 8)))
+        body += 8
+    stop = window.size_bytes if length == 0 else at + length
+    if stop <= body or stop > window.size_bytes:
+        raise Malformed(f"the box {kind!r} at byte {at} claims {length} bytes of a file of {window.size_bytes}")
+    return kind, body, stop
+
+
+def _container(codestream: Span, kept: list[bytes]) -> Container:
+    channels, is_grey = 0, False
+    header = next(box for box in kept if box[4:8] == b"jp2h")
+    inner = list(_inner(header))
+    if not inner or inner[0][0] != b"ihdr" or len(inner[0][1]) != 14:
+        raise Malformed("the JP2 header box (jp2h) does not begin with an image header (ihdr)")
+    for kind, body in inner:
+        if kind == b"pclr" and len(body) >= 3:
+            channels = body[2]
+        elif kind == b"colr" and len(body) >= 7 and body[0] == 1:
+            is_grey = int.from_bytes(body[3:7], "big") == GREYSCALE
+    return Container(codestream, b"".join(kept), channels, is_grey)
+
+
+def _inner(superbox: bytes) -> list[tuple[bytes, bytes]]:
+    """The boxes inside `jp2h`: (type, contents)."""
+    found: list[tuple[bytes, bytes]] = []
+    at = 16 if superbox[:4] == b"\0\0\0\1" else 8
+    while at + 8 <= len(superbox) and len(found) < MAX_BOXES:
+        length = int.from_bytes(superbox[at : at + 4], "big") or len(superbox) - at
+        if length < 8 or at + length > len(superbox):
+            raise Malformed(f"a box inside jp2h claims {length} bytes, of {len(superbox) - at} that are left")
+        found.append((superbox[at + 4 : at + 8], superbox[at + 8 : at + length]))
+        at += length
+    return found

@@ -1,0 +1,162 @@
+"""A JPEG 2000 master: its levels, and what a box of it at a size needs.
+
+There are three ways to a box, each exact, tried in this order:
+
+    packets   just the packets of the precincts and resolutions that the box needs; wants packet lengths
+    tiles     whole tiles, as they stand; wants a tiled master
+    whole     the object as it is, decoded in part; always possible
+
+The parser reads what comes with the first bytes; `prepare` reads on, as far as one box needs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from special.errors import Malformed
+from special.formats.jp2 import planning, serial
+from special.formats.jp2.boxes import Container, read_container
+from special.formats.jp2.growth import grow, is_grown
+from special.formats.jp2.header import Header, read_header
+from special.formats.jp2.markers import Marker, read_segments
+from special.formats.jp2.planning import Plan
+from special.formats.jp2.tileparts import SOT_BYTES, PartIndex, known_parts, walk_part
+from special.formats.jp2.window import Window
+from special.geometry import Box, Size
+from special.layout import Extract, Format, Layout, Piece, Stored, Tiling
+from special.spans import Parser
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Jp2Layout:
+    """What the headers of one JPEG 2000 master say."""
+
+    size_bytes: int
+    """Length of the object."""
+    container: Container
+    header: Header
+    index: PartIndex
+    """Tile-parts and packet lengths, as far as they were read. Never changed: `prepare` makes another."""
+    doubts: tuple[str, ...] = field(default=())
+    """What was found to be untrue or out of reach; then the whole object is read."""
+
+    @property
+    def format(self) -> Format:
+        return "jp2"
+
+    @property
+    def size(self) -> Size:
+        size = self.header.size(0)
+        assert size is not None, "an image without samples is Malformed"
+        return size
+
+    @property
+    def max_reduction(self) -> int:
+        """How many levels may be left out: those of the component with fewest.
+
+        None with a palette: an average of palette entries is another colour.
+        """
+        if self.container.palette_channels:
+            return 0
+        reductions = range(self.header.max_reduction + 1)
+        return max(reduction for reduction in reductions if self.header.size(reduction) is not None)
+
+    @property
+    def levels(self) -> tuple[Size, ...]:
+        sizes = (self.header.size(reduction) for reduction in range(self.max_reduction + 1))
+        return tuple(size for size in sizes if size is not None)
+
+    @property
+    def tiling(self) -> Tiling | None:
+        canvas = self.header.canvas
+        is_aligned = canvas.left == canvas.tile_left and canvas.top == canvas.tile_top
+        if canvas.columns * canvas.rows == 1 or not is_aligned or self.whole_only is not None:
+            return None
+        factors = tuple(1 << reduction for reduction in range(self.max_reduction + 1))
+        return Tiling(Size(canvas.tile_width, canvas.tile_height), factors)
+
+    @property
+    def has_color(self) -> bool:
+        channels = self.container.palette_channels or len(self.header.canvas.steps)
+        return channels >= 3 and not self.container.is_grey
+
+    @property
+    def whole_only(self) -> str | None:
+        """Why nothing less than the whole object can be read; None where less can."""
+        return self.header.refusal or (self.doubts[0] if self.doubts else None)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return planning.notes(self.header, self.index, self.doubts, has_palette=bool(self.container.palette_channels))
+
+    def extract(self, box: Box, size: Size) -> Extract:
+        """See `Layout`. A box that the index does not reach takes the whole object: `prepare` first."""
+        trusted = self.whole_only is None
+        return planning.extract(self.header, self.index, self._plan(box, size), self.size_bytes, is_trusted=trusted)
+
+    def rebuild(self, extract: Extract, parts: Sequence[bytes]) -> Piece:
+        """See `Layout`. On `Malformed`, the master lied: `distrusted` gives a layout that reads it whole."""
+        return planning.rebuild(self.container, self.header, extract, parts)
+
+    def stored(self, box: Box, size: Size) -> Stored | None:
+        return None
+
+    def dump(self) -> bytes:
+        return serial.pack(self.size_bytes, self.container, self.header.segments, self.index, self.doubts)
+
+    def distrusted(self, reason: str) -> Jp2Layout:
+        """The same master, read whole from now on, with the reason in its notes."""
+        return replace(self, doubts=(*self.doubts, reason))
+
+    def prepare(self, box: Box, size: Size) -> Parser[Layout] | None:
+        """See `Layout`. One round trip with TLM, else one for each tile-part as far as the box needs.
+
+        The parser raises `Malformed`.
+        """
+        wanted = self._plan(box, size)
+        if wanted.is_all or self.whole_only is not None or is_grown(self.header, self.index, wanted):
+            return None
+        return self._grown(wanted)
+
+    def complete(self) -> Parser[Layout] | None:
+        """Reads all of the index, for a side-car: what `prepare` would read for any box. None if nothing."""
+        wanted = replace(planning.plan(self.header, Box.whole(self.size), self.size, max_reduction=0), is_all=False)
+        if self.whole_only is not None or is_grown(self.header, self.index, wanted):
+            return None
+        return self._grown(wanted)
+
+    def _grown(self, wanted: Plan) -> Parser[Layout]:
+        found = yield from grow(Window(self.size_bytes, trips=1), self.header, self.index, wanted)
+        doubts = self.doubts if found.doubt is None else (*self.doubts, found.doubt)
+        return replace(self, index=found.index, doubts=doubts)
+
+    def _plan(self, box: Box, size: Size) -> Plan:
+        inside = box.within(self.size)
+        if inside is None:
+            raise ValueError(f"the box {box} lies outside a master of {self.size}")
+        return planning.plan(self.header, inside, size, max_reduction=self.max_reduction)
+
+
+def parse(size_bytes: int) -> Parser[Jp2Layout]:
+    """Boxes and main header, and as much of the index as came along: mostly one round trip.
+
+    What comes out knows its size and levels; `prepare` it before `extract`. Raises `Malformed` and `Unsupported`.
+    """
+    window = Window(size_bytes)
+    container = yield from read_container(window)
+    start, stop = container.codestream.start, container.codestream.stop
+    if (yield from window.take(start, 2)) != b"\xff\x4f":
+        raise Malformed(f"no codestream (SOC) at byte {start}")
+    segments, first = yield from read_segments(window, start + 2, Marker.SOT, stop)
+    header = read_header(segments)
+    index = known_parts(header, segments, first, stop)
+    while index.frontier is not None and header.refusal is None and window.holds(index.frontier, SOT_BYTES):
+        yield from walk_part(window, index, header)
+    return Jp2Layout(size_bytes, container, header, index)
+
+
+def load(data: bytes) -> Jp2Layout:
+    """The layout that was dumped. Raises `Malformed` for anything else."""
+    size_bytes, container, segments, index, doubts = serial.unpack(data)
+    return Jp2Layout(size_bytes, container, read_header(segments), index, doubts)

@@ -1,0 +1,73 @@
+"""Where each packet of a tile lies in the file, or why that cannot be trusted.
+
+Packet lengths are a promise of the encoder's. It is kept where the lengths of a tile add up to its tile-parts
+and where there are as many as the geometry has packets; everything else is a lie, and a lie costs the whole object.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from special.formats.jp2.header import Header
+from special.formats.jp2.precincts import Ints, Tile, file_order
+from special.formats.jp2.tileparts import PartIndex
+
+
+class Untrusted(Exception):
+    """Packet lengths that are missing or that contradict the file. The text is a reason for `notes`."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Packets:
+    """Packets of one tile, by number (see `precincts`)."""
+
+    starts: Ints
+    """First byte in the file; -1 where it is not known yet."""
+    lengths: Ints
+    """In bytes."""
+    places: Ints
+    """Each packet's place in the tile's file order: what its SOP must say."""
+
+
+def locate(header: Header, index: PartIndex, number: int, tile: Tile) -> Packets:
+    """All packets of one tile whose lengths are known so far. Raises `Untrusted`.
+
+    One sort and a few array operations over the tile's packets.
+    """
+    count = tile.precincts * header.layers
+    rows = [row for row in index.rows.get(number, ()) if index.bodies[row]]
+    is_complete = index.is_complete(number) and len(rows) == len(index.rows.get(number, ()))
+    pieces = [
+        np.frombuffer(index.lengths, np.uint32, index.counts[row], offset=4 * index.firsts[row])
+        for row in rows
+        if index.counts[row]
+    ]
+    known = np.concatenate(pieces).astype(np.int64) if pieces else np.zeros(0, np.int64)
+    if not len(known) and count:
+        raise Untrusted("packet lengths (PLT) are missing")
+    if len(known) > count or (is_complete and len(known) != count):
+        raise Untrusted(f"PLT names {len(known)} packets of tile {number}, which has {count}")
+    if len(known) and not known.all():
+        raise Untrusted(f"PLT names an empty packet in tile {number}")
+    # Lengths of all parts, one after the other, over the bodies of all parts, one after the other: some
+    # encoders put every PLT of a tile into its first part.
+    ends = np.cumsum(known)
+    bodies = np.array([index.bodies[row] for row in rows], np.int64)
+    edges = np.cumsum(np.array([index.stops[row] - index.bodies[row] for row in rows], np.int64))
+    total = int(edges[-1]) if len(rows) else 0
+    known_bytes = int(ends[-1]) if len(ends) else 0
+    if (is_complete and known_bytes != total) or (not is_complete and known_bytes < total):
+        raise Untrusted(f"PLT adds up to {known_bytes} bytes in tile {number}, which has {total}")
+    if len(ends) and not np.isin(edges[edges > 0], ends).all():
+        raise Untrusted(f"a packet of tile {number} would cross the end of a tile-part")
+    reached = int(np.searchsorted(ends, total, side="right"))
+    part = np.searchsorted(edges, ends[:reached], side="left")
+    starts = ends[:reached] - known[:reached] - np.concatenate(([0], edges))[part] + bodies[part]
+    order = file_order(header, tile)
+    packets = Packets(np.full(count, -1, np.int64), np.zeros(count, np.int64), np.zeros(count, np.int64))
+    packets.starts[order[:reached]] = starts
+    packets.lengths[order[:reached]] = known[:reached]
+    packets.places[order] = np.arange(count)
+    return packets
