@@ -11,20 +11,25 @@ import os
 import socket
 import sys
 import tempfile
+from dataclasses import asdict
+from json import dumps
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 import uvicorn
 from rich.console import Console
+from rich.table import Table
 from uvicorn.supervisors import Multiprocess
 
 from special import __version__, settings
 from special.app import SETTINGS_VARIABLE, App
+from special.derive.run import Options, run
 from special.errors import ConfigurationError, SpecialError
 from special.inspect import inspect
 from special.settings import Settings
 from special.sources import open_source
+from special.volume import Cleared, Verified, VolumeStat, upkeep
 
 cli = typer.Typer(
     name="special",
@@ -162,3 +167,107 @@ def inspect_command(
     """Tell what a master is and what a request of it would read, without reading a pixel."""
     chosen = settings.load(config, source=source, thumbs=thumbs)
     asyncio.run(inspect(chosen, identifier, request, Console()))
+
+
+@cli.command(
+    epilog="""
+[bold]Examples[/]
+
+  special derive scans --thumbs renditions
+
+  special derive s3://archive/masters --thumbs s3://thumbs --sizes 1024,400,200,100 --max-unauthorised 400
+
+  special derive s3://archive/masters --thumbs s3://thumbs --from failed.txt --json
+"""
+)
+def derive(
+    source: Source,
+    identifiers: Annotated[list[str] | None, typer.Argument(help="Images to do; none: all of SOURCE.")] = None,
+    thumbs: Thumbs = None,
+    sizes: Annotated[
+        str | None, typer.Option(help="Long sides (1024,400,200,100, the default), or IIIF sizes ('!800,800 400,').")
+    ] = None,
+    max_unauthorised: Annotated[
+        int | None, typer.Option(help="Longest side that anybody may have; -1: all is open, 0: nothing is.")
+    ] = None,
+    quality: Annotated[int | None, typer.Option(help="Quality of the JPEGs, 1 to 100.", min=1, max=100)] = None,
+    jobs: Annotated[int | None, typer.Option(help="Decoder processes. Default: one for each core.", min=1)] = None,
+    names_from: Annotated[
+        str | None, typer.Option("--from", help="File of identifiers, an S3 inventory (CSV), or - for standard input.")
+    ] = None,
+    failed_to: Annotated[Path | None, typer.Option(help="Write identifiers that failed to this file.")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Say what would be done; do nothing.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Say what is wrong with what is there; do nothing.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Make anew what stands already.")] = False,
+    prune: Annotated[bool, typer.Option("--prune", help="Remove our own files that no sizes file names.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output.")] = False,
+    config: Config = None,
+) -> None:
+    """Make the stored renditions of the images of SOURCE."""
+    if plan + verify + force > 1:
+        raise ConfigurationError("--plan, --verify and --force exclude each other: choose one")
+    chosen = settings.load(
+        config,
+        source=source,
+        thumbs=thumbs,
+        sizes=sizes,
+        max_unauthorised=max_unauthorised,
+        jpeg_quality=quality,
+        decoders=jobs,
+    )
+    options = Options(
+        task="foresee" if plan else "verify" if verify else "remake" if force else "make",
+        sizes=chosen.sizes,
+        max_unauthorised=chosen.max_unauthorised,
+        names_from=names_from,
+        failed_to=failed_to,
+        prune=prune,
+        json=json,
+    )
+    sys.exit(asyncio.run(run(chosen, identifiers or [], options)))
+
+
+Directory = Annotated[Path, typer.Argument(help="The volume's folder.")]
+AsJson = Annotated[bool, typer.Option("--json", help="As one JSON object.")]
+
+
+@volume_cli.command(epilog="[bold]Example[/]   special volume stat /var/cache/special --json")
+def stat(directory: Directory, json: AsJson = False) -> None:
+    """Tell how a volume does: objects, bytes, hit rate, age, the images that are read most."""
+    _print_record(upkeep.stat(directory), as_json=json)
+
+
+@volume_cli.command(epilog="[bold]Example[/]   special volume verify /var/cache/special")
+def verify(directory: Directory, json: AsJson = False) -> None:
+    """Check every block, and drop what is wrong: it will be fetched again. Exits with 1 if anything was."""
+    found = upkeep.verify(directory)
+    _print_record(found, as_json=json)
+    sys.exit(1 if found.dropped_blocks or found.dropped_objects else 0)
+
+
+@volume_cli.command(epilog="[bold]Example[/]   special volume clear /var/cache/special s3://archive/masters/map.jp2")
+def clear(
+    directory: Directory,
+    url: Annotated[str | None, typer.Argument(help="URL of the one master to remove; none: all.")] = None,
+    json: AsJson = False,
+) -> None:
+    """Remove one object, or all, from a volume; what is being read stays. Exits with 1 if anything had to stay."""
+    gone = upkeep.clear(directory, url)
+    _print_record(gone, as_json=json)
+    sys.exit(1 if gone.kept else 0)
+
+
+def _print_record(record: VolumeStat | Verified | Cleared, *, as_json: bool) -> None:
+    fields = asdict(record)
+    if isinstance(record, VolumeStat):
+        fields["hit_rate"] = round(record.hit_rate, 4)
+    if as_json:
+        print(dumps(fields, default=str))
+        return
+    table = Table(show_header=False, box=None)
+    for name, value in fields.items():
+        if name == "top":
+            value = "\n".join(f"{it['hits'] + it['misses']:,} blocks read of {it['url']}" for it in value) or "–"
+        shown = f"{value:,}" if isinstance(value, int) else str(value)
+        table.add_row(name.replace("_", " "), shown)
+    Console().print(table)

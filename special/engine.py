@@ -316,7 +316,6 @@ class Engine:
             job,
             self._encoding,
             self.settings.max_master_pixels,
-            deadline_s=self.settings.decode_seconds,
             lane=lane,
             culprit=culprit,
         )

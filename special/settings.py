@@ -43,7 +43,6 @@ class Settings(BaseSettings):
     decoders: int = Field(
         default_factory=lambda: os.cpu_count() or 1, ge=1, description="Decoder processes of each server process."
     )
-    decode_seconds: float = Field(60.0, gt=0, description="Longest that one decoding job may take, in seconds.")
     decoder_memory: ByteSize = Field(ByteSize(4 * 2**30), description="Address space of one decoder process.")
 
     keys: Annotated[tuple[str, ...], NoDecode] = Field(
@@ -66,6 +65,14 @@ class Settings(BaseSettings):
     )
     upscaling: bool = Field(False, description="Whether answers may be larger than their region (`^`).")
     upscale_percent: int = Field(0, ge=0, description="How far `/thumbs/` may enlarge its largest rendition.")
+    sizes: str = Field(
+        "1024,400,200,100", description="What `derive` makes: long sides, or IIIF sizes such as `!1024,1024 400, ,300`."
+    )
+    max_unauthorised: int | None = Field(
+        None,
+        ge=-1,
+        description="Longest side of what `derive` makes that anybody may have; -1: all, 0: none.",
+    )
     jpeg_quality: int = Field(85, ge=1, le=100, description="Quality of the JPEGs that are made.")
     webp_quality: int = Field(80, ge=1, le=100, description="Quality of the WebPs that are made.")
     max_age_s: int = Field(86400, ge=0, description="Cache-Control max-age of image answers, in seconds.")
