@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from zlib import crc32
@@ -85,3 +86,12 @@ class Made:
         if blob.etag != f'"{version}"':
             raise Changed(f"{blob.url} is no longer {blob.etag}")
         return content(blob.key, version, span)
+
+
+def taken_bytes(directory: Path) -> int:
+    """What `du` says. Files may go while it looks."""
+    taken = 0
+    for path in [directory, *directory.rglob("*")]:
+        with suppress(FileNotFoundError):
+            taken += path.lstat().st_blocks * 512
+    return taken

@@ -15,7 +15,7 @@ import pytest
 from special.spans import Span
 from special.volume import Volume, verify
 from special.volume.stacks import Stacks
-from tests.volume.made import Made, blob, expected, until
+from tests.volume.made import Made, blob, expected, taken_bytes, until
 from tests.volume.peer import Orders, arguments
 
 BLOCK = 64 << 10
@@ -159,8 +159,3 @@ async def killed_at(orders: Orders) -> None:
     stacks.join(None)
     assert stacks.ledger.holds() == []
     stacks.leave()
-
-
-def taken_bytes(directory: Path) -> int:
-    """What `du` says."""
-    return sum(path.lstat().st_blocks * 512 for path in [directory, *directory.rglob("*")])
