@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import socket
 import socketserver
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -27,6 +30,14 @@ from moto.server import ThreadedMotoServer
 
 READY_WITHIN_S = 60.0
 POLL_S = 0.1
+WEED = Path(sys.executable).with_name("weed")
+"""Where pip puts it; the virtual environment need not be active."""
+NO_OTHER_AWS = {
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+"""Variables that keep a client away from the configuration and the role of whoever runs the tests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,18 +97,12 @@ class S3Server:
             "AWS_SECRET_ACCESS_KEY": self.secret_key,
             "AWS_REGION": self.region,
             "AWS_DEFAULT_REGION": self.region,
+            **NO_OTHER_AWS,
         }
 
     def client(self) -> Any:
         """A boto3 client, for what a test sets up and looks at behind special's back."""
-        return boto3.client(
-            "s3",
-            endpoint_url=self.endpoint,
-            aws_access_key_id=self.access_key,
-            aws_secret_access_key=self.secret_key,
-            region_name=self.region,
-            config=Config(s3={"addressing_style": "path"}, retries={"max_attempts": 1}),
-        )
+        return _client(self.endpoint, self.access_key, self.secret_key, self.region)
 
     def bucket(self) -> str:
         """The name of a new, empty bucket."""
@@ -113,6 +118,18 @@ class S3Server:
             self.client().head_object(Bucket=bucket, Key=marker)
         lines = self.log.wait_for(marker)
         return [line for line in lines if line.bucket == bucket and not line.key.startswith("marker-")]
+
+
+@cache
+def _client(endpoint: str, access_key: str, secret_key: str, region: str) -> Any:
+    return boto3.client(
+        "s3",
+        endpoint_url=endpoint,
+        aws_access_key_id=access_key,
+        aws_secret_access_key=secret_key,
+        region_name=region,
+        config=Config(s3={"addressing_style": "path"}, retries={"max_attempts": 1}),
+    )
 
 
 @contextmanager
@@ -179,7 +196,7 @@ def seaweed(folder: Path) -> Iterator[S3Server]:
         ports = dict(zip(("master", "volume", "filer", "s3"), zip(http, grpc, strict=True), strict=True))
         log = stack.enter_context((folder / "weed.log").open("wb"))
         process = subprocess.Popen(
-            ["weed", "-logtostderr=true", "-v=-1", "server", *_flags(folder, ports)],
+            [WEED, "-logtostderr=true", "-v=-1", "server", *_flags(folder, ports)],
             cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -201,6 +218,9 @@ def _write_config(folder: Path, access_key: str, secret_key: str, sink_port: int
     (folder / "identities.json").write_text(json.dumps({"identities": [identity]}))
     audit = {"fluent_network": "tcp", "fluent_host": "127.0.0.1", "fluent_port": sink_port, "marshal_as_json": True}
     (folder / "audit.json").write_text(json.dumps(audit))
+    # Every bucket is a collection with volumes of its own; seven of each, the default, would soon be too many.
+    growth = "".join(f"copy_{copies} = 1\n" for copies in ("1", "2", "3", "other"))
+    (folder / "master.toml").write_text(f"[master.volume_growth]\n{growth}")
     (folder / "data").mkdir()
 
 
@@ -211,7 +231,7 @@ def _flags(folder: Path, ports: dict[str, tuple[int, int]]) -> list[str]:
         "-ip.bind=127.0.0.1",
         "-master.telemetry=false",
         "-master.volumeSizeLimitMB=64",
-        "-volume.max=100",
+        "-volume.max=1000",
         "-volume.preStopSeconds=0",
         f"-filer.localSocket={folder / 'filer.sock'}",
         "-s3",

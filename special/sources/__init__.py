@@ -1,1 +1,149 @@
-"""The places that masters and renditions live in, each behind the `Source` protocol."""
+"""The places that masters and renditions live in, each behind the `Source` protocol.
+
+`open_source` takes a URL and gives what lives there; opening asks nothing over the network. The tests hold a folder,
+moto and SeaweedFS to one contract, and read `http://` too. `az://` and `gs://` share every line of `bucket` and
+`stores` with them, but no test here talks to Azure or Google.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from obstore.exceptions import BaseError
+from obstore.store import AzureStore, GCSStore, HTTPStore
+
+from special.errors import ConfigurationError
+from special.sources.awkward import BotocoreWire
+from special.sources.aws import Account
+from special.sources.bucket import Bucket
+from special.sources.local import Folder
+from special.sources.patience import Patience
+from special.sources.stores import ObstoreWire
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, RetryConfig
+
+SCHEMES = ("file", "s3", "az", "gs", "https", "http")
+"""What a source's URL may start with; a plain path is a folder, too."""
+
+__all__ = ["SCHEMES", "Bucket", "Folder", "Patience", "open_source"]
+
+
+def open_source(
+    url: str, *, create: bool = False, patience: Patience | None = None, concurrency: int = 64
+) -> Folder | Bucket:
+    """The source at a URL: a folder's path, `file://`, `s3://bucket/prefix`, `az://`, `gs://` or `https://`.
+
+    `create` makes a folder that is not there; nothing ever makes a bucket. At most `concurrency` requests
+    are under way at once. Raises `ConfigurationError`. Talks to nobody: `check()` on the source does.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return _folder(Path(url).expanduser(), create)
+    waiting = patience or Patience()
+    match scheme.lower():
+        case "file":
+            return _folder(_file_path(url), create)
+        case "s3":
+            return _s3(url, rest, waiting, concurrency)
+        case "az" | "gs" as provider:
+            return _elsewhere(provider, url, rest, waiting, concurrency)
+        case "https" | "http":
+            return _web(url, waiting, concurrency)
+    known = ", ".join(f"{name}://" for name in SCHEMES)
+    raise ConfigurationError(f"'{url}' is no source: use a folder's path or one of {known}")
+
+
+def _folder(path: Path, create: bool) -> Folder:
+    if create:
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(f"the folder {path} cannot be made: {error.strerror}; name another one") from error
+    elif re.match(r"(?:s3|az|gs|https?):", str(path)) and not path.exists():
+        scheme, _, name = str(path).partition(":")
+        raise ConfigurationError(f"'{path}' is no folder: for a bucket write {scheme}://{name.lstrip('/')}")
+    if not path.is_dir():
+        what = (
+            "is a file, not a folder: name the folder it is in" if path.is_file() else "is not there: create the folder"
+        )
+        raise ConfigurationError(f"{path} {what}, or name another one")
+    return Folder(path)
+
+
+def _file_path(url: str) -> Path:
+    parts = urlsplit(url)
+    if parts.netloc not in ("", "localhost"):
+        raise ConfigurationError(f"'{url}' names a folder of another machine: write file:///path with three slashes")
+    return Path(unquote(parts.path))
+
+
+def _container(url: str, rest: str) -> tuple[str, str]:
+    """A bucket's name and the prefix in it, with a slash at its end. Never unquoted, as in `aws s3`."""
+    name, _, prefix = rest.partition("/")
+    if not name:
+        raise ConfigurationError(f"'{url}' names no bucket: write {url.partition('://')[0]}://bucket/prefix")
+    return name, prefix if not prefix or prefix.endswith("/") else prefix + "/"
+
+
+def _client(patience: Patience, *, allow_http: bool) -> ClientConfig:
+    return {
+        "allow_http": allow_http,
+        "connect_timeout": timedelta(seconds=patience.connect_s),
+        "read_timeout": timedelta(seconds=patience.request_s),
+        # A large body may take as long as its reader does; `bucket` limits each try itself.
+        "timeout": timedelta(days=1),
+    }
+
+
+_ONCE: RetryConfig = {"max_retries": 0, "retry_timeout": timedelta(0)}
+"""obstore tries nothing again: `Patience` does, and counts."""
+
+
+def _s3(url: str, rest: str, patience: Patience, concurrency: int) -> Bucket:
+    name, prefix = _container(url, rest)
+    account = Account.from_environment()
+    store = account.store(name, client=_client(patience, allow_http=account.plain_http), retry=_ONCE)
+    return Bucket(
+        f"s3://{name}/{prefix}",
+        ObstoreWire(store),
+        prefix=prefix,
+        awkward=BotocoreWire(name, account, patience=patience, concurrency=concurrency),
+        account=account,
+        patience=patience,
+        concurrency=concurrency,
+    )
+
+
+def _elsewhere(provider: str, url: str, rest: str, patience: Patience, concurrency: int) -> Bucket:
+    name, prefix = _container(url, rest)
+    client = _client(patience, allow_http=False)
+    try:
+        store = (
+            AzureStore(name, client_options=client, retry_config=_ONCE)
+            if provider == "az"
+            else GCSStore(name, client_options=client, retry_config=_ONCE)
+        )
+    except (BaseError, ValueError) as error:
+        variables = {
+            "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
+            "gs": "GOOGLE_APPLICATION_CREDENTIALS",
+        }[provider]
+        raise ConfigurationError(f"{url} cannot be opened: set {variables}") from error
+    root = f"{provider}://{name}/{prefix}"
+    return Bucket(root, ObstoreWire(store), prefix=prefix, patience=patience, concurrency=concurrency)
+
+
+def _web(url: str, patience: Patience, concurrency: int) -> Bucket:
+    parts = urlsplit(url)
+    if parts.username or parts.password or parts.query or parts.fragment or not parts.hostname:
+        raise ConfigurationError(f"'{parts.scheme}://{parts.hostname or ''}…' must be a plain https://host/prefix")
+    root = url if url.endswith("/") else url + "/"
+    store = HTTPStore.from_url(
+        root, client_options=_client(patience, allow_http=parts.scheme == "http"), retry_config=_ONCE
+    )
+    return Bucket(root, ObstoreWire(store), patience=patience, concurrency=concurrency)

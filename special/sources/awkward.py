@@ -1,0 +1,151 @@
+"""Keys that obstore cannot name, and listings, through aiobotocore.
+
+S3 allows any key: `a//b`, `/lead`, `trail/`, `..`, a tab. It also lists by any prefix, where obstore knows
+only folders and stops at the first key that it cannot name. This is dearer, and rare.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from typing import Any
+
+import aiohttp
+from aiobotocore.config import AioConfig
+from aiobotocore.session import AioSession
+from botocore import UNSIGNED
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, ParamValidationError
+
+from special.errors import Denied, Missing, Unreachable
+from special.sources.aws import NO_CREDENTIALS, Account
+from special.sources.patience import Patience
+from special.sources.wire import Answer, Stored, by_status, tag
+from special.spans import Span, Unless
+
+
+class BotocoreWire:
+    """A bucket of S3 behind aiobotocore. Connects at the first request."""
+
+    def __init__(self, bucket: str, account: Account, *, patience: Patience, concurrency: int) -> None:
+        self._bucket = bucket
+        self._account = account
+        self._config = AioConfig(
+            connect_timeout=patience.connect_s,
+            read_timeout=patience.request_s,
+            max_pool_connections=concurrency,
+            retries={"total_max_attempts": 1},
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+            signature_version=UNSIGNED if account.anonymous else None,
+            s3={"addressing_style": "path" if account.path_style else "virtual"},
+        )
+        self._stack = AsyncExitStack()
+        self._opening = asyncio.Lock()
+        self._client: Any = None
+
+    async def head(self, path: str) -> Stored:
+        with _explained(path):
+            client = await self._connected()
+            return _stored(path, await client.head_object(Bucket=self._bucket, Key=path))
+
+    async def get(self, path: str, *, span: Span | None, match: str | None, unless: Unless | None) -> Answer:
+        options: dict[str, Any] = {}
+        if span is not None:
+            options["Range"] = f"bytes={span.start}-{span.stop - 1}"
+        if match is not None:
+            options["IfMatch"] = match
+        if unless is not None and unless.etag is not None:
+            options["IfNoneMatch"] = unless.etag
+        elif unless is not None and unless.since is not None:
+            options["IfModifiedSince"] = unless.since
+        with _explained(path):
+            client = await self._connected()
+            return _Answer(path, await client.get_object(Bucket=self._bucket, Key=path, **options))
+
+    async def put(self, path: str, data: bytes, *, media: str | None, match: str | None) -> str:
+        options = {"ContentType": media, "IfMatch": match}
+        given = {name: value for name, value in options.items() if value is not None}
+        with _explained(path):
+            client = await self._connected()
+            result = await client.put_object(Bucket=self._bucket, Key=path, Body=data, **given)
+        return tag(result["ETag"], len(data), None)
+
+    async def delete(self, path: str) -> None:
+        with _explained(path):
+            client = await self._connected()
+            await client.delete_object(Bucket=self._bucket, Key=path)
+
+    async def list(self, prefix: str, *, after: str) -> AsyncIterator[Stored]:
+        with _explained(prefix):
+            client = await self._connected()
+            pages = client.get_paginator("list_objects_v2").paginate(
+                Bucket=self._bucket, Prefix=prefix, **({"StartAfter": after} if after else {})
+            )
+            async for page in pages:
+                for item in page.get("Contents", ()):
+                    size, modified = item["Size"], item["LastModified"]
+                    yield Stored(item["Key"], tag(item.get("ETag"), size, modified), size, None, modified)
+
+    async def close(self) -> None:
+        await self._stack.aclose()
+
+    async def _connected(self) -> Any:
+        async with self._opening:
+            if self._client is None:
+                self._client = await self._stack.enter_async_context(
+                    AioSession(profile=self._account.session.profile).create_client(
+                        "s3", region_name=self._account.region, endpoint_url=self._account.endpoint, config=self._config
+                    )
+                )
+        return self._client
+
+
+class _Answer:
+    """aiobotocore's answer to a GET."""
+
+    def __init__(self, path: str, result: dict[str, Any]) -> None:
+        self._path = path
+        self._body = result["Body"]
+        self.stored = _stored(path, result)
+        self.start = 0
+        self.stop: int = result["ContentLength"]
+        if "ContentRange" in result:
+            # "bytes 3-9/5000", RFC 9110 section 14.4
+            first, _, last = result["ContentRange"].removeprefix("bytes ").partition("/")[0].partition("-")
+            self.start, self.stop = int(first), int(last) + 1
+
+    async def body(self) -> bytes:
+        with _explained(self._path):
+            data: bytes = await self._body.read()
+            return data
+
+    async def chunks(self, size_bytes: int) -> AsyncGenerator[bytes, None]:
+        with _explained(self._path):
+            while chunk := await self._body.read(size_bytes):
+                yield chunk
+
+    async def close(self) -> None:
+        self._body.close()
+
+
+def _stored(path: str, result: dict[str, Any]) -> Stored:
+    size = int(result["ContentRange"].rpartition("/")[2]) if "ContentRange" in result else result["ContentLength"]
+    modified = result["LastModified"]
+    return Stored(path, tag(result.get("ETag"), size, modified), size, result.get("ContentType"), modified)
+
+
+@contextmanager
+def _explained(path: str) -> Iterator[None]:
+    """What botocore raises, as our errors."""
+    try:
+        yield
+    except ClientError as error:
+        status, code = error.response["ResponseMetadata"]["HTTPStatusCode"], error.response["Error"]["Code"]
+        raise by_status(status, code, f"{path}: {error}") from error
+    except NoCredentialsError as error:
+        raise Denied(NO_CREDENTIALS) from error
+    except ParamValidationError as error:
+        raise Missing(f"S3 knows no such key as {path!r}") from error
+    except (BotoCoreError, OSError, aiohttp.ClientError) as error:
+        raise Unreachable(f"{path}: {error}") from error

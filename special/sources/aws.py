@@ -1,0 +1,114 @@
+"""Where S3 is and who we are, found as boto3 finds it.
+
+Environment, profiles, roles, web identities, containers, instances: whatever works for the `aws` command works
+here, endpoints and regions included. Nothing is asked over the network before the first request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from botocore.configprovider import ConfiguredEndpointProvider
+from botocore.exceptions import BotoCoreError
+from botocore.session import Session
+from botocore.utils import ensure_boolean
+from obstore.store import S3Store
+
+from special.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, RetryConfig, S3Config, S3Credential
+
+LIFETIME = timedelta(minutes=15)
+"""How long obstore may keep credentials: it asks again after 10 minutes, and botocore gives none that end sooner."""
+NO_CREDENTIALS = (
+    "there are no AWS credentials: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give"
+    " this machine a role; for a public bucket set AWS_NO_SIGN_REQUEST=yes"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """One reading of the AWS configuration."""
+
+    session: Session
+    region: str
+    endpoint: str | None
+    """URL of another S3 than Amazon's."""
+    anonymous: bool
+    """Requests are not signed."""
+    path_style: bool
+    """Whether the bucket's name goes into the path of a URL and not into its host."""
+
+    @property
+    def plain_http(self) -> bool:
+        """Whether the endpoint is reached without TLS."""
+        return self.endpoint is not None and self.endpoint.startswith("http://")
+
+    @classmethod
+    def from_environment(cls) -> Account:
+        """What the environment and the AWS configuration files say. Raises `ConfigurationError`."""
+        session = Session()
+        try:
+            profile: dict[str, Any] = session.get_scoped_config()
+            endpoint = _endpoint(session)
+            region = session.get_config_variable("region") or "us-east-1"
+        except BotoCoreError as error:
+            raise ConfigurationError(f"the AWS configuration cannot be used: {error}") from error
+        style = (profile.get("s3") or {}).get("addressing_style", "auto")
+        return cls(
+            session=session,
+            region=region,
+            endpoint=endpoint,
+            anonymous=ensure_boolean(os.environ.get("AWS_NO_SIGN_REQUEST", "no").replace("yes", "true")),
+            path_style=style == "path" or (style == "auto" and endpoint is not None),
+        )
+
+    async def credentials(self) -> S3Credential:
+        """Credentials of the moment. Raises `ConfigurationError` if there are none.
+
+        May ask a role's or an instance's credential service, in a thread.
+        """
+        return await asyncio.to_thread(self._credentials)
+
+    def _credentials(self) -> S3Credential:
+        try:
+            found = self.session.get_credentials()
+            if found is None:
+                raise ConfigurationError(NO_CREDENTIALS)
+            frozen = found.get_frozen_credentials()
+        except BotoCoreError as error:
+            raise ConfigurationError(f"the AWS credentials cannot be used: {error}") from error
+        return {
+            "access_key_id": frozen.access_key,
+            "secret_access_key": frozen.secret_key,
+            "token": frozen.token,
+            "expires_at": datetime.now(UTC) + LIFETIME,
+        }
+
+    def store(self, bucket: str, *, client: ClientConfig, retry: RetryConfig) -> S3Store:
+        """The bucket through obstore. Every value is given, so that obstore takes none from the environment itself."""
+        config: S3Config = {
+            "region": self.region,
+            "skip_signature": self.anonymous,
+            "disable_bulk_delete": True,
+            "virtual_hosted_style_request": not self.path_style,
+        }
+        if self.endpoint:
+            url = self.endpoint if self.path_style else self.endpoint.replace("://", f"://{bucket}.", 1)
+            config |= {"endpoint": url, "aws_endpoint_url_s3": url}
+        provider = None if self.anonymous else self.credentials
+        return S3Store(bucket, config=config, client_options=client, retry_config=retry, credential_provider=provider)
+
+
+def _endpoint(session: Session) -> str | None:
+    if ensure_boolean(session.get_config_variable("ignore_configured_endpoint_urls") or False):
+        return None
+    found = ConfiguredEndpointProvider(
+        full_config=session.full_config, scoped_config=session.get_scoped_config(), client_name="s3"
+    ).provide()
+    return str(found).rstrip("/") if found else None

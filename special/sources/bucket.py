@@ -1,0 +1,309 @@
+"""A bucket, a container or a web server's folder as a source.
+
+The rules of a `Source` are kept here, whichever library carries the bytes: every read is pinned and its answer
+checked, what may pass is tried again, every GET is counted, and no more than so many are under way at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
+
+from special.errors import Changed, ConfigurationError, Denied, Missing, SourceError, Unreachable
+from special.sources.aws import Account
+from special.sources.patience import Patience
+from special.sources.promises import count_get, cut, require
+from special.sources.stores import nameable
+from special.sources.wire import Answer, OutOfRange, Stored, Wire, matchable
+from special.spans import Blob, NotModified, Opened, Span, Unless
+
+SMALL_BYTES = 262144
+"""A body up to this size is read before it is handed on, so that a failure on the way can be mended unseen."""
+CHUNK_BYTES = 262144
+"""Larger bodies are streamed in pieces of this size."""
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+"""What UTF-8 cannot say."""
+_PROBE = ".special-probe"
+"""A key that nobody has: asking for it tells a bucket that answers from one that does not."""
+_NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "InvalidBucketName")
+_BAD_CREDENTIALS = (
+    "SignatureDoesNotMatch",
+    "InvalidAccessKeyId",
+    "InvalidToken",
+    "ExpiredToken",
+    "AuthenticationFailed",
+)
+_ELSEWHERE = ("PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraint")
+
+
+class Bucket:
+    """A prefix of an object store, as a `Source`."""
+
+    def __init__(
+        self,
+        root: str,
+        wire: Wire,
+        *,
+        prefix: str = "",
+        awkward: Wire | None = None,
+        account: Account | None = None,
+        patience: Patience,
+        concurrency: int,
+    ) -> None:
+        """`awkward` takes the keys that obstore cannot name, and the listings; without it there are no such keys."""
+        self._root = root
+        self._wire = wire
+        self._prefix = prefix
+        self._awkward = awkward
+        self._account = account
+        self._patience = patience
+        self._turns = asyncio.Semaphore(concurrency)
+
+    @property
+    def root(self) -> str:
+        return self._root
+
+    async def check(self) -> None:
+        """Ask for a key that nobody has. Raises `ConfigurationError` where no other key could be had either.
+
+        A store that answers "denied" may still give what is there: S3 does so where listing is not
+        allowed. Only refused credentials are an error.
+        """
+        if self._account is not None and not self._account.anonymous:
+            await self._account.credentials()
+        try:
+            await self.open(_PROBE)
+        except SourceError as error:
+            problem = _diagnosis(str(error), error)
+            if problem is not None:
+                raise ConfigurationError(f"{self._root} {problem}") from error
+
+    async def stat(self, key: str) -> Blob:
+        wire, path = self._route(key)
+
+        async def attempt() -> Blob:
+            async with self._turns, _within(self._patience.request_s, path):
+                return self._blob(await wire.head(path))
+
+        return await self._patience.persist(attempt)
+
+    async def read(self, blob: Blob, spans: Sequence[Span]) -> list[bytes]:
+        if len(spans) == 1:
+            return [await self._read(blob, spans[0])]
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._read(blob, span)) for span in spans]
+        except* Exception as failed:
+            raise _first(failed) from None
+        return [task.result() for task in tasks]
+
+    async def open(
+        self, key: str, *, span: Span | None = None, pin: Blob | None = None, unless: Unless | None = None
+    ) -> Opened:
+        wire, path = self._route(key)
+
+        async def attempt() -> tuple[Blob, Answer, bytes | None]:
+            async with self._turns, _within(self._patience.transfer_s(SMALL_BYTES), path):
+                answer = await self._get(wire, path, span, pin, unless)
+                blob = self._blob(answer.stored)
+                if unless and unless.hold(blob.etag, blob.modified):
+                    await answer.close()
+                    raise NotModified
+                if answer.stop - answer.start > SMALL_BYTES:
+                    return blob, answer, None
+                return blob, answer, await _whole(answer, path)
+
+        blob, answer, data = await self._patience.persist(attempt)
+        sent = Span(answer.start, answer.stop) if answer.stop > answer.start else None
+        if data is not None:
+            return Opened(blob, sent, _given(data))
+        chunks = self._stream(wire, path, blob, answer)
+        await anext(chunks)  # up to its first yield: an unread body that is closed must still let go of its connection
+        return Opened(blob, sent, chunks)
+
+    async def write(self, key: str, data: bytes, *, media: str | None = None, pin: Blob | None = None) -> Blob:
+        wire, path = self._route(key)
+        match = matchable(pin.etag) if pin else None
+
+        async def attempt() -> Blob:
+            async with self._turns, _within(self._patience.transfer_s(len(data)), path):
+                etag = await wire.put(path, data, media=media, match=match)
+            return Blob(self._root, key, etag, len(data), media)
+
+        try:
+            return await self._patience.persist(attempt)
+        except Missing as error:
+            if pin is None:
+                raise
+            raise Changed(f"{pin.url} is gone, it was {pin.etag}") from error
+
+    async def delete(self, key: str) -> None:
+        wire, path = self._route(key)
+
+        async def attempt() -> None:
+            async with self._turns, _within(self._patience.request_s, path):
+                with suppress(Missing):
+                    await wire.delete(path)
+
+        await self._patience.persist(attempt)
+
+    async def list(self, prefix: str = "", *, after: str = "") -> AsyncIterator[Blob]:
+        wire = self._awkward or self._wire
+        last = self._prefix + after if after else ""
+        failures = 0
+        while True:
+            try:
+                async for stored in wire.list(self._prefix + prefix, after=last):
+                    yield self._blob(stored)
+                    last, failures = stored.path, 0
+            except Unreachable:
+                failures += 1
+                if failures > self._patience.retries:
+                    raise
+            else:
+                return
+
+    async def close(self) -> None:
+        await self._wire.close()
+        if self._awkward is not None:
+            await self._awkward.close()
+
+    async def _read(self, blob: Blob, span: Span) -> bytes:
+        """One span of the pinned version, whole."""
+        require(span, blob)
+        wire, path = self._route(blob.key)
+
+        async def attempt() -> bytes:
+            async with self._turns, _within(self._patience.transfer_s(len(span)), path):
+                return await _whole(await self._get(wire, path, span, blob, None), path)
+
+        return await self._patience.persist(attempt)
+
+    async def _get(self, wire: Wire, path: str, span: Span | None, pin: Blob | None, unless: Unless | None) -> Answer:
+        """One GET (two for the start of an empty object), counted, its version and its range checked."""
+        size_bytes = 0
+        try:
+            answer = await wire.get(path, span=span, match=matchable(pin.etag) if pin else None, unless=unless)
+            size_bytes = answer.stop - answer.start
+        except OutOfRange as error:
+            return await self._past_the_end(wire, path, span, pin, unless, error)
+        finally:
+            count_get(size_bytes)
+        stored = answer.stored
+        if pin is not None and (stored.etag, stored.size) != (pin.etag, pin.size):
+            await answer.close()
+            raise Changed(f"{pin.url} is {stored.etag} by now, not {pin.etag}")
+        expected = cut(span, self._blob(stored))
+        if (answer.start, answer.stop) != ((expected.start, expected.stop) if expected else (0, 0)):
+            await answer.close()
+            raise Unreachable(f"{path}: asked for {expected}, was sent {answer.start}–{answer.stop}")
+        return answer
+
+    async def _past_the_end(
+        self, wire: Wire, path: str, span: Span | None, pin: Blob | None, unless: Unless | None, error: OutOfRange
+    ) -> Answer:
+        """A 416: the object was cut short, or it is empty, or the caller is wrong."""
+        assert span is not None, "only a range can be out of range"
+        if pin is not None and span.start < pin.size:
+            raise Changed(f"{pin.url} is shorter by now than {pin.size}") from error
+        if span.start > 0:
+            raise ValueError(f"{path} ends before byte {span.start}") from error
+        return await self._get(wire, path, None, pin, unless)
+
+    async def _stream(self, wire: Wire, path: str, blob: Blob, answer: Answer) -> AsyncGenerator[bytes, None]:
+        """The rest of an answer, asked for again from where it broke off. Starts with an empty piece."""
+        position, stop, failures = answer.start, answer.stop, 0
+        try:
+            yield b""
+            while True:
+                try:
+                    async with aclosing(answer.chunks(CHUNK_BYTES)) as chunks:
+                        while position < stop:
+                            async with _within(self._patience.transfer_s(CHUNK_BYTES), path):
+                                chunk = await anext(chunks, b"")
+                            position += len(chunk)
+                            if not chunk or position > stop:
+                                raise Unreachable(f"{path}: the body is not as long as it was said to be")
+                            yield chunk
+                            failures = 0
+                    return
+                except Unreachable:
+                    failures += 1
+                    if failures > self._patience.retries or position > stop:
+                        raise
+                await answer.close()
+                answer = await self._get_again(wire, path, blob, Span(position, stop))
+        finally:
+            await answer.close()
+
+    async def _get_again(self, wire: Wire, path: str, blob: Blob, span: Span) -> Answer:
+        async def attempt() -> Answer:
+            async with self._turns, _within(self._patience.request_s, path):
+                return await self._get(wire, path, span, blob, None)
+
+        return await self._patience.persist(attempt)
+
+    def _route(self, key: str) -> tuple[Wire, str]:
+        """Which library can name a key, and the whole key. Raises `Missing` for what no object can be called."""
+        path = self._prefix + key
+        # Amazon S3 User Guide, "Naming Amazon S3 objects": UTF-8, at most 1,024 bytes. Others allow no more.
+        if not key or "\0" in key or _LONE_SURROGATE.search(key) or len(path.encode()) > 1024:
+            raise Missing(f"{key!r} names nothing in {self._root}")
+        if nameable(path):
+            return self._wire, path
+        if self._awkward is None:
+            raise Missing(f"{key!r} names nothing in {self._root}: only s3:// has such keys")
+        return self._awkward, path
+
+    def _blob(self, stored: Stored) -> Blob:
+        key = stored.path[len(self._prefix) :]
+        return Blob(self._root, key, stored.etag, stored.size, stored.media, stored.modified)
+
+
+@asynccontextmanager
+async def _within(seconds: float, path: str) -> AsyncGenerator[None, None]:
+    """A time limit for one try; `Unreachable` when it passes."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError as error:
+        raise Unreachable(f"{path}: no answer within {seconds:.1f} s") from error
+
+
+async def _whole(answer: Answer, path: str) -> bytes:
+    """All of a body, as long as it was said to be."""
+    data = await answer.body()
+    if len(data) != answer.stop - answer.start:
+        raise Unreachable(f"{path}: {len(data)} bytes came of {answer.stop - answer.start}")
+    return data
+
+
+async def _given(data: bytes) -> AsyncGenerator[bytes, None]:
+    if data:
+        yield data
+
+
+def _first(failed: ExceptionGroup[Exception]) -> Exception:
+    """One of several failures that came together. `Changed` first: the others may follow from it."""
+    changed = failed.subgroup(Changed)
+    error = (changed or failed).exceptions[0]
+    return _first(error) if isinstance(error, ExceptionGroup) else error
+
+
+def _diagnosis(said: str, error: SourceError) -> str | None:
+    """What is wrong with a bucket, as the rest of a sentence; None if nothing is."""
+    if any(code in said for code in _NO_BUCKET):
+        return "does not exist: create the bucket, or correct its name"
+    if any(code in said for code in _BAD_CREDENTIALS):
+        return "refuses these credentials: correct the access key and the secret, or choose another profile"
+    if any(code in said for code in _ELSEWHERE):
+        return "is in another region: set AWS_REGION to the bucket's own"
+    match error:
+        case Missing() | Denied():
+            return None
+        case Unreachable():
+            return "does not answer: check the network, and AWS_ENDPOINT_URL if it is not Amazon's"
+        case _:
+            return f"cannot be used: {said.splitlines()[0]}"
