@@ -1,0 +1,437 @@
+"""One image's renditions: what is read, what is written, in which order, and what a kill leaves behind."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pytest
+from PIL import Image
+
+from special import formats
+from special.derive.candidates import Candidate, Naming
+from special.derive.maker import Bounds, Maker
+from special.derive.outcome import Outcome
+from special.derive.policy import Policy
+from special.errors import Changed, Malformed, Missing, Unsupported
+from special.geometry import Box, Size
+from special.iiif import Job
+from special.layout import Piece
+from special.render import Rendered
+from special.spans import Blob, Span, solve
+from special.store import Sizes, Store
+from tests.memory import MemorySource
+
+ID = "leaf.jpg"
+
+
+def picture(width: int, height: int, *, origin: str = "") -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (width, height), "teal").save(file, "JPEG", comment=origin.encode())
+    return file.getvalue()
+
+
+def digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def size_of(data: bytes) -> Size:
+    return solve(formats.parse(len(data)), data).size
+
+
+LANDSCAPE, PORTRAIT = picture(60, 40), picture(40, 60)
+NEARLY = picture(60, 41)
+"""30,21 where the landscape gives 30,20; but 15,10 as well."""
+
+
+@dataclass
+class Drawing:
+    """Draws flat pictures of the right sizes that name their master, and remembers what it was asked for."""
+
+    asked: list[tuple[Piece, tuple[Job, ...]]] = field(default_factory=list)
+
+    async def __call__(self, piece: Piece, jobs: Sequence[Job]) -> list[Rendered]:
+        self.asked.append((piece, tuple(jobs)))
+        origin = digest(piece.data)
+        return [Rendered(picture(job.size.width, job.size.height, origin=origin), 2.0, 1.0) for job in jobs]
+
+
+@dataclass
+class Bench:
+    """Masters, a store and a drawing, with makers for any policy."""
+
+    masters: MemorySource
+    thumbs: MemorySource = field(default_factory=lambda: MemorySource(root="memory://thumbs/"))
+    drawing: Drawing = field(default_factory=Drawing)
+
+    def maker(self, sizes: str = "30,15", limit: int | None = None, **bounds: int) -> Maker:
+        policy = Policy.parse(sizes, max_unauthorised=limit)
+        store = Store(self.thumbs)
+        return Maker(self.masters, store, self.drawing, policy, naming=Naming(), bounds=Bounds(**bounds))
+
+    async def make(self, sizes: str = "30,15", limit: int | None = None) -> Outcome:
+        return await self.maker(sizes, limit).make(Candidate(ID))
+
+    def written(self) -> list[str]:
+        """What was written and deleted so far, in order."""
+        return [
+            f"{'-' if call[0] == 'delete' else ''}{str(call[1]).removeprefix(ID + '/')}"
+            for call in self.thumbs.calls
+            if call[0] in ("write", "delete")
+        ]
+
+    def clear(self) -> None:
+        self.masters.calls.clear()
+        self.thumbs.calls.clear()
+        self.drawing.asked.clear()
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench(MemorySource({ID: LANDSCAPE}, root="memory://masters/"))
+
+
+async def test_layout_of_a_dlcs_is_written_and_committed_last(bench: Bench) -> None:
+    outcome = await bench.make()
+
+    assert outcome.result == "made"
+    assert outcome.written == 2
+    assert bench.written() == ["open/30.jpg", "open/15.jpg", "special.json", "s.json"]
+    assert bench.thumbs.objects[f"{ID}/s.json"] == b'{"o":[[30,20],[15,10]],"a":[]}'
+    assert size_of(bench.thumbs.objects[f"{ID}/open/30.jpg"]) == Size(30, 20)
+    assert bench.masters.verbs("write") == []
+    assert bench.masters.verbs("delete") == []
+
+
+async def test_one_decode_serves_all_sizes(bench: Bench) -> None:
+    await bench.make()
+
+    ((piece, jobs),) = bench.drawing.asked
+    assert piece.format == "jpeg"
+    assert [str(job.size) for job in jobs] == ["30,20", "15,10"]
+    assert all(job.box == Box(0, 0, 60, 40) and job.plain and job.format == "jpg" for job in jobs)
+
+
+async def test_sidecar_tells_a_server_all_it_needs(bench: Bench) -> None:
+    await bench.make(limit=20)
+
+    kept = await Store(bench.thumbs).find(ID)
+    assert kept is not None
+    assert kept.sidecar is not None
+    assert kept.sidecar.layout is not None
+    assert kept.sidecar.blob("memory://masters/") == bench.masters.blob(ID)
+    assert formats.load(kept.sidecar.layout).size == kept.sidecar.shape == Size(60, 40)
+    assert kept.rule.max_unauthorised == 20
+
+
+async def test_what_stands_costs_two_reads_of_the_store_and_none_of_the_master(bench: Bench) -> None:
+    await bench.make()
+    bench.clear()
+    listed = Candidate(ID, bench.masters.blob(ID))
+
+    assert (await bench.maker().make(listed)).result == "stood"
+    assert bench.masters.calls == []
+    assert sorted(bench.thumbs.calls) == [("open", f"{ID}/s.json"), ("open", f"{ID}/special.json")]
+
+    assert (await bench.make()).result == "stood"
+    assert bench.masters.calls == [("stat", ID)]
+
+
+async def test_tightening_commits_before_files_leave_the_open(bench: Bench) -> None:
+    await bench.make()
+    bench.clear()
+
+    outcome = await bench.make(limit=20)
+
+    assert outcome.result == "made"
+    assert bench.written() == ["auth/30.jpg", "special.json", "s.json", "-open/30.jpg", "special.json"]
+    assert bench.thumbs.objects[f"{ID}/s.json"] == b'{"o":[[15,10]],"a":[[30,20]]}'
+    assert bench.drawing.asked == []
+    assert bench.masters.calls == [("stat", ID)]
+    assert (await bench.make(limit=20)).result == "stood"
+
+
+async def test_files_of_an_unfinished_run_do_not_stay_open(bench: Bench) -> None:
+    """A run for an open policy is killed before its commit; the next one restricts."""
+    bench.thumbs.objects[f"{ID}/open/50.jpg"] = picture(50, 33)
+
+    await bench.make(limit=20)
+
+    assert f"{ID}/open/50.jpg" not in bench.thumbs.objects
+
+
+async def test_moved_file_that_is_gone_is_made_anew(bench: Bench) -> None:
+    await bench.make()
+    del bench.thumbs.objects[f"{ID}/open/30.jpg"]
+
+    assert (await bench.make(limit=0)).result == "made"
+    assert size_of(bench.thumbs.objects[f"{ID}/auth/30.jpg"]) == Size(30, 20)
+
+
+async def test_only_the_missing_size_is_made(bench: Bench) -> None:
+    await bench.make()
+    bench.clear()
+
+    await bench.make("45,30,15")
+
+    ((_, jobs),) = bench.drawing.asked
+    assert [str(job.size) for job in jobs] == ["45,30"]
+    assert bench.written() == ["open/45.jpg", "special.json", "s.json"]
+
+
+async def test_new_version_of_the_master_is_made_anew(bench: Bench) -> None:
+    await bench.make()
+    bench.masters.objects[ID] = PORTRAIT
+    bench.clear()
+
+    assert (await bench.make()).result == "made"
+    assert bench.written() == ["special.json", "s.json", "open/30.jpg", "open/15.jpg", "special.json", "s.json"]
+    assert bench.thumbs.objects[f"{ID}/s.json"] == b'{"o":[[20,30],[10,15]],"a":[]}'
+
+
+async def test_master_that_changes_under_our_hands_is_taken_as_it_is_then(bench: Bench) -> None:
+    before = bench.masters.blob(ID)
+    bench.masters.objects[ID] = PORTRAIT
+
+    assert (await bench.maker().make(Candidate(ID, before))).result == "made"
+    assert bench.thumbs.objects[f"{ID}/s.json"] == b'{"o":[[20,30],[10,15]],"a":[]}'
+
+
+async def test_remake_believes_nothing(bench: Bench) -> None:
+    bench.thumbs.objects[f"{ID}/s.json"] = b"no JSON"
+    with pytest.raises(Malformed, match="--force"):
+        await bench.make()
+
+    assert (await bench.maker().remake(Candidate(ID))).result == "made"
+    bench.clear()
+    assert (await bench.maker().remake(Candidate(ID))).result == "made"
+    assert len(bench.drawing.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("identifier", "data", "bounds", "error"),
+    [
+        pytest.param("nobody", b"", {}, Missing, id="no master"),
+        pytest.param("empty", b"", {}, Malformed, id="an empty master"),
+        pytest.param("text", b"not an image, but many words", {}, Unsupported, id="no image"),
+        pytest.param("big", LANDSCAPE, {"max_whole_bytes": 100}, Unsupported, id="too many bytes"),
+        pytest.param("huge", LANDSCAPE, {"max_pixels": 100}, Unsupported, id="too many pixels"),
+    ],
+)
+async def test_master_that_cannot_be_used_writes_nothing(
+    bench: Bench, identifier: str, data: bytes, bounds: dict[str, int], error: type[Exception]
+) -> None:
+    if identifier != "nobody":
+        bench.masters.objects[identifier] = data
+
+    with pytest.raises(error):
+        await bench.maker(**bounds).make(Candidate(identifier))
+    assert bench.thumbs.objects == {}
+
+
+@pytest.mark.parametrize(
+    ("harm", "limit", "sign"),
+    [
+        pytest.param(lambda thumbs: None, None, "", id="sound"),
+        pytest.param(lambda thumbs: None, 20, "1 renditions to their other folder", id="another policy"),
+        pytest.param(lambda thumbs: thumbs.clear(), None, "nothing is stored", id="nothing stored"),
+        pytest.param(lambda thumbs: thumbs.pop(f"{ID}/special.json"), None, "no side-car", id="no side-car"),
+        pytest.param(lambda thumbs: thumbs.pop(f"{ID}/open/30.jpg"), None, "open/30.jpg is missing", id="no file"),
+        pytest.param(
+            lambda thumbs: thumbs.update({f"{ID}/open/30.jpg": LANDSCAPE}),
+            None,
+            "open/30.jpg has 60,40, not 30,20",
+            id="a file of another size",
+        ),
+        pytest.param(
+            lambda thumbs: thumbs.update({f"{ID}/open/15.jpg": b""}), None, "15.jpg is no picture", id="an empty file"
+        ),
+    ],
+)
+async def test_verify_says_what_is_wrong(bench: Bench, harm: object, limit: int | None, sign: str) -> None:
+    await bench.make()
+    harm(bench.thumbs.objects)  # type: ignore[operator]
+    bench.clear()
+
+    outcome = await bench.maker(limit=limit).verify(Candidate(ID))
+
+    assert outcome.result == ("wrong" if sign else "sound")
+    assert sign in outcome.detail
+    assert bench.written() == []
+
+
+async def test_verify_finds_what_is_restricted_in_the_open(bench: Bench) -> None:
+    await bench.make(limit=20)
+    bench.thumbs.objects[f"{ID}/open/21.jpg"] = b"x"
+
+    outcome = await bench.maker(limit=20).verify(Candidate(ID))
+
+    assert outcome.detail == f"{ID}/open/21.jpg is restricted and lies in the open"
+
+
+async def test_foresee_says_what_make_would_do(bench: Bench) -> None:
+    assert (await bench.maker().foresee(Candidate(ID))).detail == "nothing is stored"
+    await bench.make()
+    bench.clear()
+
+    assert (await bench.maker().foresee(Candidate(ID))).result == "stood"
+    due = await bench.maker("45,30", 20).foresee(Candidate(ID))
+    assert due.result == "due"
+    assert due.detail == (
+        "1 renditions from the master, 1 renditions to their other folder, sizes file and side-car, clear `open/`"
+    )
+    assert bench.written() == []
+    assert bench.masters.verbs("read") == []
+
+
+async def test_prune_takes_only_its_own_strays(bench: Bench) -> None:
+    strays = [f"{ID}/{name}" for name in ("open/45.jpg", "auth/30.jpg", "authed/30.jpg")]
+    foreign = [f"{ID}/{name}" for name in ("open/cover.jpg", "full/30,20/0/default.jpg", "info.json", "open/30.png")]
+    foreign += ["leaf.jpg2/open/45.jpg", "other/open/45.jpg"]
+    bench.thumbs.objects |= dict.fromkeys(strays + foreign, b"x")
+    maker = bench.maker()
+
+    outcome = await maker.pruning(maker.make)(Candidate(ID))
+
+    assert outcome.detail.endswith("3 stray files removed")
+    assert not set(strays) & set(bench.thumbs.objects)
+    assert set(foreign) <= set(bench.thumbs.objects)
+    assert (await maker.verify(Candidate(ID))).result == "sound"
+    assert (await maker.pruning(maker.make)(Candidate(ID))).result == "stood"
+
+
+async def test_remove_takes_the_sizes_file_first_and_the_sidecar_last(bench: Bench) -> None:
+    await bench.make(limit=20)
+    bench.clear()
+
+    outcome = await bench.maker().remove(Candidate(ID))
+
+    assert outcome.result == "removed"
+    assert bench.written() == ["-s.json", "-sizes.json", "-open/15.jpg", "-auth/30.jpg", "-special.json"]
+    assert bench.thumbs.objects == {}
+
+
+# Kills: a run that ends before its n-th change, for every n, between any two policies and versions
+
+
+class Killed(BaseException):
+    """Nothing in the code under test catches it, as nothing catches SIGKILL."""
+
+
+@dataclass
+class MortalSource(MemorySource):
+    """Dies before the n-th write or deletion."""
+
+    lives: int = 10**9
+
+    def _spend(self) -> None:
+        if not self.lives:
+            raise Killed
+        self.lives -= 1
+
+    async def write(self, key: str, data: bytes, *, media: str | None = None, pin: Blob | None = None) -> Blob:
+        self._spend()
+        return await super().write(key, data, media=media, pin=pin)
+
+    async def delete(self, key: str) -> None:
+        self._spend()
+        await super().delete(key)
+
+
+STATES = {
+    "open": (LANDSCAPE, "30,15", None),
+    "restricted": (LANDSCAPE, "30,15", 0),
+    "partly": (LANDSCAPE, "30,15", 20),
+    "other sizes": (LANDSCAPE, "45,30", None),
+    "nearly": (NEARLY, "30,15", None),
+    "portrait": (PORTRAIT, "30,15", None),
+    "portrait, partly": (PORTRAIT, "30,15", 20),
+    "portrait, restricted": (PORTRAIT, "45,30", 0),
+}
+
+
+async def check_readable(thumbs: MemorySource, *, loosest: int | None) -> None:
+    """What holds at any moment: every file that is named is there and of its size, and no rule is too loose."""
+    kept = await Store(thumbs).fresh(ID)
+    if kept is None:
+        return
+    for rendition in kept.renditions:
+        assert rendition.key in thumbs.objects, f"{rendition.key} is named and missing"
+        assert size_of(thumbs.objects[rendition.key]) == rendition.size
+    if loosest is not None:
+        assert kept.rule.max_unauthorised is not None
+        assert kept.rule.max_unauthorised <= loosest
+
+
+async def check_made_from(thumbs: MemorySource, master: bytes) -> None:
+    kept = await Store(thumbs).fresh(ID)
+    assert kept is not None
+    for rendition in kept.renditions:
+        assert digest(master).encode() in thumbs.objects[rendition.key], f"{rendition.key} is of an older master"
+
+
+@pytest.mark.parametrize("foreign", [pytest.param(False, id="ours"), pytest.param(True, id="theirs")])
+@pytest.mark.parametrize("after", STATES)
+@pytest.mark.parametrize("before", ["nothing", *STATES])
+async def test_kill_at_any_step_leaves_what_readers_may_see(before: str, after: str, foreign: bool) -> None:
+    loosest: int | None = 0
+    start: dict[str, bytes] = {}
+    if before != "nothing":
+        master, sizes, limit = STATES[before]
+        bench = Bench(MemorySource({ID: master}))
+        await bench.make(sizes, limit)
+        start = dict(bench.thumbs.objects)
+        loosest = limit
+        if foreign:
+            del start[f"{ID}/special.json"]
+            # All that another's sizes file tells of its rule.
+            kept = await Store(MemorySource(start)).fresh(ID)
+            assert kept is not None
+            loosest = kept.rule.max_unauthorised
+    master, sizes, limit = STATES[after]
+    loosest = None if loosest is None or limit is None else max(loosest, limit)
+
+    done, deaths = False, 0
+    while not done:
+        thumbs = MortalSource(dict(start), lives=deaths)
+        bench = Bench(MemorySource({ID: master}), thumbs)
+        try:
+            await bench.make(sizes, limit)
+            done = True
+        except Killed:
+            deaths += 1
+        await check_readable(thumbs, loosest=loosest)
+        thumbs.lives = 10**9
+        await bench.make(sizes, limit)
+        await check_readable(thumbs, loosest=limit)
+        assert (await bench.maker(sizes, limit).verify(Candidate(ID))).result == "sound"
+        await check_made_from(thumbs, master)
+        bench.clear()
+        assert (await bench.make(sizes, limit)).result == "stood"
+        assert bench.written() == []
+
+    assert deaths >= (0 if before == after and not foreign else 1)
+
+
+async def test_sizes_file_of_a_finished_run_is_the_policys(bench: Bench) -> None:
+    for master, sizes, limit in STATES.values():
+        bench.masters.objects[ID] = master
+        await bench.make(sizes, limit)
+        kept = await Store(bench.thumbs).fresh(ID)
+        assert kept is not None
+        shape = size_of(master)
+        assert Sizes.of(kept.renditions) == Policy.parse(sizes, max_unauthorised=limit).sizes(shape)
+        assert kept.rule.max_unauthorised == limit
+
+
+async def test_changed_twice_is_given_up(bench: Bench) -> None:
+    class Restless(MemorySource):
+        async def read(self, blob: Blob, spans: Sequence[Span]) -> list[bytes]:
+            raise Changed("it never rests")
+
+    bench.masters = Restless(bench.masters.objects)
+    with pytest.raises(Changed):
+        await bench.make()
+    assert bench.thumbs.objects == {}
