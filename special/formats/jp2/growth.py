@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from special.errors import Malformed
-from special.formats.jp2 import planning
+from special.formats.jp2 import extracts
 from special.formats.jp2.header import Header
 from special.formats.jp2.locate import Untrusted
 from special.formats.jp2.planning import Plan
@@ -69,7 +69,7 @@ def _reaches(header: Header, index: PartIndex, wanted: Plan, number: int, bounds
     """Whether all packets wanted of a tile are known. Without packet lengths, never. Raises `Untrusted`."""
     if index.refusal is not None or not index.has_lengths(number):
         return False
-    return planning.reaches(header, index, wanted.view, number, bounds)
+    return extracts.reaches(header, index, wanted.view, number, bounds)
 
 
 def _read_headers(window: Window, index: PartIndex, tiles: list[tuple[int, Bounds]]) -> Reading[None]:

@@ -72,6 +72,14 @@ class Coding:
     """log2 of a code-block's width and height."""
     style: int
     """The code-block style bits (table A.19)."""
+    is_reversible: bool
+    """Wavelet 5-3, else 9-7."""
+
+    def smallest_block(self, level: int) -> int:
+        """Width or height, whichever is less, of the code-blocks of one decomposition level, in samples (B.7)."""
+        resolution = self.levels - level + 1
+        across, down = self.precincts[resolution]
+        return 1 << min(*self.code_block, across - 1, down - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +205,7 @@ def _coding(body: bytes, *, has_precincts: bool) -> Coding:
     """The part that COD and COC have in common (tables A.15 and A.20)."""
     if len(body) < 5:
         raise Malformed("COD or COC ends before the transformation")
-    levels, width, height, style = body[:4]
+    levels, width, height, style, wavelet = body[:5]
     sizes = body[5:] if has_precincts else b"\xff" * (levels + 1)
     if levels > 32 or width > 8 or height > 8 or width + height > 8 or len(sizes) != levels + 1:
         raise Malformed(
@@ -206,7 +214,7 @@ def _coding(body: bytes, *, has_precincts: bool) -> Coding:
     precincts = tuple((size & 15, size >> 4) for size in sizes)
     if any(not (x and y) for x, y in precincts[1:]):
         raise Malformed("a precinct above the lowest resolution is one sample wide")  # table A.21
-    return Coding(levels, precincts, (width + 2, height + 2), style)
+    return Coding(levels, precincts, (width + 2, height + 2), style, is_reversible=wavelet == 1)
 
 
 def _refusal(

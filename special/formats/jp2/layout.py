@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from special.errors import Malformed
-from special.formats.jp2 import planning, serial
+from special.formats.jp2 import extracts, notes, planning, rebuilding, serial
 from special.formats.jp2.boxes import Container, read_container
 from special.formats.jp2.growth import grow, is_grown
 from special.formats.jp2.header import Header, read_header
@@ -88,16 +88,16 @@ class Jp2Layout:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        return planning.notes(self.header, self.index, self.doubts, has_palette=bool(self.container.palette_channels))
+        return notes.notes(self.header, self.index, self.doubts, has_palette=bool(self.container.palette_channels))
 
     def extract(self, box: Box, size: Size) -> Extract:
         """See `Layout`. A box that the index does not reach takes the whole object: `prepare` first."""
         trusted = self.whole_only is None
-        return planning.extract(self.header, self.index, self._plan(box, size), self.size_bytes, is_trusted=trusted)
+        return extracts.extract(self.header, self.index, self._plan(box, size), self.size_bytes, is_trusted=trusted)
 
     def rebuild(self, extract: Extract, parts: Sequence[bytes]) -> Piece:
         """See `Layout`. On `Malformed`, the master lied: `distrusted` gives a layout that reads it whole."""
-        return planning.rebuild(self.container, self.header, extract, parts)
+        return rebuilding.rebuild(self.container, self.header, extract, parts)
 
     def stored(self, box: Box, size: Size) -> Stored | None:
         return None

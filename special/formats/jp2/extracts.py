@@ -1,0 +1,140 @@
+"""The three ways to a plan's pixels, and the spans that each of them reads.
+
+picks    packets, where their lengths are known
+tiles    whole tiles as they stand, in a tiled master
+whole    the object as it is
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from special.formats.jp2 import region, surgery
+from special.formats.jp2.header import Canvas, Header
+from special.formats.jp2.locate import Untrusted, locate
+from special.formats.jp2.planning import Plan
+from special.formats.jp2.precincts import Ints, file_order, reduced, tile_of
+from special.formats.jp2.region import Bounds, View
+from special.formats.jp2.sight import Sight, sight
+from special.formats.jp2.tileparts import PartIndex
+from special.geometry import ceil_div
+from special.layout import Extract
+from special.spans import Span
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """The object as it is."""
+
+    sight: Sight
+
+
+@dataclass(frozen=True, slots=True)
+class Tiles:
+    """Whole tiles as they stand."""
+
+    sight: Sight
+    canvas: Canvas
+    numbers: tuple[int, ...]
+    """The new number of each span's tile."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Picks:
+    """Packets, tile by tile. Each array has an entry for every packet of the piece, in its new order."""
+
+    sight: Sight
+    canvas: Canvas
+    drop: int
+    starts: tuple[Ints, ...]
+    """Where a packet starts in the file; -1 for one that becomes empty."""
+    lengths: tuple[Ints, ...]
+    places: tuple[Ints, ...]
+    """Its number in the tile, which its SOP must name."""
+
+
+def extract(header: Header, index: PartIndex, wanted: Plan, size_bytes: int, *, is_trusted: bool) -> Extract:
+    """The spans of the cheapest way that is exact."""
+    if is_trusted and not wanted.is_all:
+        try:
+            return _packets(header, index, wanted)
+        except Untrusted:
+            pass  # whole tiles need no packet lengths
+        found = _tiles(header, index, wanted)
+        if found is not None:
+            return found
+    seen = sight(header, wanted.view, header.canvas, 0)
+    return Extract((Span(0, size_bytes),), wanted.view.reduction, seen.pixels, Whole(seen))
+
+
+def reaches(header: Header, index: PartIndex, seen: View, number: int, bounds: Bounds) -> bool:
+    """Whether the index holds every packet of one tile that a view needs. Raises `Untrusted`."""
+    tile = tile_of(header, bounds)
+    packets = locate(header, index, number, tile)
+    needed = np.repeat(region.wanted(header, tile, seen), header.layers)
+    return not bool((packets.starts[needed] < 0).any())
+
+
+def _packets(header: Header, index: PartIndex, wanted: Plan) -> Extract:
+    """Raises `Untrusted` where a needed packet is not known."""
+    if index.refusal is not None:
+        raise Untrusted(index.refusal)
+    drop = surgery.largest_drop(header.canvas, wanted.columns, wanted.rows, wanted.view.reduction)
+    canvas = surgery.cut(header.canvas, wanted.columns, wanted.rows, drop)
+    small = reduced(header, drop)
+    starts: list[Ints] = []
+    lengths: list[Ints] = []
+    places: list[Ints] = []
+    for number, bounds in wanted.tiles(header.canvas):
+        tile = tile_of(header, bounds)
+        packets = locate(header, index, number, tile)
+        needed = np.repeat(region.wanted(header, tile, wanted.view), header.layers)
+        if bool((packets.starts[needed] < 0).any()):
+            raise Untrusted(f"the index does not reach all packets of tile {number}")
+        left, top, right, bottom = (ceil_div(edge, 1 << drop) for edge in bounds)
+        kept = tile_of(small, (left, top, right, bottom))
+        # Precincts keep their component, resolution, row and column: each grid of the small tile is one of the large.
+        firsts = {(grid.component, grid.resolution): grid.first for grid in tile.grids}
+        same = [np.arange(g.count) + firsts[g.component, g.resolution] for g in kept.grids] or [np.zeros(0, np.int64)]
+        order = file_order(small, kept)
+        chosen = np.concatenate(same)[order // header.layers] * header.layers + order % header.layers
+        starts.append(np.where(needed[chosen], packets.starts[chosen], -1))
+        lengths.append(np.where(needed[chosen], packets.lengths[chosen], 0))
+        places.append(packets.places[chosen])
+    seen = sight(header, wanted.view, canvas, drop)
+    recipe = Picks(seen, canvas, drop, tuple(starts), tuple(lengths), tuple(places))
+    return Extract(_runs(starts, lengths), wanted.view.reduction, seen.pixels, recipe)
+
+
+def _runs(starts: Sequence[Ints], lengths: Sequence[Ints]) -> tuple[Span, ...]:
+    """The bytes of all picked packets; packets that touch share a span."""
+    start, length = np.concatenate(starts), np.concatenate(lengths)
+    picked = np.flatnonzero(start >= 0)
+    if not len(picked):
+        return ()
+    order = picked[np.argsort(start[picked])]
+    start, stop = start[order], start[order] + length[order]
+    new = np.flatnonzero(start[1:] != stop[:-1]) + 1
+    firsts, lasts = start[np.concatenate(([0], new))], stop[np.concatenate((new - 1, [-1]))]
+    return tuple(Span(a, b) for a, b in zip(firsts.tolist(), lasts.tolist(), strict=True))
+
+
+def _tiles(header: Header, index: PartIndex, wanted: Plan) -> Extract | None:
+    """Whole tiles, where that is less than all of them and all their parts are known."""
+    tiles = wanted.tiles(header.canvas)
+    if len(tiles) == header.canvas.columns * header.canvas.rows:
+        return None
+    spans: list[Span] = []
+    numbers: list[int] = []
+    for new, (number, _) in enumerate(tiles):
+        if not index.is_complete(number) or not index.rows.get(number):
+            return None
+        parts = index.spans(number)
+        spans += parts
+        numbers += [new] * len(parts)
+    canvas = surgery.cut(header.canvas, wanted.columns, wanted.rows, 0)
+    seen = sight(header, wanted.view, canvas, 0)
+    return Extract(tuple(spans), wanted.view.reduction, seen.pixels, Tiles(seen, canvas, tuple(numbers)))

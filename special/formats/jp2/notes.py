@@ -1,0 +1,29 @@
+"""What a master's layout tells its keeper: which feature makes it dear, and how to make it cheaper."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from special.formats.jp2.header import Header
+from special.formats.jp2.tileparts import PartIndex
+
+
+def notes(header: Header, index: PartIndex, doubts: Sequence[str], *, has_palette: bool) -> tuple[str, ...]:
+    """What made a dearer way necessary, and what would make it cheaper."""
+    found: list[str] = []
+    if header.refusal is not None:
+        found.append(f"It has {header.refusal}: the whole object is read. Re-encode it without.")
+    found += [f"{doubt}: the whole object is read. Re-encode it." for doubt in doubts]
+    if index.refusal is not None:
+        found.append(f"It has {index.refusal}: whole tiles are read. Re-encode it without.")
+    elif any(index.bodies[rows[0]] and not index.counts[rows[0]] for rows in index.rows.values()):
+        read = "whole tiles are" if header.canvas.columns * header.canvas.rows > 1 else "the whole object is"
+        found.append(
+            f"It has no packet lengths (PLT): {read} read. Re-encode it with them"
+            " (Kakadu: ORGgen_plt=yes; opj_compress: -PLT; grk_compress: -L)."
+        )
+    if header.is_high_throughput:
+        found.append("It is HTJ2K: a region is decoded at the full extent of its level.")
+    if has_palette:
+        found.append("It has a palette: it is always decoded at full resolution. Re-encode it in true colour.")
+    return tuple(found)

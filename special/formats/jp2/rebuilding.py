@@ -1,0 +1,95 @@
+"""From the bytes of an extract to a piece: a whole file that a stock decoder takes.
+
+Every packet is looked at on its way: lengths that put a boundary inside a packet are found out here at the latest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from special.errors import Malformed
+from special.formats.jp2 import surgery
+from special.formats.jp2.boxes import Container
+from special.formats.jp2.extracts import Picks, Tiles, Whole
+from special.formats.jp2.header import Canvas, Header
+from special.formats.jp2.precincts import Ints
+from special.formats.jp2.tileparts import SOT
+from special.geometry import Size
+from special.layout import Extract, Piece
+from special.spans import Span
+
+
+def rebuild(container: Container, header: Header, extract: Extract, parts: Sequence[bytes]) -> Piece:
+    """The piece of an extract. Copies what was read three times at most. Raises `Malformed`."""
+    if [len(part) for part in parts] != [len(span) for span in extract.spans]:
+        raise Malformed("parts of other lengths than the spans that were asked for")
+    match extract.recipe:
+        case Whole(sight):
+            data = bytes(parts[0])
+        case Tiles(sight, canvas, numbers):
+            head = surgery.main_header(header, canvas, 0, keep_sop=True)
+            for part in parts:
+                if part[:4] != SOT:
+                    raise Malformed(f"{bytes(part[:4]).hex()} where a tile-part (SOT) was promised")
+            renumbered = [surgery.renumbered(part, number) for part, number in zip(parts, numbers, strict=True)]
+            data = _wrapped(container, canvas, surgery.codestream(head, renumbered))
+        case Picks(sight, canvas, drop):
+            head = surgery.main_header(header, canvas, drop, keep_sop=False)
+            tiles = _fill(header, extract.recipe, extract.spans, parts)
+            data = _wrapped(container, canvas, surgery.codestream(head, tiles))
+        case _:
+            raise TypeError("an extract of another layout")
+    return Piece(data, "jp2", sight.crop, sight.reduce, sight.area)
+
+
+def _wrapped(container: Container, canvas: Canvas, codestream: bytes) -> bytes:
+    return container.wrap(codestream, Size(canvas.right - canvas.left, canvas.bottom - canvas.top))
+
+
+def _fill(header: Header, picks: Picks, spans: Sequence[Span], parts: Sequence[bytes]) -> list[bytes]:
+    """Tile-parts of the picked packets, without their SOP segments. Raises `Malformed`."""
+    pool = b"".join(parts)
+    code = np.frombuffer(pool, np.uint8)
+    span_starts = np.array([span.start for span in spans], np.int64)
+    offsets = np.concatenate(([0], np.cumsum([len(span) for span in spans], dtype=np.int64)))
+    empty = surgery.EMPTY + (surgery.EPH if header.uses_eph else b"")
+    view = memoryview(pool)
+    tiles: list[bytes] = []
+    for number, (starts, lengths, places) in enumerate(zip(picks.starts, picks.lengths, picks.places, strict=True)):
+        is_picked = starts >= 0
+        start, stop = starts[is_picked], starts[is_picked] + lengths[is_picked]
+        span = np.searchsorted(span_starts, start, side="right") - 1
+        shift = offsets[span] - span_starts[span] if len(span) else span
+        start, stop = start + shift, stop + shift
+        if header.uses_sop:
+            start = _past_sop(code, start, stop, places[is_picked])
+        bodies = np.full((len(starts), 2), -1, np.int64)
+        bodies[is_picked] = np.stack((start, stop), axis=1)
+        tile = surgery.tile_part(number, (view[a:b] if a >= 0 else empty for a, b in bodies.tolist()))
+        _check(tile, header, len(starts))
+        tiles.append(tile)
+    return tiles
+
+
+def _past_sop(code: np.ndarray[tuple[int], np.dtype[np.uint8]], start: Ints, stop: Ints, places: Ints) -> Ints:
+    """Where packets start after their SOP segment, which must bear the packet's number (A.8.1)."""
+    has = stop - start > 6
+    at = start[has]
+    is_sop = (code[at] == 0xFF) & (code[at + 1] == 0x91) & (code[at + 2] == 0) & (code[at + 3] == 4)
+    named = code[at + 4].astype(np.int64) << 8 | code[at + 5]
+    if bool((is_sop & (named != places[has] & 0xFFFF)).any()):
+        raise Malformed("a packet's SOP bears another number than PLT gives it")
+    moved = start.copy()
+    moved[has] += np.where(is_sop, 6, 0)
+    return moved
+
+
+def _check(tile: bytes, header: Header, packets: int) -> None:
+    """No packet may begin or end in the middle of another: markers stand only where they were put (B.10.1, A.8)."""
+    found = tile.count(surgery.EPH, 14)
+    if header.uses_eph and found != packets:
+        raise Malformed(f"{found} packet headers end in {packets} packets: PLT is wrong")
+    if tile.count(b"\xff\x91", 14):
+        raise Malformed("an SOP inside a packet: PLT is wrong")
