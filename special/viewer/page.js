@@ -91,6 +91,7 @@ async function open(id) {
   }
   if (id !== current) return;
   viewer ??= zoomable();
+  find("#stage").ariaBusy = true;
   viewer.open(info);
   viewer.canvas.focus();
 }
@@ -103,9 +104,17 @@ function zoomable() {
     showNavigator: true,
     navigatorAutoFade: false,
     maxZoomPixelRatio: 4,
+    minZoomImageRatio: 0.3,
     imageLoaderLimit: 8,
     animationTime: 0.8,
     gestureSettingsMouse: { dblClickToZoom: true },
+  });
+  made.addHandler("open", ({ eventSource }) =>
+    eventSource.world.getItemAt(0).addHandler("fully-loaded-change", ({ fullyLoaded }) => (find("#stage").ariaBusy = !fullyLoaded)),
+  );
+  made.addHandler("update-viewport", () => {
+    const { viewport } = made;
+    find("#zoom").value = `${Math.round(100 * viewport.viewportToImageZoom(viewport.getZoom(true)))} %`;
   });
   made.addHandler("open-failed", ({ message }) => report(message));
   made.addHandler("tile-load-failed", ({ tile }) => ask(tile.getUrl()).catch(report));
@@ -207,6 +216,7 @@ function forget() {
 function show(reading) {
   find("#gallery").hidden = reading;
   find("#reading").hidden = !reading;
+  document.body.classList.toggle("reading", reading);
 }
 
 async function navigate() {

@@ -1,0 +1,168 @@
+"""The page at `/` in a real browser, on a real server of the sample masters."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from special import viewer
+from tests.conftest import Serve
+from tests.live import MASTERS, LiveServer
+
+CHROMIUM = shutil.which("chromium")
+NPM = shutil.which("npm")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not CHROMIUM, reason="chromium is not installed"),
+    pytest.mark.skipif(not NPM, reason="npm, which fetches OpenSeadragon, is not installed"),
+]
+# Root needs no sandbox; the rest keeps Chromium from talking to anybody but the server.
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
+    "--disable-background-networking --disable-component-update --disable-sync"
+)
+SAMPLES = sorted(path.name for path in MASTERS.iterdir())
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with OpenSeadragon, from the npm package of the version that the page names."""
+    folder = tmp_path_factory.mktemp("openseadragon")
+    package = f"openseadragon@{viewer.LIBRARY_VERSION}"
+    subprocess.run([NPM, "pack", package, "--silent"], cwd=folder, check=True, capture_output=True)
+    with tarfile.open(next(folder.glob("*.tgz"))) as packed:
+        script = packed.extractfile(f"package/build/openseadragon/{viewer.LIBRARY}")
+        (folder / viewer.LIBRARY).write_bytes(script.read())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def problems() -> list[str]:
+    """Whatever went wrong in the page: its errors, and requests that failed."""
+    return []
+
+
+@pytest.fixture
+def page(browser: Browser, library: Path, problems: list[str]) -> Iterator[Page]:
+    """A page for which the CDN has the npm package's file, as it has for the world."""
+    opened = browser.new_page(viewport={"width": 1280, "height": 800})
+    opened.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    opened.on("pageerror", lambda error: problems.append(str(error)))
+    opened.on("requestfailed", lambda request: problems.append(f"{request.url}: {request.failure}"))
+    opened.on("response", lambda it: problems.append(f"{it.url}: {it.status}") if it.status >= 400 else None)
+    opened.route(
+        viewer.LIBRARY_URL,
+        lambda route: route.fulfill(path=library / viewer.LIBRARY, headers={"Access-Control-Allow-Origin": "*"}),
+    )
+    yield opened
+    opened.close()
+
+
+def wait_until_loaded(page: Page) -> None:
+    """Until every tile of the view is there."""
+    expect(page.locator("#stage")).to_have_attribute("aria-busy", "false")
+
+
+def test_the_pinned_hash_is_that_of_the_npm_package(library: Path):
+    assert viewer.integrity_of((library / viewer.LIBRARY).read_bytes()) == viewer.LIBRARY_INTEGRITY
+
+
+def test_the_gallery_shows_every_sample_and_the_route_it_took(live_server: LiveServer, page: Page, problems: list[str]):
+    page.goto(live_server.url)
+    expect(page.locator("#cards li")).to_have_count(len(SAMPLES))
+    assert sorted(page.locator("#cards span").all_inner_texts()) == SAMPLES
+    for card in page.locator("#cards a").all():
+        card.scroll_into_view_if_needed()
+        expect(card).to_have_attribute("data-route", "stream")  # nothing is derived yet
+    widths = page.locator("#cards img").evaluate_all(
+        "all => all.map((it) => Math.max(it.naturalWidth, it.naturalHeight))"
+    )
+    assert set(widths) == {240}
+    expect(page.locator("#legend [data-route=stream] b")).to_have_text(str(len(SAMPLES)))
+    assert problems == []
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_an_image_zooms_to_full_resolution_without_a_failed_request(
+    live_server: LiveServer, page: Page, problems: list[str], name: str
+):
+    page.goto(f"{live_server.url}/#{name}")
+    wait_until_loaded(page)
+    page.get_by_role("button", name="1:1").click()
+    expect(page.locator("#zoom")).to_have_text("100 %")
+    wait_until_loaded(page)
+    asked = [row.split(" → ") for row in page.locator("#log td:nth-child(2)").all_inner_texts()]
+    unscaled = [size for region, size in asked if size == "max" or region.split(",")[2:] == size.split(",")]
+    assert unscaled, f"no tile at full resolution among {asked}"
+    assert problems == []
+
+
+def test_the_panel_adds_up_what_was_loaded(serve: Serve, page: Page):
+    cold = serve(MASTERS)
+    page.goto(f"{cold.url}/#map.jp2")
+    wait_until_loaded(page)
+    page.get_by_role("button", name="1:1").click()
+    expect(page.locator("#totals [data-route=tile]")).to_be_visible()
+    wait_until_loaded(page)
+    routes = page.locator("#log td.route").all_inner_texts()
+    totals = dict(row.split()[:2] for row in page.locator("#totals tbody tr").all_inner_texts())
+    assert totals == {route: str(routes.count(route)) for route in set(routes)}
+    assert set(totals) <= {"thumb", "derivative", "stream", "tile"}
+    assert int(page.locator("#totals [data-route=tile] td:nth-child(3)").inner_text()) > 0  # GETs
+
+
+def test_escape_leads_back_to_the_card_that_was_opened(live_server: LiveServer, page: Page):
+    page.goto(live_server.url)
+    page.locator("#cards").get_by_text("map.jp2", exact=True).click()
+    expect(page.locator("#title")).to_have_text("map.jp2")
+    assert page.url.endswith("/#map.jp2")
+    page.keyboard.press("Escape")
+    expect(page.locator("#gallery")).to_be_visible()
+    assert page.evaluate("document.activeElement.textContent") == "map.jp2"
+
+
+def test_the_filter_narrows_the_gallery_and_enter_opens_what_is_left(live_server: LiveServer, page: Page):
+    page.goto(live_server.url)
+    page.get_by_role("searchbox").fill("MAP")
+    expect(page.locator("#cards li:visible")).to_have_count(1)
+    page.keyboard.press("Enter")
+    expect(page.locator("#title")).to_have_text("map.jp2")
+
+
+def test_an_unknown_identifier_is_answered_in_the_servers_words(live_server: LiveServer, page: Page):
+    page.goto(f"{live_server.url}/#no-such-image")
+    expect(page.get_by_role("alert")).to_have_text("There is no image with this identifier.")
+    expect(page.locator("#cards li")).to_have_count(len(SAMPLES))
+
+
+def test_a_source_that_is_not_listed_opens_images_by_identifier(serve: Serve, library: Path, page: Page):
+    server = serve(MASTERS, "--viewer-assets", str(library), settings={"SPECIAL_GALLERY": "false"})
+    page.goto(server.url)
+    expect(page.locator("#note")).to_contain_text("This source is not listed.")
+    page.get_by_role("searchbox").fill("map.jp2")
+    page.keyboard.press("Enter")
+    wait_until_loaded(page)
+    loaded_from = page.locator("head script[integrity]").get_attribute("src")
+    assert loaded_from == f"viewer/{viewer.LIBRARY}"
+
+
+def test_without_the_library_the_image_is_shown_whole_and_the_way_out_is_named(live_server: LiveServer, page: Page):
+    page.route(viewer.LIBRARY_URL, lambda route: route.abort())
+    page.goto(f"{live_server.url}/#map.jp2")
+    expect(page.get_by_role("alert")).to_contain_text("--viewer-assets DIR")
+    expect(page.locator("#canvas img")).to_have_js_property("complete", True)
+    assert page.locator("#canvas img").evaluate("(it) => Math.max(it.naturalWidth, it.naturalHeight)") == 1600
