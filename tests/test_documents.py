@@ -1,0 +1,134 @@
+"""README, Dockerfile and `.ci/run` tell the truth."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+import zipfile
+from io import BytesIO
+from pathlib import Path
+
+import httpx
+import pytest
+import typer
+from PIL import Image
+
+from special.cli import cli
+from special.settings import Settings
+from tests.live import LiveServer
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
+CI = (ROOT / ".ci" / "run").read_text("utf-8")
+BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+ONE_LINERS = [line for block in BLOCKS for line in block.splitlines() if line.startswith("python3 -m venv")]
+COMMANDS = sorted(set(re.findall(r"(?:^|`)(special [a-z].*?)(?:`|$)", README, re.MULTILINE)))
+CURLS = [shlex.split(line) for block in BLOCKS for line in block.splitlines() if line.startswith("curl")]
+
+
+# README
+
+
+def test_two_commands_set_everything_up():
+    serve, test = ONE_LINERS
+    assert serve.endswith(" && .venv/bin/special serve fixtures/masters")
+    assert test.endswith(" && .venv/bin/python -m pytest")
+
+
+def test_ci_runs_the_second_command():
+    assert CI.splitlines()[-1] == ONE_LINERS[1]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_is_understood(command: str):
+    group = typer.main.get_command(cli)
+    name, *arguments = shlex.split(command)[1:]
+    found = group.get_command(typer.Context(group), name)
+    assert found is not None, f"there is no command 'special {name}'"
+    if arguments and arguments != ["--help"]:
+        found.make_context(name, arguments)  # raises what a user would read
+
+
+@pytest.mark.parametrize("text", [README, DOCKERFILE], ids=["README", "Dockerfile"])
+def test_every_variable_is_a_setting(text: str):
+    named = {name.lower() for name in re.findall(r"\bSPECIAL_(\w+)", text)}
+    assert named
+    assert named <= set(Settings.model_fields)
+
+
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"\b(?:fixtures|tests|special)/[\w./]+\w|\.ci/run", README))))
+def test_a_path_exists(path: str):
+    assert (ROOT / path).exists()
+
+
+@pytest.mark.parametrize("address", ["/livez", "/readyz", "/metrics", "/"])
+def test_an_address_answers(live_server: LiveServer, address: str):
+    assert f"`{address}`" in README
+    assert httpx.get(f"{live_server.url}{address}").status_code == 200
+
+
+@pytest.mark.parametrize("curl", CURLS, ids=lambda curl: curl[-1])
+def test_an_example_works(live_server: LiveServer, curl: list[str]):
+    answer = httpx.get(curl[-1].replace("http://127.0.0.1:8000", live_server.url))
+    assert answer.status_code == 200, answer.text
+    if "-o" in curl:
+        Image.open(BytesIO(answer.content)).verify()
+
+
+# Dockerfile
+
+
+def instructions() -> list[tuple[str, str]]:
+    lines = re.sub(r"\\\n", " ", re.sub(r"^#.*\n", "", DOCKERFILE, flags=re.MULTILINE)).splitlines()
+    return [(word, rest.strip()) for word, _, rest in (line.partition(" ") for line in lines if line.strip())]
+
+
+def the(word: str) -> str:
+    (rest,) = (rest for name, rest in instructions() if name == word)
+    return rest
+
+
+def test_the_image_is_built_from_files_that_are_here():
+    for word, rest in instructions():
+        if word == "COPY":
+            assert all((ROOT / source).exists() for source in rest.split()[:-1]), rest
+
+
+def test_the_image_is_installed_as_root_and_runs_as_nobody_special():
+    words = [word for word, _ in instructions()]
+    assert the("USER") not in ("root", "0")
+    assert words.index("USER") > max(index for index, word in enumerate(words) if word in ("COPY", "RUN"))
+
+
+def test_the_image_starts_the_server_without_a_shell():
+    program, arguments = json.loads(the("ENTRYPOINT")), json.loads(the("CMD"))
+    assert (program, arguments[0]) == (["special"], "serve")
+    assert the("EXPOSE") == str(Settings.model_fields["port"].default)
+
+
+def test_the_health_check_asks_a_live_server(live_server: LiveServer):
+    python, flag, script = json.loads(the("HEALTHCHECK").partition("CMD ")[2])
+    assert (python, flag) == ("python", "-c")
+    port = live_server.url.rpartition(":")[2]
+    checks = {"up": port, "down": "9"}  # nothing listens on the discard port
+    codes = {
+        name: subprocess.run(
+            [sys.executable, "-c", script], env={"SPECIAL_PORT": each}, capture_output=True, check=False
+        ).returncode
+        for name, each in checks.items()
+    }
+    assert codes == {"up": 0, "down": 1}
+
+
+def test_what_pip_installs_has_every_file(tmp_path: Path):
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", tmp_path, ROOT], check=True, capture_output=True
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    tracked = subprocess.run(["git", "ls-files", "special"], cwd=ROOT, capture_output=True, text=True, check=True)
+    with zipfile.ZipFile(wheel) as packed:
+        assert set(tracked.stdout.split()) <= set(packed.namelist())
