@@ -19,7 +19,7 @@ Pixels = npt.NDArray[np.uint8]
 def smooth(width: int, height: int, channels: int = 3, *, seed: int = 1) -> Pixels:
     """A soft picture with all tones, which survives lossy codecs: (height, width, channels)."""
     rng = np.random.default_rng(seed)
-    few = rng.integers(0, 256, (height // 16 + 2, width // 16 + 2, channels), dtype=np.uint8)
+    few = rng.integers(0, 256, (height // 64 + 3, width // 64 + 3, channels), dtype=np.uint8)
     planes = [
         Image.fromarray(few[..., channel]).resize((width, height), Image.Resampling.BICUBIC)
         for channel in range(channels)

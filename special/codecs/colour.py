@@ -88,6 +88,8 @@ def to_srgb(image: Image) -> Image:
     Relative colorimetric, like every browser. Untagged RGB counts as sRGB, untagged CMYK takes libvips' own
     press profile. Raises `Unsupported` for samples that have no agreed range (floats, 32-bit integers).
     """
+    if image.coding == "labq":
+        image = image.LabQ2Lab()  # the direct way from LabQ to sRGB goes by a coarse table (3 levels off in the mean)
     if image.interpretation not in _DEVICE or image.coding != "none":
         return image.colourspace("srgb")  # Lab, XYZ, scRGB and their codings say what they mean by themselves
     if image.format not in _DEPTHS:

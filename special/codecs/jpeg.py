@@ -50,7 +50,7 @@ def read_head(data: bytes) -> Head | None:
         if marker in _FRAMES and len(body) >= 6 and body[0] == 8:
             height, width = int.from_bytes(body[1:3]), int.from_bytes(body[3:5])
             frame = (width, height, body[5]) if width and height else None
-        if marker == _APP2 and body.startswith(_ICC):
+        if marker == _APP2 and body.startswith(_ICC) and len(body) > len(_ICC) + 2:
             chunks[body[len(_ICC)]] = body[len(_ICC) + 2 :]
         at += 2 + length
     if frame is None:

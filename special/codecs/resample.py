@@ -1,11 +1,12 @@
 """Resampling: a frame of a decoded picture to a raster of an exact size, by Lanczos.
 
-A frame on whole pixels is what most requests need: libvips crops and resizes it, in device colours
-and in a stream, and colours are transformed afterwards, on the smaller picture. (Between gamma-coded
-device spaces the order makes less than a level of difference; the cost differs by the square of the scale.)
-Where colours cannot be averaged as they are (alpha, Lab, enlarging, edges between pixels) they go first.
+Shrinking from whole pixels is what most requests need: libvips does it in a stream and in device
+colours, and colours are transformed afterwards, on the smaller picture. (Between gamma-coded device
+spaces the order makes less than a level of difference; the cost differs by the square of the scale.)
+Where pixels cannot be averaged as they are (alpha, Lab) colours go first.
 
-Edges between pixels need a resampler that takes them: pillow's does, libvips' always centres.
+Everything else is pillow's. Its resampler takes edges between pixels, where libvips' always centres;
+and when libvips 8.18 enlarges, the picture ends up half an output pixel too far to the right and down.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 from PIL import Image as PillowImage
 
 from special.codecs import colour
-from special.codecs.raster import Image, Raster, cut, from_vips, size_of, to_vips
+from special.codecs.raster import Image, Raster, cut, from_vips, to_vips
 from special.geometry import Box, Frame, Size
 
 NEGLIGIBLE_PIXELS: Final = 1 / 64
@@ -36,7 +37,9 @@ def resample(picture: Raster | Image, frame: Frame, size: Size) -> Raster:
         if box is not None and box.size == size:
             return cut(picture, box)
         picture = to_vips(picture)
-    return _between_pixels(picture, frame, size) if box is None else _whole(picture, box, size)
+    if box is not None and box.size.covers(size):
+        return from_vips(_shrunk(_crop(picture, box), size))
+    return _between_pixels(picture, frame, size)
 
 
 def whole_pixels(frame: Frame) -> Box | None:
@@ -45,28 +48,24 @@ def whole_pixels(frame: Frame) -> Box | None:
     nearest = [round(edge) for edge in edges]
     if any(abs(edge - whole) > NEGLIGIBLE_PIXELS for edge, whole in zip(edges, nearest, strict=True)):
         return None
-    left, top, right, bottom = nearest
-    return Box.between(left, top, max(right, left + 1), max(bottom, top + 1))
+    return Box.between(*nearest)
 
 
 def _crop(image: Image, box: Box) -> Image:
-    if (box.x, box.y, box.width, box.height) == (0, 0, image.width, image.height):
-        return image
     return image.crop(box.x, box.y, box.width, box.height)
 
 
-def _whole(image: Image, box: Box, size: Size) -> Raster:
-    image = _crop(image, box)
-    if box.size == size:
-        return from_vips(colour.to_srgb(image))
-    if colour.averages(image) and box.size.covers(size):
-        return from_vips(colour.to_srgb(_resize(image, size)))
+def _shrunk(image: Image, size: Size) -> Image:
+    """The image in sRGB, no larger than it was."""
+    if (image.width, image.height) == (size.width, size.height):
+        return colour.to_srgb(image)
+    if colour.averages(image):
+        return colour.to_srgb(_resize(image, size))
     image = colour.to_srgb(image)
     if not image.hasalpha():
-        return from_vips(_resize(image, size))
+        return _resize(image, size)
     # Transparent pixels have colours too, mostly black; only multiplied by their opacity do they keep out of the mean.
-    shown = _resize(image.premultiply(), size).unpremultiply()
-    return from_vips(shown.rint().cast("uchar"))
+    return _resize(image.premultiply(), size).unpremultiply().rint().cast("uchar")
 
 
 def _resize(image: Image, size: Size) -> Image:
@@ -81,23 +80,20 @@ def _between_pixels(image: Image, frame: Frame, size: Size) -> Raster:
         math.ceil(frame.y + frame.height - NEGLIGIBLE_PIXELS),
     )
     image = _crop(image, window)
-    across = max(1, math.floor(frame.width / size.width / _GAP))
-    down = max(1, math.floor(frame.height / size.height / _GAP))
+    across = down = 1
     if colour.averages(image):
+        across = max(1, math.floor(frame.width / size.width / _GAP))
+        down = max(1, math.floor(frame.height / size.height / _GAP))
         image = image.shrink(across, down, ceil=True)
-    else:
-        across = down = 1
     pixels = from_vips(colour.to_srgb(image))
-    x, y = (frame.x - window.x) / across, (frame.y - window.y) / down
-    edges = (
-        max(x, 0.0),
-        max(y, 0.0),
-        min(x + frame.width / across, pixels.shape[1]),
-        min(y + frame.height / down, pixels.shape[0]),
-    )
+    height, width, channels = pixels.shape
+    left, top = (frame.x - window.x) / across, (frame.y - window.y) / down
+    right, bottom = left + frame.width / across, top + frame.height / down
     # pillow multiplies by alpha around resizing by itself.
-    source = PillowImage.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-    resized = source.resize((size.width, size.height), PillowImage.Resampling.LANCZOS, box=edges)
-    raster: Raster = np.asarray(resized).reshape(size.height, size.width, pixels.shape[2])
-    assert size_of(raster) == size
-    return raster
+    source = PillowImage.fromarray(pixels[..., 0] if channels == 1 else pixels)
+    resized = source.resize(
+        (size.width, size.height),
+        PillowImage.Resampling.LANCZOS,
+        box=(max(left, 0.0), max(top, 0.0), min(right, width), min(bottom, height)),
+    )
+    return np.asarray(resized).reshape(size.height, size.width, channels)
