@@ -49,7 +49,7 @@ class Manners:
     linger_s: float
     """How long a flight goes on when nobody waits for it any more."""
     failure_memory_s: float
-    """How long a failure is the answer to those who come after it."""
+    """How long a failure is the answer to those who come after it, and an object that found no room goes past."""
 
 
 class Budget:

@@ -18,10 +18,10 @@ from special.volume.blocks import FORMAT_VERSION, BlockMap, Damaged
 
 WAL_PAGES = 64
 """Pages after which the write-ahead log starts over."""
-TOUCHES = 64
-"""Rows that one transaction may touch, so that the log stays small: each dirties two pages at most."""
+TOUCHES = 32
+"""Rows that one transaction may touch, so that the log stays small: each dirties four pages at most."""
 HEADROOM_BYTES = 1 << 20
-"""What the database's files may grow by in one transaction and its checkpoint: far above 2 × 64 + 64 pages."""
+"""What the database's files may grow by in one transaction and its checkpoint: above 4 × 32 + 64 pages."""
 BUSY_S = 10.0
 
 _SCHEMA = """
@@ -31,6 +31,7 @@ CREATE TABLE objects (
     misses INTEGER DEFAULT 0, stale INTEGER DEFAULT 0
 );
 CREATE INDEX objects_by_url ON objects (url);
+CREATE INDEX objects_by_age ON objects (stale DESC, used_s, name);
 CREATE TABLE holds (id INTEGER PRIMARY KEY, owner INTEGER, name TEXT, bytes INTEGER);
 CREATE TABLE totals (disk_bytes INTEGER, hits INTEGER, misses INTEGER, evictions INTEGER);
 INSERT INTO totals VALUES (0, 0, 0, 0);
@@ -208,7 +209,7 @@ class Ledger:
 
     def oldest(self, skip: int) -> list[str]:
         """A few objects in the order in which they have to go, after the first `skip`."""
-        query = "SELECT name FROM objects ORDER BY stale DESC, used_s, name LIMIT 16 OFFSET ?"
+        query = "SELECT name FROM objects ORDER BY stale DESC, used_s, name LIMIT 64 OFFSET ?"
         return [name for (name,) in self._db.execute(query, (skip,))]
 
     def objects(self) -> list[Entry]:

@@ -182,6 +182,8 @@ class Shelf:
             if length == self.blocks.length(index):
                 self._checksums[index] = checksum
                 known.append(index)
+            elif length:
+                passed_by("corrupt", f"entry {index} of {self.blocks.url} in {self.directory}")
         return known
 
     def _right(self, index: int, data: bytes) -> bool:

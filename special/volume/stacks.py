@@ -49,6 +49,7 @@ class Stacks:
         self._tenancy: Tenancy | None = None
         self._ledger: Ledger | None = None
         self._terms: Terms | None = None
+        self._unsettled: list[tuple[int, BlockMap]] = []
 
     @property
     def ledger(self) -> Ledger:
@@ -150,16 +151,15 @@ class Stacks:
             self._at("publish")
             shelf.publish(first, blocks)
         finally:
-            self._at("settle")
-            with self.ledger.transaction():
-                self.ledger.release(hold)
-                self._weigh(shelf.blocks)
+            self._unsettled.append((hold, shelf.blocks))
+            self._settle()
 
     def touch(self, uses: Sequence[Use]) -> None:
         """Note what was read, and say how full the volume is."""
         for start in range(0, len(uses), TOUCHES):
             with self.ledger.transaction():
                 self.ledger.touch(uses[start : start + TOUCHES])
+        self._settle()
         VOLUME_BYTES.set(self.taken_bytes())
 
     def taken_bytes(self) -> int:
@@ -186,24 +186,34 @@ class Stacks:
                     kept += 1
         return gone, kept
 
+    def _settle(self) -> None:
+        """Give back reservations whose writing is over, for what it took; what fails is tried again later."""
+        while self._unsettled:
+            hold, blocks = self._unsettled[-1]
+            self._at("settle")
+            with self.ledger.transaction():
+                self.ledger.release(hold)
+                self._weigh(blocks)
+            self._unsettled.pop()
+
     def _make_room(self, need: int, *, sparing: str) -> bool:
         """Evict until `need` more bytes fit. Inside a transaction that must be committed either way."""
+        limit = self.terms.size_bytes - self._own_bytes() - need
+        if self.ledger.promised_bytes() > limit:
+            self._give_back()
         kept = 0
-        reclaimed = False
-        while self.ledger.promised_bytes() + need > self.terms.size_bytes - self._own_bytes():
+        while self.ledger.promised_bytes() > limit:
             names = self.ledger.oldest(skip=kept)
-            if not names and reclaimed:
-                return False
             if not names:
-                kept, reclaimed = 0, True
-                self._give_back()
-                continue
-            name = names[0]
-            if name == sparing or not self._evict(name):
-                kept += 1
-                continue
-            self.ledger.evicted()
-            VOLUME_EVICTIONS.inc()
+                return False
+            for name in names:
+                if self.ledger.promised_bytes() <= limit:
+                    break
+                if name != sparing and self._evict(name):
+                    self.ledger.evicted()
+                    VOLUME_EVICTIONS.inc()
+                else:
+                    kept += 1
         return True
 
     def _evict(self, name: str) -> bool:
@@ -278,11 +288,12 @@ class Stacks:
         for hold, owner, name in self.ledger.holds():
             if not self.tenancy.lives(owner):
                 self.ledger.release(hold)
-                with suppress(FileNotFoundError, Damaged):
+                with suppress(OSError, Damaged):  # it weighs what it weighed
                     self._weigh(described(self.home(name)))
 
     def _weigh(self, blocks: BlockMap) -> None:
-        self.ledger.weigh(blocks.name, disk_bytes(blocks, self.home(blocks.name)))
+        with suppress(FileNotFoundError):  # removed behind our back; its room is given back when it is struck out
+            self.ledger.weigh(blocks.name, disk_bytes(blocks, self.home(blocks.name)))
 
 
 def described(home: Path) -> BlockMap:

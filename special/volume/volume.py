@@ -39,10 +39,10 @@ UPKEEP_S = 1.0
 """How often uses are written down, idle objects let go, and a broken directory tried again (ten times as long)."""
 IDLE_S = 60.0
 """After so long without a read an object's files are closed."""
+FULL_S = 0.1
+"""How long nobody looks for room after none was found: to look for it means to try every object."""
 ADMISSION_S = 2.0
 """A disk that needs longer to open an object is passed by."""
-REFUSAL_S = 0.25
-"""How long an object that found no room goes past the volume before it is tried again."""
 
 Key = tuple[str, str, int]
 T = TypeVar("T")
@@ -106,6 +106,7 @@ class Volume:
         self._retired: list[OpenObject] = []
         self._opening: dict[Key, asyncio.Task[OpenObject | None]] = {}
         self._refused: dict[Key, float] = {}
+        self._full_until = 0.0
         self._budget = Budget(budget_bytes)
         self._scratch = bytearray(block_bytes)
         self._upkeep: asyncio.Task[None] | None = None
@@ -224,7 +225,7 @@ class Volume:
         except FAULTS as error:
             passed_by("open", error)
         if shelf is None:
-            self._refused[key] = monotonic() + REFUSAL_S
+            self._refused[key] = monotonic() + self._manners.failure_memory_s
             return None
         open_object = OpenObject(shelf, self._flights(shelf, blob), used_s=monotonic())
         self._objects[key] = open_object
@@ -243,6 +244,9 @@ class Volume:
 
     async def _with_room(self, work: Callable[..., T], *args: object) -> T | None:
         """Disk work that may need room: what is idle here is let go for it. None if even so there is none."""
+        if self._full_until > monotonic():
+            passed_by("full", "no room was found just now")
+            return None
         try:
             return await self._on_disk(work, *args)
         except Full:
@@ -253,6 +257,7 @@ class Volume:
             return await self._on_disk(work, *args)
         except Full as error:
             passed_by("full", error)
+            self._full_until = monotonic() + FULL_S
             return None
 
     async def _join(self) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from zlib import crc32
-
-import numpy as np
 
 from special.errors import Changed, Missing
 from special.spans import Blob, Span
@@ -18,12 +17,19 @@ from special.spans import Blob, Span
 ROOT = "s3://made/"
 
 
+PERIOD = 65_521
+"""Bytes repeat after so many: a prime, so that no two blocks of an object are alike."""
+
+
+@lru_cache(maxsize=512)
+def pattern(key: str, version: int) -> bytes:
+    return random.Random(f"{key} {version}").randbytes(PERIOD)
+
+
 def content(key: str, version: int, span: Span) -> bytes:
     """The bytes f(key, version, offset), the same in every process."""
-    seed = crc32(f"{key} {version}".encode())
-    offsets = np.arange(span.start, span.stop, dtype=np.uint64)  # (bytes,)
-    mixed = (offsets + np.uint64(seed)) * np.uint64(0x9E3779B97F4A7C15)
-    return (mixed >> np.uint64(40)).astype(np.uint8).tobytes()
+    first = span.start % PERIOD
+    return (pattern(key, version) * (1 + (first + len(span)) // PERIOD))[first : first + len(span)]
 
 
 def blob(key: str, size_bytes: int, version: int = 1) -> Blob:
@@ -91,7 +97,8 @@ class Made:
 def taken_bytes(directory: Path) -> int:
     """What `du` says. Files may go while it looks."""
     taken = 0
-    for path in [directory, *directory.rglob("*")]:
-        with suppress(FileNotFoundError):
-            taken += path.lstat().st_blocks * 512
+    for where, _, files in os.walk(directory):
+        for name in (".", *files):
+            with suppress(FileNotFoundError):
+                taken += os.lstat(os.path.join(where, name)).st_blocks * 512
     return taken
