@@ -7,8 +7,10 @@ only folders and stops at the first key that it cannot name. This is dearer, and
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import AsyncExitStack, contextmanager
+from datetime import datetime
 from typing import Any
 
 import aiohttp
@@ -20,7 +22,7 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, 
 from special.errors import Denied, Missing, Unreachable
 from special.sources.aws import NO_CREDENTIALS, Account
 from special.sources.patience import Patience
-from special.sources.wire import Answer, Stored, by_status, tag
+from special.sources.wire import Answer, Facts, Listed, by_status, tag
 from special.spans import Span, Unless
 
 
@@ -44,10 +46,10 @@ class BotocoreWire:
         self._opening = asyncio.Lock()
         self._client: Any = None
 
-    async def head(self, path: str) -> Stored:
+    async def head(self, path: str) -> Facts:
         with _explained(path):
             client = await self._connected()
-            return _stored(path, await client.head_object(Bucket=self._bucket, Key=path))
+            return _Answer(path, await client.head_object(Bucket=self._bucket, Key=path))
 
     async def get(self, path: str, *, span: Span | None, match: str | None, unless: Unless | None) -> Answer:
         options: dict[str, Any] = {}
@@ -76,7 +78,7 @@ class BotocoreWire:
             client = await self._connected()
             await client.delete_object(Bucket=self._bucket, Key=path)
 
-    async def list(self, prefix: str, *, after: str) -> AsyncIterator[Stored]:
+    async def list(self, prefix: str, *, after: str) -> AsyncIterator[Facts]:
         with _explained(prefix):
             client = await self._connected()
             pages = client.get_paginator("list_objects_v2").paginate(
@@ -85,7 +87,7 @@ class BotocoreWire:
             async for page in pages:
                 for item in page.get("Contents", ()):
                     size, modified = item["Size"], item["LastModified"]
-                    yield Stored(item["Key"], tag(item.get("ETag"), size, modified), size, None, modified)
+                    yield Listed(item["Key"], tag(item.get("ETag"), size, modified), size, modified)
 
     async def close(self) -> None:
         await self._stack.aclose()
@@ -102,37 +104,37 @@ class BotocoreWire:
 
 
 class _Answer:
-    """aiobotocore's answer to a GET."""
+    """What aiobotocore answers to a GET or a HEAD."""
+
+    __slots__ = ("_body", "etag", "media", "modified", "path", "size", "start", "stop")
 
     def __init__(self, path: str, result: dict[str, Any]) -> None:
-        self._path = path
-        self._body = result["Body"]
-        self.stored = _stored(path, result)
-        self.start = 0
-        self.stop: int = result["ContentLength"]
+        self._body = result.get("Body")
+        self.path = path
+        self.start, self.stop, self.size = 0, result["ContentLength"], result["ContentLength"]
         if "ContentRange" in result:
             # "bytes 3-9/5000", RFC 9110 section 14.4
-            first, _, last = result["ContentRange"].removeprefix("bytes ").partition("/")[0].partition("-")
-            self.start, self.stop = int(first), int(last) + 1
+            first, last, size = (int(number) for number in re.findall(r"\d+", result["ContentRange"]))
+            self.start, self.stop, self.size = first, last + 1, size
+        self.modified: datetime | None = result["LastModified"]
+        self.etag = tag(result.get("ETag"), self.size, self.modified)
+        self.media: str | None = result.get("ContentType")
 
     async def body(self) -> bytes:
-        with _explained(self._path):
+        assert self._body is not None, "a HEAD has no body"
+        with _explained(self.path):
             data: bytes = await self._body.read()
             return data
 
     async def chunks(self, size_bytes: int) -> AsyncGenerator[bytes, None]:
-        with _explained(self._path):
+        assert self._body is not None, "a HEAD has no body"
+        with _explained(self.path):
             while chunk := await self._body.read(size_bytes):
                 yield chunk
 
     async def close(self) -> None:
-        self._body.close()
-
-
-def _stored(path: str, result: dict[str, Any]) -> Stored:
-    size = int(result["ContentRange"].rpartition("/")[2]) if "ContentRange" in result else result["ContentLength"]
-    modified = result["LastModified"]
-    return Stored(path, tag(result.get("ETag"), size, modified), size, result.get("ContentType"), modified)
+        if self._body is not None:
+            self._body.close()
 
 
 @contextmanager

@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, suppress
 
 from special.errors import Changed, ConfigurationError, Denied, Missing, SourceError, Unreachable
 from special.sources.aws import Account
 from special.sources.patience import Patience
 from special.sources.promises import count_get, cut, require
 from special.sources.stores import nameable
-from special.sources.wire import Answer, OutOfRange, Stored, Wire, matchable
+from special.sources.wire import Answer, Facts, OutOfRange, Wire, matchable
 from special.spans import Blob, NotModified, Opened, Span, Unless
 
 SMALL_BYTES = 262144
@@ -84,10 +84,9 @@ class Bucket:
         wire, path = self._route(key)
 
         async def attempt() -> Blob:
-            async with self._turns, _within(self._patience.request_s, path):
-                return self._blob(await wire.head(path))
+            return self._blob(await wire.head(path))
 
-        return await self._patience.persist(attempt)
+        return await self._patience.persist(attempt, self._turns)
 
     async def read(self, blob: Blob, spans: Sequence[Span]) -> list[bytes]:
         if len(spans) == 1:
@@ -105,17 +104,14 @@ class Bucket:
         wire, path = self._route(key)
 
         async def attempt() -> tuple[Blob, Answer, bytes | None]:
-            async with self._turns, _within(self._patience.transfer_s(SMALL_BYTES), path):
-                answer = await self._get(wire, path, span, pin, unless)
-                blob = self._blob(answer.stored)
-                if unless and unless.hold(blob.etag, blob.modified):
-                    await answer.close()
-                    raise NotModified
-                if answer.stop - answer.start > SMALL_BYTES:
-                    return blob, answer, None
-                return blob, answer, await _whole(answer, path)
+            answer = await self._get(wire, path, span, pin, unless)
+            blob = self._blob(answer)
+            if unless and unless.hold(blob.etag, blob.modified):
+                await answer.close()
+                raise NotModified
+            return blob, answer, await _whole(answer) if answer.stop - answer.start <= SMALL_BYTES else None
 
-        blob, answer, data = await self._patience.persist(attempt)
+        blob, answer, data = await self._patience.persist(attempt, self._turns, size_bytes=SMALL_BYTES)
         sent = Span(answer.start, answer.stop) if answer.stop > answer.start else None
         if data is not None:
             return Opened(blob, sent, _given(data))
@@ -128,12 +124,11 @@ class Bucket:
         match = matchable(pin.etag) if pin else None
 
         async def attempt() -> Blob:
-            async with self._turns, _within(self._patience.transfer_s(len(data)), path):
-                etag = await wire.put(path, data, media=media, match=match)
+            etag = await wire.put(path, data, media=media, match=match)
             return Blob(self._root, key, etag, len(data), media)
 
         try:
-            return await self._patience.persist(attempt)
+            return await self._patience.persist(attempt, self._turns, size_bytes=len(data))
         except Missing as error:
             if pin is None:
                 raise
@@ -143,11 +138,10 @@ class Bucket:
         wire, path = self._route(key)
 
         async def attempt() -> None:
-            async with self._turns, _within(self._patience.request_s, path):
-                with suppress(Missing):
-                    await wire.delete(path)
+            with suppress(Missing):
+                await wire.delete(path)
 
-        await self._patience.persist(attempt)
+        await self._patience.persist(attempt, self._turns)
 
     async def list(self, prefix: str = "", *, after: str = "") -> AsyncIterator[Blob]:
         wire = self._awkward or self._wire
@@ -155,9 +149,9 @@ class Bucket:
         failures = 0
         while True:
             try:
-                async for stored in wire.list(self._prefix + prefix, after=last):
-                    yield self._blob(stored)
-                    last, failures = stored.path, 0
+                async for listed in wire.list(self._prefix + prefix, after=last):
+                    yield self._blob(listed)
+                    last, failures = listed.path, 0
             except Unreachable:
                 failures += 1
                 if failures > self._patience.retries:
@@ -176,10 +170,9 @@ class Bucket:
         wire, path = self._route(blob.key)
 
         async def attempt() -> bytes:
-            async with self._turns, _within(self._patience.transfer_s(len(span)), path):
-                return await _whole(await self._get(wire, path, span, blob, None), path)
+            return await _whole(await self._get(wire, path, span, blob, None))
 
-        return await self._patience.persist(attempt)
+        return await self._patience.persist(attempt, self._turns, size_bytes=len(span))
 
     async def _get(self, wire: Wire, path: str, span: Span | None, pin: Blob | None, unless: Unless | None) -> Answer:
         """One GET (two for the start of an empty object), counted, its version and its range checked."""
@@ -191,14 +184,12 @@ class Bucket:
             return await self._past_the_end(wire, path, span, pin, unless, error)
         finally:
             count_get(size_bytes)
-        stored = answer.stored
-        if pin is not None and (stored.etag, stored.size) != (pin.etag, pin.size):
+        if pin is not None and (answer.etag, answer.size) != (pin.etag, pin.size):
             await answer.close()
-            raise Changed(f"{pin.url} is {stored.etag} by now, not {pin.etag}")
-        expected = cut(span, self._blob(stored))
-        if (answer.start, answer.stop) != ((expected.start, expected.stop) if expected else (0, 0)):
+            raise Changed(f"{pin.url} is {answer.etag} by now, not {pin.etag}")
+        if (answer.start, answer.stop) != cut(span, answer.size):
             await answer.close()
-            raise Unreachable(f"{path}: asked for {expected}, was sent {answer.start}–{answer.stop}")
+            raise Unreachable(f"{path}: asked for {span}, was sent bytes {answer.start}–{answer.stop}")
         return answer
 
     async def _past_the_end(
@@ -215,35 +206,37 @@ class Bucket:
     async def _stream(self, wire: Wire, path: str, blob: Blob, answer: Answer) -> AsyncGenerator[bytes, None]:
         """The rest of an answer, asked for again from where it broke off. Starts with an empty piece."""
         position, stop, failures = answer.start, answer.stop, 0
+
+        async def again() -> Answer:
+            return await self._get(wire, path, Span(position, stop), blob, None)
+
         try:
             yield b""
             while True:
                 try:
-                    async with aclosing(answer.chunks(CHUNK_BYTES)) as chunks:
-                        while position < stop:
-                            async with _within(self._patience.transfer_s(CHUNK_BYTES), path):
-                                chunk = await anext(chunks, b"")
-                            position += len(chunk)
-                            if not chunk or position > stop:
-                                raise Unreachable(f"{path}: the body is not as long as it was said to be")
-                            yield chunk
-                            failures = 0
+                    async for chunk in self._pieces(answer):
+                        position, failures = position + len(chunk), 0
+                        yield chunk
                     return
                 except Unreachable:
                     failures += 1
-                    if failures > self._patience.retries or position > stop:
+                    if failures > self._patience.retries:
                         raise
                 await answer.close()
-                answer = await self._get_again(wire, path, blob, Span(position, stop))
+                answer = await self._patience.persist(again, self._turns)
         finally:
             await answer.close()
 
-    async def _get_again(self, wire: Wire, path: str, blob: Blob, span: Span) -> Answer:
-        async def attempt() -> Answer:
-            async with self._turns, _within(self._patience.request_s, path):
-                return await self._get(wire, path, span, blob, None)
-
-        return await self._patience.persist(attempt)
+    async def _pieces(self, answer: Answer) -> AsyncGenerator[bytes, None]:
+        """The body in pieces, each in its time, and as long as it was said to be."""
+        left_bytes = answer.stop - answer.start
+        async with aclosing(answer.chunks(CHUNK_BYTES)) as chunks:
+            while left_bytes:
+                chunk = await self._patience.in_time(lambda: anext(chunks, b""), CHUNK_BYTES)
+                if not 0 < len(chunk) <= left_bytes:
+                    raise Unreachable(f"{answer.path}: the body is not as long as it was said to be")
+                left_bytes -= len(chunk)
+                yield chunk
 
     def _route(self, key: str) -> tuple[Wire, str]:
         """Which library can name a key, and the whole key. Raises `Missing` for what no object can be called."""
@@ -257,26 +250,16 @@ class Bucket:
             raise Missing(f"{key!r} names nothing in {self._root}: only s3:// has such keys")
         return self._awkward, path
 
-    def _blob(self, stored: Stored) -> Blob:
-        key = stored.path[len(self._prefix) :]
-        return Blob(self._root, key, stored.etag, stored.size, stored.media, stored.modified)
+    def _blob(self, facts: Facts) -> Blob:
+        key = facts.path[len(self._prefix) :]
+        return Blob(self._root, key, facts.etag, facts.size, facts.media, facts.modified)
 
 
-@asynccontextmanager
-async def _within(seconds: float, path: str) -> AsyncGenerator[None, None]:
-    """A time limit for one try; `Unreachable` when it passes."""
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except TimeoutError as error:
-        raise Unreachable(f"{path}: no answer within {seconds:.1f} s") from error
-
-
-async def _whole(answer: Answer, path: str) -> bytes:
+async def _whole(answer: Answer) -> bytes:
     """All of a body, as long as it was said to be."""
     data = await answer.body()
     if len(data) != answer.stop - answer.start:
-        raise Unreachable(f"{path}: {len(data)} bytes came of {answer.stop - answer.start}")
+        raise Unreachable(f"{answer.path}: {len(data)} bytes came of {answer.stop - answer.start}")
     return data
 
 

@@ -38,17 +38,17 @@ class Patience:
     backoff_s: float = 0.1
     """Most that is waited before the second try; doubles with each further one."""
 
-    def transfer_s(self, size_bytes: int) -> float:
-        """Longest wait for an answer with that many bytes."""
-        return self.request_s + size_bytes / SLOWEST_BYTES_PER_S
+    async def persist(self, attempt: Callable[[], Awaitable[T]], turns: asyncio.Semaphore, *, size_bytes: int = 0) -> T:
+        """What `attempt` gives, tried again while it raises `Unreachable` or takes too long for that many bytes.
 
-    async def persist(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        """What `attempt` gives, tried again while it raises `Unreachable`. Counts every failed try."""
+        Each try waits for a turn and holds it to its end. Every failed one is counted.
+        """
         last_start = monotonic() + self.deadline_s
         tries = 0
         while True:
             try:
-                return await attempt()
+                async with turns:
+                    return await self.in_time(attempt, size_bytes)
             except SourceError as error:
                 observe.SOURCE_ERRORS.labels(kind=error.code).inc()
                 # Full jitter: those who failed together must not come back together.
@@ -57,3 +57,12 @@ class Patience:
                     raise
             tries += 1
             await asyncio.sleep(wait_s)
+
+    async def in_time(self, attempt: Callable[[], Awaitable[T]], size_bytes: int) -> T:
+        """One try, `Unreachable` if it takes too long for that many bytes."""
+        limit_s = self.request_s + size_bytes / SLOWEST_BYTES_PER_S
+        try:
+            async with asyncio.timeout(limit_s):
+                return await attempt()
+        except TimeoutError as error:
+            raise Unreachable(f"the store took longer than {limit_s:.1f} s") from error

@@ -10,13 +10,16 @@ from special.errors import SourceError
 from special.spans import Blob, Span
 
 
-def cut(span: Span | None, blob: Blob) -> Span | None:
-    """The part of a span that a blob has; None for an empty blob. Raises `ValueError` if it starts past the end."""
-    if span is not None and span.start >= max(blob.size, 1):
-        raise ValueError(f"{blob.url} ends at {blob.size}, before byte {span.start}")
-    if not blob.size:
-        return None
-    return Span(span.start, min(span.stop, blob.size)) if span else Span.whole(blob)
+def cut(span: Span | None, size_bytes: int) -> tuple[int, int]:
+    """Where the part of a span starts and stops that an object of that size has; None means all of it.
+
+    Raises `ValueError` if the span starts past the end. An empty object's part is empty.
+    """
+    if span is None or not size_bytes + span.start:
+        return 0, size_bytes
+    if span.start >= size_bytes:
+        raise ValueError(f"the object ends at {size_bytes}, before byte {span.start}")
+    return span.start, min(span.stop, size_bytes)
 
 
 def require(span: Span, blob: Blob) -> None:

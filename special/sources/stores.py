@@ -7,8 +7,8 @@ name every key, and tells some errors apart only in their text; both are dealt w
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import obstore
@@ -22,11 +22,11 @@ from obstore.exceptions import (
 )
 
 from special.errors import Changed, Denied, Missing
-from special.sources.wire import Answer, Stored, by_status, tag
+from special.sources.wire import Answer, Facts, Listed, by_status, tag
 from special.spans import NotModified, Span, Unless
 
 if TYPE_CHECKING:
-    from obstore import GetOptions, GetResult, ObjectMeta
+    from obstore import GetOptions, GetResult
     from obstore.store import ObjectStore
 
 _STATUS = re.compile(r"status code: (\d{3})")
@@ -50,10 +50,9 @@ class ObstoreWire:
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
 
-    async def head(self, path: str) -> Stored:
-        with _explained(path):
-            # Not head_async: that one leaves out the media type.
-            return _Answer(path, await obstore.get_async(self._store, path, options={"head": True})).stored
+    async def head(self, path: str) -> Facts:
+        # Not head_async: that one leaves out the media type.
+        return await self._get(path, {"head": True})
 
     async def get(self, path: str, *, span: Span | None, match: str | None, unless: Unless | None) -> Answer:
         options: GetOptions = {}
@@ -65,11 +64,10 @@ class ObstoreWire:
             options["if_none_match"] = unless.etag
         elif unless is not None:
             options["if_modified_since"] = unless.since
-        with _explained(path):
-            return _Answer(path, await obstore.get_async(self._store, path, options=options))
+        return await self._get(path, options)
 
     async def put(self, path: str, data: bytes, *, media: str | None, match: str | None) -> str:
-        with _explained(path):
+        try:
             result = await obstore.put_async(
                 self._store,
                 path,
@@ -78,73 +76,86 @@ class ObstoreWire:
                 mode={"e_tag": match} if match else "overwrite",
                 use_multipart=False,
             )
+        except FAILURES as error:
+            raise _ours(error) from error
         return tag(result["e_tag"], len(data), None)
 
     async def delete(self, path: str) -> None:
-        with _explained(path):
+        try:
             await obstore.delete_async(self._store, path)
+        except FAILURES as error:
+            raise _ours(error) from error
 
-    async def list(self, prefix: str, *, after: str) -> AsyncIterator[Stored]:
+    async def list(self, prefix: str, *, after: str) -> AsyncIterator[Facts]:
         # obstore's prefixes end at a slash: list the folder that holds them all, and keep those that match.
         folder = prefix.rpartition("/")[0]
         pages = obstore.list(self._store, folder or None, offset=after or None, chunk_size=1000)
-        with _explained(prefix):
+        try:
             async for page in pages:
                 for meta in page:
-                    if meta["path"].startswith(prefix) and meta["path"] > after:
-                        yield _stored(meta, None)
+                    path, size, modified = meta["path"], meta["size"], meta["last_modified"]
+                    if path.startswith(prefix) and path > after:
+                        yield Listed(path, tag(meta["e_tag"], size, modified), size, modified)
+        except FAILURES as error:
+            raise _ours(error) from error
 
     async def close(self) -> None:
         """Connections close when nobody holds the store any more."""
 
+    async def _get(self, path: str, options: GetOptions) -> _Answer:
+        try:
+            return _Answer(await obstore.get_async(self._store, path, options=options))
+        except FAILURES as error:
+            raise _ours(error) from error
+
 
 class _Answer:
-    """obstore's answer to a GET."""
+    """What obstore answers to a GET."""
 
-    __slots__ = ("_path", "_result", "start", "stop", "stored")
+    __slots__ = ("_result", "etag", "media", "modified", "path", "size", "start", "stop")
 
-    def __init__(self, path: str, result: GetResult) -> None:
-        self._path = path
+    def __init__(self, result: GetResult) -> None:
+        meta = result.meta
         self._result = result
-        self.stored = _stored(result.meta, result.attributes.get("Content-Type"))
+        self.path: str = meta["path"]
+        self.size: int = meta["size"]
+        self.modified: datetime | None = meta["last_modified"]
+        self.etag = tag(meta["e_tag"], self.size, self.modified)
+        self.media: str | None = result.attributes.get("Content-Type")
         self.start, self.stop = result.range
 
     async def body(self) -> bytes:
-        with _explained(self._path):
+        try:
             return bytes(await self._result.bytes_async())
+        except FAILURES as error:
+            raise _ours(error) from error
 
     async def chunks(self, size_bytes: int) -> AsyncGenerator[bytes, None]:
-        with _explained(self._path):
+        try:
             async for chunk in self._result.stream(min_chunk_size=size_bytes):
                 yield bytes(chunk)
+        except FAILURES as error:
+            raise _ours(error) from error
 
     async def close(self) -> None:
         """Dropping the result closes its connection."""
 
 
-def _stored(meta: ObjectMeta, media: str | None) -> Stored:
-    modified = meta["last_modified"]
-    return Stored(meta["path"], tag(meta["e_tag"], meta["size"], modified), meta["size"], media, modified)
+FAILURES = (BaseError, OSError, ValueError)
+"""All that obstore raises."""
 
 
-@contextmanager
-def _explained(path: str) -> Iterator[None]:
-    """What obstore raises, as our errors. The text is the store's own, cut before obstore repeats itself."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise Missing(_said(error)) from error
-    except NotModifiedError:
-        raise NotModified from None
-    except (PreconditionError, AlreadyExistsError) as error:
-        raise Changed(_said(error)) from error
-    except (PermissionDeniedError, UnauthenticatedError) as error:
-        raise Denied(_said(error)) from error
-    except (BaseError, OSError, ValueError) as error:
-        said = _said(error)
-        status, code = _STATUS.search(said), _CODE.search(said)
-        raise by_status(int(status[1]) if status else None, code[1] if code else "", said) from error
-
-
-def _said(error: Exception) -> str:
-    return str(error).partition("\n\nDebug source")[0]
+def _ours(error: Exception) -> Exception:
+    """An error of obstore as one of ours, with the store's own words, cut before obstore repeats itself."""
+    said = str(error).partition("\n\nDebug source")[0]
+    match error:
+        case FileNotFoundError():
+            return Missing(said)
+        case NotModifiedError():
+            return NotModified()
+        case PreconditionError() | AlreadyExistsError():
+            return Changed(said)
+        case PermissionDeniedError() | UnauthenticatedError():
+            return Denied(said)
+    status, code = _STATUS.search(said), _CODE.search(said)
+    return by_status(int(status[1]) if status else None, code[1] if code else "", said)

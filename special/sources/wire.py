@@ -16,27 +16,48 @@ from special.errors import Changed, Denied, Missing, SourceError, Unreachable
 from special.spans import NotModified, Span, Unless
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """What a store says of one object."""
-
-    path: str
-    """The whole key, the source's prefix included."""
-    etag: str
-    """With its quotes; weak where the store named none that can be matched."""
-    size: int
-    """Length in bytes."""
-    media: str | None
-    modified: datetime | None
-
-
-class Answer(Protocol):
-    """The answer to a GET, with its body still to come. Close it if the body is not read to its end."""
+class Facts(Protocol):
+    """What a store says of one version of an object."""
 
     @property
-    def stored(self) -> Stored:
-        """The version that is being sent."""
+    def path(self) -> str:
+        """The whole key, the source's prefix included."""
         ...
+
+    @property
+    def etag(self) -> str:
+        """With its quotes; weak where the store named none that can be matched."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Length in bytes."""
+        ...
+
+    @property
+    def media(self) -> str | None:
+        """The media type, if the store names one here."""
+        ...
+
+    @property
+    def modified(self) -> datetime | None:
+        """When it was written."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """The facts of one object in a listing."""
+
+    path: str
+    etag: str
+    size: int
+    modified: datetime | None
+    media: str | None = None
+
+
+class Answer(Facts, Protocol):
+    """The answer to a GET, with its body still to come. Close it if the body is not read to its end."""
 
     @property
     def start(self) -> int:
@@ -67,7 +88,7 @@ class Wire(Protocol):
     Everything raises `Missing`, `Denied`, `Changed`, `Unreachable`, or plain `SourceError`.
     """
 
-    async def head(self, path: str) -> Stored:
+    async def head(self, path: str) -> Facts:
         """What the store says of an object."""
         ...
 
@@ -83,7 +104,7 @@ class Wire(Protocol):
         """Remove an object, if it is there."""
         ...
 
-    def list(self, prefix: str, *, after: str) -> AsyncIterator[Stored]:
+    def list(self, prefix: str, *, after: str) -> AsyncIterator[Facts]:
         """Objects whose whole key starts with `prefix` and sorts after `after`, a page at a time."""
         ...
 
