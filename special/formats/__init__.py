@@ -6,7 +6,8 @@ What a master is, its content says; names and media types are not looked at.
 from __future__ import annotations
 
 from special.errors import Malformed, Unsupported
-from special.formats import jpeg, tiff, whole
+from special.formats import jp2, jpeg, tiff, whole
+from special.formats.jp2 import serial as jp2_serial
 from special.layout import Layout
 from special.spans import Parser, Span
 
@@ -14,14 +15,19 @@ SNIFF_BYTES = 32
 """Enough to tell all formats apart."""
 ROOMS = (
     (tiff.sniff, tiff.parse),
+    (jp2.sniff, jp2.parse),
     (jpeg.sniff, jpeg.parse),
     (whole.is_png, whole.parse_png),
     (whole.is_webp, whole.parse_webp),
     (whole.is_gif, whole.parse_gif),
 )
 """How each format is known by its first bytes, and who reads it."""
-LOADERS = {tiff.MAGIC: tiff.load, whole.MAGIC: whole.load}
-"""Who reads back which serial form; its first two bytes are what it is and its version."""
+LOADERS = (
+    (tiff.MAGIC, tiff.load),
+    (jp2_serial.MAGIC, jp2.load),
+    (whole.MAGIC, whole.load),
+)
+"""Who reads back which serial form, by its first bytes: what it is, and which version."""
 
 
 def parse(size_bytes: int) -> Parser[Layout]:
@@ -40,7 +46,7 @@ def parse(size_bytes: int) -> Parser[Layout]:
 
 def load(data: bytes) -> Layout:
     """The layout whose `dump` gave these bytes. Raises `Malformed` for those of another version."""
-    loader = LOADERS.get(data[:2])
-    if loader is None:
-        raise Malformed(f"a stored layout starts with {data[:2]!r}, which this version does not write; make it anew")
-    return loader(data)
+    for magic, load_room in LOADERS:
+        if data.startswith(magic):
+            return load_room(data)
+    raise Malformed(f"a stored layout starts with {data[:12]!r}, which this version does not write; make it anew")

@@ -1,4 +1,4 @@
-"""Masters that must be read whole: JPEG, PNG, WebP, GIF, and TIFFs without an index.
+"""Masters that must be read whole: JPEG, PNG, WebP, GIF.
 
 What is compressed as one stream can only be decoded from its start, so every part of the
 picture needs every byte. Small files do not suffer; for large ones the volume makes a pyramid.
@@ -19,7 +19,7 @@ from special.spans import Parser, Span
 
 MAGIC = b"W\x01"
 """How the serial form starts: what it is, and which version."""
-FORMATS: tuple[Format, ...] = ("jpeg", "png", "webp", "gif", "tiff")
+FORMATS: tuple[Format, ...] = ("jpeg", "png", "webp", "gif")
 """Their places are their numbers in the serial form: append only."""
 MAX_CHUNKS = 1000
 """How many chunks of a PNG or a WebP are looked at for an Exif block."""

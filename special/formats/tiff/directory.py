@@ -87,6 +87,11 @@ class Directory:
     order: Order
     fields: dict[int, Field]
 
+    @property
+    def is_reduced(self) -> bool:
+        """Whether the page says that it is a smaller version of another one (bit 0 of NewSubfileType)."""
+        return bool(self.number(Tag.NEW_SUBFILE_TYPE, 0) & 1)
+
     def smaller_than(self, first: Directory) -> bool:
         """Whether the page is narrower and lower than another; one that is not starts another picture."""
         return all(self.number(side, 0) < first.number(side) for side in (Tag.IMAGE_WIDTH, Tag.IMAGE_LENGTH))
@@ -203,7 +208,7 @@ def directories(size_bytes: int) -> Parser[list[Directory]]:
             at = following
             (look,) = yield [seen.look(at)]
             directory, following = dialect.directory(look, at)
-            if not directory.smaller_than(first):
+            if not (first.is_reduced or directory.smaller_than(first)):
                 break
             found.append(directory)
     yield from _fill(found, WANTED)

@@ -11,10 +11,10 @@ from operator import attrgetter
 
 from special.errors import Malformed, Unsupported
 from special.formats.levels import serves
-from special.formats.tiff import mini, passthrough, serial
+from special.formats.tiff import blank, mini, passthrough, serial
 from special.formats.tiff.directory import Directory, Field
 from special.formats.tiff.page import Page
-from special.formats.tiff.tags import COPIED, Photometric, Tag
+from special.formats.tiff.tags import COPIED, Compression, Photometric, Tag
 from special.geometry import Box, Frame, Orientation, Size, ceil_div
 from special.layout import Extract, Format, Layout, Piece, Stored, Tiling
 from special.spans import Parser, Span, coalesce
@@ -65,7 +65,7 @@ class TiffLayout:
         Raises `Malformed` or `Unsupported` where that picture cannot be shown; any other page
         that cannot be used as a level is left out.
         """
-        base = next((page for page in directories if not page.number(Tag.NEW_SUBFILE_TYPE, 0) & 1), directories[0])
+        base = next((page for page in directories if not page.is_reduced), directories[0])
         full = Page.of(base)
         pyramid = {1: Level(full, 1)}
         for directory in directories:
@@ -171,14 +171,16 @@ class TiffLayout:
             copied.append(
                 self.profile if cut.profile is None else replace(self.profile, raw=joined.cut(cut.profile, parts))
             )
+        filler = _filler(page) if None in cut.wanted else b""
+        unwritten = (joined.size_bytes, len(filler)) if filler else (0, 0)
         data = mini.build(
             page.directory.order,
             copied,
             size=page.area(cut.tiles).size,
             tile=page.tile,
             tiled=page.tiled,
-            places=[joined.place(span) if span is not None else (0, 0) for span in cut.wanted],
-            data=parts,
+            places=[joined.place(span) if span is not None else unwritten for span in cut.wanted],
+            data=[*parts, filler],
         )
         return Piece(data, "tiff", cut.crop, orientation=self.orientation)
 
@@ -240,6 +242,11 @@ class _Joined:
     def of(cls, spans: Sequence[Span]) -> _Joined:
         return cls(spans, list(accumulate((len(span) for span in spans), initial=0)))
 
+    @property
+    def size_bytes(self) -> int:
+        """Length of the joined parts."""
+        return self.starts[-1]
+
     def place(self, span: Span) -> tuple[int, int]:
         """Offset and length among the joined parts."""
         number = bisect_right(self.spans, span.start, key=attrgetter("start")) - 1
@@ -250,6 +257,18 @@ class _Joined:
         number = bisect_right(self.spans, span.start, key=attrgetter("start")) - 1
         start = span.start - self.spans[number].start
         return parts[number][start : start + len(span)]
+
+
+def _filler(page: Page) -> bytes:
+    """What stands for a tile that was never written; nothing where the decoder makes it up itself."""
+    if page.compression is not Compression.JPEG:
+        return b""
+    across, down = (*page.directory.numbers(Tag.YCBCR_SUB_SAMPLING), 2, 2)[:2]  # the default, TIFF 6.0 section 21
+    if not {across, down} <= {1, 2, 4}:
+        raise Malformed(f"the TIFF says its colours are subsampled by {across}×{down}; 1, 2 and 4 are possible")
+    samples = page.samples // page.planes
+    is_ycbcr = page.photometric is Photometric.YCBCR
+    return blank.jpeg_tile(page.tile, samples=samples, subsampling=(across, down), is_ycbcr=is_ycbcr)
 
 
 def _factor(directory: Directory, full: Size) -> int | None:

@@ -26,6 +26,8 @@ from special.formats.tiff.tags import (
 from special.geometry import Box, Frame, Size, ceil_div
 from special.spans import Span
 
+MAX_JPEG_SIDE = 65535
+"""ITU-T T.81 section B.2.2: sides have 16 bits."""
 CHUNK_BYTES = 8192
 """How much of a long list of tiles is read at a time: 1,024 offsets of a BigTIFF."""
 
@@ -129,6 +131,8 @@ class Page:
                 f"the TIFF keeps its {planes} samples in separate tiles; re-encode with interleaved samples"
             )
         page = cls(directory, size, tile, tiled, compression, photometric, samples, bits[0], planes, offsets, counts)
+        if compression is Compression.JPEG and tile.long_side > MAX_JPEG_SIDE:
+            raise Malformed(f"a JPEG cannot hold a tile of {tile} pixels; {MAX_JPEG_SIDE} is the longest side")
         listed, needed = min(offsets.count, counts.count), page.columns * page.rows * planes
         if listed < needed:
             raise Malformed(f"{size} pixels in tiles of {tile} need {needed} of them; {listed} are listed")

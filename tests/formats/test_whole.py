@@ -1,0 +1,171 @@
+"""PNG, WebP and GIF: size, colour and orientation from the headers, and the file as a whole."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import pytest
+import pyvips
+from PIL import Image
+
+from fixtures.make_tiff import HEIGHT, WIDTH, picture
+from special import formats
+from special.errors import Malformed, MasterError, Unsupported
+from special.formats import exif, whole
+from special.geometry import Box, Frame, Orientation, Size
+from special.layout import Layout
+from special.spans import Span, solve
+
+FULL = Box(0, 0, WIDTH, HEIGHT)
+
+
+def encoded(kind: str, mode: str = "RGB", *, orientation: int | None = None, **options: object) -> bytes:
+    file, block = io.BytesIO(), Image.Exif()
+    if orientation is not None:
+        block[274] = orientation
+        options["exif"] = block
+    Image.fromarray(picture(3)).convert(mode).save(file, kind, **options)
+    return file.getvalue()
+
+
+def parsed(data: bytes) -> Layout:
+    return solve(formats.parse(len(data)), data)
+
+
+@pytest.mark.parametrize(
+    ("data", "format_name", "has_color"),
+    [
+        pytest.param(encoded("PNG"), "png", True, id="png"),
+        pytest.param(encoded("PNG", "RGBA"), "png", True, id="png-alpha"),
+        pytest.param(encoded("PNG", "L"), "png", False, id="png-grey"),
+        pytest.param(encoded("PNG", "LA"), "png", False, id="png-grey-alpha"),
+        pytest.param(encoded("PNG", "P"), "png", True, id="png-palette"),
+        pytest.param(encoded("WEBP"), "webp", True, id="webp-lossy"),
+        pytest.param(encoded("WEBP", lossless=True), "webp", True, id="webp-lossless"),
+        pytest.param(encoded("WEBP", "RGBA"), "webp", True, id="webp-alpha"),
+        pytest.param(encoded("GIF"), "gif", True, id="gif"),
+    ],
+)
+def test_what_a_file_is(data: bytes, format_name: str, has_color: bool) -> None:
+    layout = parsed(data)
+    assert layout.format == format_name
+    assert layout.size == Size(WIDTH, HEIGHT)
+    assert layout.levels == (Size(WIDTH, HEIGHT),)
+    assert layout.tiling is None
+    assert layout.has_color == has_color
+    assert layout.notes == ()
+    assert formats.load(layout.dump()) == layout
+    extract = layout.extract(Box(10, 20, 300, 200), Size(30, 20))
+    assert (extract.spans, extract.level, extract.pixels) == ((Span(0, len(data)),), 0, WIDTH * HEIGHT)
+    piece = layout.rebuild(extract, [data])
+    assert (piece.data, piece.format, piece.crop) == (data, format_name, Frame(10, 20, 300, 200))
+    assert (piece.reduce, piece.area, piece.orientation) == (0, None, Orientation.UPRIGHT)
+    image = pyvips.Image.new_from_buffer(data, "")
+    assert (image.width, image.height) == (layout.size.width, layout.size.height)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", list(Orientation), ids=lambda orientation: orientation.name.lower())
+def test_a_turned_one_is_shown_upright(kind: str, orientation: Orientation) -> None:
+    data = encoded(kind, orientation=orientation)
+    layout = parsed(data)
+    assert layout.size == orientation.upright(Size(WIDTH, HEIGHT))
+    box = Box(0, 0, 40, 30)
+    piece = layout.rebuild(layout.extract(box, box.size), [data])
+    stored = orientation.to_stored(box, Size(WIDTH, HEIGHT))
+    assert piece.orientation is orientation
+    assert piece.crop == Frame(stored.x, stored.y, stored.width, stored.height)
+
+
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def test_an_exif_chunk_behind_the_pixels_counts_too() -> None:
+    plain, turned = encoded("PNG"), encoded("PNG", orientation=8)
+    at = turned.index(b"eXIf") - 4
+    (length,) = struct.unpack_from(">I", turned, at)
+    chunk = turned[at : at + 12 + length]
+    moved = plain[:-12] + chunk + plain[-12:]
+    assert parsed(moved).size == Size(HEIGHT, WIDTH)
+
+
+def test_a_large_one_has_a_note() -> None:
+    data = pyvips.Image.black(3000, 20).pngsave_buffer()
+    assert any("Re-encode as a tiled, pyramidal TIFF" in note for note in parsed(data).notes)
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "message"),
+    [
+        pytest.param(encoded("PNG")[:30], Malformed, "whole IHDR", id="png-cut"),
+        pytest.param(encoded("PNG").replace(b"IHDR", b"IHDX"), Malformed, "whole IHDR", id="png-without-ihdr"),
+        pytest.param(encoded("WEBP")[:25], Malformed, "inside its header", id="webp-cut"),
+        pytest.param(encoded("WEBP").replace(b"VP8 ", b"VPX "), Malformed, "holds no picture", id="webp-odd-chunk"),
+        pytest.param(b"GIF89a\0\0", Malformed, "inside its header", id="gif-cut"),
+        pytest.param(b"GIF89a\0\0\x05\0" + bytes(20), Malformed, "0×5", id="gif-of-no-width"),
+        pytest.param(
+            encoded("PNG")[:16] + struct.pack(">II", 1 << 30, 5) + encoded("PNG")[24:],
+            Unsupported,
+            "1073741824×5",
+            id="png-too-wide",
+        ),
+    ],
+)
+def test_broken_headers_are_typed_errors(data: bytes, error: type[MasterError], message: str) -> None:
+    with pytest.raises(error, match=message):
+        parsed(data)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "GIF"])
+def test_truncation_at_every_byte_of_the_headers_is_a_typed_error(kind: str) -> None:
+    data = encoded(kind)
+    for length in range(200):
+        try:
+            assert parsed(data[:length]).size == Size(WIDTH, HEIGHT)
+        except MasterError as error:
+            assert str(error)  # noqa: PT017 - both ends are allowed, an untyped error is not
+
+
+@pytest.mark.parametrize(
+    ("block", "orientation"),
+    [
+        pytest.param(b"", Orientation.UPRIGHT, id="empty"),
+        pytest.param(b"Exif\0\0", Orientation.UPRIGHT, id="prefix-only"),
+        pytest.param(b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0", Orientation.TURN_90, id="big-endian"),
+        pytest.param(
+            b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x08\0\0\0", Orientation.TURN_270, id="little-endian"
+        ),
+        pytest.param(
+            b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x09\0\0\0", Orientation.UPRIGHT, id="out-of-range"
+        ),
+        pytest.param(b"II*\0\xff\xff\xff\xff\x01\0\x12\x01", Orientation.UPRIGHT, id="offset-past-the-end"),
+    ],
+)
+def test_orientation_out_of_an_exif_block(block: bytes, orientation: Orientation) -> None:
+    assert exif.orientation(block) is orientation
+
+
+def test_the_serial_form_is_pinned() -> None:
+    layout = whole.WholeLayout(
+        "jpeg", 1234567, Size(6000, 4000), Orientation.TURN_90, has_color=False, max_reduce=3, progressive=True
+    )
+    pinned = bytes.fromhex("5701 00 000000000012d687 00001770 00000fa0 06 00 03 01")
+    assert layout.dump() == pinned
+    assert formats.load(pinned) == layout
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(bytes.fromhex("5701 00 000000000012d687 00001770 00000fa0 06 00 03"), id="short"),
+        pytest.param(bytes.fromhex("5701 09 000000000012d687 00001770 00000fa0 06 00 03 01"), id="unknown-format"),
+        pytest.param(bytes.fromhex("5701 00 0000000000000000 00001770 00000fa0 06 00 03 01"), id="no-bytes"),
+        pytest.param(bytes.fromhex("5701 00 000000000012d687 00000000 00000fa0 06 00 03 01"), id="no-width"),
+    ],
+)
+def test_a_damaged_serial_form_is_malformed(data: bytes) -> None:
+    with pytest.raises(Malformed):
+        formats.load(data)
