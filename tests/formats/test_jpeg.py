@@ -84,7 +84,8 @@ def test_it_is_shrunk_while_decoded_as_far_as_the_size_allows(box: Box, size: Si
     piece = layout.rebuild(extract, [data])
     assert (piece.reduce, piece.crop, piece.format, piece.data) == (reduce, crop, "jpeg", data)
     assert extract.spans == (Span(0, len(data)),)
-    high, wide, _ = simplejpeg.decode_jpeg(data, min_factor=1 << reduce).shape  # as libjpeg gives it: rounded up
+    wide, high = -(-WIDTH // (1 << reduce)), -(-HEIGHT // (1 << reduce))  # libjpeg rounds up
+    assert simplejpeg.decode_jpeg(data, min_width=wide, min_height=high).shape == (high, wide, 3)
     assert extract.pixels == wide * high
     assert crop.x + crop.width <= wide
     assert crop.y + crop.height <= high
