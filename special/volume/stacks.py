@@ -18,7 +18,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from time import time
+from time import monotonic, time
 from typing import Literal
 
 from special.errors import ConfigurationError
@@ -31,6 +31,9 @@ from special.volume.tenancy import SERVERS_NAME, Tenancy, Terms
 
 LEDGER_NAME = "ledger.sqlite"
 OBJECTS_NAME = "objects"
+
+FULL_S = 0.1
+"""How long nobody looks for room after none was found: to look for it is to try every object."""
 
 Step = Literal["admit", "create", "reserve", "write", "publish", "settle", "evict", "strike"]
 """What is about to happen: where a process may die or a disk may fail, and tests make them."""
@@ -49,6 +52,7 @@ class Stacks:
         self._tenancy: Tenancy | None = None
         self._ledger: Ledger | None = None
         self._terms: Terms | None = None
+        self._full_until = 0.0
         self._unsettled: list[tuple[int, BlockMap]] = []
 
     @property
@@ -166,6 +170,10 @@ class Stacks:
         """What the volume takes or has reserved, all told."""
         return self.ledger.promised_bytes() + self._own_bytes()
 
+    def look_again(self) -> None:
+        """Something was let go: there may be room by now."""
+        self._full_until = 0.0
+
     def homes(self) -> Iterator[Path]:
         """The directory of every object."""
         yield from sorted((self.directory / OBJECTS_NAME).glob("*/*"))
@@ -198,6 +206,8 @@ class Stacks:
 
     def _make_room(self, need: int, *, sparing: str) -> bool:
         """Evict until `need` more bytes fit. Inside a transaction that must be committed either way."""
+        if self._full_until > monotonic():
+            return False
         limit = self.terms.size_bytes - self._own_bytes() - need
         if self.ledger.promised_bytes() > limit:
             self._give_back()
@@ -205,6 +215,7 @@ class Stacks:
         while self.ledger.promised_bytes() > limit:
             names = self.ledger.oldest(skip=kept)
             if not names:
+                self._full_until = monotonic() + FULL_S
                 return False
             for name in names:
                 if self.ledger.promised_bytes() <= limit:

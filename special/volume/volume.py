@@ -39,8 +39,6 @@ UPKEEP_S = 1.0
 """How often uses are written down, idle objects let go, and a broken directory tried again (ten times as long)."""
 IDLE_S = 60.0
 """After so long without a read an object's files are closed."""
-FULL_S = 0.1
-"""How long nobody looks for room after none was found: to look for it means to try every object."""
 ADMISSION_S = 2.0
 """A disk that needs longer to open an object is passed by."""
 
@@ -106,7 +104,6 @@ class Volume:
         self._retired: list[OpenObject] = []
         self._opening: dict[Key, asyncio.Task[OpenObject | None]] = {}
         self._refused: dict[Key, float] = {}
-        self._full_until = 0.0
         self._budget = Budget(budget_bytes)
         self._scratch = bytearray(block_bytes)
         self._upkeep: asyncio.Task[None] | None = None
@@ -244,20 +241,20 @@ class Volume:
 
     async def _with_room(self, work: Callable[..., T], *args: object) -> T | None:
         """Disk work that may need room: what is idle here is let go for it. None if even so there is none."""
-        if self._full_until > monotonic():
-            passed_by("full", "no room was found just now")
-            return None
         try:
             return await self._on_disk(work, *args)
-        except Full:
-            for open_object in self._objects.values():
-                if open_object.idle and open_object.shelf.held:
-                    open_object.shelf.let_go()
+        except Full as error:
+            idle = [each.shelf for each in self._objects.values() if each.idle and each.shelf.held]
+            if not idle:
+                passed_by("full", error)
+                return None
+        for shelf in idle:
+            shelf.let_go()
+        self._stacks.look_again()
         try:
             return await self._on_disk(work, *args)
         except Full as error:
             passed_by("full", error)
-            self._full_until = monotonic() + FULL_S
             return None
 
     async def _join(self) -> None:
