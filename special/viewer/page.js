@@ -103,9 +103,12 @@ function zoomable() {
     showNavigationControl: false,
     showNavigator: true,
     navigatorAutoFade: false,
+    navigatorOpacity: 1,
     maxZoomPixelRatio: 4,
     minZoomImageRatio: 0.3,
-    imageLoaderLimit: 8,
+    imageLoaderLimit: 4,
+    tileRetryMax: 3, // a busy server asks to be asked again after a second
+    tileRetryDelay: 1500,
     animationTime: 0.8,
     gestureSettingsMouse: { dblClickToZoom: true },
   });
