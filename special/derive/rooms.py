@@ -1,0 +1,83 @@
+"""What a run works with, opened and closed together: masters, renditions, decoders."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from special.derive.candidates import Naming
+from special.derive.maker import Bounds, Draw, Maker
+from special.derive.policy import Policy
+from special.iiif import Job
+from special.layout import Piece
+from special.render import Encoding, Rendered, render_all
+from special.settings import Settings
+from special.sources import open_source
+from special.spans import Source
+from special.store import Store
+from special.workers import Lane, Workers
+
+DECODE_DEADLINE_S = 300.0
+"""What one master may take to decode: nobody is waiting, so the dearest may have their time."""
+READ_AHEAD = 2
+"""Images that are read or written while as many as there are decoders are decoded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """The rooms that a run goes through."""
+
+    source: Source
+    store: Store
+    maker: Maker
+    naming: Naming
+
+
+@asynccontextmanager
+async def looking(settings: Settings, policy: Policy) -> AsyncIterator[Rooms]:
+    """Rooms for a run that only looks: there are no decoders."""
+    async with AsyncExitStack() as stack:
+        yield _rooms(stack, settings, policy, _draw_nothing)
+
+
+@asynccontextmanager
+async def working(settings: Settings, policy: Policy) -> AsyncIterator[Rooms]:
+    """Rooms for a run that makes renditions, with as many decoder processes as the settings say."""
+    async with AsyncExitStack() as stack:
+        yield _rooms(stack, settings, policy, await _drawing(stack, settings, policy))
+
+
+def _rooms(stack: AsyncExitStack, settings: Settings, policy: Policy, draw: Draw) -> Rooms:
+    source = open_source(settings.source)
+    stack.push_async_callback(source.close)
+    store = Store(open_source(settings.thumbs_url, create=True))
+    stack.push_async_callback(store.close)
+    naming = Naming(settings.keys, settings.id_segments)
+    bounds = Bounds(int(settings.max_gap_bytes), int(settings.max_whole_bytes), settings.max_master_pixels)
+    return Rooms(source, store, Maker(source, store, draw, policy, naming=naming, bounds=bounds), naming)
+
+
+async def _drawing(stack: AsyncExitStack, settings: Settings, policy: Policy) -> Draw:
+    """Decoder processes for as long as the stack is open."""
+    lane = Lane(
+        "derive",
+        running=settings.decoders,
+        queue=READ_AHEAD,
+        max_wait_s=DECODE_DEADLINE_S,
+        deadline_s=2 * DECODE_DEADLINE_S,
+    )
+    memory_bytes = int(settings.decoder_memory)
+    workers = await stack.enter_async_context(
+        Workers(settings.decoders, memory_bytes=memory_bytes, lanes=[lane], spare=0)
+    )
+    encoding = Encoding(jpeg_quality=policy.quality)
+
+    async def draw(piece: Piece, jobs: Sequence[Job]) -> Sequence[Rendered]:
+        return await workers.run(render_all, piece, jobs, encoding, settings.max_master_pixels)
+
+    return draw
+
+
+async def _draw_nothing(piece: Piece, jobs: Sequence[Job]) -> Sequence[Rendered]:
+    raise AssertionError("a run that only looks draws nothing")
