@@ -36,7 +36,7 @@ __all__ = ["SCHEMES", "Bucket", "Folder", "Patience", "open_source"]
 def open_source(
     url: str, *, create: bool = False, patience: Patience | None = None, concurrency: int = 64
 ) -> Folder | Bucket:
-    """The source at a URL: a folder's path, `file://`, `s3://bucket/prefix`, `az://`, `gs://` or `https://`.
+    """The source at a URL: a folder's path, `file://`, `s3://bucket/prefix`, `az://`, `gs://`, `https://`, `http://`.
 
     `create` makes a folder that is not there; nothing ever makes a bucket. At most `concurrency` requests
     are under way at once. Raises `ConfigurationError`. Talks to nobody: `check()` on the source does.
@@ -143,7 +143,8 @@ def _web(url: str, patience: Patience, concurrency: int) -> Bucket:
     if parts.username or parts.password or parts.query or parts.fragment or not parts.hostname:
         raise ConfigurationError(f"'{parts.scheme}://{parts.hostname or ''}…' must be a plain https://host/prefix")
     root = url if url.endswith("/") else url + "/"
+    # Without its last slash, which obstore would double.
     store = HTTPStore.from_url(
-        root, client_options=_client(patience, allow_http=parts.scheme == "http"), retry_config=_ONCE
+        root.rstrip("/"), client_options=_client(patience, allow_http=parts.scheme == "http"), retry_config=_ONCE
     )
     return Bucket(root, ObstoreWire(store), patience=patience, concurrency=concurrency)

@@ -23,8 +23,8 @@ SMALL_BYTES = 262144
 """A body up to this size is read before it is handed on, so that a failure on the way can be mended unseen."""
 CHUNK_BYTES = 262144
 """Larger bodies are streamed in pieces of this size."""
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
-"""What UTF-8 cannot say."""
+_IMPOSSIBLE = re.compile("[\0\ud800-\udfff]")
+"""NUL, and what UTF-8 cannot say."""
 _PROBE = ".special-probe"
 """A key that nobody has: asking for it tells a bucket that answers from one that does not."""
 _NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "InvalidBucketName")
@@ -241,14 +241,11 @@ class Bucket:
     def _route(self, key: str) -> tuple[Wire, str]:
         """Which library can name a key, and the whole key. Raises `Missing` for what no object can be called."""
         path = self._prefix + key
+        wire = self._wire if nameable(path) else self._awkward
         # Amazon S3 User Guide, "Naming Amazon S3 objects": UTF-8, at most 1,024 bytes. Others allow no more.
-        if not key or "\0" in key or _LONE_SURROGATE.search(key) or len(path.encode()) > 1024:
+        if wire is None or not key or _IMPOSSIBLE.search(key) or len(path.encode()) > 1024:
             raise Missing(f"{key!r} names nothing in {self._root}")
-        if nameable(path):
-            return self._wire, path
-        if self._awkward is None:
-            raise Missing(f"{key!r} names nothing in {self._root}: only s3:// has such keys")
-        return self._awkward, path
+        return wire, path
 
     def _blob(self, facts: Facts) -> Blob:
         key = facts.path[len(self._prefix) :]

@@ -168,7 +168,7 @@ class Folder:
         """Blobs below one folder in the order of their whole keys, as a bucket lists them."""
         with self._explained(folder), os.scandir(os.path.join(self._path, folder)) as entries:
             # A folder sorts as its keys do, by name and slash: `a.jp2` comes before `a/b.jp2`.
-            names = sorted(entry.name + "/" * entry.is_dir() for entry in entries if _nameable(entry.name))
+            names = sorted(entry.name + "/" * os.path.isdir(entry.path) for entry in entries if _nameable(entry.name))
             inode = os.stat(os.path.join(self._path, folder))
         here = (inode.st_dev, inode.st_ino)
         if here in above:
