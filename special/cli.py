@@ -100,7 +100,11 @@ def serve(
         workers=workers,
         viewer_assets=viewer_assets,
     )
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    logging.basicConfig(
+        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
+    )
+    logging.getLogger("special").setLevel(logging.INFO)
+    app = App(chosen)
     asyncio.run(_check(chosen))
     listener = _listen(chosen.host, chosen.port)
     host, port = listener.getsockname()[:2]
@@ -117,7 +121,7 @@ def serve(
         "timeout_graceful_shutdown": 30,
     }
     if chosen.workers == 1:
-        uvicorn.Server(uvicorn.Config(App(chosen), **options)).run(sockets=[listener])
+        uvicorn.Server(uvicorn.Config(app, **options)).run(sockets=[listener])
         return
     with tempfile.TemporaryDirectory(prefix="special-metrics-") as counts:
         os.environ |= {SETTINGS_VARIABLE: chosen.model_dump_json(), "PROMETHEUS_MULTIPROC_DIR": counts}

@@ -17,9 +17,12 @@ from special.geometry import Box, Size
 Pixels = npt.NDArray[np.uint8]
 
 
-def upright(path: Path) -> pyvips.Image:
-    """All of a file, upright, in sRGB or grey of 8 bits, opacity last where there is any."""
-    image = _jpeg_2000(path) if path.suffix in (".jp2", ".j2k") else pyvips.Image.new_from_file(str(path))
+def upright(path: Path, halved: int = 0) -> pyvips.Image:
+    """All of a file, upright, in sRGB or grey of 8 bits, opacity last where there is any.
+
+    `halved` times smaller by the file's own pyramid, or by what its stock decoder shrinks on the way in.
+    """
+    image = _loaded(path, halved)
     image = image.autorot()
     if image.get_typeof("icc-profile-data"):
         image = image.icc_transform("srgb", embedded=True, intent="relative", depth=8)
@@ -27,8 +30,36 @@ def upright(path: Path) -> pyvips.Image:
     return image.colourspace("b-w" if grey else "srgb").cast("uchar")
 
 
-def _jpeg_2000(path: Path) -> pyvips.Image:
+def halvings(path: Path, region: Size, size: Size) -> int:
+    """How often a stock decoder can halve the file on its way in and still give `size` for `region`."""
     with Image.open(path) as file:
+        least = {"JPEG": 3, "TIFF": getattr(file, "n_frames", 1) - 1, "JPEG2000": _decompositions(path)}
+        deepest = least.get(file.format or "", 0) if file.mode != "P" else 0
+    fitting = (n for n in range(deepest + 1) if region.width >> n >= size.width and region.height >> n >= size.height)
+    return max(fitting, default=0)
+
+
+def _decompositions(path: Path) -> int:
+    """Wavelet decompositions of a codestream: the sixth byte of its COD segment (T.800 A.6.1)."""
+    data = path.read_bytes()
+    found = data.find(b"\xff\x52")
+    return data[found + 9] if found >= 0 else 0
+
+
+def _loaded(path: Path, halved: int) -> pyvips.Image:
+    if path.suffix in (".jp2", ".j2k"):
+        return _jpeg_2000(path, halved)
+    if path.suffix == ".jpg" and halved:
+        return pyvips.Image.new_from_file(str(path), shrink=2**halved)
+    if path.suffix == ".tif" and halved:
+        return pyvips.Image.new_from_file(str(path), page=halved)
+    return pyvips.Image.new_from_file(str(path))
+
+
+def _jpeg_2000(path: Path, halved: int) -> pyvips.Image:
+    with Image.open(path) as file:
+        if halved:
+            file.reduce = halved
         picture = file.convert("RGB") if file.mode == "P" else file
         pixels = np.asarray(picture)
         profile = file.info.get("icc_profile")
@@ -47,14 +78,17 @@ def rendered(
     *,
     mirror: bool = False,
     quarter_turns: int = 0,
+    halved: int = 0,
 ) -> Pixels:
     """A region of a file at a size, (height, width, 3), or 4 with opacity.
 
+    With `halved`, from the file as `upright` gives it; the region's numbers must be multiples of its scale.
+
     In the order of the Image API (4.6 of version 3.0): region, size, mirroring, then clockwise turns.
     """
-    image = upright(path)
+    image = upright(path, halved)
     if region is not None:
-        image = image.crop(region.x, region.y, region.width, region.height)
+        image = image.crop(*(number >> halved for number in (region.x, region.y, region.width, region.height)))
     if size is not None and (size.width, size.height) != (image.width, image.height):
         image = _resized(image, size)
     if mirror:
