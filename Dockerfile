@@ -11,9 +11,9 @@ COPY pyproject.toml README.md ./
 COPY special ./special
 RUN pip install --no-cache-dir .
 
-RUN useradd --uid 10001 --no-create-home special \
+RUN useradd --uid 10001 --user-group --no-create-home special \
  && install --directory --owner special --group special /var/lib/special /masters
-USER special
+USER 10001:10001
 
 # Renditions and the volume, unless --thumbs and --volume say otherwise.
 ENV SPECIAL_HOME=/var/lib/special SPECIAL_HOST=0.0.0.0 SPECIAL_PORT=8000
