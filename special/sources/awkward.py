@@ -40,7 +40,7 @@ class BotocoreWire:
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
             signature_version=UNSIGNED if account.anonymous else None,
-            s3={"addressing_style": "path" if account.path_style else "virtual"},
+            s3={"addressing_style": "path" if account.path_style else "auto"},
         )
         self._stack = AsyncExitStack()
         self._opening = asyncio.Lock()

@@ -56,7 +56,8 @@ class Account:
         try:
             profile: dict[str, Any] = session.get_scoped_config()
             endpoint = _endpoint(session)
-            region = session.get_config_variable("region") or "us-east-1"
+            # botocore itself knows only AWS_DEFAULT_REGION; every other SDK, and Amazon's own machines, say AWS_REGION.
+            region = os.environ.get("AWS_REGION") or session.get_config_variable("region") or "us-east-1"
         except BotoCoreError as error:
             raise ConfigurationError(f"the AWS configuration cannot be used: {error}") from error
         style = (profile.get("s3") or {}).get("addressing_style", "auto")
@@ -64,7 +65,7 @@ class Account:
             session=session,
             region=region,
             endpoint=endpoint,
-            anonymous=ensure_boolean(os.environ.get("AWS_NO_SIGN_REQUEST", "no").replace("yes", "true")),
+            anonymous=os.environ.get("AWS_NO_SIGN_REQUEST", "").lower() in ("1", "true", "yes", "on"),
             path_style=style == "path" or (style == "auto" and endpoint is not None),
         )
 
@@ -91,16 +92,20 @@ class Account:
         }
 
     def store(self, bucket: str, *, client: ClientConfig, retry: RetryConfig) -> S3Store:
-        """The bucket through obstore. Every value is given, so that obstore takes none from the environment itself."""
+        """The bucket through obstore; place and credentials are given, lest it take others from the environment."""
+        # A certificate for *.s3.amazonaws.com covers no bucket whose name has a dot.
+        path_style = self.path_style or "." in bucket
+        url = self.endpoint or f"https://s3.{self.region}.amazonaws.com{'.cn' if self.region.startswith('cn-') else ''}"
+        if not path_style:
+            url = url.replace("://", f"://{bucket}.", 1)
         config: S3Config = {
             "region": self.region,
+            "endpoint": url,
+            "aws_endpoint_url_s3": url,
+            "virtual_hosted_style_request": not path_style,
             "skip_signature": self.anonymous,
             "disable_bulk_delete": True,
-            "virtual_hosted_style_request": not self.path_style,
         }
-        if self.endpoint:
-            url = self.endpoint if self.path_style else self.endpoint.replace("://", f"://{bucket}.", 1)
-            config |= {"endpoint": url, "aws_endpoint_url_s3": url}
         provider = None if self.anonymous else self.credentials
         return S3Store(bucket, config=config, client_options=client, retry_config=retry, credential_provider=provider)
 

@@ -7,6 +7,7 @@ checked, what may pass is tried again, every GET is counted, and no more than so
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, suppress
@@ -14,10 +15,12 @@ from contextlib import aclosing, suppress
 from special.errors import Changed, ConfigurationError, Denied, Missing, SourceError, Unreachable
 from special.sources.aws import Account
 from special.sources.patience import Patience
-from special.sources.promises import count_get, cut, require
+from special.sources.promises import count_get, counting_errors, cut, require
 from special.sources.stores import nameable
 from special.sources.wire import Answer, Facts, OutOfRange, Wire, matchable
 from special.spans import Blob, NotModified, Opened, Span, Unless
+
+log = logging.getLogger(__name__)
 
 SMALL_BYTES = 262144
 """A body up to this size is read before it is handed on, so that a failure on the way can be mended unseen."""
@@ -35,7 +38,7 @@ _BAD_CREDENTIALS = (
     "ExpiredToken",
     "AuthenticationFailed",
 )
-_ELSEWHERE = ("PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraint")
+_ELSEWHERE = ("PermanentRedirect", "AuthorizationHeaderMalformed", "incorrectly configured region")
 
 
 class Bucket:
@@ -68,8 +71,8 @@ class Bucket:
     async def check(self) -> None:
         """Ask for a key that nobody has. Raises `ConfigurationError` where no other key could be had either.
 
-        A store that answers "denied" may still give what is there: S3 does so where listing is not
-        allowed. Only refused credentials are an error.
+        A store that denies it may still give what is there: S3 does so where listing is not allowed. That
+        is only warned of; credentials that the store does not know are an error.
         """
         if self._account is not None and not self._account.anonymous:
             await self._account.credentials()
@@ -79,6 +82,10 @@ class Bucket:
             problem = _diagnosis(str(error), error)
             if problem is not None:
                 raise ConfigurationError(f"{self._root} {problem}") from error
+            if isinstance(error, Denied):
+                log.warning(
+                    "%s denies a key that is not there; if it denies images too, permit s3:GetObject", self._root
+                )
 
     async def stat(self, key: str) -> Blob:
         wire, path = self._route(key)
@@ -94,7 +101,7 @@ class Bucket:
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._read(blob, span)) for span in spans]
-        except* Exception as failed:
+        except ExceptionGroup as failed:
             raise _first(failed) from None
         return [task.result() for task in tasks]
 
@@ -124,6 +131,7 @@ class Bucket:
         match = matchable(pin.etag) if pin else None
 
         async def attempt() -> Blob:
+            # A pinned write whose answer got lost finds itself there on the second try, and says `Changed`.
             etag = await wire.put(path, data, media=media, match=match)
             return Blob(self._root, key, etag, len(data), media)
 
@@ -214,9 +222,10 @@ class Bucket:
             yield b""
             while True:
                 try:
-                    async for chunk in self._pieces(answer):
-                        position, failures = position + len(chunk), 0
-                        yield chunk
+                    with counting_errors():
+                        async for chunk in self._pieces(answer):
+                            position, failures = position + len(chunk), 0
+                            yield chunk
                     return
                 except Unreachable:
                     failures += 1
