@@ -135,13 +135,17 @@ def is_gif(head: bytes) -> bool:
 
 
 def parse_png(size_bytes: int) -> Parser[Layout]:
-    """The layout of a PNG, from IHDR and a possible eXIf chunk. Raises `Malformed`."""
+    """The layout of a PNG, from IHDR and a possible eXIf chunk before the pixels. Raises `Malformed`.
+
+    One behind them is not looked for: encoders write IDAT chunks of 8 to 64 KB, and to step over those of a large
+    master would cost a read for each.
+    """
     (head,) = yield [Span(0, min(33, size_bytes))]
     if len(head) < 33 or head[12:16] != b"IHDR":
         raise Malformed(f"a PNG of {size_bytes} bytes does not start with a whole IHDR chunk")
     width, height, _depth, color_type, _method, _filter, interlaced = struct.unpack(">IIBBBBB", head[16:29])
     size = checked("PNG", width, height)
-    block = yield from _chunk(b"eXIf", b"IEND", start=33, size_bytes=size_bytes, order=">")
+    block = yield from _chunk(b"eXIf", b"IDAT", start=33, size_bytes=size_bytes, order=">")
     # color types 0 and 4 are grey, without and with alpha: W3C PNG table 8
     return WholeLayout(
         "png",

@@ -83,13 +83,13 @@ def png_chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def test_an_exif_chunk_behind_the_pixels_counts_too() -> None:
+def test_an_exif_chunk_behind_the_pixels_is_not_looked_for() -> None:
     plain, turned = encoded("PNG"), encoded("PNG", orientation=8)
     at = turned.index(b"eXIf") - 4
     (length,) = struct.unpack_from(">I", turned, at)
     chunk = turned[at : at + 12 + length]
     moved = plain[:-12] + chunk + plain[-12:]
-    assert parsed(moved).size == Size(HEIGHT, WIDTH)
+    assert parsed(moved).size == Size(WIDTH, HEIGHT)
 
 
 def test_a_large_one_has_a_note() -> None:
