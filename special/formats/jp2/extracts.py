@@ -52,8 +52,6 @@ class Picks:
     starts: tuple[Ints, ...]
     """Where a packet starts in the file; -1 for one that becomes empty."""
     lengths: tuple[Ints, ...]
-    places: tuple[Ints, ...]
-    """Its number in the tile, which its SOP must name."""
 
 
 def extract(header: Header, index: PartIndex, wanted: Plan, size_bytes: int, *, is_trusted: bool) -> Extract:
@@ -87,7 +85,6 @@ def _packets(header: Header, index: PartIndex, wanted: Plan) -> Extract:
     small = reduced(header, drop)
     starts: list[Ints] = []
     lengths: list[Ints] = []
-    places: list[Ints] = []
     for number, bounds in wanted.tiles(header.canvas):
         tile = tile_of(header, bounds)
         packets = locate(header, index, number, tile)
@@ -103,9 +100,8 @@ def _packets(header: Header, index: PartIndex, wanted: Plan) -> Extract:
         chosen = np.concatenate(same)[order // header.layers] * header.layers + order % header.layers
         starts.append(np.where(needed[chosen], packets.starts[chosen], -1))
         lengths.append(np.where(needed[chosen], packets.lengths[chosen], 0))
-        places.append(packets.places[chosen])
     seen = sight(header, wanted.view, canvas, drop)
-    recipe = Picks(seen, canvas, drop, tuple(starts), tuple(lengths), tuple(places))
+    recipe = Picks(seen, canvas, drop, tuple(starts), tuple(lengths))
     return Extract(_runs(starts, lengths), wanted.view.reduction, seen.pixels, recipe)
 
 

@@ -27,8 +27,6 @@ class Packets:
     """First byte in the file; -1 where it is not known yet."""
     lengths: Ints
     """In bytes."""
-    places: Ints
-    """Each packet's place in the tile's file order: what its SOP must say."""
 
 
 def locate(header: Header, index: PartIndex, number: int, tile: Tile) -> Packets:
@@ -66,8 +64,7 @@ def locate(header: Header, index: PartIndex, number: int, tile: Tile) -> Packets
     part = np.searchsorted(edges, ends[:reached], side="left")
     starts = ends[:reached] - known[:reached] - np.concatenate(([0], edges))[part] + bodies[part]
     order = file_order(header, tile)
-    packets = Packets(np.full(count, -1, np.int64), np.zeros(count, np.int64), np.zeros(count, np.int64))
+    packets = Packets(np.full(count, -1, np.int64), np.zeros(count, np.int64))
     packets.starts[order[:reached]] = starts
     packets.lengths[order[:reached]] = known[:reached]
-    packets.places[order] = np.arange(count)
     return packets

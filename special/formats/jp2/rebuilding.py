@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from special.errors import Malformed
 from special.formats.jp2 import surgery
@@ -57,14 +58,14 @@ def _fill(header: Header, picks: Picks, spans: Sequence[Span], parts: Sequence[b
     empty = surgery.EMPTY + (surgery.EPH if header.uses_eph else b"")
     view = memoryview(pool)
     tiles: list[bytes] = []
-    for number, (starts, lengths, places) in enumerate(zip(picks.starts, picks.lengths, picks.places, strict=True)):
+    for number, (starts, lengths) in enumerate(zip(picks.starts, picks.lengths, strict=True)):
         is_picked = starts >= 0
         start, stop = starts[is_picked], starts[is_picked] + lengths[is_picked]
         span = np.searchsorted(span_starts, start, side="right") - 1
         shift = offsets[span] - span_starts[span] if len(span) else span
         start, stop = start + shift, stop + shift
         if header.uses_sop:
-            start = _past_sop(code, start, stop, places[is_picked])
+            start = _past_sop(code, start, stop)
         bodies = np.full((len(starts), 2), -1, np.int64)
         bodies[is_picked] = np.stack((start, stop), axis=1)
         tile = surgery.tile_part(number, (view[a:b] if a >= 0 else empty for a, b in bodies.tolist()))
@@ -73,17 +74,20 @@ def _fill(header: Header, picks: Picks, spans: Sequence[Span], parts: Sequence[b
     return tiles
 
 
-def _past_sop(code: np.ndarray[tuple[int], np.dtype[np.uint8]], start: Ints, stop: Ints, places: Ints) -> Ints:
-    """Where packets start after their SOP segment, which must bear the packet's number (A.8.1)."""
-    has = stop - start > 6
-    at = start[has]
-    is_sop = (code[at] == 0xFF) & (code[at + 1] == 0x91) & (code[at + 2] == 0) & (code[at + 3] == 4)
-    named = code[at + 4].astype(np.int64) << 8 | code[at + 5]
-    if bool((is_sop & (named != places[has] & 0xFFFF)).any()):
-        raise Malformed("a packet's SOP bears another number than PLT gives it")
-    moved = start.copy()
-    moved[has] += np.where(is_sop, 6, 0)
-    return moved
+def _past_sop(code: npt.NDArray[np.uint8], start: Ints, stop: Ints) -> Ints:
+    """Where packets start after their SOP segment (A.8.1): before every packet there is one, or before none.
+
+    Their numbers are not looked at: Grok counts wrongly across tile-parts.
+    """
+    at = np.minimum(start, stop - 4)
+    is_sop = (
+        (code[at] == 0xFF) & (code[at + 1] == 0x91) & (code[at + 2] == 0) & (code[at + 3] == 4) & (stop - start > 6)
+    )
+    if not is_sop.any():
+        return start
+    if not is_sop.all():
+        raise Malformed("some packets begin with an SOP segment, others do not: PLT is wrong")
+    return start + 6
 
 
 def _check(tile: bytes, header: Header, packets: int) -> None:
