@@ -7,6 +7,7 @@ seeded sample of the tiles of each level; the long one takes them all.
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,7 +26,8 @@ from tests.live import MASTERS, LiveServer
 NAMES = sorted(path.name for path in MASTERS.iterdir() if not path.name.startswith("."))
 SEED = 1729
 TILES_OF_A_LEVEL = 4
-CLIENTS = 6
+CLIENTS = 4
+ATTEMPTS = 5
 PILLOW_NAMES = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP", "gif": "GIF", "tif": "TIFF"}
 
 
@@ -155,6 +157,16 @@ def everything_else(info: dict[str, Any], version: int) -> Iterator[Wanted]:
             yield Wanted(f"full/{width},/0/{quality}.{suffix}", width, height)
 
 
+def ask(client: httpx.Client, url: str) -> httpx.Response:
+    """The answer of a server that may be too busy at first: the crawl loads it with all that it can bear."""
+    for _ in range(ATTEMPTS):
+        answer = client.get(url)
+        if answer.status_code != 503:
+            break
+        time.sleep(int(answer.headers["retry-after"]))
+    return answer
+
+
 def crawl(server: LiveServer, name: str, version: int, *, tiles_of_a_level: int | None) -> None:
     base = f"{server.url}/iiif/{version}/{quote(name, safe='')}"
     draw = random.Random(f"{SEED} {name}")
@@ -167,7 +179,7 @@ def crawl(server: LiveServer, name: str, version: int, *, tiles_of_a_level: int 
             wanted.add(level[-1])  # the corner that is cut short on both sides
 
         def differs(it: Wanted) -> str | None:
-            answer = client.get(f"{base}/{it.path}")
+            answer = ask(client, f"{base}/{it.path}")
             if answer.status_code != 200:
                 return f"{it.path}: {answer.status_code} {answer.text}"
             with Image.open(BytesIO(answer.content)) as image:
