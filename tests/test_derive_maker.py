@@ -114,6 +114,20 @@ async def test_one_decode_serves_all_sizes(bench: Bench) -> None:
     assert all(job.box == Box(0, 0, 60, 40) and job.plain and job.format == "jpg" for job in jobs)
 
 
+async def test_no_byte_of_the_master_is_read_twice(bench: Bench) -> None:
+    """Its head, which is all of a small master; of a larger one then the rest."""
+    await bench.make()
+    assert bench.masters.calls[1:] == [("read", ID, (Span(0, len(LANDSCAPE)),))]
+
+    long = LANDSCAPE + bytes(100_000)
+    bench.masters.objects["long"] = long
+    bench.clear()
+    await bench.maker().make(Candidate("long"))
+
+    assert bench.masters.calls[1:] == [("read", "long", (Span(0, 65536),)), ("read", "long", (Span(65536, len(long)),))]
+    assert bench.drawing.asked[0][0].data == long
+
+
 async def test_sidecar_tells_a_server_all_it_needs(bench: Bench) -> None:
     await bench.make(limit=20)
 

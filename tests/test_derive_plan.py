@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from special.asset import Rendition, Rule
-from special.derive.plan import Target, Work, plan
+from special.derive.plan import Target, Steps, plan
 from special.derive.policy import Policy
 from special.geometry import Size
 from special.spans import Blob
@@ -35,17 +35,17 @@ def closed(size: Size) -> Rendition:
     return Rendition(size, "auth", f"leaf/auth/{size.long_side}.jpg")
 
 
-NOTHING = Work(None, (), (), publish=False, sweep=False)
+NOTHING = Steps(None, (), (), publish=False, sweep=False)
 
 
 @pytest.mark.parametrize(
     ("before", "after", "expected"),
     [
-        pytest.param(None, target(), Work(None, (opened(BIG), opened(SMALL)), (), True, False), id="nothing stored"),
+        pytest.param(None, target(), Steps(None, (opened(BIG), opened(SMALL)), (), True, False), id="nothing stored"),
         pytest.param(
             None,
             target(150),
-            Work(None, (closed(BIG), opened(SMALL)), (), True, True),
+            Steps(None, (closed(BIG), opened(SMALL)), (), True, True),
             id="nothing stored, restricted: what an older run left is cleared",
         ),
         pytest.param(kept(target()), target(), NOTHING, id="it stands"),
@@ -53,80 +53,80 @@ NOTHING = Work(None, (), (), publish=False, sweep=False)
         pytest.param(
             kept(target()),
             target(150),
-            Work(None, (), ((opened(BIG), closed(BIG)),), True, True),
+            Steps(None, (), ((opened(BIG), closed(BIG)),), True, True),
             id="tightened: moved, not made anew",
         ),
         pytest.param(
             kept(target(150)),
             target(),
-            Work(None, (), ((closed(BIG), opened(BIG)),), True, False),
+            Steps(None, (), ((closed(BIG), opened(BIG)),), True, False),
             id="loosened",
         ),
         pytest.param(
-            kept(target(200)), target(150), Work(None, (), (), True, True), id="another limit, the same folders"
+            kept(target(200)), target(150), Steps(None, (), (), True, True), id="another limit, the same folders"
         ),
         pytest.param(
             kept(target()),
             target(sizes="300,150,75"),
-            Work(None, (opened(Size(75, 50)),), (), True, False),
+            Steps(None, (opened(Size(75, 50)),), (), True, False),
             id="one size more: only that is made",
         ),
-        pytest.param(kept(target()), target(sizes="150"), Work(None, (), (), True, False), id="one size less"),
+        pytest.param(kept(target()), target(sizes="150"), Steps(None, (), (), True, False), id="one size less"),
         pytest.param(
             kept(target()),
             target(quality=60),
-            Work(None, (opened(BIG), opened(SMALL)), (), True, False),
+            Steps(None, (opened(BIG), opened(SMALL)), (), True, False),
             id="another quality: all anew",
         ),
         pytest.param(
             kept(target()),
             target(blob=replace(BLOB, etag='"2"')),
-            Work(None, (opened(BIG), opened(SMALL)), (), True, False),
+            Steps(None, (opened(BIG), opened(SMALL)), (), True, False),
             id="another master of the same shape: overwritten in place",
         ),
         pytest.param(
             kept(target()),
             target(blob=replace(BLOB, key="leaf.jp2")),
-            Work(None, (opened(BIG), opened(SMALL)), (), True, False),
+            Steps(None, (opened(BIG), opened(SMALL)), (), True, False),
             id="another key",
         ),
         pytest.param(
             kept(target()),
             Target.of("leaf", replace(BLOB, etag='"2"'), SHAPE.turned, Policy.parse("300,150,75")),
-            Work(Sizes(), tuple(opened(Size(*side)) for side in [(200, 300), (100, 150), (50, 75)]), (), True, False),
+            Steps(Sizes(), tuple(opened(Size(*side)) for side in [(200, 300), (100, 150), (50, 75)]), (), True, False),
             id="another shape: the old sizes are withdrawn first",
         ),
         pytest.param(
             kept(target(sizes="300,120")),
             Target.of("leaf", replace(BLOB, etag='"2"'), SHAPE.turned, Policy.parse("300,150")),
-            Work(Sizes((Size(120, 80),)), (opened(BIG.turned), opened(SMALL.turned)), (), True, False),
+            Steps(Sizes((Size(120, 80),)), (opened(BIG.turned), opened(SMALL.turned)), (), True, False),
             id="another shape: a size that nothing overwrites stays till the end",
         ),
         pytest.param(
-            kept(target(150), settled=False), target(150), Work(None, (), (), False, True), id="killed before its end"
+            kept(target(150), settled=False), target(150), Steps(None, (), (), False, True), id="killed before its end"
         ),
         pytest.param(
             replace(kept(target()), sidecar=None),
             target(),
-            Work(None, (opened(BIG), opened(SMALL)), (), True, False),
+            Steps(None, (opened(BIG), opened(SMALL)), (), True, False),
             id="somebody else's: of an unknown version",
         ),
         pytest.param(
             replace(kept(target()), renditions=(opened(SMALL),)),
             target(),
-            Work(None, (opened(BIG), opened(SMALL)), (), True, False),
+            Steps(None, (opened(BIG), opened(SMALL)), (), True, False),
             id="somebody else wrote the sizes file: nothing is believed",
         ),
         pytest.param(
             Kept((), Rule(), target().sidecar(b"", settled=True), ""),
             target(),
-            Work(None, (opened(BIG), opened(SMALL)), (), True, False),
+            Steps(None, (opened(BIG), opened(SMALL)), (), True, False),
             id="killed before the commit",
         ),
     ],
 )
-def test_plan(before: Kept | None, after: Target, expected: Work) -> None:
-    work = plan(before, after)
+def test_plan(before: Kept | None, after: Target, expected: Steps) -> None:
+    steps = plan(before, after)
 
-    assert work == expected
-    assert work.stands == (expected == NOTHING)
+    assert steps == expected
+    assert steps.stands == (expected == NOTHING)

@@ -13,14 +13,11 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 
 from special.derive.candidates import Candidate
-from special.derive.outcome import Outcome
+from special.derive.outcome import Outcome, Work
 from special.errors import SpecialError, Unreachable
 from special.observe import tracing
 
 log = logging.getLogger(__name__)
-
-Work = Callable[[Candidate], Awaitable[Outcome]]
-"""What is done for each image; may raise."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from special import formats
 from special.asset import Access, Rendition
 from special.derive.candidates import Candidate, Naming
-from special.derive.outcome import Outcome
-from special.derive.plan import Target, Work, is_of, plan
+from special.derive.outcome import Outcome, Work
+from special.derive.plan import Steps, Target, is_of, plan
 from special.derive.policy import Policy
 from special.errors import Changed, MasterError, Missing, Unsupported
 from special.geometry import Box, Size
@@ -21,7 +21,7 @@ from special.iiif import Job
 from special.layout import Layout, Piece
 from special.observe import trace
 from special.render import Rendered
-from special.spans import Blob, Source, Span, body, drive, read_spans
+from special.spans import Blob, Reader, Source, Span, body, drive, read_spans
 from special.store import Kept, Sidecar, Sizes, Store
 
 MAX_LAYOUT_BYTES = 256 * 1024
@@ -43,6 +43,30 @@ class Bounds:
     max_pixels: int = 2_000_000_000
 
 
+@dataclass(frozen=True, slots=True)
+class Remainder:
+    """A reader that has the start of one object already and asks its source for the rest alone."""
+
+    source: Source
+    head: bytes
+
+    async def read(self, blob: Blob, spans: Sequence[Span]) -> list[bytes]:
+        """As `Reader.read`; no GET for what lies in the head."""
+        known = len(self.head)
+        rest = [Span(max(span.start, known), span.stop) for span in spans if span.stop > known]
+        parts = iter(await self.source.read(blob, rest) if rest else ())
+        return [self.head[span.start : span.stop] + (next(parts) if span.stop > known else b"") for span in spans]
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A master whose headers are known."""
+
+    blob: Blob
+    layout: Layout
+    reader: Reader
+
+
 class Maker:
     """Looks after the renditions of images. Its methods may be under way for many images at once.
 
@@ -61,21 +85,28 @@ class Maker:
 
     async def make(self, candidate: Candidate) -> Outcome:
         """Do what is missing. Where everything stands: two GETs, and one HEAD unless a listing spared it."""
-        try:
-            return await self._bring(*await self._state(candidate))
-        except Changed:
-            # The master was overwritten under our hands: once more, from its new version.
-            return await self._bring(*await self._state(Candidate(candidate.identifier)))
+        return await self._bring_current(candidate, self._store.fresh)
 
     async def remake(self, candidate: Candidate) -> Outcome:
         """Do everything anew, believing nothing that is stored."""
+        return await self._bring_current(candidate, self._distrusted)
+
+    async def follow(self, candidate: Candidate, *, gone: Work) -> Outcome:
+        """Bring renditions to what the master is by now, whatever an event said of it; `gone` where there is none.
+
+        Asks for the master's version once more at the end: of two runs that meet, the one that lost does it over.
+        """
         identifier = candidate.identifier
-        blob = candidate.blob or await self._naming.locate(self._source, identifier)
-        try:
-            kept = await self._store.fresh(identifier)
-        except MasterError:
-            kept = None  # an unreadable side-car or sizes file is what a remake is for
-        return await self._bring(identifier, blob, replace(kept, sidecar=None) if kept else None)
+        work: Work = self.make
+        while True:
+            try:
+                blob = await self._naming.locate(self._source, identifier)
+                outcome = await work(Candidate(identifier, blob))
+                if outcome.result == "stood" or await self._naming.locate(self._source, identifier) == blob:
+                    return outcome
+            except Missing:
+                return await gone(candidate)
+            work = self.remake
 
     async def foresee(self, candidate: Candidate) -> Outcome:
         """Say what `make` would do. Reads no master."""
@@ -94,7 +125,7 @@ class Maker:
                 faults += [f"{key} is restricted and lies in the open" for key in strays]
         return Outcome(identifier, "wrong", "; ".join(faults)) if faults else Outcome(identifier, "sound")
 
-    def pruning(self, work: Callable[[Candidate], Awaitable[Outcome]]) -> Callable[[Candidate], Awaitable[Outcome]]:
+    def pruning(self, work: Work) -> Work:
         """The same work, and then the strays go."""
 
         async def both(candidate: Candidate) -> Outcome:
@@ -121,6 +152,10 @@ class Maker:
             await self._store.source.delete(key)
         return len(strays)
 
+    async def keep(self, candidate: Candidate) -> Outcome:
+        """Leave what is stored of an image whose master is gone."""
+        return Outcome(candidate.identifier, "stood", "the master is gone, its renditions are kept")
+
     async def remove(self, candidate: Candidate) -> Outcome:
         """Take away all that is stored of an image whose master is gone."""
         count = await self._store.remove(candidate.identifier)
@@ -141,8 +176,8 @@ class Maker:
             return ["there is no side-car, so the version of the master is unknown"]
         if not is_of(kept, blob):
             return ["the master is another version by now"]
-        work = plan(kept, Target.of(identifier, blob, kept.sidecar.shape, self._policy))
-        return [] if work.stands else [described(work)]
+        steps = plan(kept, Target.of(identifier, blob, kept.sidecar.shape, self._policy))
+        return [] if steps.stands else [described(steps)]
 
     async def _fault(self, identifier: str, rendition: Rendition) -> str:
         """What is wrong with a file that the sizes file names; empty if nothing."""
@@ -161,36 +196,54 @@ class Maker:
         """Files in `open/` that are larger than anybody may have."""
         return [key for key, side in await self._store.lying(identifier, "open") if side > limit]
 
+    async def _distrusted(self, identifier: str) -> Kept | None:
+        """What is stored, as if it were somebody else's; nothing where it cannot be read."""
+        try:
+            kept = await self._store.fresh(identifier)
+        except MasterError:
+            return None
+        return replace(kept, sidecar=None) if kept else None
+
     # What is done about it
+
+    async def _bring_current(self, candidate: Candidate, look: Callable[[str], Awaitable[Kept | None]]) -> Outcome:
+        identifier = candidate.identifier
+        blob = candidate.blob or await self._naming.locate(self._source, identifier)
+        try:
+            return await self._bring(identifier, blob, await look(identifier))
+        except Changed:
+            # The master was overwritten under our hands: once more, from its new version.
+            blob = await self._naming.locate(self._source, identifier)
+            return await self._bring(identifier, blob, await look(identifier))
 
     async def _bring(self, identifier: str, blob: Blob, kept: Kept | None) -> Outcome:
         """The steps of the plan, in its order."""
         known = kept.sidecar if kept and is_of(kept, blob) else None
-        layout = None if known else await self._parse(blob)
-        shape = layout.size if layout else known.shape if known else None
+        master = None if known else await self._open(blob)
+        shape = master.layout.size if master else known.shape if known else None
         assert shape is not None, "a side-car or the master's headers tell the shape"
         target = Target.of(identifier, blob, shape, self._policy)
-        work = plan(kept, target)
-        if work.stands:
+        steps = plan(kept, target)
+        if steps.stands:
             return Outcome(identifier, "stood")
-        if work.withdraw is not None:
-            await self._withdraw(target, work.withdraw)
-        if work.render:
-            layout = await self._render(blob, layout or await self._layout(known, blob), work.render)
-        for standing, wanted in work.move:
+        if steps.withdraw is not None:
+            await self._withdraw(target, steps.withdraw)
+        if steps.render:
+            master = await self._render(master or await self._reopen(blob, known), steps.render)
+        for standing, wanted in steps.move:
             try:
                 data = await body(await self._store.open_rendition(identifier, standing))
             except Missing:
                 # Somebody took it away and left the sizes file as it was: believe nothing of it.
                 return await self._bring(identifier, blob, replace(kept, sidecar=None) if kept else None)
             await self._store.source.write(wanted.key, data, media=JPEG)
-        dumped = _dumped(layout) if layout else known.layout if known else None
-        if work.publish:
-            await self._store.publish(identifier, target.sidecar(dumped, settled=not work.sweep))
-        if work.sweep:
+        dumped = _dumped(master.layout) if master else known.layout if known else None
+        if steps.publish:
+            await self._store.publish(identifier, target.sidecar(dumped, settled=not steps.sweep))
+        if steps.sweep:
             await self._sweep(target)
             await self._store.note(identifier, target.sidecar(dumped, settled=True))
-        return Outcome(identifier, "made", described(work), written=len(work.render) + len(work.move))
+        return Outcome(identifier, "made", described(steps), written=len(steps.render) + len(steps.move))
 
     async def _withdraw(self, target: Target, sizes: Sizes) -> None:
         """Let the sizes file name no more than what stands throughout; nothing of it is trusted by the next run."""
@@ -203,19 +256,26 @@ class Maker:
             for key in await self._restricted(target.identifier, target.max_unauthorised):
                 await self._store.source.delete(key)
 
-    async def _layout(self, known: Sidecar | None, blob: Blob) -> Layout:
-        return formats.load(known.layout) if known and known.layout else await self._parse(blob)
+    async def _open(self, blob: Blob) -> Begun:
+        seen: list[tuple[Span, bytes]] = []
+        layout = await drive(
+            formats.parse(blob.size), self._source, blob, max_gap_bytes=self._bounds.max_gap_bytes, seen=seen
+        )
+        return Begun(blob, layout, Remainder(self._source, seen[0][1]))
 
-    async def _parse(self, blob: Blob) -> Layout:
-        return await drive(formats.parse(blob.size), self._source, blob, max_gap_bytes=self._bounds.max_gap_bytes)
+    async def _reopen(self, blob: Blob, known: Sidecar | None) -> Begun:
+        if known and known.layout:
+            return Begun(blob, formats.load(known.layout), self._source)
+        return await self._open(blob)
 
-    async def _render(self, blob: Blob, layout: Layout, renditions: Sequence[Rendition]) -> Layout:
-        """Write renditions from one decode of the smallest level that is enough; the layout, completed."""
-        box, largest = Box.whole(layout.size), renditions[0].size
-        missing = layout.prepare(box, largest)
+    async def _render(self, master: Begun, renditions: Sequence[Rendition]) -> Begun:
+        """Write renditions from one decode of the smallest level that is enough; the master with all that was read."""
+        box, largest = Box.whole(master.layout.size), renditions[0].size
+        missing = master.layout.prepare(box, largest)
         if missing is not None:
-            layout = await drive(missing, self._source, blob, first_bytes=0, chunk_bytes=0)
-        piece = await self._piece(blob, layout, box, largest)
+            layout = await drive(missing, master.reader, master.blob, first_bytes=0, chunk_bytes=0)
+            master = replace(master, layout=layout)
+        piece = await self._piece(master, box, largest)
         jobs = [Job(box, it.size, mirror=False, angle=0, quality="default", format="jpg") for it in renditions]
         pictures = await self._draw(piece, jobs)
         trace().decode_ms += sum(it.decode_ms for it in pictures)
@@ -228,28 +288,29 @@ class Maker:
         for done in await asyncio.gather(*writes, return_exceptions=True):
             if isinstance(done, BaseException):
                 raise done
-        return layout
+        return master
 
-    async def _piece(self, blob: Blob, layout: Layout, box: Box, size: Size) -> Piece:
-        extract = layout.extract(box, size)
-        if extract.pixels > self._bounds.max_pixels:
+    async def _piece(self, master: Begun, box: Box, size: Size) -> Piece:
+        blob, bounds = master.blob, self._bounds
+        extract = master.layout.extract(box, size)
+        if extract.pixels > bounds.max_pixels:
             raise Unsupported(f"{blob.url}: {extract.pixels} pixels to decode are more than max_master_pixels allows")
         wanted = sum(len(span) for span in extract.spans)
-        if wanted > self._bounds.max_whole_bytes:
+        if wanted > bounds.max_whole_bytes:
             raise Unsupported(f"{blob.url}: {wanted} bytes to read are more than max_whole_bytes allows")
-        parts = await read_spans(self._source, blob, extract.spans, max_gap_bytes=self._bounds.max_gap_bytes)
-        return layout.rebuild(extract, parts)
+        parts = await read_spans(master.reader, blob, extract.spans, max_gap_bytes=bounds.max_gap_bytes)
+        return master.layout.rebuild(extract, parts)
 
 
-def described(work: Work) -> str:
+def described(steps: Steps) -> str:
     """The steps in words, for the terminal."""
-    steps = [
-        f"{len(work.render)} renditions from the master" if work.render else "",
-        f"{len(work.move)} renditions to their other folder" if work.move else "",
-        "sizes file and side-car" if work.publish else "",
-        "clear `open/`" if work.sweep else "",
+    words = [
+        f"{len(steps.render)} renditions from the master" if steps.render else "",
+        f"{len(steps.move)} renditions to their other folder" if steps.move else "",
+        "sizes file and side-car" if steps.publish else "",
+        "clear `open/`" if steps.sweep else "",
     ]
-    return ", ".join(step for step in steps if step)
+    return ", ".join(filter(None, words))
 
 
 def _dumped(layout: Layout) -> bytes | None:

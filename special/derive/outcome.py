@@ -1,9 +1,12 @@
-"""What became of one image in one run."""
+"""What is done for one image, and what became of it."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
+
+from special.derive.candidates import Candidate
 
 Result = Literal["made", "stood", "due", "sound", "wrong", "removed", "failed"]
 """made: something was done; stood: nothing had to be; due: something would be; sound and wrong: what a
@@ -34,3 +37,7 @@ class Outcome:
     def plain(self) -> dict[str, Any]:
         """One line of `--json`."""
         return asdict(self) | {"decode_ms": round(self.decode_ms, 1)}
+
+
+Work = Callable[[Candidate], Awaitable[Outcome]]
+"""What is done for one image. May raise any `SpecialError`."""

@@ -1,6 +1,6 @@
 """What must be done so that one image's renditions are as they should be. Pure.
 
-The order of the steps is what makes a run safe to kill. Read `Work` from top to bottom:
+The order of the steps is what makes a run safe to kill. Read `Steps` from top to bottom:
 
     withdraw   sizes whose files are about to be overwritten by others leave the sizes file
     render     files are written that are not there
@@ -62,7 +62,7 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class Steps:
     """The steps, in their order. None of them: everything stands."""
 
     withdraw: Sizes | None
@@ -85,7 +85,7 @@ def is_of(kept: Kept | None, blob: Blob) -> bool:
     return kept is not None and kept.sidecar is not None and _version(kept.sidecar) == (blob.key, blob.etag)
 
 
-def plan(kept: Kept | None, target: Target) -> Work:
+def plan(kept: Kept | None, target: Target) -> Steps:
     """What must be done, given what is stored."""
     stored = kept.renditions if kept else ()
     sidecar = kept.sidecar if kept else None
@@ -95,7 +95,7 @@ def plan(kept: Kept | None, target: Target) -> Work:
     move = tuple((standing[it.size], it) for it in wanted if it.size in standing and standing[it.size] != it)
     publish = bool(render or move) or sidecar is None or not _says(sidecar, stored, target)
     restricting = target.max_unauthorised is not None and publish
-    return Work(
+    return Steps(
         withdraw=_withdrawn(stored, render),
         render=render,
         move=move,

@@ -15,9 +15,9 @@ from rich.console import Console
 
 from special.derive import candidates, progress
 from special.derive.candidates import Candidate
-from special.derive.fleet import Pace, Work, derive_all
+from special.derive.fleet import Pace, derive_all
 from special.derive.maker import Maker
-from special.derive.outcome import BAD, Outcome
+from special.derive.outcome import BAD, Outcome, Work
 from special.derive.policy import DEFAULT_SIZES, Policy
 from special.derive.progress import Bar, Display, JsonLines, Lines, Tally
 from special.derive.rooms import READ_AHEAD, Rooms, looking, working
