@@ -133,6 +133,17 @@ def test_jpegs_of_inks_are_shrunk_too(reduce: int) -> None:
     assert mean_difference(pixels_of(ours.data), theirs) <= 2
 
 
+@pytest.mark.parametrize("side", [16, 50, 97])
+def test_inks_are_shrunk_as_the_colours_that_they_make(side: int) -> None:
+    # Hard edges between inks are where averages of inks and of colours differ most.
+    few = np.random.default_rng(3).integers(0, 256, (12, 12, 4), dtype=np.uint8)
+    inks = np.kron(few, np.ones((25, 25, 1), np.uint8))
+    data = encoded(Image.fromarray(inks, "CMYK"), "tiff")
+    ours = render.render(piece(data, "tiff", (0, 0, 300, 300)), job(side, side), ENCODING)
+    theirs = pyvips.Image.tiffload_buffer(data).icc_transform("srgb", input_profile="cmyk").resize(side / 300).numpy()
+    assert mean_difference(pixels_of(ours.data), theirs) <= 2
+
+
 P3 = bytes(pyvips.Image.profile_load("p3"))
 
 

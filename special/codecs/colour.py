@@ -6,15 +6,21 @@ more than decoding. So each profile is tried once on a cube of colours and remem
 
 from __future__ import annotations
 
+import io
+import logging
 from enum import Enum
 from functools import lru_cache
 from typing import Final
 
 import numpy as np
 import pyvips
+from PIL import Image as PillowImage
+from PIL import ImageCms
 
-from special.codecs.raster import Image, Raster, to_vips
+from special.codecs.raster import Image, Raster, from_vips, to_vips
 from special.errors import Unsupported
+
+log = logging.getLogger(__name__)
 
 ICC_FIELD: Final = "icc-profile-data"
 _SPACES: Final = {b"GRAY": 1, b"RGB ": 3, b"CMYK": 4}  # ICC.1:2022, 7.2.6: colour space at byte 16
@@ -99,8 +105,40 @@ def to_srgb(image: Image) -> Image:
     return colours if alpha is None else colours.bandjoin(_to_8_bits(alpha))
 
 
+def is_ink(image: Image) -> bool:
+    """Whether the pixels are opaque CMYK of 8 or 16 bits."""
+    return image.interpretation == "cmyk" and image.format in _DEPTHS and not image.hasalpha()
+
+
+def from_inks(image: Image) -> Raster:
+    """CMYK pixels as sRGB, all of them at once: 28 ns a pixel, where libvips' stream takes 240."""
+    inks = PillowImage.fromarray(from_vips(_to_8_bits(image)), "CMYK")
+    return np.asarray(ImageCms.applyTransform(inks, _ink_transform(_profile(image))))
+
+
+@lru_cache(maxsize=4)
+def _ink_transform(profile: bytes | None) -> ImageCms.ImageCmsTransform:
+    """From a profile's inks, or those of libvips' press, to sRGB. Costs 45 ms to make, and some megabytes to keep."""
+    press = bytes(pyvips.Image.profile_load("cmyk"))
+    target = ImageCms.createProfile("sRGB")
+    intent = ImageCms.Intent.RELATIVE_COLORIMETRIC
+    if profile is not None and profile[16:20] == b"CMYK":
+        try:
+            return ImageCms.buildTransform(io.BytesIO(profile), target, "CMYK", "RGB", intent)
+        except ImageCms.PyCMSError:
+            log.info("a CMYK profile of %d bytes cannot be used; its colours count as untagged", len(profile))
+    return ImageCms.buildTransform(io.BytesIO(press), target, "CMYK", "RGB", intent)
+
+
+def _profile(image: Image) -> bytes | None:
+    if not image.get_typeof(ICC_FIELD):
+        return None
+    profile: bytes = image.get(ICC_FIELD)
+    return profile
+
+
 def _colours_to_srgb(image: Image) -> Image:
-    profile = image.get(ICC_FIELD) if image.get_typeof(ICC_FIELD) else None
+    profile = _profile(image)
     what = effect(profile, image.bands) if profile else Effect.BROKEN
     if what is Effect.SOME:
         converted = _by_profile(image)

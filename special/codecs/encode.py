@@ -27,7 +27,9 @@ class Encoding:
     webp_quality: int = 80
     """1 to 100."""
     png_compression: int = 4
-    """0 to 9. Above 4 the time doubles for one or two per cent of the bytes."""
+    """0 to 9; above 4 a page of manuscript shrinks by 1 % while the time doubles."""
+    webp_effort: int = 2
+    """0 to 6; 4 makes files 3 to 8 % smaller in twice the time."""
     gif_effort: int = 4
     """1 to 10: how long to look for a palette."""
 
@@ -48,9 +50,9 @@ def encode(raster: Raster, output: OutputFormat, encoding: Encoding) -> bytes:
     image = to_vips(raster)
     match output:
         case "png":
-            data = image.pngsave_buffer(compression=encoding.png_compression, keep="none")
+            data = image.pngsave_buffer(compression=encoding.png_compression, filter="up", keep="none")
         case "webp":
-            data = image.webpsave_buffer(Q=encoding.webp_quality, keep="none")
+            data = image.webpsave_buffer(Q=encoding.webp_quality, effort=encoding.webp_effort, keep="none")
         case "gif":
             data = image.gifsave_buffer(effort=encoding.gif_effort, keep="none")
         case "tif":

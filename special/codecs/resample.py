@@ -7,6 +7,8 @@ Where pixels cannot be averaged as they are (alpha, Lab) colours go first.
 
 Everything else is pillow's. Its resampler takes edges between pixels, where libvips' always centres;
 and when libvips 8.18 enlarges, the picture ends up half an output pixel too far to the right and down.
+Inks are no measure of light at all: they become colours before anything is averaged (averaging them first is
+up to 4 levels off in the mean).
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from special.geometry import Box, Frame, Size
 
 NEGLIGIBLE_PIXELS: Final = 1 / 64
 """An edge this near to a whole pixel counts as whole: it moves a black-to-white step by 4 levels at most."""
-_GAP: Final = 2.0
+_GAP: Final = 3.0
 """Averaging blocks down to this many times the wanted size leaves Lanczos enough to work with."""
 
 
@@ -32,14 +34,18 @@ def resample(picture: Raster | Image, frame: Frame, size: Size) -> Raster:
 
     A raster on whole pixels that has the size already is returned as a view; nothing is copied.
     """
+    if not isinstance(picture, np.ndarray) and colour.is_ink(picture):
+        window = _window(frame)
+        picture = colour.from_inks(_crop(picture, window))
+        frame = Frame(frame.x - window.x, frame.y - window.y, frame.width, frame.height)
     box = whole_pixels(frame)
+    if box is not None and box.size == size:
+        return cut(picture, box) if isinstance(picture, np.ndarray) else from_vips(colour.to_srgb(_crop(picture, box)))
+    if box is None or not box.size.covers(size):
+        return _by_pillow(picture, frame, size)
     if isinstance(picture, np.ndarray):
-        if box is not None and box.size == size:
-            return cut(picture, box)
-        picture = to_vips(picture)
-    if box is not None and box.size.covers(size):
-        return from_vips(_shrunk(_crop(picture, box), size))
-    return _between_pixels(picture, frame, size)
+        return from_vips(_resize(to_vips(cut(picture, box)), size))
+    return from_vips(_shrunk(_crop(picture, box), size))
 
 
 def whole_pixels(frame: Frame) -> Box | None:
@@ -51,14 +57,22 @@ def whole_pixels(frame: Frame) -> Box | None:
     return Box.between(*nearest)
 
 
+def _window(frame: Frame) -> Box:
+    """The whole pixels that a frame touches."""
+    return Box.between(
+        math.floor(frame.x + NEGLIGIBLE_PIXELS),
+        math.floor(frame.y + NEGLIGIBLE_PIXELS),
+        math.ceil(frame.x + frame.width - NEGLIGIBLE_PIXELS),
+        math.ceil(frame.y + frame.height - NEGLIGIBLE_PIXELS),
+    )
+
+
 def _crop(image: Image, box: Box) -> Image:
     return image.crop(box.x, box.y, box.width, box.height)
 
 
 def _shrunk(image: Image, size: Size) -> Image:
-    """The image in sRGB, no larger than it was."""
-    if (image.width, image.height) == (size.width, size.height):
-        return colour.to_srgb(image)
+    """The image in sRGB, smaller than it was."""
     if colour.averages(image):
         return colour.to_srgb(_resize(image, size))
     image = colour.to_srgb(image)
@@ -72,20 +86,19 @@ def _resize(image: Image, size: Size) -> Image:
     return image.resize(size.width / image.width, vscale=size.height / image.height, kernel="lanczos3")
 
 
-def _between_pixels(image: Image, frame: Frame, size: Size) -> Raster:
-    window = Box.between(
-        math.floor(frame.x + NEGLIGIBLE_PIXELS),
-        math.floor(frame.y + NEGLIGIBLE_PIXELS),
-        math.ceil(frame.x + frame.width - NEGLIGIBLE_PIXELS),
-        math.ceil(frame.y + frame.height - NEGLIGIBLE_PIXELS),
-    )
-    image = _crop(image, window)
-    across = down = 1
-    if colour.averages(image):
-        across = max(1, math.floor(frame.width / size.width / _GAP))
-        down = max(1, math.floor(frame.height / size.height / _GAP))
-        image = image.shrink(across, down, ceil=True)
-    pixels = from_vips(colour.to_srgb(image))
+def _by_pillow(picture: Raster | Image, frame: Frame, size: Size) -> Raster:
+    window = _window(frame)
+    across = max(1, math.floor(frame.width / size.width / _GAP))
+    down = max(1, math.floor(frame.height / size.height / _GAP))
+    if isinstance(picture, np.ndarray) and across == down == 1:
+        pixels = cut(picture, window)
+    else:
+        image = to_vips(cut(picture, window)) if isinstance(picture, np.ndarray) else _crop(picture, window)
+        if colour.averages(image):
+            image = image.shrink(across, down, ceil=True)
+        else:
+            across = down = 1
+        pixels = from_vips(colour.to_srgb(image))
     height, width, channels = pixels.shape
     left, top = (frame.x - window.x) / across, (frame.y - window.y) / down
     right, bottom = left + frame.width / across, top + frame.height / down

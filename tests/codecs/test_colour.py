@@ -111,15 +111,25 @@ def test_sixteen_bits_with_a_profile() -> None:
     assert mean_difference(ours, from_vips(colour.to_srgb(as_image(picture, "srgb", P3)))) < 0.5
 
 
-@pytest.mark.parametrize("profile", [None, PRESS], ids=["untagged", "tagged"])
+@pytest.mark.parametrize(
+    "profile",
+    [
+        pytest.param(None, id="untagged"),
+        pytest.param(PRESS, id="tagged"),
+        pytest.param(PRESS[:5000], id="with half a profile"),
+        pytest.param(P3, id="with a profile of lights"),
+    ],
+)
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_inks_become_colours(profile: bytes | None, dtype: type) -> None:
     picture = smooth(60, 40, 4)
     inks = picture.astype(dtype) * (257 if dtype is np.uint16 else 1)
-    ours = from_vips(colour.to_srgb(as_image(inks, "cmyk", profile)))
+    image = as_image(inks, "cmyk", profile)
+    assert colour.is_ink(image)
     theirs = as_image(picture, "cmyk").icc_transform("srgb", input_profile="cmyk").numpy()
-    assert ours.dtype == np.uint8
-    assert mean_difference(ours, theirs) < 1.0
+    for ours in (colour.from_inks(image), from_vips(colour.to_srgb(image))):
+        assert ours.dtype == np.uint8
+        assert mean_difference(ours, theirs) < 1.0
 
 
 def test_no_ink_is_white_paper() -> None:
