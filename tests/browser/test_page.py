@@ -45,6 +45,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
+        expect.set_options(timeout=30_000)  # a busy machine is slow, not wrong
         launched = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
         yield launched
         launched.close()
