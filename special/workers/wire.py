@@ -18,7 +18,7 @@ from special.errors import SpecialError
 
 LENGTH: Final = struct.Struct(">Q")
 _ONE_PART_BYTES: Final = 1 << 18
-"""Up to here a copy is cheaper than another system call and another wake-up of the receiver."""
+"""Up to here parts are joined, so that one write wakes the receiver once."""
 
 
 @dataclass(frozen=True, slots=True)
