@@ -16,7 +16,7 @@ from special.formats.jp2 import region, surgery
 from special.formats.jp2.header import Canvas, Header
 from special.formats.jp2.locate import Untrusted, locate
 from special.formats.jp2.planning import Plan
-from special.formats.jp2.precincts import Ints, file_order, reduced, tile_of
+from special.formats.jp2.precincts import Ints, Tile, file_order, reduced, tile_of
 from special.formats.jp2.region import Bounds, View
 from special.formats.jp2.sight import Sight, sight
 from special.formats.jp2.tileparts import PartIndex
@@ -52,6 +52,10 @@ class Picks:
     starts: tuple[Ints, ...]
     """Where a packet starts in the file; -1 for one that becomes empty."""
     lengths: tuple[Ints, ...]
+    numbers: tuple[Ints, ...]
+    """Its number in its tile of the master."""
+    tiles: tuple[Tile, ...]
+    """The master's tiles, one for each of the piece's."""
 
 
 def extract(header: Header, index: PartIndex, wanted: Plan, size_bytes: int, *, is_trusted: bool) -> Extract:
@@ -85,6 +89,8 @@ def _packets(header: Header, index: PartIndex, wanted: Plan) -> Extract:
     small = reduced(header, drop)
     starts: list[Ints] = []
     lengths: list[Ints] = []
+    numbers: list[Ints] = []
+    tiles: list[Tile] = []
     for number, bounds in wanted.tiles(header.canvas):
         tile = tile_of(header, bounds)
         packets = locate(header, index, number, tile)
@@ -100,8 +106,10 @@ def _packets(header: Header, index: PartIndex, wanted: Plan) -> Extract:
         chosen = np.concatenate(same)[order // header.layers] * header.layers + order % header.layers
         starts.append(np.where(needed[chosen], packets.starts[chosen], -1))
         lengths.append(np.where(needed[chosen], packets.lengths[chosen], 0))
+        numbers.append(chosen)
+        tiles.append(tile)
     seen = sight(header, wanted.view, canvas, drop)
-    recipe = Picks(seen, canvas, drop, tuple(starts), tuple(lengths))
+    recipe = Picks(seen, canvas, drop, tuple(starts), tuple(lengths), tuple(numbers), tuple(tiles))
     return Extract(_runs(starts, lengths), wanted.view.reduction, seen.pixels, recipe)
 
 

@@ -15,6 +15,7 @@ from special.formats.jp2.locate import Untrusted
 from special.formats.jp2.planning import Plan
 from special.formats.jp2.region import Bounds
 from special.formats.jp2.tileparts import SOT_BYTES, PartIndex, read_part, walk_part
+from special.formats.jp2.walking import is_walkable, walk_packets
 from special.formats.jp2.window import CHUNK_BYTES, Reading, Window
 
 MAX_TRIPS = 64
@@ -33,11 +34,13 @@ class Grown:
 
 
 def is_grown(header: Header, index: PartIndex, wanted: Plan) -> bool:
-    """Whether every part of the tiles that are wanted is known and read. Cheap."""
-    return all(
-        index.is_complete(number) and all(index.bodies[row] for row in index.rows.get(number, ()))
-        for number, _ in wanted.tiles(header.canvas)
-    )
+    """Whether there is nothing more to learn for this plan. Cheap."""
+    for number, _ in wanted.tiles(header.canvas):
+        if not index.is_complete(number) or not all(index.bodies[row] for row in index.rows.get(number, ())):
+            return False
+        if (index.lacks_lengths(number) or number in index.walked) and is_walkable(header, wanted):
+            return False
+    return True
 
 
 def grow(window: Window, header: Header, index: PartIndex, wanted: Plan) -> Reading[Grown]:
@@ -55,18 +58,29 @@ def grow(window: Window, header: Header, index: PartIndex, wanted: Plan) -> Read
         index = PartIndex(index.first, index.first, index.stop)  # TLM lied: walk instead
     for number, bounds in tiles:
         try:
-            while not index.is_complete(number) and not _reaches(header, index, wanted, number, bounds):
-                if window.trips >= MAX_TRIPS:
-                    return Grown(index)
-                yield from walk_part(window, index, header)
-            _reaches(header, index, wanted, number, bounds)
+            yield from _grow_tile(window, header, index, wanted, number, bounds)
         except Untrusted as lie:
             return Grown(index, str(lie))
     return Grown(index)
 
 
+def _grow_tile(
+    window: Window, header: Header, index: PartIndex, wanted: Plan, number: int, bounds: Bounds
+) -> Reading[None]:
+    """As much of one tile's index as the plan needs. Raises `Untrusted` and `Malformed`."""
+    is_untiled = header.canvas.columns * header.canvas.rows == 1
+    while not index.is_complete(number) and not _reaches(header, index, wanted, number, bounds):
+        # The parts of an only tile are of no use without packet lengths.
+        if window.trips >= MAX_TRIPS or (is_untiled and index.lacks_lengths(number)):
+            break
+        yield from walk_part(window, index, header)
+    is_unlisted = index.lacks_lengths(number) or number in index.walked
+    if not _reaches(header, index, wanted, number, bounds) and is_unlisted and is_walkable(header, wanted):
+        yield from walk_packets(window, header, index, bounds, wanted)
+
+
 def _reaches(header: Header, index: PartIndex, wanted: Plan, number: int, bounds: Bounds) -> bool:
-    """Whether all packets wanted of a tile are known. Without packet lengths, never. Raises `Untrusted`."""
+    """Whether all packets wanted of a tile are known. Without their lengths, never. Raises `Untrusted`."""
     if index.refusal is not None or not index.has_lengths(number):
         return False
     return extracts.reaches(header, index, wanted.view, number, bounds)

@@ -12,7 +12,7 @@ import numpy as np
 
 from special.formats.jp2.header import Header
 from special.formats.jp2.precincts import Ints, Tile, file_order
-from special.formats.jp2.tileparts import PartIndex
+from special.formats.jp2.tileparts import MAX_PACKETS, PartIndex
 
 
 class Untrusted(Exception):
@@ -35,36 +35,49 @@ def locate(header: Header, index: PartIndex, number: int, tile: Tile) -> Packets
     One sort and a few array operations over the tile's packets.
     """
     count = tile.precincts * header.layers
+    if count > MAX_PACKETS:
+        raise Untrusted(f"tile {number} has {count} packets, more than {MAX_PACKETS}")
     rows = [row for row in index.rows.get(number, ()) if index.bodies[row]]
-    is_complete = index.is_complete(number) and len(rows) == len(index.rows.get(number, ()))
-    pieces = [
-        np.frombuffer(index.lengths, np.uint32, index.counts[row], offset=4 * index.firsts[row])
-        for row in rows
-        if index.counts[row]
-    ]
-    known = np.concatenate(pieces).astype(np.int64) if pieces else np.zeros(0, np.int64)
+    if number in index.walked:
+        starts, lengths = _measured(index, rows)
+    else:
+        is_complete = index.is_complete(number) and len(rows) == len(index.rows.get(number, ()))
+        starts, lengths = _promised(index, rows, number, count, is_complete=is_complete)
+    order = file_order(header, tile)[: len(starts)]
+    packets = Packets(np.full(count, -1, np.int64), np.zeros(count, np.int64))
+    packets.starts[order] = starts
+    packets.lengths[order] = lengths
+    return packets
+
+
+def _measured(index: PartIndex, rows: list[int]) -> tuple[Ints, Ints]:
+    """Starts and lengths of the first packets of a tile, in file order, from their own headers."""
+    lengths = [index.lengths_of(row) for row in rows]
+    starts = [index.bodies[row] + np.cumsum(known) - known for row, known in zip(rows, lengths, strict=True)]
+    return np.concatenate(starts), np.concatenate(lengths)
+
+
+def _promised(index: PartIndex, rows: list[int], number: int, count: int, *, is_complete: bool) -> tuple[Ints, Ints]:
+    """Starts and lengths of the first packets of a tile, in file order, from PLT. Raises `Untrusted`."""
+    known = np.concatenate([np.zeros(0, np.int64), *(index.lengths_of(row) for row in rows)])
     if not len(known) and count:
         raise Untrusted("packet lengths (PLT) are missing")
     if len(known) > count or (is_complete and len(known) != count):
         raise Untrusted(f"PLT names {len(known)} packets of tile {number}, which has {count}")
-    if len(known) and not known.all():
-        raise Untrusted(f"PLT names an empty packet in tile {number}")
+    if not known.all():
+        raise Untrusted(f"PLT names a packet without bytes in tile {number}")
     # Lengths of all parts, one after the other, over the bodies of all parts, one after the other: some
     # encoders put every PLT of a tile into its first part.
     ends = np.cumsum(known)
     bodies = np.array([index.bodies[row] for row in rows], np.int64)
-    edges = np.cumsum(np.array([index.stops[row] - index.bodies[row] for row in rows], np.int64))
-    total = int(edges[-1]) if len(rows) else 0
-    known_bytes = int(ends[-1]) if len(ends) else 0
-    if (is_complete and known_bytes != total) or (not is_complete and known_bytes < total):
-        raise Untrusted(f"PLT adds up to {known_bytes} bytes in tile {number}, which has {total}")
-    if len(ends) and not np.isin(edges[edges > 0], ends).all():
+    edges = np.cumsum(np.array([index.stops[row] for row in rows], np.int64) - bodies)
+    total = int(edges[-1]) if len(edges) else 0
+    promised = int(ends[-1]) if len(ends) else 0
+    if (is_complete and promised != total) or (not is_complete and promised < total):
+        raise Untrusted(f"PLT adds up to {promised} bytes in tile {number}, which has {total}")
+    if not np.isin(edges[edges > 0], ends).all():
         raise Untrusted(f"a packet of tile {number} would cross the end of a tile-part")
     reached = int(np.searchsorted(ends, total, side="right"))
-    part = np.searchsorted(edges, ends[:reached], side="left")
-    starts = ends[:reached] - known[:reached] - np.concatenate(([0], edges))[part] + bodies[part]
-    order = file_order(header, tile)
-    packets = Packets(np.full(count, -1, np.int64), np.zeros(count, np.int64))
-    packets.starts[order[:reached]] = starts
-    packets.lengths[order[:reached]] = known[:reached]
-    return packets
+    ends, known = ends[:reached], known[:reached]
+    part = np.searchsorted(edges, ends, side="left")
+    return ends - known - np.concatenate(([0], edges))[part] + bodies[part], known

@@ -16,10 +16,11 @@ def notes(header: Header, index: PartIndex, doubts: Sequence[str], *, has_palett
     found += [f"{doubt}: the whole object is read. Re-encode it." for doubt in doubts]
     if index.refusal is not None:
         found.append(f"It has {index.refusal}: whole tiles are read. Re-encode it without.")
-    elif any(index.bodies[rows[0]] and not index.counts[rows[0]] for rows in index.rows.values()):
-        read = "whole tiles are" if header.canvas.columns * header.canvas.rows > 1 else "the whole object is"
+    elif index.walked or any(index.lacks_lengths(tile) for tile in index.rows):
+        is_tiled = header.canvas.columns * header.canvas.rows > 1
+        read = "whole tiles are read" if is_tiled else "small sizes are found packet by packet, all else reads it whole"
         found.append(
-            f"It has no packet lengths (PLT): {read} read. Re-encode it with them"
+            f"It has no packet lengths (PLT): {read}. Re-encode it with them"
             " (Kakadu: ORGgen_plt=yes; opj_compress: -PLT; grk_compress: -L)."
         )
     if header.is_high_throughput:

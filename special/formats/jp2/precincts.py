@@ -10,6 +10,7 @@ precincts counted by component, resolution, row and column.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,8 +21,8 @@ from special.geometry import ceil_div
 
 Ints = npt.NDArray[np.int64]
 
-LRCP, RLCP = 0, 1
-"""The progression orders without positions, by their number in COD (table A.16)."""
+LRCP, RLCP, RPCL, PCRL = range(4)
+"""Progression orders, by their number in COD (table A.16); the fifth is CPRL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,13 @@ def tile_of(header: Header, bounds: tuple[int, int, int, int]) -> Tile:
             grids.append(Grid(component, resolution, column, row, columns, rows, first, (left, top, right, bottom)))
             first += columns * rows
     return Tile(bounds, tuple(grids), first)
+
+
+def place(tile: Tile, precinct: int) -> tuple[Grid, int, int]:
+    """The grid of a precinct, and its column and row from the origin of the coordinates."""
+    grid = tile.grids[bisect_right(tile.grids, precinct, key=lambda grid: grid.first) - 1]
+    row, column = divmod(precinct - grid.first, grid.columns)
+    return grid, grid.left + column, grid.top + row
 
 
 def file_order(header: Header, tile: Tile) -> Ints:

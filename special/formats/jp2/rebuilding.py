@@ -15,11 +15,15 @@ from special.formats.jp2 import surgery
 from special.formats.jp2.boxes import Container
 from special.formats.jp2.extracts import Picks, Tiles, Whole
 from special.formats.jp2.header import Canvas, Header
-from special.formats.jp2.precincts import Ints
+from special.formats.jp2.headers import Precinct, Short
+from special.formats.jp2.precincts import Ints, Tile, place
 from special.formats.jp2.tileparts import SOT
 from special.geometry import Size
 from special.layout import Extract, Piece
 from special.spans import Span
+
+TRIED = 4
+"""Of how many of the longest packets, and of how many others, a tile's lengths are tried."""
 
 
 def rebuild(container: Container, header: Header, extract: Extract, parts: Sequence[bytes]) -> Piece:
@@ -52,26 +56,48 @@ def _wrapped(container: Container, canvas: Canvas, codestream: bytes) -> bytes:
 def _fill(header: Header, picks: Picks, spans: Sequence[Span], parts: Sequence[bytes]) -> list[bytes]:
     """Tile-parts of the picked packets, without their SOP segments. Raises `Malformed`."""
     pool = b"".join(parts)
-    code = np.frombuffer(pool, np.uint8)
     span_starts = np.array([span.start for span in spans], np.int64)
     offsets = np.concatenate(([0], np.cumsum([len(span) for span in spans], dtype=np.int64)))
     empty = surgery.EMPTY + (surgery.EPH if header.uses_eph else b"")
     view = memoryview(pool)
+    is_marked = header.uses_sop or header.uses_eph
     tiles: list[bytes] = []
     for number, (starts, lengths) in enumerate(zip(picks.starts, picks.lengths, strict=True)):
-        is_picked = starts >= 0
-        start, stop = starts[is_picked], starts[is_picked] + lengths[is_picked]
-        span = np.searchsorted(span_starts, start, side="right") - 1
-        shift = offsets[span] - span_starts[span] if len(span) else span
-        start, stop = start + shift, stop + shift
-        if header.uses_sop:
-            start = _past_sop(code, start, stop)
-        bodies = np.full((len(starts), 2), -1, np.int64)
-        bodies[is_picked] = np.stack((start, stop), axis=1)
+        picked = np.flatnonzero(starts >= 0)
+        span = np.searchsorted(span_starts, starts[picked], side="right") - 1
+        start = starts[picked] + (offsets[span] - span_starts[span] if len(picked) else span)
+        stop = start + lengths[picked]
+        if not is_marked and not header.is_high_throughput:
+            _try_packets(header, picks.tiles[number], picks.numbers[number][picked], pool, start, stop)
+        if header.uses_sop and len(picked):
+            start = _past_sop(np.frombuffer(pool, np.uint8), start, stop)
+        bodies = np.full((len(starts), 2), -1, np.int64)  # packets, (start, stop)
+        bodies[picked, 0], bodies[picked, 1] = start, stop
         tile = surgery.tile_part(number, (view[a:b] if a >= 0 else empty for a, b in bodies.tolist()))
         _check(tile, header, len(starts))
         tiles.append(tile)
     return tiles
+
+
+def _try_packets(header: Header, tile: Tile, numbers: Ints, pool: bytes, start: Ints, stop: Ints) -> None:
+    """Read the headers of a few precincts' packets: do they end where PLT says? Raises `Malformed`.
+
+    Without SOP and EPH nothing else in a packet shows where it begins. The longest packets are tried, and some others.
+    """
+    if not len(numbers):
+        return
+    longest = np.argsort(start - stop, kind="stable")[:TRIED]
+    spread = np.linspace(0, len(numbers) - 1, TRIED).astype(np.int64)
+    for precinct in dict.fromkeys((numbers[np.concatenate((longest, spread))] // header.layers).tolist()):
+        packets = np.flatnonzero(numbers // header.layers == precinct)
+        state = Precinct(header, tile.bounds, *place(tile, precinct))
+        for packet in packets[np.argsort(numbers[packets])].tolist():
+            try:
+                end = state.packet(pool, int(start[packet]))
+            except Short:
+                end = -1
+            if end != stop[packet]:
+                raise Malformed(f"PLT is wrong: a packet of {stop[packet] - start[packet]} bytes is not that long")
 
 
 def _past_sop(code: npt.NDArray[np.uint8], start: Ints, stop: Ints) -> Ints:

@@ -19,7 +19,7 @@ import numpy as np
 from special.errors import Malformed
 from special.formats.jp2.boxes import Container
 from special.formats.jp2.markers import Segment
-from special.formats.jp2.tileparts import COLUMNS, PartIndex
+from special.formats.jp2.tileparts import PACKETS, ROWS, PartIndex
 from special.spans import Span
 
 MAGIC = b"special.jp2\0\x01"
@@ -45,9 +45,11 @@ def pack(
         "declared": sorted(index.declared.items()),
         "refusal": index.refusal,
         "doubts": doubts,
-        "lengths": [len(container.header), len(main), len(index.tiles), len(index.lengths)],
+        "walked": sorted(index.walked),
+        "bytes": [len(container.header), len(main)],
+        "rows": {name: len(getattr(index, name)) for name in (*ROWS, *PACKETS)},
     }
-    columns = [_planes(getattr(index, name)) for name in COLUMNS]
+    columns = [_planes(getattr(index, name)) for name in (*ROWS, *PACKETS)]
     line = json.dumps(facts, separators=(",", ":")).encode() + b"\n"
     return MAGIC + zlib.compress(b"".join((line, container.header, main, *columns)), 6)
 
@@ -61,14 +63,14 @@ def unpack(data: bytes) -> Content:
         content = inflate.decompress(data[len(MAGIC) :], MAX_BYTES)
         line, _, rest = content.partition(b"\n")
         facts: dict[str, Any] = json.loads(line)
-        boxes, main, rows, packets = facts["lengths"]
+        boxes, main = facts["bytes"]
         container = Container(Span(*facts["codestream"]), rest[:boxes], facts["palette"], facts["grey"])
         segments = _segments(rest[boxes : boxes + main])
         index = PartIndex(*facts["chain"])
         at = boxes + main
-        for name in COLUMNS:
+        for name in (*ROWS, *PACKETS):
             column = getattr(index, name)
-            length = (packets if name == "lengths" else rows) * column.itemsize
+            length = facts["rows"][name] * column.itemsize
             setattr(index, name, _joined(rest[at : at + length], column))
             at += length
     except (zlib.error, ValueError, KeyError, TypeError) as fault:
@@ -78,6 +80,7 @@ def unpack(data: bytes) -> Content:
     for row, tile in enumerate(index.tiles):
         index.rows.setdefault(tile, []).append(row)
     index.declared = dict(facts["declared"])
+    index.walked = set(facts["walked"])
     index.refusal = facts["refusal"]
     return facts["size"], container, segments, index, tuple(facts["doubts"])
 

@@ -23,8 +23,10 @@ from special.spans import Span
 Ints = npt.NDArray[np.int64]
 
 SOT_BYTES = 12
-COLUMNS = ("tiles", "starts", "stops", "bodies", "firsts", "counts", "lengths")
-"""What an index holds of each tile-part, and the packet lengths."""
+ROWS = ("tiles", "starts", "stops", "bodies", "firsts", "counts")
+"""What an index holds of each tile-part."""
+PACKETS = ("lengths", "pending")
+"""What it holds of packets."""
 SOT = b"\xff\x90\0\x0a"
 """The marker and the length that every SOT segment has."""
 EOC_BYTES = 2
@@ -51,6 +53,10 @@ class PartIndex:
         self.tiles, self.starts, self.stops, self.bodies = (array("q") for _ in range(4))
         self.firsts, self.counts = array("q"), array("q")
         self.lengths = array("I")
+        self.pending = array("I")
+        """Packet lengths out of the main header (PLM) of parts that are not known yet."""
+        self.walked: set[int] = set()
+        """Tiles whose first packets were measured by their own headers."""
         self.rows: dict[int, list[int]] = {}
         """The rows of each tile, in order."""
         self.declared: dict[int, int] = {}
@@ -61,10 +67,11 @@ class PartIndex:
     def copy(self) -> PartIndex:
         """Another index with the same content."""
         other = PartIndex(self.first, self.frontier, self.stop)
-        for name in COLUMNS:
+        for name in (*ROWS, *PACKETS):
             setattr(other, name, getattr(self, name)[:])
         other.rows = {tile: rows[:] for tile, rows in self.rows.items()}
         other.declared = dict(self.declared)
+        other.walked = set(self.walked)
         other.refusal = self.refusal
         return other
 
@@ -82,9 +89,34 @@ class PartIndex:
         self.rows.setdefault(tile, []).append(row)
         return row
 
+    def set_lengths(self, row: int, lengths: Ints) -> None:
+        """The lengths of a part's packets, as many as are known."""
+        if len(self.lengths) + len(lengths) > MAX_PACKETS:
+            self.refusal = f"more than {MAX_PACKETS} packets"
+            lengths = lengths[:0]
+        self.firsts[row] = len(self.lengths)
+        self.counts[row] = len(lengths)
+        self.lengths.frombytes(lengths.astype(np.uint32).tobytes())
+
+    def lengths_of(self, row: int) -> Ints:
+        """The lengths of a part's packets, as far as they are known."""
+        count = self.counts[row]
+        if not count:
+            return np.zeros(0, np.int64)
+        return np.frombuffer(self.lengths, np.uint32, count, offset=4 * self.firsts[row]).astype(np.int64)
+
     def is_complete(self, tile: int) -> bool:
         """Whether all parts of a tile are known."""
         return self.frontier is None or len(self.rows.get(tile, ())) == self.declared.get(tile, -1)
+
+    def lacks_lengths(self, tile: int) -> bool:
+        """Whether the first part of a tile that holds packets does not list them."""
+        for row in self.rows.get(tile, ()):
+            if self.counts[row] or not self.bodies[row]:
+                return False
+            if self.bodies[row] < self.stops[row]:
+                return True
+        return False
 
     def has_lengths(self, tile: int) -> bool:
         """Whether packet lengths of a tile are known."""
@@ -98,7 +130,8 @@ class PartIndex:
 def known_parts(header: Header, segments: Sequence[Segment], first: int, stop: int) -> PartIndex:
     """The index that the main header gives: whole where TLM agrees with the file's length, else empty."""
     index = PartIndex(first, first, stop)
-    entries = _tlm(segments)
+    index.pending.frombytes(_main_lengths(segments).astype(np.uint32).tobytes())
+    entries = None if index.pending else _tlm(segments)  # PLM counts along the chain
     if entries is None:
         return index
     tiles, lengths = entries
@@ -135,6 +168,22 @@ def _tlm(segments: Sequence[Segment]) -> tuple[Ints, Ints] | None:
     return (np.concatenate(tiles), np.concatenate(lengths)) if count else None
 
 
+def _main_lengths(segments: Sequence[Segment]) -> Ints:
+    """Packet lengths in the main header (A.7.2), part by part in file order; none where they make no sense."""
+    bodies = sorted((s.body for s in segments if s.marker == Marker.PLM and s.body), key=lambda body: body[0])
+    data = b"".join(body[1:] for body in bodies)
+    groups: list[bytes] = []
+    at = 0
+    while at < len(data):
+        groups.append(data[at + 1 : at + 1 + data[at]])
+        at += 1 + data[at]
+    try:
+        lengths = decode_lengths(b"".join(groups))
+    except Malformed:
+        return np.zeros(0, np.int64)
+    return lengths if at == len(data) and len(lengths) <= MAX_PACKETS else lengths[:0]
+
+
 def walk_part(window: Window, index: PartIndex, header: Header) -> Reading[None]:
     """Step over the next tile-part of the chain, and read its header.
 
@@ -155,9 +204,25 @@ def walk_part(window: Window, index: PartIndex, header: Header) -> Reading[None]
         stop = index.stop - EOC_BYTES * (tail == b"\xff\xd9")
     if stop < start + SOT_BYTES + 2 or stop > index.stop or tile >= header.canvas.columns * header.canvas.rows:
         raise Malformed(f"the tile-part at byte {start} claims tile {tile} and {part_bytes} bytes")
-    yield from read_part(window, index, index.add(tile, start, stop))
+    row = index.add(tile, start, stop)
+    yield from read_part(window, index, row)
+    _take_pending(index, row)
     # EOC is left unread where only it is left: it may be a round trip away.
     index.frontier = stop if stop < index.stop - EOC_BYTES else None
+
+
+def _take_pending(index: PartIndex, row: int) -> None:
+    """Give a part its lengths out of PLM: as many as add up to it. Where none do, PLM is not believed."""
+    if not index.pending or index.counts[row]:
+        return
+    ends = np.cumsum(np.frombuffer(index.pending, np.uint32), dtype=np.int64)
+    length = index.stops[row] - index.bodies[row]
+    count = int(np.searchsorted(ends, length, side="right"))
+    if length and (not count or int(ends[count - 1]) != length):
+        index.pending = array("I")
+        return
+    index.set_lengths(row, np.frombuffer(index.pending, np.uint32, count).astype(np.int64))
+    index.pending = index.pending[count:]
 
 
 def read_part(window: Window, index: PartIndex, row: int) -> Reading[None]:
@@ -173,13 +238,8 @@ def read_part(window: Window, index: PartIndex, row: int) -> Reading[None]:
         index.declared[tile] = sot[11]
     segments, at = yield from read_segments(window, start + SOT_BYTES, Marker.SOD, stop)
     lengths = packet_lengths(segments)
-    if len(index.lengths) + len(lengths) > MAX_PACKETS:
-        index.refusal = f"more than {MAX_PACKETS} packets"
-        lengths = lengths[:0]
     index.bodies[row] = at + 2
-    index.firsts[row] = len(index.lengths)
-    index.counts[row] = len(lengths)
-    index.lengths.frombytes(lengths.astype(np.uint32).tobytes())
+    index.set_lengths(row, lengths)
     for segment in segments:
         if segment.marker not in (Marker.PLT, Marker.COM):
             name = REFUSED.get(Marker(segment.marker)) if segment.marker in set(Marker) else None
