@@ -31,7 +31,7 @@ from special.render import Encoding
 from special.route import Derivative, Plan, Stream, Thumb, Tile
 from special.settings import Settings
 from special.sources import open_source
-from special.spans import Blob, NotModified, Reader, Source, Span, Unless, body, coalesce, drive, read_spans, solve
+from special.spans import Blob, NotModified, Reader, Source, Span, Unless, body, drive, read_spans, runs_of, solve
 from special.store import Kept, Store
 from special.volume import Volume
 from special.workers import Workers, standard_lanes
@@ -101,9 +101,7 @@ class Engine:
         """An engine made as the settings say; it must be entered before use."""
         source = open_source(settings.source)
         store = Store(open_source(settings.thumbs_url, create=True), ttl_s=settings.asset_ttl_s)
-        masters = Masters(
-            source, keys=settings.keys, ttl_s=settings.asset_ttl_s, max_gap_bytes=int(settings.max_gap_bytes)
-        )
+        masters = Masters(source, keys=settings.keys, ttl_s=settings.asset_ttl_s, max_gap_bytes=settings.max_gap_bytes)
         volume = Volume(settings.volume_directory, size_bytes=int(settings.volume_size))
         workers = Workers(
             settings.decoders, memory_bytes=int(settings.decoder_memory), lanes=standard_lanes(settings.decoders)
@@ -260,7 +258,7 @@ class Engine:
                 layout = await self._prepared(master, job, self.source)
                 stored = _stored(layout, job)
                 spans = stored.spans if stored else layout.extract(job.box, job.size).spans
-                return coalesce(spans, max_gap_bytes=int(self.settings.max_gap_bytes))
+                return runs_of(spans, max_gap_bytes=self.settings.max_gap_bytes)
 
     async def _from_master(self, planned: Planned, job: Job, reader: Reader, lane: str) -> Answer:
         identifier = planned.asset.identifier
@@ -297,7 +295,7 @@ class Engine:
         if wanted > self.settings.max_whole_bytes:
             raise Unsupported(f"{blob.url}: {wanted} bytes would have to be read, more than max_whole_bytes allows")
         if reader is self.source:
-            parts = await read_spans(reader, blob, extract.spans, max_gap_bytes=int(self.settings.max_gap_bytes))
+            parts = await read_spans(reader, blob, extract.spans, max_gap_bytes=self.settings.max_gap_bytes)
         else:
             parts = await reader.read(blob, extract.spans)
         return layout.rebuild(extract, parts)

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from special import iiif
 from special.access import NOBODY
 from special.engine import Engine
 from special.errors import BadRequest
+from special.geometry import Box, Size, ceil_div
 from special.iiif import ImageRequest
 from special.masters import Master
 from special.settings import Settings
 
 
 async def inspect(settings: Settings, identifier: str, request: str | None, console: Console) -> None:
-    """Print the master behind an identifier and, for `region/size/rotation/quality.format`, its route and GETs.
+    """Print the master behind an identifier, and what requests of it would read.
 
-    Costs the header reads of one master. Raises `SourceError`, `MasterError`, `RequestError`.
+    `request` is `region/size/rotation/quality.format`; without one, each size and a tile of each scale factor
+    that info.json names. Costs the header reads of one master. Raises `SourceError`, `MasterError`, `RequestError`.
     """
     engine = Engine.of(settings)
     try:
@@ -25,7 +27,9 @@ async def inspect(settings: Settings, identifier: str, request: str | None, cons
         console.print(_described(identifier, master))
         for note in master.layout.notes:
             console.print(f"• {note}", highlight=False)
-        if request is not None:
+        if request is None:
+            console.print(await _costs(engine, identifier))
+        else:
             console.print(await _foreseen(engine, identifier, request))
     finally:
         await engine.source.close()
@@ -47,15 +51,37 @@ def _described(identifier: str, master: Master) -> Table:
         factors = " ".join(str(factor) for factor in layout.tiling.scale_factors)
         table.add_row("tiles", f"{tile.width}×{tile.height} at scale factors {factors}")
     else:
-        table.add_row("tiles", "none: any tile costs as much as the whole")
+        table.add_row("tiles", "no grid of its own")
     return table
 
 
+async def _costs(engine: Engine, identifier: str) -> Table:
+    """What each size and the middle tile of each scale factor that info.json names would read."""
+    document = await engine.info(identifier, "", version=3, identity=NOBODY)
+    width, height = document["width"], document["height"]
+    requests = [f"full/{size['width']},{size['height']}" for size in document.get("sizes", [])]
+    for grid in document.get("tiles", []):
+        tile = Size(grid["width"], grid.get("height", grid["width"]))
+        requests += [_middle_tile(Size(width, height), tile, factor) for factor in grid["scaleFactors"]]
+    table = Table("request", "route", Column("GETs", justify="right"), Column("bytes", justify="right"))
+    for request in requests:
+        planned = await engine.plan(_parsed(identifier, f"{request}/0/default.jpg"), version=3, identity=NOBODY)
+        runs = await engine.foresee(planned)
+        table.add_row(request, planned.plan.name, str(len(runs)), f"{sum(len(run) for run in runs):,}")
+    return table
+
+
+def _middle_tile(image: Size, tile: Size, factor: int) -> str:
+    """`region/size` of the tile over the image's middle."""
+    x = image.width // 2 // (tile.width * factor) * tile.width * factor
+    y = image.height // 2 // (tile.height * factor) * tile.height * factor
+    box = Box(x, y, tile.width * factor, tile.height * factor).within(image)
+    assert box is not None, "the image's middle is inside it"
+    return f"{box}/{ceil_div(box.width, factor)},{ceil_div(box.height, factor)}"
+
+
 async def _foreseen(engine: Engine, identifier: str, request: str) -> Table:
-    parsed = iiif.parse(f"{iiif.quote_identifier(identifier)}/{request}")
-    if not isinstance(parsed, ImageRequest):
-        raise BadRequest(f"'{request}' should be region/size/rotation/quality.format, such as full/max/0/default.jpg.")
-    planned = await engine.plan(parsed, version=3, identity=NOBODY)
+    planned = await engine.plan(_parsed(identifier, request), version=3, identity=NOBODY)
     runs = await engine.foresee(planned)
     table = Table(title=request, show_header=False, title_justify="left", title_style="bold")
     output = planned.job.output
@@ -67,3 +93,10 @@ async def _foreseen(engine: Engine, identifier: str, request: str) -> Table:
     shown = [f"{run.start:,}–{run.stop:,}" for run in runs[:8]]
     table.add_row("spans", "\n".join(shown + ([f"… {len(runs) - 8} more"] if len(runs) > 8 else [])))
     return table
+
+
+def _parsed(identifier: str, request: str) -> ImageRequest:
+    parsed = iiif.parse(f"{iiif.quote_identifier(identifier)}/{request}")
+    if not isinstance(parsed, ImageRequest):
+        raise BadRequest(f"'{request}' should be region/size/rotation/quality.format, such as full/max/0/default.jpg.")
+    return parsed

@@ -79,8 +79,12 @@ class Settings(BaseSettings):
     asset_ttl_s: float = Field(
         60.0, ge=0, description="How long metadata of a master or a sizes file is believed before it is checked again."
     )
-    max_gap_bytes: ByteSize = Field(
-        ByteSize(65536), description="Gap that is read along rather than paying for another request."
+    request_ms: float = Field(
+        0.5, ge=0, description="What one more GET costs beside others, in milliseconds; 0.43 ms of CPU was measured."
+    )
+    bandwidth: ByteSize = Field(
+        ByteSize(128 * 2**20),
+        description="What the store sends in a second; narrower gaps than both make are read along.",
     )
 
     @field_validator("keys", "trusted_proxies", mode="before")
@@ -107,6 +111,11 @@ class Settings(BaseSettings):
     def volume_directory(self) -> Path:
         """Where the volume is, the default included."""
         return self.volume or self.home / "volume"
+
+    @property
+    def max_gap_bytes(self) -> int:
+        """The widest gap that costs less to read along than another GET: 64 KiB by default."""
+        return int(self.request_ms / 1000 * self.bandwidth)
 
     @classmethod
     def settings_customise_sources(

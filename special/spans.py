@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from typing import Protocol, TypeVar, runtime_checkable
 
 from special.errors import Malformed
@@ -173,30 +174,47 @@ async def body(opened: Opened) -> bytes:
         return b"".join([chunk async for chunk in chunks])
 
 
-def coalesce(spans: Sequence[Span], *, max_gap_bytes: int, max_span_bytes: int | None = None) -> list[Span]:
-    """Fewest spans that cover all of `spans`, sorted, never bridging a gap above `max_gap_bytes`.
+def coalesce(spans: Iterable[Span], *, max_gap_bytes: int, max_waste_bytes: int | None = None) -> list[Span]:
+    """Few spans that cover all of `spans`, sorted and apart from each other.
 
-    A gap is worth bridging while reading it costs less than another request: round-trip time
-    times bandwidth. With `max_span_bytes`, runs are cut (at the edge of a wanted span where
-    possible) so that several connections share a long read.
+    A gap is worth bridging while its bytes cost less than one more request beside others: that is
+    `max_gap_bytes`. The narrowest gaps are bridged first, and together never more than `max_waste_bytes`.
     """
+    runs: list[Span] = []
+    for span in sorted(spans):
+        if runs and span.start <= runs[-1].stop:
+            runs[-1] = Span(runs[-1].start, max(runs[-1].stop, span.stop))
+        else:
+            runs.append(span)
+    gaps = sorted((after.start - before.stop, index) for index, (before, after) in enumerate(pairwise(runs)))
+    bridged: set[int] = set()
+    left = max_waste_bytes
+    for gap, index in gaps:
+        if gap > max_gap_bytes or (left is not None and gap > left):
+            break
+        bridged.add(index)
+        left = None if left is None else left - gap
     merged: list[Span] = []
-    for span in sorted(set(spans)):
-        if merged and span.start - merged[-1].stop <= max_gap_bytes:
-            run = Span(merged[-1].start, max(merged[-1].stop, span.stop))
-            if max_span_bytes is None or len(run) <= max_span_bytes or span.start < merged[-1].stop:
-                merged[-1] = run
-                continue
-        merged.append(span)
+    for index, run in enumerate(runs):
+        if index - 1 in bridged:
+            merged[-1] = Span(merged[-1].start, run.stop)
+        else:
+            merged.append(run)
     return merged
 
 
+def runs_of(spans: Sequence[Span], *, max_gap_bytes: int) -> list[Span]:
+    """The GETs that a plan's spans are read by: never 5 % and 32 KiB more than what is wanted."""
+    wanted = sum(len(span) for span in spans)
+    return coalesce(spans, max_gap_bytes=max_gap_bytes, max_waste_bytes=wanted // 20 + 32768)
+
+
 async def read_spans(reader: Reader, blob: Blob, spans: Sequence[Span], *, max_gap_bytes: int) -> list[bytes]:
-    """The bytes of each span, in order, by one batch of parallel GETs of coalesced spans.
+    """The bytes of each span, in order, by one batch of parallel GETs of `runs_of` them.
 
     Copies each span once out of the run that it came in.
     """
-    runs = coalesce(spans, max_gap_bytes=max_gap_bytes)
+    runs = runs_of(spans, max_gap_bytes=max_gap_bytes)
     bodies = await reader.read(blob, runs)
     if runs == list(spans):
         return bodies

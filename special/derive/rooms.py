@@ -54,7 +54,7 @@ def _rooms(stack: AsyncExitStack, settings: Settings, policy: Policy, draw: Draw
     store = Store(open_source(settings.thumbs_url, create=True))
     stack.push_async_callback(store.close)
     naming = Naming(settings.keys, settings.id_segments)
-    bounds = Bounds(int(settings.max_gap_bytes), int(settings.max_whole_bytes), settings.max_master_pixels)
+    bounds = Bounds(settings.max_gap_bytes, int(settings.max_whole_bytes), settings.max_master_pixels)
     return Rooms(source, store, Maker(source, store, draw, policy, naming=naming, bounds=bounds), naming)
 
 

@@ -1,0 +1,62 @@
+"""`special inspect`: what it says must be what a server then does."""
+
+import io
+import re
+
+import httpx
+import pytest
+from rich.console import Console
+
+from special.errors import BadRequest, Missing
+from special.inspect import inspect
+from special.settings import load
+from tests.live import MASTERS, LiveServer
+
+
+async def told(identifier: str, request: str | None = None) -> str:
+    out = io.StringIO()
+    await inspect(load(source=str(MASTERS)), identifier, request, Console(file=out, width=200))
+    return out.getvalue()
+
+
+async def test_it_tells_what_a_master_is_and_what_its_sizes_and_tiles_cost() -> None:
+    text = await told("herbarium.tif")
+    for words in ("tiff", "2100 × 2800", "1050×1400", "256×256 at scale factors 1 2 4 8 16", "full/131,175", "tile"):
+        assert words in text
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        "full/!200,200/0/default.jpg",
+        "0,0,512,512/512,/0/default.png",
+        "1024,1024,256,256/256,/0/default.jpg",
+    ],
+)
+@pytest.mark.parametrize("identifier", ["herbarium.tif", "map.jp2", "stars.tif"])
+async def test_what_it_foresees_is_what_the_source_is_asked(
+    live_server: LiveServer, identifier: str, request_: str
+) -> None:
+    text = await told(identifier, request_)
+    route = re.search(r"route\s*│\s*(\w+)", text)
+    size = re.search(r"output\s*│\s*(\d+) × (\d+)", text)
+    assert route
+    assert size
+    answer = httpx.get(f"{live_server.url}/iiif/3/{identifier}/{request_}", timeout=60)
+    assert answer.headers["x-special-route"] == route[1]
+    if route[1] == "stream":
+        gets = re.search(r"GETs\s*│\s*(\d+)", text)
+        read = re.search(r"bytes\s*│\s*([\d,]+)", text)
+        assert gets
+        assert read
+        said = f'gets={gets[1]} bytes={read[1].replace(",", "")}"'
+        # The server has looked at the head for the first request; the second reads what is foreseen and no more.
+        again = httpx.get(f"{live_server.url}/iiif/3/{identifier}/{request_}", timeout=60)
+        assert said in again.headers["server-timing"]
+
+
+async def test_mistakes_are_named() -> None:
+    with pytest.raises(Missing):
+        await told("nothing")
+    with pytest.raises(BadRequest, match="region/size/rotation"):
+        await told("map.jp2", "info.json")
