@@ -20,7 +20,7 @@ from special.layout import Extract, Format, Layout, Piece, Stored, Tiling
 from special.spans import Parser, Span, coalesce
 
 MAX_TILES = 16384
-"""Most tiles of one request: a gigapixel in tiles of 256. Planning takes a fifth of a second; more would hold others up."""
+"""Most tiles of one request: a gigapixel in tiles of 256. Planning those takes a fifth of a second."""
 
 
 @dataclass(frozen=True, slots=True)
