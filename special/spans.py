@@ -209,22 +209,56 @@ def runs_of(spans: Sequence[Span], *, max_gap_bytes: int) -> list[Span]:
     return coalesce(spans, max_gap_bytes=max_gap_bytes, max_waste_bytes=wanted // 20 + 32768)
 
 
-async def read_spans(reader: Reader, blob: Blob, spans: Sequence[Span], *, max_gap_bytes: int) -> list[bytes]:
+async def read_spans(
+    reader: Reader,
+    blob: Blob,
+    spans: Sequence[Span],
+    *,
+    max_gap_bytes: int,
+    seen: Sequence[tuple[Span, bytes]] = (),
+) -> list[bytes]:
     """The bytes of each span, in order, by one batch of parallel GETs of `runs_of` them.
 
-    Copies each span once out of the run that it came in.
+    What is in `seen` already is not read again. Copies each span once out of the run that it came in.
     """
-    runs = runs_of(spans, max_gap_bytes=max_gap_bytes)
-    bodies = await reader.read(blob, runs)
+    runs = runs_of(_unseen(spans, [span for span, _ in seen]), max_gap_bytes=max_gap_bytes)
+    bodies = await reader.read(blob, runs) if runs else []
     if runs == list(spans):
         return bodies
-    starts = [run.start for run in runs]
+    chunks = sorted([*seen, *zip(runs, bodies, strict=True)], key=lambda chunk: chunk[0])
+    return [_joined(span, chunks) for span in spans]
+
+
+def _unseen(spans: Sequence[Span], seen: Sequence[Span]) -> list[Span]:
+    """The parts of spans that lie in none of those seen."""
+    missing: list[Span] = list(spans)
+    for known in seen:
+        cut: list[Span] = []
+        for span in missing:
+            if span.start < known.stop and known.start < span.stop:
+                cut += [Span(span.start, known.start)] if span.start < known.start else []
+                cut += [Span(known.stop, span.stop)] if known.stop < span.stop else []
+            else:
+                cut.append(span)
+        missing = cut
+    return missing
+
+
+def _joined(span: Span, chunks: Sequence[tuple[Span, bytes]]) -> bytes:
+    """The bytes of one span, out of sorted chunks that cover it together."""
+    have, data = chunks[bisect_right(chunks, span.start, key=lambda chunk: chunk[0].start) - 1]
+    if have.covers(span):
+        return data[span.start - have.start : span.stop - have.start]
     parts: list[bytes] = []
-    for span in spans:
-        index = bisect_right(starts, span.start) - 1
-        start = span.start - starts[index]
-        parts.append(bodies[index][start : start + len(span)])
-    return parts
+    at = span.start
+    # Chunks may overlap: of those that begin early enough, any that reaches on will do.
+    for have, data in chunks:
+        if have.start <= at < have.stop:
+            parts.append(data[at - have.start : span.stop - have.start])
+            at = min(have.stop, span.stop)
+            if at == span.stop:
+                break
+    return b"".join(parts)
 
 
 T = TypeVar("T")

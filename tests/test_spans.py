@@ -80,6 +80,24 @@ async def test_drive_uses_what_the_caller_has() -> None:
     assert source.calls == []
 
 
+async def test_what_was_seen_is_not_read_again() -> None:
+    data = bytes(range(256))
+    source = MemorySource({"x": data})
+    seen = [(Span(0, 50), data[:50]), (Span(40, 80), data[40:80]), (Span(100, 110), data[100:110])]
+    wanted = [Span(10, 20), Span(30, 90), Span(95, 105), Span(200, 201)]
+    parts = await read_spans(source, source.blob("x"), wanted, max_gap_bytes=0, seen=seen)
+    assert parts == [data[span.start : span.stop] for span in wanted]
+    assert source.calls == [("read", "x", (Span(80, 90), Span(95, 100), Span(200, 201)))]
+
+
+async def test_all_seen_is_nothing_read() -> None:
+    source = MemorySource({"x": b"abc"})
+    assert await read_spans(source, source.blob("x"), [Span(1, 3)], max_gap_bytes=0, seen=[(Span(0, 3), b"abc")]) == [
+        b"bc"
+    ]
+    assert source.calls == []
+
+
 async def test_a_span_past_the_end_is_the_files_lie() -> None:
     source = MemorySource({"x": b"short"})
     with pytest.raises(Malformed, match="ends at 5, before byte 100"):
