@@ -41,7 +41,6 @@ from special.reply import (
     PREFLIGHT,
     Broken,
     Headers,
-    described,
     send_answer,
     send_bytes,
     send_error,
@@ -203,9 +202,8 @@ class App:
         headers = [*CORS, *self._image_headers(call, request, planned, version)]
         unless, copied = _unless(call), isinstance(planned.plan, Thumb)
         try:
-            if call.method == "HEAD" and planned.etag and not (unless and unless.hold(planned.etag)):
-                headers += described(planned.etag, iiif.MEDIA[planned.job.format])
-                return await send_head(send, headers)
+            if call.method == "HEAD":
+                return await send_head(send, await self.engine.describe(planned, unless=unless), headers)
             work = self.engine.run(planned, unless=unless, span=_range(call) if copied else None)
             # A copied object is on its way at once; whatever needs a decoder ends when its client leaves.
             answer = await (work if copied else _while_there(work, receive))
@@ -213,7 +211,7 @@ class App:
             if planned.etag:
                 headers.append((b"etag", planned.etag.encode()))
             return await send_bytes(send, 304, [*headers, timing()], None)
-        return await send_answer(send, answer, headers, head=call.method == "HEAD")
+        return await send_answer(send, answer, headers)
 
     def _image_headers(self, call: Call, request: ImageRequest, planned: Planned, version: Version) -> Headers:
         uri = _uri(call, request, self._settings.id_segments)

@@ -63,6 +63,17 @@ class Planned:
 
 
 @dataclass(frozen=True, slots=True)
+class Described:
+    """What can be said of an answer that is not made."""
+
+    media: str
+    etag: str
+    size: int | None
+    """Length of the body in bytes, where it is known."""
+    modified: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """What goes out, but for the headers."""
 
@@ -210,6 +221,23 @@ class Engine:
                 return await self._from_master(planned, job, self.source, lane)
             case Tile(_, job):
                 return await self._from_master(planned, job, self._through_volume, "tile")
+
+    async def describe(self, planned: Planned, *, unless: Unless | None = None) -> Described:
+        """What the headers of the answer say, without making it: one HEAD where a rendition would answer.
+
+        Raises `NotModified`, and `SourceError`.
+        """
+        media, modified, size = MEDIA[planned.job.format], None, None
+        etag = planned.etag
+        if isinstance(planned.plan, Thumb | Derivative):
+            blob = await self.store.stat_rendition(planned.asset.identifier, planned.plan.rendition)
+            modified = blob.modified
+            etag = blob.etag if isinstance(planned.plan, Thumb) else self._etag(blob.etag, planned.plan.job)
+            size = blob.size if isinstance(planned.plan, Thumb) else None
+        assert etag is not None, "what comes from the master has an entity tag from the start"
+        if unless and unless.hold(etag, modified):
+            raise NotModified
+        return Described(media, etag, size, modified)
 
     async def _copied(self, identifier: str, rendition: Rendition, unless: Unless | None, span: Span | None) -> Answer:
         try:

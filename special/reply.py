@@ -7,12 +7,13 @@ client must never take a part for the whole.
 from __future__ import annotations
 
 from contextlib import aclosing
+from datetime import datetime
 from email.utils import format_datetime
 
 from starlette.types import Send
 
 from special import observe
-from special.engine import Answer
+from special.engine import Answer, Described
 from special.errors import SpecialError
 
 Headers = list[tuple[bytes, bytes]]
@@ -39,14 +40,17 @@ class Broken(Exception):
 async def send_bytes(send: Send, status: int, headers: Headers, data: bytes | None, *, head: bool = False) -> int:
     """Send a whole answer and give its status. None: a status that has no body (204, 304)."""
     if data is not None:
-        headers = [*headers, (b"content-length", str(len(data)).encode())]
+        headers = [*headers, _length(len(data))]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if head or data is None else data})
     return status
 
 
-async def send_head(send: Send, headers: Headers) -> int:
-    """Answer HEAD for an image that is not made, so that its length is not known; give the status."""
+async def send_head(send: Send, described: Described, headers: Headers) -> int:
+    """Answer HEAD for an image, which is not made for that; give the status."""
+    headers = [*headers, *_described(described.etag, described.media, described.modified)]
+    if described.size is not None:
+        headers.append(_length(described.size))
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": b""})
     return 200
@@ -60,37 +64,39 @@ async def send_error(send: Send, error: SpecialError, *, head: bool) -> int:
     return await send_bytes(send, error.status, headers, f"{error.public}\n".encode(), head=head)
 
 
-async def send_answer(send: Send, answer: Answer, headers: Headers, *, head: bool) -> int:
+async def send_answer(send: Send, answer: Answer, headers: Headers) -> int:
     """Send an image, whole or streamed, and give the status: 200 or 206.
 
     Raises `Broken` where a streamed body fails after its headers were sent.
     """
-    headers = [*headers, *described(answer.etag, answer.media), (b"content-length", str(answer.size).encode())]
-    if answer.modified:
-        headers.append((b"last-modified", format_datetime(answer.modified, usegmt=True).encode()))
+    headers = [*headers, *_described(answer.etag, answer.media, answer.modified), _length(answer.size)]
     status = 200
     if answer.span:
         status = 206
         headers.append((b"content-range", f"bytes {answer.span.start}-{answer.span.stop - 1}/{answer.total}".encode()))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     if isinstance(answer.body, bytes):
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": b"" if head else answer.body})
+        await send({"type": "http.response.body", "body": answer.body})
         return status
     async with aclosing(answer.body) as chunks:
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        if not head:
-            try:
-                async for chunk in chunks:
-                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
-            except SpecialError as error:
-                raise Broken from error
+        try:
+            async for chunk in chunks:
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        except SpecialError as error:
+            raise Broken from error
     await send({"type": "http.response.body", "body": b""})
     return status
 
 
-def described(etag: str, media: str) -> Headers:
-    """What an image is, and what it cost up to now."""
-    return [(b"etag", etag.encode()), (b"content-type", media.encode()), timing()]
+def _described(etag: str, media: str, modified: datetime | None) -> Headers:
+    headers = [(b"etag", etag.encode()), (b"content-type", media.encode()), timing()]
+    if modified:
+        headers.append((b"last-modified", format_datetime(modified, usegmt=True).encode()))
+    return headers
+
+
+def _length(size_bytes: int) -> tuple[bytes, bytes]:
+    return b"content-length", str(size_bytes).encode()
 
 
 def timing() -> tuple[bytes, bytes]:

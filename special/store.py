@@ -17,16 +17,19 @@ import asyncio
 import json
 import re
 from base64 import b64decode, b64encode
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from special.asset import Access, Rendition, Rule
 from special.errors import Malformed, Missing
 from special.geometry import Size
 from special.remember import Remembered
 from special.spans import Blob, NotModified, Opened, Source, Span, Unless, body
+
+T = TypeVar("T")
 
 SIZES_NAMES = ("s.json", "sizes.json")
 """The sizes file; the first is written, both are read."""
@@ -219,9 +222,16 @@ class Store:
         Raises what `Source.open` raises. One that is named and not there is `Missing`, and the image
         is looked up anew when it is next asked for.
         """
+        return await self._first(identifier, rendition, partial(self.source.open, span=span, unless=unless))
+
+    async def stat_rendition(self, identifier: str, rendition: Rendition) -> Blob:
+        """The version of a rendition that is stored: one HEAD, else as `open_rendition`."""
+        return await self._first(identifier, rendition, self.source.stat)
+
+    async def _first(self, identifier: str, rendition: Rendition, ask: Callable[[str], Awaitable[T]]) -> T:
         for key in (rendition.key, *_older_keys(identifier, rendition)):
             try:
-                return await self.source.open(key, span=span, unless=unless)
+                return await ask(key)
             except Missing:
                 continue
         self.forget(identifier)

@@ -242,6 +242,15 @@ async def test_what_the_client_has_is_not_sent_again(client: httpx.AsyncClient, 
     assert (await get(client, path, if_none_match='"other"')).status_code == 200
 
 
+async def test_head_of_a_stored_rendition_reads_no_body(client: httpx.AsyncClient) -> None:
+    path = "/thumbs/stored.jpg/full/320,240/0/default.jpg"
+    got, head = await get(client, path), await client.head(path)
+    assert head.headers["content-length"] == str(len(got.content))
+    assert head.headers["last-modified"] == got.headers["last-modified"]
+    assert "gets=0 bytes=0" in head.headers["server-timing"]
+    assert (await client.head(path, headers={"if-none-match": got.headers["etag"]})).status_code == 304
+
+
 async def test_if_modified_since(client: httpx.AsyncClient) -> None:
     path = "/thumbs/stored.jpg/full/320,240/0/default.jpg"
     date = (await get(client, path)).headers["last-modified"]
