@@ -15,11 +15,13 @@ function report(problem) {
   find("#problem").hidden = !problem;
 }
 
-async function ask(url) {
+async function get(url) {
   const response = await fetch(url);
   if (!response.ok) throw new Error((await response.text()).trim() || `${url}: ${response.status}`);
-  return response.json();
+  return response;
 }
+
+const ask = async (url) => (await get(url)).json();
 
 // Gallery
 
@@ -38,7 +40,7 @@ function addCard({ id, path }) {
   card.id = `card ${id}`;
   card.querySelector("a").href = `#${encodeURIComponent(id)}`;
   card.querySelector("span").textContent = card.querySelector("span").title = id;
-  picture.addEventListener("error", () => ask(picture.src).catch((problem) => {
+  picture.addEventListener("error", () => get(picture.src).catch((problem) => {
     picture.parentNode.dataset.route = "failed";
     picture.replaceWith(Object.assign(document.createElement("p"), { textContent: problem.message }));
   }));
@@ -120,7 +122,7 @@ function zoomable() {
     find("#zoom").value = `${Math.round(100 * viewport.viewportToImageZoom(viewport.getZoom(true)))} %`;
   });
   made.addHandler("open-failed", ({ message }) => report(message));
-  made.addHandler("tile-load-failed", ({ tile }) => ask(tile.getUrl()).catch(report));
+  made.addHandler("tile-load-failed", ({ tile }) => get(tile.getUrl()).catch(report));
   return made;
 }
 

@@ -12,6 +12,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from special import viewer
+from special.errors import MasterError, Missing
 from tests.conftest import Serve
 from tests.live import MASTERS, LiveServer
 
@@ -146,8 +147,18 @@ def test_the_filter_narrows_the_gallery_and_enter_opens_what_is_left(live_server
 
 def test_an_unknown_identifier_is_answered_in_the_servers_words(live_server: LiveServer, page: Page):
     page.goto(f"{live_server.url}/#no-such-image")
-    expect(page.get_by_role("alert")).to_have_text("There is no image with this identifier.")
+    expect(page.get_by_role("alert")).to_have_text(Missing.sentence)
     expect(page.locator("#cards li")).to_have_count(len(SAMPLES))
+
+
+def test_a_broken_image_says_so_on_its_card_and_when_it_is_opened(serve: Serve, tmp_path: Path, page: Page):
+    (tmp_path / "broken.jpg").write_bytes(b"no picture at all")
+    page.goto(serve(tmp_path).url)
+    card = page.locator("#cards a")
+    expect(card.locator("p")).to_have_text(MasterError.sentence)
+    expect(card).to_have_attribute("data-route", "failed")
+    card.click()
+    expect(page.get_by_role("alert")).to_have_text(MasterError.sentence)
 
 
 def test_a_source_that_is_not_listed_opens_images_by_identifier(serve: Serve, library: Path, page: Page):
