@@ -31,11 +31,20 @@ def upright(path: Path, halved: int = 0) -> pyvips.Image:
 
 
 def halvings(path: Path, region: Size, size: Size) -> int:
-    """How often a stock decoder can halve the file on its way in and still give `size` for `region`."""
+    """How often a stock decoder can halve the file on its way in and still give `size` for `region`.
+
+    A JPEG's own shrinking sharpens, so that libvips leaves a factor of two for the resize after it.
+    """
     with Image.open(path) as file:
-        least = {"JPEG": 3, "TIFF": getattr(file, "n_frames", 1) - 1, "JPEG2000": _decompositions(path)}
-        deepest = least.get(file.format or "", 0) if file.mode != "P" else 0
-    fitting = (n for n in range(deepest + 1) if region.width >> n >= size.width and region.height >> n >= size.height)
+        kind = file.format or ""
+        deepest = {"JPEG": 3, "TIFF": getattr(file, "n_frames", 1) - 1, "JPEG2000": _decompositions(path)}.get(kind, 0)
+        deepest = deepest if file.mode != "P" else 0
+    spare = 1 if kind == "JPEG" else 0
+    fitting = (
+        n
+        for n in range(1, deepest + 1)
+        if region.width >> n + spare >= size.width and region.height >> n + spare >= size.height
+    )
     return max(fitting, default=0)
 
 

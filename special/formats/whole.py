@@ -69,7 +69,8 @@ class WholeLayout:
     def extract(self, box: Box, size: Size) -> Extract:
         turned = size.turned if self.orientation.swaps_sides else size
         box = self.orientation.to_stored(box, self.raw_size)
-        reduce = max((n for n in range(self.max_reduce + 1) if serves(box, 1 << n, turned)), default=0)
+        # A decoder's own halving sharpens: like vipsthumbnail, leave a factor of two for the resize after it.
+        reduce = max((n for n in range(1, self.max_reduce + 1) if serves(box, 2 << n, turned)), default=0)
         picture = self._reduced(reduce)
         return Extract(
             spans=(Span(0, self.size_bytes),),
