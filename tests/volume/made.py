@@ -95,10 +95,26 @@ class Made:
 
 
 def taken_bytes(directory: Path) -> int:
-    """What `du` says. Files may go while it looks."""
-    taken = 0
+    """What `du` says of a directory in which nothing moves."""
+    return sum(_walk(directory).values())
+
+
+def surely_taken_bytes(directory: Path) -> int:
+    """What was taken at one instant of a directory in which files come, grow and go: a lower bound.
+
+    `du` counts a file that goes and another that takes its place. What two walks both find was there between them.
+    """
+    before, after = _walk(directory), _walk(directory)
+    return sum(min(size, after[file]) for file, size in before.items() if file in after)
+
+
+def _walk(directory: Path) -> dict[tuple[str, int], int]:
+    """Bytes on disk of each path and inode."""
+    found: dict[tuple[str, int], int] = {}
     for where, _, files in os.walk(directory):
         for name in (".", *files):
+            path = os.path.join(where, name)
             with suppress(FileNotFoundError):
-                taken += os.lstat(os.path.join(where, name)).st_blocks * 512
-    return taken
+                stat = os.lstat(path)
+                found[path, stat.st_ino] = stat.st_blocks * 512
+    return found

@@ -11,7 +11,7 @@ import pytest
 
 from special.spans import Blob, Span
 from special.volume import Volume
-from tests.volume.made import Made, blob, expected, taken_bytes
+from tests.volume.made import Made, blob, expected, surely_taken_bytes
 
 MIB = 1 << 20
 
@@ -19,11 +19,11 @@ MIB = 1 << 20
 @contextmanager
 def sampled(directory: Path, every_s: float) -> Iterator[list[int]]:
     """What a directory takes, again and again."""
-    samples, stop = [taken_bytes(directory)], threading.Event()
+    samples, stop = [surely_taken_bytes(directory)], threading.Event()
 
     def sample() -> None:
         while not stop.wait(every_s):
-            samples.append(taken_bytes(directory))
+            samples.append(surely_taken_bytes(directory))
 
     thread = threading.Thread(target=sample)
     thread.start()
@@ -32,7 +32,7 @@ def sampled(directory: Path, every_s: float) -> Iterator[list[int]]:
     finally:
         stop.set()
         thread.join()
-        samples.append(taken_bytes(directory))
+        samples.append(surely_taken_bytes(directory))
 
 
 async def flood(directory: Path, *, seed: int, masters: int, reads: int, parallel: int, servers: int) -> list[int]:
