@@ -14,6 +14,7 @@ Blocking calls: everything here runs in the volume's one disk thread.
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -32,6 +33,8 @@ from special.volume.tenancy import SERVERS_NAME, Tenancy, Terms
 LEDGER_NAME = "ledger.sqlite"
 OBJECTS_NAME = "objects"
 
+ATTEMPTS = 4
+"""To admit an object: one to reserve room, one to make files, one to open them, and one for a race lost."""
 FULL_S = 0.1
 """How long nobody looks for room after none was found: to look for it is to try every object."""
 
@@ -126,7 +129,7 @@ class Stacks:
     def admit(self, blocks: BlockMap) -> Shelf:
         """An object's shelf, held, made if there is none. Raises `Full`."""
         self._at("admit")
-        while True:
+        for _ in range(ATTEMPTS):
             with self.ledger.transaction():
                 if (shelf := self.find(blocks)) is not None:
                     return shelf
@@ -139,6 +142,7 @@ class Stacks:
                     self.ledger.enter(blocks, blocks.base_bytes, time())
             if not roomy:
                 raise Full(f"no room for {blocks.base_bytes} bytes more")
+        raise OSError(errno.EIO, "what was just made cannot be opened", str(self.home(blocks.name)))
 
     def store(self, shelf: Shelf, first: int, blocks: Sequence[bytes]) -> None:
         """Reserve room, write adjacent blocks, publish them, and settle what they took. Raises `Full`."""
