@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from special.errors import Malformed
 from special.formats.jp2 import extracts
 from special.formats.jp2.header import Header
-from special.formats.jp2.locate import Untrusted
+from special.formats.jp2.locate import Untrusted, in_file_order
 from special.formats.jp2.planning import Plan
+from special.formats.jp2.precincts import RLCP, RPCL, file_order, place, tile_of
 from special.formats.jp2.region import Bounds
 from special.formats.jp2.tileparts import SOT_BYTES, PartIndex, read_part, walk_part
 from special.formats.jp2.walking import is_walkable, walk_packets
@@ -20,6 +21,10 @@ from special.formats.jp2.window import CHUNK_BYTES, Reading, Window
 
 MAX_TRIPS = 64
 """Round trips that one walk along the chain is worth; past them the whole object is cheaper."""
+GROWTH = 2.2
+"""How many times the bytes of a resolution those of the next are at least."""
+MAX_AHEAD_BYTES = 4 << 20
+"""The most that is read to save round trips if it may not be needed."""
 BATCH = 256
 """Tile-part headers that are read at once."""
 
@@ -43,6 +48,20 @@ def is_grown(header: Header, index: PartIndex, wanted: Plan) -> bool:
     return True
 
 
+def lie(header: Header, index: PartIndex) -> str | None:
+    """What is untrue of the packet lengths of the tiles that are known in full; None where nothing is."""
+    canvas = header.canvas
+    for number in index.rows:
+        if index.has_lengths(number) and index.is_complete(number) and index.refusal is None:
+            try:
+                in_file_order(
+                    header, index, number, tile_of(header, canvas.tile(*divmod(number, canvas.columns)[::-1]))
+                )
+            except Untrusted as found:
+                return str(found)
+    return None
+
+
 def grow(window: Window, header: Header, index: PartIndex, wanted: Plan) -> Reading[Grown]:
     """An index that reaches what is wanted, or as far as `MAX_TRIPS` go. Raises `Malformed`.
 
@@ -59,8 +78,8 @@ def grow(window: Window, header: Header, index: PartIndex, wanted: Plan) -> Read
     for number, bounds in tiles:
         try:
             yield from _grow_tile(window, header, index, wanted, number, bounds)
-        except Untrusted as lie:
-            return Grown(index, str(lie))
+        except Untrusted as found:
+            return Grown(index, str(found))
     return Grown(index)
 
 
@@ -70,13 +89,34 @@ def _grow_tile(
     """As much of one tile's index as the plan needs. Raises `Untrusted` and `Malformed`."""
     is_untiled = header.canvas.columns * header.canvas.rows == 1
     while not index.is_complete(number) and not _reaches(header, index, wanted, number, bounds):
-        # The parts of an only tile are of no use without packet lengths.
-        if window.trips >= MAX_TRIPS or (is_untiled and index.lacks_lengths(number)):
+        # The parts of an only tile are of no use where they list no packet lengths.
+        if window.trips >= MAX_TRIPS or (is_untiled and (index.lacks_lengths(number) or number in index.walked)):
             break
-        yield from walk_part(window, index, header)
+        yield from walk_part(window, index, header, ahead_bytes=_ahead_bytes(header, index, wanted, bounds))
     is_unlisted = index.lacks_lengths(number) or number in index.walked
     if not _reaches(header, index, wanted, number, bounds) and is_unlisted and is_walkable(header, wanted):
         yield from walk_packets(window, header, index, bounds, wanted)
+
+
+def _ahead_bytes(header: Header, index: PartIndex, wanted: Plan, bounds: Bounds) -> int:
+    """How much to read along with the next tile-part's header, where low resolutions come first in the file.
+
+    The whole picture needs all that lies between here and its own resolution, so those bytes are not lost, and
+    they may hold the next headers. A region is worth some bytes too, to save all but its last two round trips.
+    """
+    assert index.frontier is not None, "a complete chain has no next part"
+    is_ascending = header.progression in (RLCP, RPCL) and header.canvas.columns * header.canvas.rows == 1
+    if not is_ascending or index.refusal is not None or not index.lengths:
+        return CHUNK_BYTES
+    tile = tile_of(header, bounds)
+    last = int(file_order(header, tile)[len(index.lengths) - 1]) // header.layers
+    missing = header.max_reduction - wanted.view.reduction - place(tile, last)[0].resolution
+    known_bytes = index.frontier - index.first
+    if wanted.view.is_whole:
+        return max(CHUNK_BYTES, int(known_bytes * (GROWTH**missing - 1)) if missing > 1 else 0)
+    return max(
+        CHUNK_BYTES, min(int(known_bytes * (GROWTH ** (missing - 2) - 1)), MAX_AHEAD_BYTES) if missing > 2 else 0
+    )
 
 
 def _reaches(header: Header, index: PartIndex, wanted: Plan, number: int, bounds: Bounds) -> bool:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from special.errors import Malformed
 from special.formats.jp2 import extracts, notes, planning, rebuilding, serial
 from special.formats.jp2.boxes import Container, read_container
-from special.formats.jp2.growth import grow, is_grown
+from special.formats.jp2.growth import grow, is_grown, lie
 from special.formats.jp2.header import Header, read_header
 from special.formats.jp2.markers import Marker, read_segments
 from special.formats.jp2.planning import Plan
@@ -153,7 +153,8 @@ def parse(size_bytes: int) -> Parser[Jp2Layout]:
     index = known_parts(header, segments, first, stop)
     while index.frontier is not None and header.refusal is None and window.holds(index.frontier, SOT_BYTES):
         yield from walk_part(window, index, header)
-    return Jp2Layout(size_bytes, container, header, index)
+    doubt = lie(header, index)
+    return Jp2Layout(size_bytes, container, header, index, () if doubt is None else (doubt,))
 
 
 def load(data: bytes) -> Jp2Layout:

@@ -34,20 +34,25 @@ def locate(header: Header, index: PartIndex, number: int, tile: Tile) -> Packets
 
     One sort and a few array operations over the tile's packets.
     """
+    starts, lengths = in_file_order(header, index, number, tile)
+    order = file_order(header, tile)[: len(starts)]
+    count = tile.precincts * header.layers
+    packets = Packets(np.full(count, -1, np.int64), np.zeros(count, np.int64))
+    packets.starts[order] = starts
+    packets.lengths[order] = lengths
+    return packets
+
+
+def in_file_order(header: Header, index: PartIndex, number: int, tile: Tile) -> tuple[Ints, Ints]:
+    """Starts and lengths of a tile's packets, as far as they are known, as they lie in the file. Raises `Untrusted`."""
     count = tile.precincts * header.layers
     if count > MAX_PACKETS:
         raise Untrusted(f"tile {number} has {count} packets, more than {MAX_PACKETS}")
     rows = [row for row in index.rows.get(number, ()) if index.bodies[row]]
     if number in index.walked:
-        starts, lengths = _measured(index, rows)
-    else:
-        is_complete = index.is_complete(number) and len(rows) == len(index.rows.get(number, ()))
-        starts, lengths = _promised(index, rows, number, count, is_complete=is_complete)
-    order = file_order(header, tile)[: len(starts)]
-    packets = Packets(np.full(count, -1, np.int64), np.zeros(count, np.int64))
-    packets.starts[order] = starts
-    packets.lengths[order] = lengths
-    return packets
+        return _measured(index, rows)
+    is_complete = index.is_complete(number) and len(rows) == len(index.rows.get(number, ()))
+    return _promised(index, rows, number, count, is_complete=is_complete)
 
 
 def _measured(index: PartIndex, rows: list[int]) -> tuple[Ints, Ints]:

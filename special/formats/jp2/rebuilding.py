@@ -18,12 +18,12 @@ from special.formats.jp2.header import Canvas, Header
 from special.formats.jp2.headers import Precinct, Short
 from special.formats.jp2.precincts import Ints, Tile, place
 from special.formats.jp2.tileparts import SOT
-from special.geometry import Size
+from special.geometry import Size, ceil_div
 from special.layout import Extract, Piece
 from special.spans import Span
 
 TRIED = 4
-"""Of how many of the longest packets, and of how many others, a tile's lengths are tried."""
+"""In how many tiles lengths are tried: there, those of so many of the longest packets and of as many others."""
 
 
 def rebuild(container: Container, header: Header, extract: Extract, parts: Sequence[bytes]) -> Piece:
@@ -60,14 +60,15 @@ def _fill(header: Header, picks: Picks, spans: Sequence[Span], parts: Sequence[b
     offsets = np.concatenate(([0], np.cumsum([len(span) for span in spans], dtype=np.int64)))
     empty = surgery.EMPTY + (surgery.EPH if header.uses_eph else b"")
     view = memoryview(pool)
-    is_marked = header.uses_sop or header.uses_eph
+    is_tried = not (header.uses_sop or header.uses_eph or header.is_high_throughput)
+    every = ceil_div(len(picks.tiles), TRIED)
     tiles: list[bytes] = []
     for number, (starts, lengths) in enumerate(zip(picks.starts, picks.lengths, strict=True)):
         picked = np.flatnonzero(starts >= 0)
         span = np.searchsorted(span_starts, starts[picked], side="right") - 1
         start = starts[picked] + (offsets[span] - span_starts[span] if len(picked) else span)
         stop = start + lengths[picked]
-        if not is_marked and not header.is_high_throughput:
+        if is_tried and number % every == 0:
             _try_packets(header, picks.tiles[number], picks.numbers[number][picked], pool, start, stop)
         if header.uses_sop and len(picked):
             start = _past_sop(np.frombuffer(pool, np.uint8), start, stop)

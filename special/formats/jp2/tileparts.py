@@ -17,7 +17,7 @@ import numpy.typing as npt
 from special.errors import Malformed
 from special.formats.jp2.header import Header
 from special.formats.jp2.markers import REFUSED, Marker, Segment, read_segments
-from special.formats.jp2.window import Reading, Window
+from special.formats.jp2.window import CHUNK_BYTES, Reading, Window
 from special.spans import Span
 
 Ints = npt.NDArray[np.int64]
@@ -184,14 +184,14 @@ def _main_lengths(segments: Sequence[Segment]) -> Ints:
     return lengths if at == len(data) and len(lengths) <= MAX_PACKETS else lengths[:0]
 
 
-def walk_part(window: Window, index: PartIndex, header: Header) -> Reading[None]:
-    """Step over the next tile-part of the chain, and read its header.
+def walk_part(window: Window, index: PartIndex, header: Header, *, ahead_bytes: int = CHUNK_BYTES) -> Reading[None]:
+    """Step over the next tile-part of the chain, and read its header with `ahead_bytes` of what follows.
 
     At most one round trip, unless the header is very long. Raises `Malformed`.
     """
     start = index.frontier
     assert start is not None, "a complete chain is not walked on"
-    sot = yield from window.take(start, min(SOT_BYTES, index.stop - start))
+    sot = yield from window.take(start, min(SOT_BYTES, index.stop - start), ahead_bytes=ahead_bytes)
     if sot.startswith(b"\xff\xd9"):
         index.frontier = None
         return
