@@ -204,6 +204,9 @@ class App:
         try:
             if call.method == "HEAD":
                 return await send_head(send, await self.engine.describe(planned, unless=unless), headers)
+            at_hand = None if unless else self.engine.at_hand(planned)
+            if at_hand is not None:
+                return await send_answer(send, at_hand, headers)
             work = self.engine.run(planned, unless=unless, span=_range(call) if copied else None)
             # A copied object is on its way at once; whatever needs a decoder ends when its client leaves.
             answer = await (work if copied else _while_there(work, receive))

@@ -4,35 +4,37 @@
     plan     which route answers (room `route`), once the caller's grant is known
     run      the route, to bytes or to a stream of them
 
-`stream` and `tile` are one function with another reader: to orchestrate is to read the same
-spans through the volume.
+`stream` and `tile` are one function (room `pixels`) with another reader: to orchestrate is to read
+the same spans through the volume.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
-from special import access, formats, iiif, info, render, route
+from special import access, formats, iiif, info, promote, route
 from special.access import Grant, Identity
 from special.asset import OPEN, Asset, Rendition
-from special.errors import BadRequest, Changed, NotFound, OutOfRange, Unsupported
+from special.errors import BadRequest, Changed, NotFound, OutOfRange
 from special.geometry import Box
 from special.iiif import MEDIA, ImageRequest, Job, Limits, Version
-from special.layout import Layout, Piece, Stored
 from special.masters import Master, Masters
 from special.observe import trace
+from special.pixels import Pixels, stored_tile
+from special.promote import Promoter
 from special.render import Encoding
 from special.route import Derivative, Plan, Stream, Thumb, Tile
 from special.settings import Settings
 from special.sources import open_source
-from special.spans import Blob, NotModified, Reader, Source, Span, Unless, body, drive, read_spans, runs_of, solve
+from special.spans import NotModified, Source, Span, Unless, body, runs_of, solve
 from special.store import Kept, Store
+from special.tiles import Tiles
 from special.volume import Volume
 from special.workers import Workers, standard_lanes
 
@@ -103,8 +105,11 @@ class Engine:
         self.volume = volume
         self.workers = workers
         self.limits = Limits(settings.max_width, settings.max_height, settings.max_area, settings.upscaling)
-        self._through_volume: Reader = volume.reader(source)
         self._encoding = Encoding(jpeg_quality=settings.jpeg_quality, webp_quality=settings.webp_quality)
+        self._pixels = Pixels(settings, workers, self._encoding)
+        reader = volume.reader(source)
+        self._promoter = Promoter(self._pixels, volume, reader, after=settings.promote_after, tile=settings.tile_size)
+        self._tiles = Tiles(self._pixels, volume, reader, self._promoter)
         self._stack = AsyncExitStack()
 
     @classmethod
@@ -115,7 +120,9 @@ class Engine:
         masters = Masters(source, keys=settings.keys, ttl_s=settings.asset_ttl_s, max_gap_bytes=settings.max_gap_bytes)
         volume = Volume(settings.volume_directory, size_bytes=int(settings.volume_size))
         workers = Workers(
-            settings.decoders, memory_bytes=int(settings.decoder_memory), lanes=standard_lanes(settings.decoders)
+            settings.decoders,
+            memory_bytes=int(settings.decoder_memory),
+            lanes=(*standard_lanes(settings.decoders), promote.LANE),
         )
         return cls(settings, source=source, store=store, masters=masters, volume=volume, workers=workers)
 
@@ -127,6 +134,7 @@ class Engine:
             stack.push_async_callback(self.masters.close)
             await stack.enter_async_context(self.volume)
             await stack.enter_async_context(self.workers)
+            stack.push_async_callback(self._promoter.close)
             self._stack = stack.pop_all()
         return self
 
@@ -143,7 +151,7 @@ class Engine:
         if kept and kept.sidecar and kept.sidecar.layout and not self.masters.knows(identifier):
             layout = formats.load(kept.sidecar.layout)
             self.masters.learn(identifier, Master(kept.sidecar.blob(self.source.root), layout))
-        return _asset(identifier, await self.masters.find(identifier), kept)
+        return self._asset(identifier, await self.masters.find(identifier), kept)
 
     async def thumbs_asset(self, identifier: str) -> Asset:
         """The image behind an identifier as far as stored renditions tell. Raises `NotFound`. Never asks the master."""
@@ -203,6 +211,13 @@ class Engine:
 
     # Routes
 
+    def at_hand(self, planned: Planned) -> Answer | None:
+        """The answer, where it is a stored tile in memory: nothing is waited for, and nothing decoded."""
+        if not isinstance(planned.plan, Tile) or planned.etag is None:
+            return None
+        data = self._tiles.at_hand(planned.plan.blob, planned.job)
+        return None if data is None else Answer(data, MEDIA["jpg"], planned.etag, len(data))
+
     async def run(self, planned: Planned, *, unless: Unless | None = None, span: Span | None = None) -> Answer:
         """Make the answer; `span` is what is wanted of a stored rendition that is copied.
 
@@ -217,10 +232,9 @@ class Engine:
             case Derivative(rendition, job):
                 return await self._shrunk(planned.asset.identifier, rendition, job, unless)
             case Stream(_, job):
-                lane = "full" if job.output.area <= LARGE_PIXELS else "max"
-                return await self._from_master(planned, job, self.source, lane)
+                return await self._from_master(planned, job, self._stream)
             case Tile(_, job):
-                return await self._from_master(planned, job, self._through_volume, "tile")
+                return await self._from_master(planned, job, self._tiles.show)
 
     async def describe(self, planned: Planned, *, unless: Unless | None = None) -> Described:
         """What the headers of the answer say, without making it: one HEAD where a rendition would answer.
@@ -270,7 +284,7 @@ class Engine:
         # Another tool's sizes file may be a pixel off: what the object itself says, counts.
         job = replace(job, box=Box.whole(layout.size))
         piece = layout.rebuild(layout.extract(job.box, job.size), [data])
-        data = await self._render(piece, job, lane="tile", culprit=f"{blob.url} {blob.etag}")
+        data = await self._pixels.draw(piece, job, lane="tile", culprit=f"{blob.url} {blob.etag}")
         return Answer(data, MEDIA[job.format], etag, len(data), modified=blob.modified)
 
     async def foresee(self, planned: Planned) -> list[Span]:
@@ -283,76 +297,34 @@ class Engine:
                 return [Span.whole(await self.store.source.stat(rendition.key))]
             case Stream(_, job) | Tile(_, job):
                 master = await self.masters.find(planned.asset.identifier)
-                layout = await self._prepared(master, job, self.source)
-                stored = _stored(layout, job)
+                layout = await self._pixels.prepared(master.blob, master.layout, job.box, job.size, self.source)
+                stored = stored_tile(layout, job)
                 spans = stored.spans if stored else layout.extract(job.box, job.size).spans
                 return runs_of(spans, max_gap_bytes=self.settings.max_gap_bytes)
 
-    async def _from_master(self, planned: Planned, job: Job, reader: Reader, lane: str) -> Answer:
+    async def _from_master(self, planned: Planned, job: Job, show: Callable[[Master, Job], Awaitable[bytes]]) -> Answer:
         identifier = planned.asset.identifier
         master = await self.masters.find(identifier)
         try:
-            return await self._from_version(master, job, reader, lane)
+            data = await show(master, job)
         except Changed:
             # Somebody has overwritten it: once more, from its new headers.
             self.masters.forget(identifier)
             master = await self.masters.find(identifier)
             if master.layout.size != planned.asset.size:
                 raise
-            return await self._from_version(master, job, reader, lane)
+            data = await show(master, job)
+        return Answer(data, MEDIA[job.format], self._etag(master.blob.etag, job), len(data))
 
-    async def _from_version(self, master: Master, job: Job, reader: Reader, lane: str) -> Answer:
-        etag = self._etag(master.blob.etag, job)
-        with trace().reading():
-            layout = await self._prepared(master, job, reader)
-            stored = _stored(layout, job)
-            if stored:
-                data = stored.assemble(await reader.read(master.blob, stored.spans))
-                return Answer(data, MEDIA["jpg"], etag, len(data))
-            piece = await self._piece(master.blob, layout, job, reader)
-        data = await self._render(piece, job, lane=lane, culprit=f"{master.blob.url} {master.blob.etag}")
-        return Answer(data, MEDIA[job.format], etag, len(data))
+    async def _stream(self, master: Master, job: Job) -> bytes:
+        lane = "full" if job.output.area <= LARGE_PIXELS else "max"
+        return await self._pixels.show(master, job, self.source, lane=lane)
 
-    async def _piece(self, blob: Blob, layout: Layout, job: Job, reader: Reader) -> Piece:
-        extract = layout.extract(job.box, job.size)
-        if extract.pixels > self.settings.max_master_pixels:
-            raise Unsupported(
-                f"{blob.url}: {extract.pixels} pixels would have to be decoded, more than max_master_pixels allows"
-            )
-        wanted = sum(len(span) for span in extract.spans)
-        if wanted > self.settings.max_whole_bytes:
-            raise Unsupported(f"{blob.url}: {wanted} bytes would have to be read, more than max_whole_bytes allows")
-        if reader is self.source:
-            parts = await read_spans(reader, blob, extract.spans, max_gap_bytes=self.settings.max_gap_bytes)
-        else:
-            parts = await reader.read(blob, extract.spans)
-        return layout.rebuild(extract, parts)
-
-    async def _prepared(self, master: Master, job: Job, reader: Reader) -> Layout:
-        """The master's layout with all that this job's plan needs to know of large indexes."""
-        missing = master.layout.prepare(job.box, job.size)
-        if missing is None:
-            return master.layout
-        return await drive(missing, reader, master.blob, first_bytes=0, chunk_bytes=0)
-
-    async def _render(self, piece: Piece, job: Job, *, lane: str, culprit: str) -> bytes:
-        rendered = await self.workers.run(
-            render.render,
-            piece,
-            job,
-            self._encoding,
-            self.settings.max_master_pixels,
-            lane=lane,
-            culprit=culprit,
-        )
-        trace().decode_ms += rendered.decode_ms
-        trace().encode_ms += rendered.encode_ms
-        return rendered.data
-
-
-def _stored(layout: Layout, job: Job) -> Stored | None:
-    """The stored tile that is the answer as it lies, if there is one."""
-    return layout.stored(job.box, job.size) if job.plain and job.format == "jpg" else None
+    def _asset(self, identifier: str, master: Master, kept: Kept | None) -> Asset:
+        asset = _asset(identifier, master, kept)
+        # Viewers ask for the pyramid's tiles from the start: those are the ones that will be at hand.
+        grid = self._promoter.grid(master.layout)
+        return asset if grid is None else replace(asset, tiling=grid.tiling)
 
 
 def _asset(identifier: str, master: Master, kept: Kept | None) -> Asset:

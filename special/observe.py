@@ -89,6 +89,7 @@ DECODERS_UP = Gauge("special_decoders_up", "Decoder processes that are ready.", 
 VOLUME_BLOCKS = Counter("special_volume_blocks", "Blocks read through the volume, by how they were had.", ["how"])
 VOLUME_FAULTS = Counter("special_volume_faults", "Faults of the volume that were passed by, by kind.", ["kind"])
 VOLUME_BYTES = Gauge("special_volume_bytes", "Bytes the volume takes on disk.", multiprocess_mode="max")
+PROMOTIONS = Counter("special_promotions", "Pyramids by what became of making them.", ["outcome"])
 VOLUME_EVICTIONS = Counter("special_volume_evictions", "Objects evicted from the volume.")
 
 

@@ -37,6 +37,16 @@ class Settings(BaseSettings):
     thumbs: str | None = Field(None, description="Where stored renditions are; default: `thumbs/` in the state folder.")
     volume: Path | None = Field(None, description="Folder of the volume; default: `volume/` in the state folder.")
     volume_size: ByteSize = Field(ByteSize(10 * 2**30), description="Most that the volume may take on disk.")
+    promote_after: int = Field(
+        8, ge=0, description="Tiles after which the volume makes a pyramid of a master that is dear per tile; 0: never."
+    )
+    tile_size: int = Field(
+        512,
+        ge=64,
+        le=2048,
+        multiple_of=16,
+        description="Length of the sides of a pyramid's tiles, and of those that viewers are told to ask for.",
+    )
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes any free one.")
     workers: int = Field(1, ge=1, description="Server processes.")

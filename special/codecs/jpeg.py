@@ -81,12 +81,17 @@ def decode(data: bytes, head: Head, *, reduce: int = 0) -> Raster | None:
     return raster if raster.shape[:2] == (height, width) else None
 
 
+def subsampling(quality: int) -> int:
+    """How many pixels share a colour, across and down, at a quality: 1 or 2."""
+    return 1 if quality >= _CODED_444_FROM else 2
+
+
 def encode(raster: Raster, *, quality: int) -> bytes:
     """A JFIF file of a grey or RGB raster, without metadata. Copies only what does not lie row by row."""
     row_bytes, pixel_bytes, _ = raster.strides
     pixels = raster if row_bytes > 0 and pixel_bytes == raster.shape[2] else np.ascontiguousarray(raster)
     grey = raster.shape[2] == 1
-    sampling = "Gray" if grey else "444" if quality >= _CODED_444_FROM else "420"
+    sampling = "Gray" if grey else "444" if subsampling(quality) == 1 else "420"
     data: bytes = simplejpeg.encode_jpeg(
         pixels, quality=quality, colorspace="GRAY" if grey else "RGB", colorsubsampling=sampling
     )

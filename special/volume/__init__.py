@@ -1,14 +1,18 @@
 """A bounded local disk in front of a store: blocks fetched once, however many ask.
 
 The words of this room. A *block* is what is fetched, stored and checked as one. A *shelf* is
-the files of one object (one version of one master): a sparse data file, and a map of the blocks
-in it. The *stacks* are all shelves, with the *ledger* that says what they take and when they were
-read. A *flight* is a run of missing blocks on its way from the source.
+the files of one object (one version of one master): a sparse data file, a map of the blocks in
+it and, where one was made, a *pyramid*, a file of checked *parts*. The *stacks* are all shelves,
+with the *ledger* that says what they take and when they were read. A *flight* is a run of
+missing blocks on its way from the source.
 
-Imports go one way: volume → flights → shelf → blocks, and volume → stacks → ledger, tenancy, shelf → locks.
+Imports go one way: volume → pyramids → flights → shelf → parts → blocks, and
+volume → stacks → ledger, tenancy, shelf → locks.
 """
 
 from special.volume.ledger import Entry
+from special.volume.parts import Parts
+from special.volume.pyramids import Making, NoRoom
 from special.volume.upkeep import Cleared, Verified, VolumeStat, clear, stat, verify
 from special.volume.volume import DEFAULT_BLOCK_BYTES, Volume, VolumeReader
 
@@ -16,6 +20,9 @@ __all__ = [
     "DEFAULT_BLOCK_BYTES",
     "Cleared",
     "Entry",
+    "Making",
+    "NoRoom",
+    "Parts",
     "Verified",
     "Volume",
     "VolumeReader",

@@ -22,11 +22,14 @@ from special.volume.blocks import (
     runs,
 )
 from special.volume.faults import passed_by
+from special.volume.parts import Parts
 
 MAP_NAME = "map"
 DATA_NAME = "data"
 USE_BYTE = 0
 """Byte of the map that readers share and whoever evicts takes alone. Entries' bytes are the locks of their blocks."""
+PYRAMID_BYTE = 1
+"""Byte of the map that whoever makes the object's pyramid takes alone."""
 
 
 class Shelf:
@@ -36,6 +39,8 @@ class Shelf:
         self.blocks = blocks
         self.directory = directory
         self.held = False
+        self.pyramid: Parts | None = None
+        """Its pyramid, where one was found."""
         self._map_fd = map_fd
         self._data_fd = data_fd
         self._checksums: dict[int, int] = {}
@@ -75,6 +80,7 @@ class Shelf:
 
     def close(self) -> None:
         """Let go of the files and of every lock."""
+        self.pyramid = None
         for fd in (self._map_fd, self._data_fd):
             if fd >= 0:
                 os.close(fd)
@@ -169,6 +175,14 @@ class Shelf:
         """Let others fetch them."""
         for run in runs(indices, self.blocks.count):
             locks.unlock(self._map_fd, entry_offset(run.start), len(run) * ENTRY_BYTES)
+
+    def lock_pyramid(self) -> bool:
+        """Take it on us to make the object's pyramid, until `unlock_pyramid`; False if another process is at it."""
+        return locks.try_exclusive(self._map_fd, PYRAMID_BYTE)
+
+    def unlock_pyramid(self) -> None:
+        """Let others make it."""
+        locks.unlock(self._map_fd, PYRAMID_BYTE)
 
     def _known(self, run: range) -> list[int]:
         """Those of adjacent blocks that the map has; their checksums are remembered."""

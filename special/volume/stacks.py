@@ -27,6 +27,7 @@ from special.observe import VOLUME_BYTES, VOLUME_EVICTIONS
 from special.volume.blocks import HEADER_BYTES, BlockMap, Damaged, whole_pages
 from special.volume.faults import passed_by
 from special.volume.ledger import HEADROOM_BYTES, TOUCHES, Ledger, Use
+from special.volume.parts import NEW
 from special.volume.shelf import MAP_NAME, Shelf, disk_bytes, remove
 from special.volume.tenancy import SERVERS_NAME, Tenancy, Terms
 
@@ -146,21 +147,34 @@ class Stacks:
 
     def store(self, shelf: Shelf, first: int, blocks: Sequence[bytes]) -> None:
         """Reserve room, write adjacent blocks, publish them, and settle what they took. Raises `Full`."""
-        name = shelf.blocks.name
-        need = sum(whole_pages(len(data)) for data in blocks)
+
+        def write() -> None:
+            self._at("write")
+            shelf.write(first, blocks)
+            self._at("publish")
+            shelf.publish(first, blocks)
+
+        self.spend(shelf.blocks, sum(whole_pages(len(data)) for data in blocks), write)
+
+    def spend(self, blocks: BlockMap, need: int, write: Callable[[], None]) -> Literal[True]:
+        """Reserve room for one object, let `write` take it, and settle what it took. Raises `Full`."""
+        name = blocks.name
         self._at("reserve")
         with self.ledger.transaction():
             hold = self.ledger.hold(self.tenancy.owner, name, need) if self._make_room(need, sparing=name) else None
         if hold is None:
             raise Full(f"no room for {need} bytes more")
         try:
-            self._at("write")
-            shelf.write(first, blocks)
-            self._at("publish")
-            shelf.publish(first, blocks)
+            write()
         finally:
-            self._unsettled.append((hold, shelf.blocks))
+            self._unsettled.append((hold, blocks))
             self._settle()
+        return True
+
+    def weigh(self, blocks: BlockMap) -> None:
+        """Look what an object takes by now: files of it were removed."""
+        with self.ledger.transaction():
+            self._weigh(blocks)
 
     def touch(self, uses: Sequence[Use]) -> None:
         """Note what was read, and say how full the volume is."""
@@ -278,6 +292,8 @@ class Stacks:
                 blocks = described(home)
                 if blocks.name != name:
                     raise Damaged(f"{home} holds the map of {blocks.name}")
+                for draft in home.glob("*" + NEW):  # its making was cut short
+                    draft.unlink()
                 weight = disk_bytes(blocks, home)
             except FileNotFoundError:  # its making or removing was cut short
                 remove(home)

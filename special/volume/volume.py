@@ -25,6 +25,7 @@ from special.volume.blocks import PAGE_BYTES, BlockMap
 from special.volume.faults import FAULTS, passed_by
 from special.volume.flights import Budget, Flights, Manners, uncut
 from special.volume.ledger import Use
+from special.volume.pyramids import Pyramids
 from special.volume.shelf import Shelf
 from special.volume.stacks import Full, Stacks, Step
 from special.volume.tenancy import Terms
@@ -107,6 +108,7 @@ class Volume:
         self._budget = Budget(budget_bytes)
         self._scratch = bytearray(block_bytes)
         self._upkeep: asyncio.Task[None] | None = None
+        self.pyramids = Pyramids(self)
 
     async def open(self) -> None:
         """Join the directory and bring it to its size.
@@ -163,9 +165,7 @@ class Volume:
         """
         if not spans:
             return []
-        open_object = self._objects.get((blob.url, blob.etag, blob.size))
-        if open_object is None or not open_object.shelf.hold():
-            open_object = await self._admit(blob)
+        open_object = self.in_use(blob) or await self._admit(blob)
         if open_object is None or any(span.stop > blob.size for span in spans):
             _PASSED.inc(len(spans))
             return await source.read(blob, spans)
@@ -174,7 +174,6 @@ class Volume:
             wanted: Sequence[int] = blocks.indices(spans[0])
         else:
             wanted = sorted({index for span in spans for index in blocks.indices(span)})
-        open_object.used_s = monotonic()
         found = shelf.peek(wanted[: PEEK_BYTES // blocks.block_bytes + 1], self._scratch)
         _HIT.inc(len(found))
         open_object.hits += len(found)
@@ -186,6 +185,26 @@ class Volume:
             finally:
                 open_object.readers -= 1
         return [blocks.cut(span, found) for span in spans]
+
+    def in_use(self, blob: Blob) -> OpenObject | None:
+        """The object, if it is open here, and held: it is not evicted within the next `UPKEEP_S`."""
+        open_object = self._objects.get((blob.url, blob.etag, blob.size))
+        if open_object is None or not open_object.shelf.hold():
+            return None
+        open_object.used_s = monotonic()
+        return open_object
+
+    async def hold(self, blob: Blob) -> OpenObject | None:
+        """The object, opened if need be, and held as by `in_use`; None if it has to go past the volume."""
+        return self.in_use(blob) or await self._admit(blob)
+
+    async def spend(self, shelf: Shelf, need: int, write: Callable[[], None]) -> bool:
+        """Let `write` take so many bytes of the disk for an object; False if there is no room. Raises `FAULTS`."""
+        return await self._with_room(self._stacks.spend, shelf.blocks, need, write) is True
+
+    async def weigh(self, shelf: Shelf) -> None:
+        """Files of an object were removed: give back what they took."""
+        await self._guarded(self._stacks.weigh, shelf.blocks)
 
     async def stat(self, *, top: int = 10) -> VolumeStat | None:
         """How the volume does; None while it is `broken`. What was read in the last second may be missing."""

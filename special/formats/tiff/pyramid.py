@@ -1,0 +1,177 @@
+"""The pyramids that special makes: a BigTIFF of whole JPEGs, on the grid that viewers ask for.
+
+A tile of IIIF ends at the picture's edge, a tile of TIFF is always whole. So a tile at the right
+or lower edge lies there twice: as viewers ask for it, which no directory names, and right behind
+that, filled up, as TIFF wants it. Each can be sent as it is; none lacks tables or needs a marker.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from special.formats.tiff.layout import MAX_TILES
+from special.formats.tiff.tags import WIDTHS, Compression, Photometric, Tag, Type
+from special.geometry import Box, Size, ceil_div
+from special.layout import Layout, Tiling
+from special.spans import Span
+
+HEAD_BYTES = 16
+"""Length of a BigTIFF's header."""
+CHEAP_PIXELS = 4_000_000
+"""So many pixels may be decoded for a tile of the whole picture: some 30 ms."""
+_CODES = {Type.SHORT: "H", Type.LONG: "I", Type.LONG8: "Q"}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One tile of a grid."""
+
+    level: int
+    """0 for the full picture, 1 for half of it, …"""
+    column: int
+    row: int
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """The tiles of a picture at all levels: halves, rounded up, down to the one that fits in a tile."""
+
+    full: Size
+    """The whole picture, upright."""
+    tile: int
+    """Length of a whole tile's sides, in pixels of its level."""
+
+    @property
+    def levels(self) -> int:
+        """How many there are."""
+        return (ceil_div(self.full.long_side, self.tile) - 1).bit_length() + 1
+
+    @property
+    def tiling(self) -> Tiling:
+        """As it is offered to viewers."""
+        return Tiling(Size(self.tile, self.tile), tuple(1 << level for level in range(self.levels)))
+
+    def size(self, level: int) -> Size:
+        """Size of a level."""
+        return Size(ceil_div(self.full.width, 1 << level), ceil_div(self.full.height, 1 << level))
+
+    def columns(self, level: int) -> int:
+        """Tiles side by side."""
+        return ceil_div(self.size(level).width, self.tile)
+
+    def rows(self, level: int) -> int:
+        """Tiles one above the other."""
+        return ceil_div(self.size(level).height, self.tile)
+
+    def box(self, level: int, tiles: Box) -> Box:
+        """What a box of a level's tiles shows of the full picture."""
+        step = self.tile << level
+        within = Box(tiles.x * step, tiles.y * step, tiles.width * step, tiles.height * step).within(self.full)
+        assert within is not None, "tiles of the grid lie in the picture"
+        return within
+
+    def shown(self, level: int, box: Box) -> Size:
+        """A box of the full picture at a level's scale: rounded up, as viewers do (implementation notes, section 8)."""
+        return Size(ceil_div(box.width, 1 << level), ceil_div(box.height, 1 << level))
+
+    def is_whole(self, size: Size) -> bool:
+        """Whether a tile of this size is no edge."""
+        return size.width == size.height == self.tile
+
+    def find(self, box: Box, size: Size) -> Place | None:
+        """The tile that is exactly this box at this size."""
+        for level in range(self.levels):
+            step = self.tile << level
+            if (
+                size == self.shown(level, box)
+                and not (box.x % step or box.y % step)
+                and box.right == min(box.x + step, self.full.width)
+                and box.bottom == min(box.y + step, self.full.height)
+            ):
+                return Place(level, box.x // step, box.y // step)
+        return None
+
+    def chunks(self, level: int, tiles_wide: int, tiles_high: int) -> Iterator[Box]:
+        """All tiles of a level, in boxes of at most so many."""
+        columns, rows = self.columns(level), self.rows(level)
+        for row in range(0, rows, tiles_high):
+            for column in range(0, columns, tiles_wide):
+                yield Box.between(column, row, min(column + tiles_wide, columns), min(row + tiles_high, rows))
+
+
+def is_dear(layout: Layout, grid: Grid) -> bool:
+    """Whether a pyramid makes a master's tiles much cheaper.
+
+    It does not for a TIFF with tiles of its own and levels down to a moderate one. Everything else is decoded
+    from its start, or by a codec that takes ten times as long (JPEG 2000).
+    """
+    width, height = grid.full.width, grid.full.height
+    # A line of pixels has no smaller levels that TIFF could tell from other pictures.
+    if max(width, height) <= grid.tile or min(width, height) < 2 or grid.columns(0) * grid.rows(0) > MAX_TILES:
+        return False
+    return layout.format != "tiff" or layout.tiling is None or layout.levels[-1].area > CHEAP_PIXELS
+
+
+def head(first_directory: int) -> bytes:
+    """The file's first `HEAD_BYTES`."""
+    return struct.pack("<2sHHHQ", b"II", 43, 8, 0, first_directory)
+
+
+def directories(grid: Grid, tiles: Mapping[Place, Span], *, channels: int, subsampling: int, at: int) -> bytes:
+    """All directories, to lie at byte `at`; `tiles` are those that are filled up."""
+    out: list[bytes] = []
+    for level in range(grid.levels):
+        spans = [
+            tiles[Place(level, column, row)] for row in range(grid.rows(level)) for column in range(grid.columns(level))
+        ]
+        is_last = level == grid.levels - 1
+        directory = _directory(
+            _fields(grid, level, spans, channels=channels, subsampling=subsampling), at=at, is_last=is_last
+        )
+        out.append(directory)
+        at += len(directory)
+    return b"".join(out)
+
+
+def _fields(
+    grid: Grid, level: int, spans: Sequence[Span], *, channels: int, subsampling: int
+) -> list[tuple[Tag, Type, list[int]]]:
+    size, is_color = grid.size(level), channels == 3
+    fields: list[tuple[Tag, Type, list[int]]] = [
+        (Tag.NEW_SUBFILE_TYPE, Type.LONG, [int(level > 0)]),
+        (Tag.IMAGE_WIDTH, Type.LONG, [size.width]),
+        (Tag.IMAGE_LENGTH, Type.LONG, [size.height]),
+        (Tag.BITS_PER_SAMPLE, Type.SHORT, [8] * channels),
+        (Tag.COMPRESSION, Type.SHORT, [Compression.JPEG]),
+        (Tag.PHOTOMETRIC, Type.SHORT, [Photometric.YCBCR if is_color else Photometric.MIN_IS_BLACK]),
+        (Tag.SAMPLES_PER_PIXEL, Type.SHORT, [channels]),
+        (Tag.PLANAR_CONFIGURATION, Type.SHORT, [1]),
+        (Tag.TILE_WIDTH, Type.LONG, [grid.tile]),
+        (Tag.TILE_LENGTH, Type.LONG, [grid.tile]),
+        (Tag.TILE_OFFSETS, Type.LONG8, [span.start for span in spans]),
+        (Tag.TILE_BYTE_COUNTS, Type.LONG, [len(span) for span in spans]),
+    ]
+    if is_color:
+        fields.append((Tag.YCBCR_SUB_SAMPLING, Type.SHORT, [subsampling, subsampling]))
+    return fields
+
+
+def _directory(fields: Sequence[tuple[Tag, Type, list[int]]], *, at: int, is_last: bool) -> bytes:
+    """A BigTIFF directory, and behind it the values of more than 8 bytes."""
+    values_at = at + 8 + 20 * len(fields) + 8
+    entries: list[bytes] = [struct.pack("<Q", len(fields))]
+    values: list[bytes] = []
+    for tag, kind, numbers in fields:
+        raw = struct.pack(f"<{len(numbers)}{_CODES[kind]}", *numbers)
+        assert len(raw) == len(numbers) * WIDTHS[kind]
+        if len(raw) > 8:
+            inline = struct.pack("<Q", values_at)
+            values.append(raw.ljust(-(-len(raw) // 8) * 8, b"\0"))
+            values_at += len(values[-1])
+        else:
+            inline = raw.ljust(8, b"\0")
+        entries.append(struct.pack("<HHQ8s", tag, kind, len(numbers), inline))
+    following = struct.pack("<Q", 0 if is_last else values_at)
+    return b"".join((*entries, following, *values))

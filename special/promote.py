@@ -1,0 +1,202 @@
+"""Promotion: masters that are dear per tile are made over into pyramids, while tiles still come from spans.
+
+A tile of an untiled JPEG 2000 costs a tenth of a second, of a large JPEG a third. As soon as a
+viewer proves that it is zooming, the volume gets a pyramid of that master: all tiles of all
+levels, each made as it would have been made for a viewer, and encoded once. It is read, decoded
+and written in chunks, so that its memory does not grow with the master; one master at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import sqlite3
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextvars import Context
+from dataclasses import dataclass
+from time import monotonic
+from typing import Final
+
+from special.codecs.jpeg import subsampling
+from special.errors import MasterError, SpecialError
+from special.formats.tiff import pyramid
+from special.formats.tiff.pyramid import HEAD_BYTES, Grid, Place
+from special.geometry import Box, Frame, Size
+from special.layout import Layout, Piece
+from special.masters import Master
+from special.observe import PROMOTIONS
+from special.pixels import Pixels
+from special.retile import Cut, retile
+from special.spans import Reader, Span
+from special.volume import Making, NoRoom, Volume
+from special.workers import Lane
+
+LANE: Final = Lane("pyramid", running=1, queue=1, max_wait_s=600.0, deadline_s=120.0)
+"""One chunk at a time, in a place of its own."""
+CHUNK_PIXELS: Final = 32_000_000
+"""So many pixels are decoded at once: 100 MB as 8-bit RGB."""
+JP2_CHUNK_PIXELS: Final = 8_000_000
+"""The same for JPEG 2000, where OpenJPEG's planes take 12 bytes a pixel, and its tables as much again."""
+FIRST_PAUSE_S: Final = 60.0
+LONGEST_PAUSE_S: Final = 3600.0
+"""Before a promotion that failed is tried again; twice as long each time."""
+REMEMBERED: Final = 10_000
+"""Masters whose tiles are counted; the one that was asked for longest ago is forgotten first."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Candidate:
+    """A version of a master that is dear per tile."""
+
+    tiles: int = 0
+    """How many were asked for since it was last tried."""
+    not_before_s: float = 0.0
+    """When it may be tried, by the monotonic clock; never again where that cannot help."""
+    pause_s: float = FIRST_PAUSE_S
+    """How long to wait after the next failure."""
+    task: asyncio.Task[None] | None = None
+    """It is being made, or waits for its turn."""
+
+
+class Promoter:
+    """Counts tiles, and makes pyramids when it is time."""
+
+    def __init__(self, pixels: Pixels, volume: Volume, reader: Reader, *, after: int, tile: int) -> None:
+        self.name = f"pyramid-{tile}-{pixels.encoding.jpeg_quality}"
+        """What pyramids are called that are made by these settings."""
+        self._pixels = pixels
+        self._volume = volume
+        self._reader = reader
+        self.tile = tile
+        """Length of their tiles' sides."""
+        self._after = after
+        self._candidates: OrderedDict[tuple[str, str], Candidate] = OrderedDict()
+        self._turn = asyncio.Semaphore(1)
+
+    async def close(self) -> None:
+        """Give up what is being made."""
+        tasks = [it.task for it in self._candidates.values() if it.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def grid(self, layout: Layout) -> Grid | None:
+        """The grid of a master's pyramid, whether there is one yet or not; None for one that needs none."""
+        grid = Grid(layout.size, self.tile)
+        return grid if self._after and pyramid.is_dear(layout, grid) else None
+
+    def count(self, master: Master) -> None:
+        """A tile of a dear master was made that a pyramid would have given."""
+        key = (master.blob.url, master.blob.etag)
+        candidate = self._candidates.setdefault(key, Candidate())
+        self._candidates.move_to_end(key)
+        candidate.tiles += 1
+        if candidate.task is None and candidate.tiles >= self._after and candidate.not_before_s <= monotonic():
+            candidate.tiles = 0
+            # Not in the context of the request at hand: what this reads is not that request's cost.
+            candidate.task = asyncio.create_task(self._promote(master, candidate), context=Context())
+        if len(self._candidates) > REMEMBERED:
+            idle = next((key for key, it in self._candidates.items() if it.task is None), None)
+            if idle is not None:
+                del self._candidates[idle]
+
+    async def _promote(self, master: Master, candidate: Candidate) -> None:
+        outcome, start = "failed", monotonic()
+        try:
+            async with self._turn:
+                start = monotonic()
+                outcome = "made" if await self._made(master) else "left"
+        except MasterError as error:  # it will be the same the next time
+            outcome = "refused"
+            candidate.not_before_s = math.inf
+            log.info("no pyramid of %s: %s", master.blob.url, error)
+        except (SpecialError, NoRoom, OSError, sqlite3.Error) as error:
+            candidate.not_before_s = monotonic() + candidate.pause_s
+            candidate.pause_s = min(2 * candidate.pause_s, LONGEST_PAUSE_S)
+            log.warning("no pyramid of %s: %s", master.blob.url, error)
+        except asyncio.CancelledError:
+            outcome = "cancelled"
+            raise
+        finally:
+            candidate.task = None
+            PROMOTIONS.labels(outcome).inc()
+            log.info("pyramid of %s: %s after %.1f s", master.blob.url, outcome, monotonic() - start)
+
+    async def _made(self, master: Master) -> bool:
+        """Make a pyramid; False where somebody else has, or does, or where the volume cannot keep it."""
+        grid = Grid(master.layout.size, self.tile)
+        async with self._volume.pyramids.making(master.blob, self.name, head_bytes=HEAD_BYTES) as making:
+            if making is None:
+                return False
+            tiles: dict[Place, Span] = {}
+            channels = 0
+            for level, chunk in chunks(master.layout, grid):
+                channels = await self._chunk(master, grid, level, chunk, making, tiles)
+            first = making.size_bytes
+            sampling = subsampling(self._pixels.encoding.jpeg_quality)
+            await making.append([pyramid.directories(grid, tiles, channels=channels, subsampling=sampling, at=first)])
+            await making.publish(pyramid.head(first))
+        return True
+
+    async def _chunk(
+        self, master: Master, grid: Grid, level: int, chunk: Box, making: Making, tiles: dict[Place, Span]
+    ) -> int:
+        """Make and write some tiles of a level, enter them in `tiles`, and give their number of channels."""
+        blob, box = master.blob, grid.box(level, chunk)
+        size = grid.shown(level, box)
+        layout = await self._pixels.prepared(blob, master.layout, box, size, self._reader)
+        piece = await self._pixels.piece(blob, layout, box, size, self._reader)
+        places = [
+            Place(level, column, row) for row in range(chunk.y, chunk.bottom) for column in range(chunk.x, chunk.right)
+        ]
+        boxes = [grid.box(level, Box(place.column, place.row, 1, 1)) for place in places]
+        cuts = [Cut(_crop(piece, box, part), grid.shown(level, part)) for part in boxes]
+        made = await self._pixels.workers.run(
+            retile,
+            piece,
+            cuts,
+            self.tile,
+            self._pixels.encoding.jpeg_quality,
+            self._pixels.settings.max_master_pixels,
+            lane=LANE.name,
+            culprit=f"{blob.url} {blob.etag} (its pyramid)",  # its tiles may go well all the same
+        )
+        spans = iter(await making.append([data for encoded in made.encoded for data in encoded]))
+        for place, encoded in zip(places, made.encoded, strict=True):
+            tiles[place] = [next(spans) for _ in encoded][-1]
+        return made.channels
+
+
+def chunks(layout: Layout, grid: Grid) -> Iterator[tuple[int, Box]]:
+    """All tiles of all levels, as boxes of a level's tiles whose decoding takes bounded memory, one tile at least."""
+    most = JP2_CHUNK_PIXELS if layout.format == "jp2" else CHUNK_PIXELS
+    for level in range(grid.levels):
+        count = max(1, int(most / (grid.tile**2 * _decoded_per_pixel(layout, grid.size(level)))))
+        wide = min(count, grid.columns(level))
+        for chunk in grid.chunks(level, wide, max(1, count // wide)):
+            yield level, chunk
+
+
+def _decoded_per_pixel(layout: Layout, size: Size) -> float:
+    """How many pixels are decoded for one of the picture at this size."""
+    if layout.format in ("jp2", "tiff"):
+        enough = [it.area for it in layout.levels if Size(it.width + 1, it.height + 1).covers(size)]
+        return min(enough, default=layout.size.area) / size.area
+    shrunk = layout.extract(Box.whole(layout.size), size).level
+    return layout.size.area / (1 << 2 * shrunk) / size.area
+
+
+def _crop(piece: Piece, box: Box, part: Box) -> Frame:
+    """Where a part of the piece's box lies in the decoded picture: as the layout would have placed it by itself."""
+    stored = piece.orientation.upright(box.size)  # turning back swaps sides where turning upright does
+    # Both were rounded to whole pixels, which shows least along the longer side.
+    shrunk = piece.crop.width / stored.width if stored.width > stored.height else piece.crop.height / stored.height
+    scale = 2.0 ** round(math.log2(shrunk))
+    inside = piece.orientation.to_stored(Box(part.x - box.x, part.y - box.y, part.width, part.height), stored)
+    return Frame(
+        piece.crop.x + inside.x * scale, piece.crop.y + inside.y * scale, inside.width * scale, inside.height * scale
+    )

@@ -1,0 +1,144 @@
+"""Tiles of masters: from the master's pyramid where it has one, else from spans through the volume.
+
+The answer is the same either way: a tile on the grid is the same file, byte for byte, so its entity
+tag stays too. Off the grid a pyramid's pixels have been through JPEG before; pictures without loss
+(PNG, TIFF, GIF) and black and white ones are therefore always made from the master itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import monotonic
+from typing import Final
+from weakref import WeakKeyDictionary
+
+from special import formats
+from special.errors import Malformed
+from special.formats.tiff.layout import TiffLayout
+from special.formats.tiff.pyramid import HEAD_BYTES, Grid
+from special.geometry import Box
+from special.iiif import Job
+from special.masters import Master
+from special.observe import trace
+from special.pixels import Pixels
+from special.promote import Promoter
+from special.spans import Blob, Reader, Span, drive
+from special.volume import Parts, Volume
+from special.volume.blocks import Damaged
+
+LOOK_S: Final = 1.0
+"""How often is looked whether another process has made a pyramid."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """Where what lies in a pyramid."""
+
+    grid: Grid
+    layout: TiffLayout
+
+    def find(self, job: Job, parts: Parts) -> Span | None:
+        """The part that is the answer as it lies, if there is one."""
+        if not job.plain or job.format != "jpg":
+            return None
+        place = self.grid.find(job.box, job.size)
+        if place is None:
+            return None
+        page = self.layout.pyramid[place.level].page
+        span = page.span(place.row * page.columns + place.column)
+        assert span is not None, "a pyramid has all its tiles"
+        return span if self.grid.is_whole(job.size) else parts.before(span.start)
+
+
+class Tiles:
+    """Answers requests for parts of masters."""
+
+    def __init__(self, pixels: Pixels, volume: Volume, reader: Reader, promoter: Promoter) -> None:
+        self._pixels = pixels
+        self._pyramids = volume.pyramids
+        self._reader = reader
+        self._promoter = promoter
+        self._charts: WeakKeyDictionary[Parts, Chart] = WeakKeyDictionary()
+        self._looked_s: dict[str, float] = {}
+
+    def at_hand(self, blob: Blob, job: Job) -> bytes | None:
+        """The answer, if it is a tile of a pyramid that is in memory: some microseconds, and nothing is waited for."""
+        parts = self._pyramids.at_hand(blob)
+        chart = self._charts.get(parts) if parts is not None else None
+        span = chart.find(job, parts) if chart is not None and parts is not None else None
+        return self._pyramids.peek(blob, span) if span is not None else None
+
+    async def show(self, master: Master, job: Job) -> bytes:
+        """What the job asks for. Raises `SourceError`, `MasterError`, `DecodeError`."""
+        if job.format not in ("jpg", "webp") or job.quality == "bitonal" or self._promoter.grid(master.layout) is None:
+            return await self._pixels.show(master, job, self._reader, lane="tile")
+        data = await self._from_pyramid(master, job)
+        if data is None:
+            data = await self._pixels.show(master, job, self._reader, lane="tile")
+            self._promoter.count(master)
+        return data
+
+    async def _from_pyramid(self, master: Master, job: Job) -> bytes | None:
+        blob = master.blob
+        with trace().reading():
+            parts = self._pyramids.at_hand(blob) or await self._found(blob)
+            if parts is None:
+                return None
+            chart = self._charts.get(parts) or await self._charted(master, parts)
+            if chart is None:
+                return None
+            span = chart.find(job, parts)
+            if span is not None:
+                found = await self._pyramids.read(blob, [span])
+                return found[0] if found is not None else None
+            extract = chart.layout.extract(job.box, job.size)
+            found = await self._pyramids.read(blob, extract.spans)
+            if found is None:
+                return None
+            piece = chart.layout.rebuild(extract, found)
+        return await self._pixels.draw(piece, job, lane="tile", culprit=f"{blob.url} {blob.etag} (its pyramid)")
+
+    async def _found(self, blob: Blob) -> Parts | None:
+        """The pyramid, if one has come to be; not everybody looks."""
+        now = monotonic()
+        if now < self._looked_s.get(blob.url, 0.0) + LOOK_S:
+            return None
+        self._looked_s = {url: then for url, then in self._looked_s.items() if now < then + LOOK_S}
+        self._looked_s[blob.url] = now
+        return await self._pyramids.find(blob, self._promoter.name)
+
+    async def _charted(self, master: Master, parts: Parts) -> Chart | None:
+        """What a pyramid's directories say; None, and no pyramid any more, where that is nonsense."""
+        try:
+            chart = await chart_of(parts, Grid(master.layout.size, self._promoter.tile))
+        except (Damaged, Malformed, OSError):
+            await self._pyramids.discard(master.blob)
+            return None
+        self._charts[parts] = chart
+        return chart
+
+
+async def chart_of(parts: Parts, grid: Grid) -> Chart:
+    """Read a pyramid's directories. Raises `Damaged`, `Malformed`, `OSError`."""
+    parts.read(Span(0, HEAD_BYTES))
+    parts.read(parts.last)
+    blob, content = Blob("", parts.path.name, "", parts.size_bytes), _Unchecked(parts)
+    layout = await drive(formats.parse(parts.size_bytes), content, blob)
+    for level in range(grid.levels):  # all of the index, however long
+        missing = layout.prepare(Box.whole(grid.full), grid.size(level))
+        if missing is not None:
+            layout = await drive(missing, content, blob, first_bytes=0, chunk_bytes=0)
+    if not isinstance(layout, TiffLayout) or layout.levels != tuple(map(grid.size, range(grid.levels))):
+        raise Malformed(f"{parts.path} is no pyramid of {grid.full} pixels")
+    return Chart(grid, layout)
+
+
+@dataclass(frozen=True, slots=True)
+class _Unchecked:
+    """A pyramid's bytes for the parser, which asks for more than it looks at."""
+
+    parts: Parts
+
+    async def read(self, blob: Blob, spans: Sequence[Span]) -> list[bytes]:
+        return [self.parts.unchecked(span) for span in spans]
