@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -325,6 +325,65 @@ async def test_remove_takes_the_sizes_file_first_and_the_sidecar_last(bench: Ben
     assert outcome.result == "removed"
     assert bench.written() == ["-s.json", "-sizes.json", "-open/15.jpg", "-auth/30.jpg", "-special.json"]
     assert bench.thumbs.objects == {}
+
+
+# Events: what is done is decided by what is there by then
+
+
+@dataclass
+class Meddler(Drawing):
+    """Somebody who changes the masters while pictures are drawn."""
+
+    meddle: list[Callable[[], None]] = field(default_factory=list)
+
+    async def __call__(self, piece: Piece, jobs: Sequence[Job]) -> list[Rendered]:
+        drawn = await super().__call__(piece, jobs)
+        if self.meddle:
+            self.meddle.pop(0)()
+        return drawn
+
+
+async def test_follow_makes_what_the_master_is_at_the_end(bench: Bench) -> None:
+    bench.drawing = Meddler(meddle=[lambda: bench.masters.objects.update({ID: PORTRAIT})])
+    maker = bench.maker()
+
+    assert (await maker.follow(Candidate(ID), gone=maker.remove)).result == "made"
+    await check_readable(bench.thumbs, loosest=None)
+    await check_made_from(bench.thumbs, PORTRAIT)
+    assert (await maker.follow(Candidate(ID), gone=maker.remove)).result == "stood"
+    assert len(bench.drawing.asked) == 2
+
+
+async def test_follow_removes_what_lost_its_master_meanwhile(bench: Bench) -> None:
+    bench.drawing = Meddler(meddle=[bench.masters.objects.clear])
+    maker = bench.maker()
+
+    assert (await maker.follow(Candidate(ID), gone=maker.remove)).result == "removed"
+    assert bench.thumbs.objects == {}
+
+
+async def test_follow_makes_what_came_back_while_it_was_removed(bench: Bench) -> None:
+    await bench.make()
+    bench.masters.objects.clear()
+    maker = bench.maker()
+
+    async def gone(candidate: Candidate) -> Outcome:
+        outcome = await maker.remove(candidate)
+        bench.masters.objects[ID] = PORTRAIT
+        return outcome
+
+    assert (await maker.follow(Candidate(ID), gone=gone)).result == "made"
+    await check_made_from(bench.thumbs, PORTRAIT)
+
+
+async def test_follow_may_keep_what_lost_its_master(bench: Bench) -> None:
+    await bench.make()
+    before = dict(bench.thumbs.objects)
+    bench.masters.objects.clear()
+    maker = bench.maker()
+
+    assert (await maker.follow(Candidate(ID), gone=maker.keep)).result == "stood"
+    assert bench.thumbs.objects == before
 
 
 # Kills: a run that ends before its n-th change, for every n, between any two policies and versions

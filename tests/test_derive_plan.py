@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from special.asset import Rendition, Rule
-from special.derive.plan import Target, Steps, plan
+from special.derive.plan import Steps, Target, plan
 from special.derive.policy import Policy
 from special.geometry import Size
 from special.spans import Blob

@@ -99,13 +99,10 @@ class Maker:
         identifier = candidate.identifier
         work: Work = self.make
         while True:
-            try:
-                blob = await self._naming.locate(self._source, identifier)
-                outcome = await work(Candidate(identifier, blob))
-                if outcome.result == "stood" or await self._naming.locate(self._source, identifier) == blob:
-                    return outcome
-            except Missing:
-                return await gone(candidate)
+            before = await self._version(identifier)
+            outcome = await (work(Candidate(identifier, before)) if before else gone(candidate))
+            if outcome.result == "stood" or await self._version(identifier) == before:
+                return outcome
             work = self.remake
 
     async def foresee(self, candidate: Candidate) -> Outcome:
@@ -162,6 +159,12 @@ class Maker:
         return Outcome(candidate.identifier, "removed", f"{count} renditions removed")
 
     # What is so
+
+    async def _version(self, identifier: str) -> Blob | None:
+        try:
+            return await self._naming.locate(self._source, identifier)
+        except Missing:
+            return None
 
     async def _state(self, candidate: Candidate) -> tuple[str, Blob, Kept | None]:
         identifier = candidate.identifier

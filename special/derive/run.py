@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal, TextIO
 
 from rich.console import Console
 
 from special.derive import candidates, progress
+from special.derive.attend import Attendant
 from special.derive.candidates import Candidate
 from special.derive.fleet import Pace, derive_all
+from special.derive.mailbox import Sqs
 from special.derive.maker import Maker
 from special.derive.outcome import BAD, Outcome, Work
 from special.derive.policy import DEFAULT_SIZES, Policy
@@ -42,6 +46,10 @@ class Options:
     """Where identifiers go that need another run; `names_from` takes it back."""
     prune: bool = False
     """Whether files that no sizes file names are taken away."""
+    queue: str | None = None
+    """URL of an SQS queue of S3 notifications to follow until SIGTERM, instead of any list."""
+    keep_removed: bool = False
+    """Whether renditions stay where an event told that their master went."""
     json: bool = False
     """Whether each outcome is a JSON object on standard output."""
 
@@ -66,23 +74,50 @@ async def run(
     tally = Tally()
     try:
         async with rooms_for(settings, policy) as rooms:
-            pace = Pace(settings.decoders + READ_AHEAD)
-            outcomes = derive_all(_chosen(rooms, identifiers, options), _work(rooms.maker, options), pace=pace)
-            counted = _chosen(rooms, identifiers, options)
+            outcomes = _outcomes(rooms, identifiers, options, Pace(settings.decoders + READ_AHEAD))
+            countable = options.queue is None and options.names_from != "-"
+            counted = _chosen(rooms, identifiers, options) if countable else None
             with _failures(options.failed_to) as failures, _display(options, out, console, counted) as display:
                 await _follow(outcomes, tally, display, failures)
     except asyncio.CancelledError:
         console.print(f"Interrupted. {tally.summary()}", markup=False, highlight=False)
         raise
     console.print(tally.summary(), markup=False, highlight=False)
-    return 1 if tally.bad else 0
+    # What failed on its way through a queue comes again there.
+    return 1 if tally.bad and options.queue is None else 0
 
 
 def _check(identifiers: Sequence[str], options: Options) -> None:
     if identifiers and options.names_from is not None:
         raise ConfigurationError("name images as arguments or in the file of --from, not both")
+    if options.queue is not None and (identifiers or options.names_from is not None or options.task != "make"):
+        raise ConfigurationError(
+            "--queue makes what its messages name: leave out identifiers, --from, --plan, --verify and --force"
+        )
     if options.prune and options.task in ("foresee", "verify"):
         raise ConfigurationError("--prune removes files, --plan and --verify only look: choose one")
+
+
+def _outcomes(rooms: Rooms, identifiers: Sequence[str], options: Options, pace: Pace) -> AsyncGenerator[Outcome, None]:
+    if options.queue is None:
+        return derive_all(_chosen(rooms, identifiers, options), _work(rooms.maker, options), pace=pace)
+    maker = rooms.maker
+    work = partial(maker.follow, gone=maker.keep if options.keep_removed else maker.remove)
+    return _attend(Attendant(Sqs(options.queue), work, rooms.source.root, rooms.naming, pace))
+
+
+async def _attend(attendant: Attendant) -> AsyncGenerator[Outcome, None]:
+    """Follow a queue until SIGTERM or SIGINT, then finish what is under way."""
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        async with aclosing(attendant.attend(stop)) as outcomes:
+            async for outcome in outcomes:
+                yield outcome
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
 
 
 def _chosen(rooms: Rooms, identifiers: Sequence[str], options: Options) -> AsyncIterator[Candidate]:
@@ -124,15 +159,15 @@ async def _follow(outcomes: AsyncGenerator[Outcome, None], tally: Tally, display
 
 @contextmanager
 def _display(
-    options: Options, out: TextIO | None, console: Console, counted: AsyncIterator[Candidate]
+    options: Options, out: TextIO | None, console: Console, counted: AsyncIterator[Candidate] | None
 ) -> Iterator[Display]:
     if options.json:
         yield JsonLines(out or sys.stdout)
     elif not console.is_terminal:
         yield Lines(console)
     else:
-        # What comes through a pipe comes once only, and is not counted.
-        with progress.bar(console) as bar, nullcontext() if options.names_from == "-" else _counting(counted, bar):
+        # What comes through a pipe or a queue comes once only, and is not counted.
+        with progress.bar(console) as bar, _counting(counted, bar) if counted else nullcontext():
             yield bar
 
 
