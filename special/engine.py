@@ -26,7 +26,7 @@ from special.geometry import Box
 from special.iiif import MEDIA, ImageRequest, Job, Limits, Version
 from special.masters import Master, Masters
 from special.observe import trace
-from special.pixels import Pixels, stored_tile
+from special.pixels import PIXELS_VERSION, Pixels, stored_tile
 from special.promote import Promoter
 from special.render import Encoding
 from special.route import Derivative, Plan, Stream, Thumb, Tile
@@ -38,8 +38,8 @@ from special.tiles import Tiles
 from special.volume import Volume
 from special.workers import Workers, standard_lanes
 
-ETAG_VERSION = 1
-"""Goes up when the same request on the same master gives other bytes than before."""
+KNOWN_ASSETS = 10_000
+"""So many images are put together once, not for every request."""
 LARGE_PIXELS = 4_000_000
 """Full regions above this many pixels wait in a lane of their own."""
 
@@ -110,6 +110,7 @@ class Engine:
         reader = volume.reader(source)
         self._promoter = Promoter(self._pixels, volume, reader, after=settings.promote_after, tile=settings.tile_size)
         self._tiles = Tiles(self._pixels, volume, reader, self._promoter)
+        self._assets: dict[str, tuple[Master, Kept | None, Asset]] = {}
         self._stack = AsyncExitStack()
 
     @classmethod
@@ -151,7 +152,15 @@ class Engine:
         if kept and kept.sidecar and kept.sidecar.layout and not self.masters.knows(identifier):
             layout = formats.load(kept.sidecar.layout)
             self.masters.learn(identifier, Master(kept.sidecar.blob(self.source.root), layout))
-        return self._asset(identifier, await self.masters.find(identifier), kept)
+        master = await self.masters.find(identifier)
+        known = self._assets.get(identifier)
+        if known is not None and known[0] is master and known[1] is kept:
+            return known[2]
+        if len(self._assets) >= KNOWN_ASSETS:
+            self._assets.clear()
+        asset = self._asset(identifier, master, kept)
+        self._assets[identifier] = master, kept, asset
+        return asset
 
     async def thumbs_asset(self, identifier: str) -> Asset:
         """The image behind an identifier as far as stored renditions tell. Raises `NotFound`. Never asks the master."""
@@ -206,7 +215,7 @@ class Engine:
         return Planned(asset, plan, job, grant, canonical, etag)
 
     def _etag(self, master_etag: str, job: Job) -> str:
-        words = (ETAG_VERSION, master_etag, job, self._encoding)
+        words = (PIXELS_VERSION, master_etag, job, self._encoding)
         return f'"{hashlib.sha256(repr(words).encode()).hexdigest()[:32]}"'
 
     # Routes

@@ -20,6 +20,9 @@ from special.spans import Blob, Reader, drive, read_spans
 from special.volume import VolumeReader
 from special.workers import Workers
 
+PIXELS_VERSION = 1
+"""Goes up when the same request on the same master gives other bytes than before."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pixels:

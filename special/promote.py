@@ -27,7 +27,7 @@ from special.geometry import Box, Frame, Size
 from special.layout import Layout, Piece
 from special.masters import Master
 from special.observe import PROMOTIONS
-from special.pixels import Pixels
+from special.pixels import PIXELS_VERSION, Pixels
 from special.retile import Cut, retile
 from special.spans import Reader, Span
 from special.volume import Making, NoRoom, Volume
@@ -42,6 +42,8 @@ JP2_CHUNK_PIXELS: Final = 8_000_000
 FIRST_PAUSE_S: Final = 60.0
 LONGEST_PAUSE_S: Final = 3600.0
 """Before a promotion that failed is tried again; twice as long each time."""
+LEFT_PAUSE_S: Final = 5.0
+"""Before one is looked at again that another process has made or makes, or that the volume cannot keep."""
 REMEMBERED: Final = 10_000
 """Masters whose tiles are counted; the one that was asked for longest ago is forgotten first."""
 
@@ -66,8 +68,8 @@ class Promoter:
     """Counts tiles, and makes pyramids when it is time."""
 
     def __init__(self, pixels: Pixels, volume: Volume, reader: Reader, *, after: int, tile: int) -> None:
-        self.name = f"pyramid-{tile}-{pixels.encoding.jpeg_quality}"
-        """What pyramids are called that are made by these settings."""
+        self.name = f"pyramid-{tile}-{pixels.encoding.jpeg_quality}-{PIXELS_VERSION}"
+        """What pyramids are called that are made like this; others are not looked at."""
         self._pixels = pixels
         self._volume = volume
         self._reader = reader
@@ -110,6 +112,7 @@ class Promoter:
             async with self._turn:
                 start = monotonic()
                 outcome = "made" if await self._made(master) else "left"
+                candidate.not_before_s = monotonic() + LEFT_PAUSE_S
         except MasterError as error:  # it will be the same the next time
             outcome = "refused"
             candidate.not_before_s = math.inf
