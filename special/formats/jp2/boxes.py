@@ -72,6 +72,8 @@ def read_container(window: Window) -> Reading[Container]:
         if kind == b"jp2c":
             if not any(box[4:8] == b"jp2h" for box in kept):
                 raise Malformed("the codestream comes before the JP2 header box (jp2h)")
+            if body == stop:
+                raise Malformed("the codestream box (jp2c) is empty")
             return _container(Span(body, stop), kept)
         if kind in (b"jP  ", b"ftyp", b"jp2h"):
             if stop - at + sum(map(len, kept)) > MAX_HEADER_BYTES:
@@ -84,12 +86,13 @@ def read_container(window: Window) -> Reading[Container]:
 def _box(window: Window, at: int) -> Reading[tuple[bytes, int, int]]:
     """Type, first byte of the contents and first byte after them (I.4)."""
     length, kind = struct.unpack(">I4s", (yield from window.take(at, 8)))
-    body = at + 8
-    if length == 1:
+    body, stop = at + 8, at + length
+    if length == 0:
+        stop = window.size_bytes
+    elif length == 1:
         (length,) = struct.unpack(">Q", (yield from window.take(body, 8)))
-        body += 8
-    stop = window.size_bytes if length == 0 else at + length
-    if stop <= body or stop > window.size_bytes:
+        body, stop = body + 8, at + length
+    if stop < body or stop > window.size_bytes:
         raise Malformed(f"the box {kind!r} at byte {at} claims {length} bytes of a file of {window.size_bytes}")
     return kind, body, stop
 

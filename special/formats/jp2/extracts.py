@@ -17,7 +17,6 @@ from special.formats.jp2.header import Canvas, Header
 from special.formats.jp2.locate import Untrusted, locate
 from special.formats.jp2.planning import Plan
 from special.formats.jp2.precincts import Ints, Tile, file_order, reduced, tile_of
-from special.formats.jp2.region import Bounds, View
 from special.formats.jp2.sight import Sight, sight
 from special.formats.jp2.tileparts import PartIndex
 from special.geometry import ceil_div
@@ -60,7 +59,7 @@ class Picks:
 
 def extract(header: Header, index: PartIndex, wanted: Plan, size_bytes: int, *, is_trusted: bool) -> Extract:
     """The spans of the cheapest way that is exact."""
-    if is_trusted and not wanted.is_all:
+    if is_trusted and not wanted.is_all and not wanted.is_vast:
         try:
             return _packets(header, index, wanted)
         except Untrusted:
@@ -70,14 +69,6 @@ def extract(header: Header, index: PartIndex, wanted: Plan, size_bytes: int, *, 
             return found
     seen = sight(header, wanted.view, header.canvas, 0)
     return Extract((Span(0, size_bytes),), wanted.view.reduction, seen.pixels, Whole(seen))
-
-
-def reaches(header: Header, index: PartIndex, seen: View, number: int, bounds: Bounds) -> bool:
-    """Whether the index holds every packet of one tile that a view needs. Raises `Untrusted`."""
-    tile = tile_of(header, bounds)
-    packets = locate(header, index, number, tile)
-    needed = np.repeat(region.wanted(header, tile, seen), header.layers)
-    return not bool((packets.starts[needed] < 0).any())
 
 
 def _packets(header: Header, index: PartIndex, wanted: Plan) -> Extract:

@@ -9,18 +9,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from special.errors import Malformed
-from special.formats.jp2 import extracts
 from special.formats.jp2.header import Header
-from special.formats.jp2.locate import Untrusted, in_file_order
+from special.formats.jp2.locate import Untrusted, in_file_order, packets_of
 from special.formats.jp2.planning import Plan
-from special.formats.jp2.precincts import RLCP, RPCL, file_order, place, tile_of
-from special.formats.jp2.region import Bounds
+from special.formats.jp2.precincts import RLCP, RPCL, Tile, file_order, place, tile_of
+from special.formats.jp2.region import Bounds, reach
 from special.formats.jp2.tileparts import SOT_BYTES, PartIndex, read_part, walk_part
 from special.formats.jp2.walking import is_walkable, walk_packets
 from special.formats.jp2.window import CHUNK_BYTES, Reading, Window
 
 MAX_TRIPS = 64
 """Round trips that one walk along the chain is worth; past them the whole object is cheaper."""
+MAX_STEPS = 8192
+"""Tile-parts that one walk may come upon."""
 GROWTH = 2.2
 """How many times the bytes of a resolution those of the next are at least."""
 MAX_AHEAD_BYTES = 4 << 20
@@ -75,30 +76,36 @@ def grow(window: Window, header: Header, index: PartIndex, wanted: Plan) -> Read
         if index.frontier is not None:
             raise
         index = PartIndex(index.first, index.first, index.stop)  # TLM lied: walk instead
+    most = len(index.tiles) + MAX_STEPS
     for number, bounds in tiles:
         try:
-            yield from _grow_tile(window, header, index, wanted, number, bounds)
+            yield from _grow_tile(window, header, index, wanted, number, tile_of(header, bounds), most)
         except Untrusted as found:
             return Grown(index, str(found))
     return Grown(index)
 
 
 def _grow_tile(
-    window: Window, header: Header, index: PartIndex, wanted: Plan, number: int, bounds: Bounds
+    window: Window, header: Header, index: PartIndex, wanted: Plan, number: int, tile: Tile, most: int
 ) -> Reading[None]:
-    """As much of one tile's index as the plan needs. Raises `Untrusted` and `Malformed`."""
+    """As much of one tile's index as the plan needs, of at most so many parts. Raises `Untrusted` and `Malformed`."""
+    if index.is_complete(number) and not index.has_lengths(number) and not is_walkable(header, wanted):
+        return
+    packets_of(header, number, tile)
+    count = reach(header, tile, wanted.view)
     is_untiled = header.canvas.columns * header.canvas.rows == 1
-    while not index.is_complete(number) and not _reaches(header, index, wanted, number, bounds):
+    while not index.is_complete(number) and not _reaches(header, index, number, tile, count):
         # The parts of an only tile are of no use where they list no packet lengths.
-        if window.trips >= MAX_TRIPS or (is_untiled and (index.lacks_lengths(number) or number in index.walked)):
+        is_idle = is_untiled and (index.lacks_lengths(number) or number in index.walked)
+        if is_idle or window.trips >= MAX_TRIPS or len(index.tiles) >= most:
             break
-        yield from walk_part(window, index, header, ahead_bytes=_ahead_bytes(header, index, wanted, bounds))
+        yield from walk_part(window, index, header, ahead_bytes=_ahead_bytes(header, index, wanted, tile))
     is_unlisted = index.lacks_lengths(number) or number in index.walked
-    if not _reaches(header, index, wanted, number, bounds) and is_unlisted and is_walkable(header, wanted):
-        yield from walk_packets(window, header, index, bounds, wanted)
+    if not _reaches(header, index, number, tile, count) and is_unlisted and is_walkable(header, wanted):
+        yield from walk_packets(window, header, index, tile, count, share=wanted.view.reduction)
 
 
-def _ahead_bytes(header: Header, index: PartIndex, wanted: Plan, bounds: Bounds) -> int:
+def _ahead_bytes(header: Header, index: PartIndex, wanted: Plan, tile: Tile) -> int:
     """How much to read along with the next tile-part's header, where low resolutions come first in the file.
 
     The whole picture needs all that lies between here and its own resolution, so those bytes are not lost, and
@@ -108,7 +115,6 @@ def _ahead_bytes(header: Header, index: PartIndex, wanted: Plan, bounds: Bounds)
     is_ascending = header.progression in (RLCP, RPCL) and header.canvas.columns * header.canvas.rows == 1
     if not is_ascending or index.refusal is not None or not index.lengths:
         return CHUNK_BYTES
-    tile = tile_of(header, bounds)
     last = int(file_order(header, tile)[len(index.lengths) - 1]) // header.layers
     missing = header.max_reduction - wanted.view.reduction - place(tile, last)[0].resolution
     known_bytes = index.frontier - index.first
@@ -119,11 +125,12 @@ def _ahead_bytes(header: Header, index: PartIndex, wanted: Plan, bounds: Bounds)
     )
 
 
-def _reaches(header: Header, index: PartIndex, wanted: Plan, number: int, bounds: Bounds) -> bool:
-    """Whether all packets wanted of a tile are known. Without their lengths, never. Raises `Untrusted`."""
-    if index.refusal is not None or not index.has_lengths(number):
+def _reaches(header: Header, index: PartIndex, number: int, tile: Tile, count: int) -> bool:
+    """Whether the places of the first `count` packets are known. Raises `Untrusted`."""
+    listed = sum(index.counts[row] for row in index.rows.get(number, ()))
+    if index.refusal is not None or not listed or listed < count:
         return False
-    return extracts.reaches(header, index, wanted.view, number, bounds)
+    return len(in_file_order(header, index, number, tile)[0]) >= count
 
 
 def _read_headers(window: Window, index: PartIndex, tiles: list[tuple[int, Bounds]]) -> Reading[None]:

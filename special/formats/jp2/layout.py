@@ -115,18 +115,19 @@ class Jp2Layout:
         The parser raises `Malformed`.
         """
         wanted = self._plan(box, size)
-        if wanted.is_all or self.whole_only is not None or is_grown(self.header, self.index, wanted):
-            return None
-        return self._grown(wanted)
+        return None if wanted.is_all else self._grown(wanted)
 
     def complete(self) -> Parser[Layout] | None:
         """Reads all of the index, for a side-car: what `prepare` would read for any box. None if nothing."""
         wanted = replace(planning.plan(self.header, Box.whole(self.size), self.size, max_reduction=0), is_all=False)
-        if self.whole_only is not None or is_grown(self.header, self.index, wanted):
-            return None
         return self._grown(wanted)
 
-    def _grown(self, wanted: Plan) -> Parser[Layout]:
+    def _grown(self, wanted: Plan) -> Parser[Layout] | None:
+        if wanted.is_vast or self.whole_only is not None or is_grown(self.header, self.index, wanted):
+            return None
+        return self._growing(wanted)
+
+    def _growing(self, wanted: Plan) -> Parser[Layout]:
         found = yield from grow(Window(self.size_bytes, trips=1), self.header, self.index, wanted)
         doubts = self.doubts if found.doubt is None else (*self.doubts, found.doubt)
         return replace(self, index=found.index, doubts=doubts)

@@ -43,11 +43,17 @@ def locate(header: Header, index: PartIndex, number: int, tile: Tile) -> Packets
     return packets
 
 
-def in_file_order(header: Header, index: PartIndex, number: int, tile: Tile) -> tuple[Ints, Ints]:
-    """Starts and lengths of a tile's packets, as far as they are known, as they lie in the file. Raises `Untrusted`."""
+def packets_of(header: Header, number: int, tile: Tile) -> int:
+    """How many packets a tile has. Raises `Untrusted` where an index does not hold so many."""
     count = tile.precincts * header.layers
     if count > MAX_PACKETS:
         raise Untrusted(f"tile {number} has {count} packets, more than {MAX_PACKETS}")
+    return count
+
+
+def in_file_order(header: Header, index: PartIndex, number: int, tile: Tile) -> tuple[Ints, Ints]:
+    """Starts and lengths of a tile's packets, as far as they are known, as they lie in the file. Raises `Untrusted`."""
+    count = packets_of(header, number, tile)
     rows = [row for row in index.rows.get(number, ()) if index.bodies[row]]
     if number in index.walked:
         return _measured(index, rows)

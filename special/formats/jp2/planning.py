@@ -9,6 +9,9 @@ from special.formats.jp2.header import Canvas, Header
 from special.formats.jp2.region import Bounds, View
 from special.geometry import Box, Size
 
+MAX_TILES = 2048
+"""Tiles that one picture is put together of: each takes about a millisecond to plan."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -21,6 +24,11 @@ class Plan:
     """Tile rows that the window touches."""
     is_all: bool
     """Every tile at full resolution: the object as it stands is the piece."""
+
+    @property
+    def is_vast(self) -> bool:
+        """Whether it touches more tiles than are worth being picked from."""
+        return len(self.columns) * len(self.rows) > MAX_TILES
 
     def tiles(self, canvas: Canvas) -> list[tuple[int, Bounds]]:
         """Number and bounds of each tile, row by row."""

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from special.formats.jp2.header import Header
-from special.formats.jp2.precincts import Tile
+from special.formats.jp2.precincts import Tile, file_order
 from special.geometry import Box, Frame, Size, ceil_div
 
 FILTER_MARGIN = 4
@@ -113,6 +113,13 @@ def wanted(header: Header, tile: Tile, seen: View) -> npt.NDArray[np.bool_]:
         rows = slice(max((top >> down) - grid.top, 0), max(ceil_div(bottom, 1 << down) - grid.top, 0))
         chosen[grid.first : grid.first + grid.count].reshape(grid.rows, grid.columns)[rows, columns] = True
     return chosen
+
+
+def reach(header: Header, tile: Tile, seen: View) -> int:
+    """How many of the tile's first packets in the file hold all that the window needs. Costs one sort."""
+    needed = np.repeat(wanted(header, tile, seen), header.layers)[file_order(header, tile)]
+    last = np.flatnonzero(needed)
+    return int(last[-1]) + 1 if len(last) else 0
 
 
 def _needs(header: Header, component: int, tile: Bounds, seen: View) -> list[Bounds]:

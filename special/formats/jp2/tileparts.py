@@ -32,8 +32,8 @@ SOT = b"\xff\x90\0\x0a"
 EOC_BYTES = 2
 MAX_PARTS = 1 << 17
 """Tile-parts that an index may hold: 65,535 tiles in two parts each."""
-MAX_PACKETS = 1 << 20
-"""Packet lengths that an index may hold: 8 MB."""
+MAX_PACKETS = 1 << 19
+"""Packet lengths that an index may hold: ten times those of a large master."""
 
 
 class PartIndex:

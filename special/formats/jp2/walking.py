@@ -13,9 +13,8 @@ from special.formats.jp2.header import Header
 from special.formats.jp2.headers import Precinct, Short
 from special.formats.jp2.locate import Untrusted
 from special.formats.jp2.planning import Plan
-from special.formats.jp2.precincts import LRCP, RLCP, RPCL, Ints, Tile, file_order, place, tile_of
-from special.formats.jp2.region import Bounds, wanted
-from special.formats.jp2.tileparts import MAX_PACKETS, PartIndex, walk_part
+from special.formats.jp2.precincts import LRCP, RLCP, RPCL, Ints, Tile, file_order, place
+from special.formats.jp2.tileparts import PartIndex, walk_part
 from special.formats.jp2.window import FIRST_BYTES, Reading, Window
 
 MAX_BLOCKS = 20_000
@@ -36,26 +35,23 @@ def is_walkable(header: Header, plan: Plan) -> bool:
     return 2 * blocks * header.layers <= MAX_BLOCKS
 
 
-def walk_packets(window: Window, header: Header, index: PartIndex, bounds: Bounds, plan: Plan) -> Reading[None]:
-    """Measure the packets of tile 0 as far as the plan needs them, and write them into the index.
+def walk_packets(
+    window: Window, header: Header, index: PartIndex, tile: Tile, count: int, *, share: int
+) -> Reading[None]:
+    """Measure the first `count` packets of the only tile, and write their lengths into the index.
 
-    Reads the tile from its start, in growing steps. Raises `Untrusted` for what cannot be walked, and `Malformed`.
+    Reads the tile from its start, in growing steps; first of all twice a part in 4**`share` of it.
+    Raises `Untrusted` for what cannot be walked, and `Malformed`.
     """
-    tile = tile_of(header, bounds)
-    if tile.precincts * header.layers > MAX_PACKETS:
-        raise Untrusted(f"tile 0 has more than {MAX_PACKETS} packets")
-    order = file_order(header, tile)
-    needed = np.flatnonzero(np.repeat(wanted(header, tile, plan.view), header.layers)[order])
-    count = int(needed[-1]) + 1 if len(needed) else 0
-    # Half as much again as the share of the pixels, to begin with.
-    budget_bytes = max(FIRST_BYTES, 3 * (index.stop - index.first) >> 2 * plan.view.reduction + 1)
+    order = file_order(header, tile)[:count]
+    budget_bytes = max(FIRST_BYTES, (index.stop - index.first) >> 2 * share - 1)
     bodies: list[bytes] = []
     while True:
         yield from _read_bodies(window, header, index, bodies, budget_bytes)
         rows = index.rows[0][: len(bodies)]
         whole = [len(body) == index.stops[row] - index.bodies[row] for row, body in zip(rows, bodies, strict=True)]
         try:
-            lengths = _measure(header, tile, order[:count], bodies, whole)
+            lengths = _measure(header, tile, order, bodies, whole)
         except Short as short:
             if all(whole) and index.is_complete(0):
                 raise Untrusted("its packets go on past the end of the file") from short
