@@ -106,7 +106,7 @@ class Engine:
         self.workers = workers
         self.limits = Limits(settings.max_width, settings.max_height, settings.max_area, settings.upscaling)
         self._encoding = Encoding(jpeg_quality=settings.jpeg_quality, webp_quality=settings.webp_quality)
-        self._pixels = Pixels(settings, workers, self._encoding)
+        self._pixels = Pixels(settings, masters, workers, self._encoding)
         reader = volume.reader(source)
         self._promoter = Promoter(self._pixels, volume, reader, after=settings.promote_after, tile=settings.tile_size)
         self._tiles = Tiles(self._pixels, volume, reader, self._promoter)
@@ -306,7 +306,7 @@ class Engine:
                 return [Span.whole(await self.store.source.stat(rendition.key))]
             case Stream(_, job) | Tile(_, job):
                 master = await self.masters.find(planned.asset.identifier)
-                layout = await self._pixels.prepared(master.blob, master.layout, job.box, job.size, self.source)
+                layout = await self.masters.prepared(master, job.box, job.size, self.source)
                 stored = stored_tile(layout, job)
                 spans = stored.spans if stored else layout.extract(job.box, job.size).spans
                 return runs_of(spans, max_gap_bytes=self.settings.max_gap_bytes)

@@ -7,17 +7,22 @@ If-None-Match. A side-car that `derive` wrote saves even the first look.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from weakref import WeakValueDictionary
 
 from special import formats
 from special.errors import Changed, Malformed, Missing
+from special.geometry import Box, Size
 from special.layout import Layout
 from special.remember import Remembered
-from special.spans import Blob, NotModified, Opened, Source, Span, Unless, body, drive
+from special.spans import Blob, NotModified, Opened, Reader, Source, Span, Unless, body, drive
 
 HEAD_BYTES = 65536
 """How much of an object is read to learn what it is: most headers and all small indexes fit."""
+GROWN_LAYOUTS = 256
+"""Masters whose large indexes are kept in memory, the last ones that grew; some hundred KB each at the most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,8 @@ class Masters:
         self._keys = tuple(keys)
         self._max_gap_bytes = max_gap_bytes
         self._known: Remembered[Master] = Remembered(self._look_up, ttl_s=ttl_s)
+        self._grown: dict[Blob, Layout] = {}
+        self._growing: WeakValueDictionary[Blob, asyncio.Lock] = WeakValueDictionary()
 
     async def find(self, identifier: str) -> Master:
         """The master of an identifier. Raises `Missing`, `MasterError` or another `SourceError`.
@@ -57,6 +64,26 @@ class Masters:
     def forget(self, identifier: str) -> None:
         """The master turned out to be another version: look again."""
         self._known.forget(identifier)
+
+    async def prepared(self, master: Master, box: Box, size: Size, reader: Reader) -> Layout:
+        """The master's layout with all that the plan for a box needs to know of large indexes.
+
+        Each part of an index is read once, through `reader`, and kept. Raises `Malformed`, `SourceError`.
+        """
+        layout = self._grown.get(master.blob, master.layout)
+        if layout.prepare(box, size) is None:
+            return layout
+        async with self._growing.setdefault(master.blob, asyncio.Lock()):
+            layout = self._grown.get(master.blob, master.layout)
+            missing = layout.prepare(box, size)
+            if missing is None:  # somebody else has just read it
+                return layout
+            layout = await drive(missing, reader, master.blob, first_bytes=0, chunk_bytes=0)
+            self._grown.pop(master.blob, None)
+            self._grown[master.blob] = layout
+            while len(self._grown) > GROWN_LAYOUTS:
+                del self._grown[next(iter(self._grown))]
+        return layout
 
     async def close(self) -> None:
         """Cancel the look-ups that are under way."""

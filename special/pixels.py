@@ -12,11 +12,11 @@ from special.errors import Unsupported
 from special.geometry import Box, Size
 from special.iiif import Job
 from special.layout import Layout, Piece, Stored
-from special.masters import Master
+from special.masters import Master, Masters
 from special.observe import trace
 from special.render import Encoding
 from special.settings import Settings
-from special.spans import Blob, Reader, drive, read_spans
+from special.spans import Blob, Reader, read_spans
 from special.volume import VolumeReader
 from special.workers import Workers
 
@@ -29,6 +29,7 @@ class Pixels:
     """What it takes to show a part of a master."""
 
     settings: Settings
+    masters: Masters
     workers: Workers
     encoding: Encoding
 
@@ -36,17 +37,12 @@ class Pixels:
         """What the job asks for, from the master. Raises `SourceError`, `MasterError`, `DecodeError`."""
         blob = master.blob
         with trace().reading():
-            layout = await self.prepared(blob, master.layout, job.box, job.size, reader)
+            layout = await self.masters.prepared(master, job.box, job.size, reader)
             stored = stored_tile(layout, job)
             if stored:
                 return stored.assemble(await reader.read(blob, stored.spans))
             piece = await self.piece(blob, layout, job.box, job.size, reader)
         return await self.draw(piece, job, lane=lane, culprit=f"{blob.url} {blob.etag}")
-
-    async def prepared(self, blob: Blob, layout: Layout, box: Box, size: Size, reader: Reader) -> Layout:
-        """The master's layout with all that this plan needs to know of large indexes."""
-        missing = layout.prepare(box, size)
-        return layout if missing is None else await drive(missing, reader, blob, first_bytes=0, chunk_bytes=0)
 
     async def piece(self, blob: Blob, layout: Layout, box: Box, size: Size, reader: Reader) -> Piece:
         """A small file that shows the box, from a layout that is prepared for it."""

@@ -151,7 +151,7 @@ class Promoter:
         """Make and write some tiles of a level, enter them in `tiles`, and give their number of channels."""
         blob, box = master.blob, grid.box(level, chunk)
         size = grid.shown(level, box)
-        layout = await self._pixels.prepared(blob, master.layout, box, size, self._reader)
+        layout = await self._pixels.masters.prepared(master, box, size, self._reader)
         piece = await self._pixels.piece(blob, layout, box, size, self._reader)
         places = [
             Place(level, column, row) for row in range(chunk.y, chunk.bottom) for column in range(chunk.x, chunk.right)

@@ -1,14 +1,16 @@
 """Finding masters: which object, at what cost, believed for how long."""
 
+import asyncio
 import io
 from pathlib import Path
 
 import numpy as np
 import pytest
+import pyvips
 from PIL import Image
 
 from special.errors import Malformed, Missing, Unsupported
-from special.geometry import Size
+from special.geometry import Box, Size
 from special.masters import HEAD_BYTES, Masters
 from special.sources import open_source
 from special.spans import Span
@@ -59,6 +61,24 @@ async def test_an_expired_master_is_asked_after(source: CountingSource, tmp_path
     assert second.layout.size == Size(50, 60)
     assert second.blob.etag != first.blob.etag
     assert source.gets("a") == 3
+
+
+async def test_a_large_index_is_read_once_however_many_plan_at_once(tmp_path: Path) -> None:
+    image = pyvips.Image.black(9000, 9000)
+    image.tiffsave(str(tmp_path / "many.tif"), tile=True, tile_width=16, tile_height=16, compression="deflate")
+    source = CountingSource(open_source(str(tmp_path)))
+    masters = Masters(source)
+    master = await masters.find("many.tif")
+    box = Box(4000, 4000, 64, 64)
+    assert master.layout.prepare(box, box.size) is not None
+    source.clear()
+    grown = await asyncio.gather(*(masters.prepared(master, box, box.size, source) for _ in range(10)))
+    assert source.gets() == 2, "tile offsets and byte counts, once"
+    assert all(layout is grown[0] for layout in grown)
+    assert grown[0].prepare(box, box.size) is None
+    other = Box(0, 0, 64, 64)
+    both = await masters.prepared(master, other, other.size, source)
+    assert both.prepare(box, box.size) is None
 
 
 async def test_a_learned_master_costs_nothing(source: CountingSource) -> None:
