@@ -1,25 +1,60 @@
-"""`python -m tests.bench [B1 …]`: run the benches of `tests/bench` and print their table.
+"""`python -m tests.bench [B1 …]`: run the benches of `tests/bench` and print their table in Markdown.
 
-`python -m tests.bench bytes` prints README's table of bytes and GETs instead; `--write` puts it there.
+`--quick` takes each side's turn once, to see whether a bench works. `python -m tests.bench bytes` prints
+README's table of bytes and GETs instead; `--write` puts it there.
 """
 
 from __future__ import annotations
 
 import sys
+import tempfile
+import traceback
+from importlib import import_module
+from pathlib import Path
 
 from tests.bench import bytes_read
+from tests.bench.bench import Absent, Bench
+
+ROWS = {path.name[:3].replace("b0", "b").upper(): path.stem for path in sorted(Path(__file__).parent.glob("b[01]*.py"))}
+"""B1 to B12, and the module of each."""
+REPEATS = 5
+SECONDS = 2.0
 
 
-def main(arguments: list[str]) -> None:
-    """Print what was asked for."""
+def main(arguments: list[str]) -> int:
+    """Print what was asked for; the exit code says whether a bench failed to run."""
     match arguments:
         case ["bytes"]:
             print(bytes_read.table())
+            return 0
         case ["bytes", "--write"]:
             bytes_read.README.write_text(bytes_read.written(), "utf-8")
-        case _:
-            sys.exit(f"no such bench: {' '.join(arguments)}")
+            return 0
+    quick = "--quick" in arguments
+    wanted = [name.upper() for name in arguments if name != "--quick"] or list(ROWS)
+    if unknown := [name for name in wanted if name not in ROWS]:
+        sys.exit(f"no such bench: {' '.join(unknown)}; there are {' '.join(ROWS)}")
+    print("| | Job | special | beside | ratio | bar | reached |\n|---|---|--:|--:|--:|--:|---|", flush=True)
+    return max([_run(name, quick=quick) for name in wanted])
+
+
+def _run(name: str, *, quick: bool) -> int:
+    """Run one bench and print its lines: 0 if it went to its end, or what it needs is not here."""
+    cache = Path(tempfile.gettempdir()) / "special-bench"
+    cache.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f"special-{name}-") as folder:
+        bench = Bench(Path(folder), cache, repeats=1 if quick else REPEATS, seconds=1.0 if quick else SECONDS)
+        try:
+            for result in import_module(f"tests.bench.{ROWS[name]}").run(bench):
+                print(f"| {name} | {result} |", flush=True)
+        except Absent as absent:
+            print(f"| {name} | skipped: needs {absent} | | | | | |", flush=True)
+        except Exception:
+            traceback.print_exc()
+            print(f"| {name} | failed | | | | | |", flush=True)
+            return 1
+    return 0
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

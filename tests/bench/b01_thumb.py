@@ -1,0 +1,30 @@
+"""B1: a thumbnail of a known size out of S3, one worker, beside a bare Starlette route that does nothing else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from tests import live
+from tests.bench import floor, webserver
+from tests.bench.bench import Ask, Bench, Result, Side, running
+from tests.bench.thumbs import lay_out
+
+
+def run(bench: Bench) -> Iterator[Result]:
+    """Each of many thumbnails in turn: our `/thumbs/` and `/iiif/` beside a bare route, and beside memory."""
+    names = lay_out(bench.folder / "buckets")
+    with webserver.store(bench.folder / "store", bench.folder / "buckets") as aws:
+        with (
+            live.special("s3://masters", "--thumbs", "s3://thumbs", home=bench.folder, settings=aws) as ours,
+            floor.serving({**os.environ, **aws}) as bare,
+        ):
+            thumbs = [Ask(f"/thumbs/{name}/full/!200,200/0/default.jpg") for name in names]
+            stored = [Ask(f"/stored/{name}/open/200.jpg") for name in names]
+            mine = Side("special", running(ours), thumbs, bench.folder)
+            theirs = Side("Starlette + obstore", bare, stored, bench.folder)
+            assert mine.check()[0].content == theirs.check()[0].content
+            yield bench.faster("thumbnail out of S3", 0.9, mine, theirs)
+            memory = Side("Starlette from memory", bare, [Ask("/memory/x")], bench.folder)
+            one = Side("special", running(ours), thumbs[:1], bench.folder)
+            yield bench.faster("the same one, over and over", 1.0, one, memory)

@@ -1,0 +1,214 @@
+"""What all benches share: what a result is, how two sides are compared, and what is asked of them.
+
+Machines are shared and noisy, so a result is a ratio of two sides measured in one run: they take
+turns, and the median of each turn's ratio counts. What is not a ratio is exact: GETs and bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+import httpx
+
+from tests.live import LiveServer
+
+CLIENTS = 8
+"""Connections that the load generator keeps busy."""
+WARM_UP_S = 0.5
+
+
+class Absent(Exception):
+    """Something that a bench needs is not installed. Says what, and what installs it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One line of the table."""
+
+    job: str
+    special: str
+    """What special did, with its unit."""
+    peer: str
+    """What stood beside it, and what that did; empty where the result is exact."""
+    ratio: float | None
+    """How many times better special was; None where the result is exact."""
+    bar: str
+    """What `performance.md` asks."""
+    reached: bool
+
+    def __str__(self) -> str:
+        ratio = "" if self.ratio is None else f"{self.ratio:.2f} ×"
+        return (
+            f"{self.job} | {self.special} | {self.peer} | {ratio} | {self.bar} | {'yes' if self.reached else '**no**'}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """The terms of one run."""
+
+    folder: Path
+    """Scratch space of this bench alone."""
+    cache: Path
+    """Where big masters are kept between runs."""
+    repeats: int
+    """Turns that each side has."""
+    seconds: float
+    """Length of one turn under load."""
+
+    def faster(self, job: str, at_least: float, ours: Side, peer: Side) -> Result:
+        """Both sides' rates by turns, as a result: special should reach `at_least` times the peer's."""
+        for side in (ours, peer):
+            side.measure(WARM_UP_S)
+        turns = [(ours.measure(self.seconds), peer.measure(self.seconds)) for _ in range(self.repeats)]
+        ratio = median(mine.per_s / theirs.per_s for mine, theirs in turns)
+        mine, theirs = (_middle(column) for column in zip(*turns, strict=True))
+        return Result(job, str(mine), f"{peer.name}: {theirs}", ratio, f"≥ {at_least} ×", ratio >= at_least)
+
+    def sooner(self, job: str, at_least: float, ours: Trial, peer: Trial) -> Result:
+        """Both sides' seconds by turns, as a result. A trial sets itself up anew and gives the seconds of its work."""
+        turns = [(ours.run(), peer.run()) for _ in range(self.repeats)]
+        ratio = median(theirs / mine for mine, theirs in turns)
+        mine, theirs = (median(column) for column in zip(*turns, strict=True))
+        return Result(
+            job,
+            f"{mine * 1000:,.0f} ms",
+            f"{peer.name}: {theirs * 1000:,.0f} ms",
+            ratio,
+            f"≥ {at_least} ×",
+            ratio >= at_least,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """Something that takes time."""
+
+    name: str
+    run: Callable[[], float]
+    """Does it once, and says how many seconds it took."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request of a load."""
+
+    path: str
+    if_none_match: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A server that has been started."""
+
+    url: str
+    """Without a trailing slash."""
+    processes: tuple[int, ...]
+    """Identifiers of its processes; their children count as theirs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """What a server managed in one turn."""
+
+    per_s: float
+    """Requests per second."""
+    cpu_ms: float
+    """Processor time that its processes took for one request."""
+
+    def __str__(self) -> str:
+        return f"{self.per_s:,.0f}/s · {self.cpu_ms:.2f} ms"
+
+
+def _middle(rates: Iterable[Rate]) -> Rate:
+    found = list(rates)
+    return Rate(median(rate.per_s for rate in found), median(rate.cpu_ms for rate in found))
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """A server under load: the same requests over and over."""
+
+    name: str
+    server: Running
+    asks: Sequence[Ask]
+    folder: Path
+    """Where the load generator's script goes."""
+
+    def measure(self, seconds: float) -> Rate:
+        """One turn. Raises `RuntimeError` if any answer is an error."""
+        tool = found("wrk", "apt-get install wrk")
+        script = self.folder / "load.lua"
+        script.write_text(_lua(self.asks))
+        command = [tool, "-t1", f"-c{CLIENTS}", f"-d{seconds:.0f}s" if seconds >= 1 else "-d1s", "-s", str(script)]
+        before_s = cpu_s(self.server.processes)
+        said = subprocess.run([*command, self.server.url], check=True, capture_output=True, text=True).stdout
+        spent_s = cpu_s(self.server.processes) - before_s
+        wrong = re.search(r"Non-2xx or 3xx responses: (\d+)|Socket errors: .*", said)
+        rate, count = re.search(r"Requests/sec:\s+([\d.]+)", said), re.search(r"(\d+) requests in", said)
+        if wrong or not rate or not count or not int(count[1]):
+            raise RuntimeError(f"{self.name}: {wrong[0] if wrong else said}")
+        return Rate(float(rate[1]), spent_s / int(count[1]) * 1000)
+
+    def check(self, status: int = 200) -> list[httpx.Response]:
+        """The first requests' answers. Raises `RuntimeError` unless they have that status."""
+        answers = []
+        with httpx.Client(base_url=self.server.url, timeout=60) as client:
+            for ask in self.asks[:3]:
+                condition = {"if-none-match": ask.if_none_match} if ask.if_none_match else {}
+                answers.append(answer := client.get(ask.path, headers=condition))
+                if answer.status_code != status:
+                    raise RuntimeError(f"{self.name}: {ask.path}: {answer.status_code} {answer.text[:200]}")
+        return answers
+
+
+def _lua(asks: Iterable[Ask]) -> str:
+    """A script for wrk that sends the requests in turn."""
+    lines = ["local asks = {}", "local turn = 0", "function init()"]
+    for ask in asks:
+        condition = f'{{["If-None-Match"] = {json.dumps(ask.if_none_match)}}}' if ask.if_none_match else "nil"
+        lines.append(f"  asks[#asks + 1] = wrk.format(nil, {json.dumps(ask.path)}, {condition})")
+    lines += ["end", "function request()", "  turn = turn % #asks + 1", "  return asks[turn]", "end"]
+    return "\n".join(lines)
+
+
+def found(tool: str, install: str) -> str:
+    """Where a tool is. Raises `Absent`."""
+    path = shutil.which(tool)
+    if path is None:
+        raise Absent(f"{tool} ({install})")
+    return path
+
+
+def running(server: LiveServer) -> Running:
+    """special, as a server under load."""
+    return Running(server.url, (server.process.pid,))
+
+
+def cpu_s(processes: Iterable[int]) -> float:
+    """Processor seconds that processes and their children have taken up to now."""
+    ticks, left = 0, list(processes)
+    while left:
+        process = Path("/proc", str(left.pop()))
+        # proc_pid_stat(5): the name may hold spaces; user and system time are fields 14 and 15
+        fields = (process / "stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+        for thread in (process / "task").iterdir():
+            left += map(int, (thread / "children").read_text().split())
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Seconds that some work takes."""
+    start = perf_counter()
+    work()
+    return perf_counter() - start
