@@ -327,6 +327,24 @@ async def test_remove_takes_the_sizes_file_first_and_the_sidecar_last(bench: Ben
     assert bench.thumbs.objects == {}
 
 
+async def test_migrate_copies_what_an_older_site_left(bench: Bench) -> None:
+    legacy = {f"{ID}/full/{size}/0/default.jpg": picture(*map(int, size.split(","))) for size in ("30,20", "15,10")}
+    other = {f"{ID}/full/30,/0/default.jpg": b"x", f"{ID}/full/30,20/90/default.jpg": b"x", f"{ID}/info.json": b"x"}
+    bench.thumbs.objects |= legacy | other
+    maker = bench.maker(limit=20)
+
+    outcome = await maker.migrate(Candidate(ID))
+
+    assert (outcome.result, outcome.written) == ("made", 2)
+    assert bench.written() == ["auth/30.jpg", "open/15.jpg", "s.json"]
+    assert bench.thumbs.objects[f"{ID}/s.json"] == b'{"o":[[15,10]],"a":[[30,20]]}'
+    assert bench.thumbs.objects[f"{ID}/auth/30.jpg"] == legacy[f"{ID}/full/30,20/0/default.jpg"]
+    assert legacy.items() | other.items() <= bench.thumbs.objects.items()
+    assert bench.masters.calls == []
+    assert (await maker.migrate(Candidate(ID))).result == "stood"
+    assert (await maker.migrate(Candidate("new"))).detail == "there are no legacy files"
+
+
 # Events: what is done is decided by what is there by then
 
 

@@ -105,6 +105,25 @@ class Maker:
                 return outcome
             work = self.remake
 
+    async def migrate(self, candidate: Candidate) -> Outcome:
+        """Give an image that an older site left without a sizes file the layout of today. Reads no master.
+
+        Legacy files are copied and stay; the sizes are theirs, whatever the policy makes of masters.
+        """
+        identifier = candidate.identifier
+        if await self._store.fresh(identifier) is not None:
+            return Outcome(identifier, "stood")
+        legacy = {size.long_side: (key, size) for key, size in reversed(await self._store.legacy(identifier))}
+        sizes = self._policy.divided([legacy[side][1] for side in sorted(legacy, reverse=True)])
+        renditions = sizes.renditions(identifier)
+        for rendition in renditions:
+            data = await body(await self._store.source.open(legacy[rendition.size.long_side][0]))
+            await self._store.source.write(rendition.key, data, media=JPEG)
+        if not renditions:
+            return Outcome(identifier, "stood", "there are no legacy files")
+        await self._store.announce(identifier, sizes)
+        return Outcome(identifier, "made", f"{len(renditions)} legacy files copied", written=len(renditions))
+
     async def foresee(self, candidate: Candidate) -> Outcome:
         """Say what `make` would do. Reads no master."""
         identifier, blob, kept = await self._state(candidate)

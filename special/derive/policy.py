@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from special import geometry
@@ -74,10 +75,14 @@ class Policy:
             size = bound.size(shape)
             by_side.setdefault(size.long_side, size)
         descending = [by_side[side] for side in sorted(by_side, reverse=True)]
+        return self.divided(descending)
+
+    def divided(self, sizes: Sequence[Size]) -> Sizes:
+        """Sizes by who may have them."""
         limit = self.max_unauthorised
         return Sizes(
-            tuple(size for size in descending if limit is None or size.long_side <= limit),
-            tuple(size for size in descending if limit is not None and size.long_side > limit),
+            tuple(size for size in sizes if limit is None or size.long_side <= limit),
+            tuple(size for size in sizes if limit is not None and size.long_side > limit),
         )
 
 

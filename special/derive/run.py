@@ -28,8 +28,9 @@ from special.derive.rooms import READ_AHEAD, Rooms, looking, working
 from special.errors import ConfigurationError, SpecialError
 from special.settings import Settings
 
-Task = Literal["make", "remake", "foresee", "verify"]
-"""The default, `--force`, `--plan` and `--verify`."""
+Task = Literal["make", "remake", "migrate", "foresee", "verify"]
+"""The default, `--force`, `--migrate-legacy`, `--plan` and `--verify`."""
+ONLY_LOOKS: frozenset[Task] = frozenset({"foresee", "verify"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ async def run(
     policy = Policy.parse(options.sizes, max_unauthorised=options.max_unauthorised, quality=settings.jpeg_quality)
     _check(identifiers, options)
     console = console or Console(stderr=True, soft_wrap=True)
-    rooms_for = looking if options.task in ("foresee", "verify") else working
+    rooms_for = working if options.task in ("make", "remake") else looking
     tally = Tally()
     try:
         async with rooms_for(settings, policy) as rooms:
@@ -94,7 +95,7 @@ def _check(identifiers: Sequence[str], options: Options) -> None:
         raise ConfigurationError(
             "--queue makes what its messages name: leave out identifiers, --from, --plan, --verify and --force"
         )
-    if options.prune and options.task in ("foresee", "verify"):
+    if options.prune and options.task in ONLY_LOOKS:
         raise ConfigurationError("--prune removes files, --plan and --verify only look: choose one")
 
 
@@ -139,6 +140,8 @@ def _work(maker: Maker, options: Options) -> Work:
             work = maker.make
         case "remake":
             work = maker.remake
+        case "migrate":
+            work = maker.migrate
         case "foresee":
             work = maker.foresee
         case "verify":

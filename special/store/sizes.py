@@ -1,0 +1,85 @@
+"""The sizes file: which sizes of an image are stored, by who may have them. The DLCS's form."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from special.asset import Access, Rendition
+from special.geometry import Size
+
+SIZES_NAMES = ("s.json", "sizes.json")
+"""The first is written, both are read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What a sizes file says: the sizes that are stored, by who may have them."""
+
+    open: tuple[Size, ...] = ()
+    """Largest first."""
+    auth: tuple[Size, ...] = ()
+    """Largest first."""
+
+    @classmethod
+    def of(cls, renditions: Iterable[Rendition]) -> Sizes:
+        """The sizes of renditions."""
+        listed = tuple(renditions)
+        return cls(
+            _descending(it.size for it in listed if it.access == "open"),
+            _descending(it.size for it in listed if it.access == "auth"),
+        )
+
+    @property
+    def max_unauthorised(self) -> int | None:
+        """The rule that the file implies: nothing larger than its largest open size, once anything is restricted."""
+        if not self.auth:
+            return None
+        return max((size.long_side for size in self.open), default=0)
+
+    def renditions(self, identifier: str) -> tuple[Rendition, ...]:
+        """Where each of the sizes lies; largest first."""
+        return tuple(
+            Rendition(size, access, rendition_key(identifier, size, access))
+            for size in _descending((*self.open, *self.auth))
+            for access in (self._access(size),)
+        )
+
+    def _access(self, size: Size) -> Access:
+        # A size in both lists is about to be restricted, or should be.
+        return "auth" if size in self.auth else "open"
+
+    def dump(self) -> bytes:
+        """The sizes file, as the DLCS writes it."""
+        return json.dumps(self.plain(), separators=(",", ":")).encode()
+
+    def plain(self) -> dict[str, list[list[int]]]:
+        """The same as lists."""
+        return {"o": [[it.width, it.height] for it in self.open], "a": [[it.width, it.height] for it in self.auth]}
+
+    @classmethod
+    def load(cls, document: object) -> Sizes:
+        """Read the parsed file; `a` or `o` may be missing. Raises `ValueError` where it is no sizes file."""
+        if not isinstance(document, dict):
+            raise ValueError('it is not an object such as {"o":[[400,300]],"a":[]}')
+        return cls(_sizes(document.get("o")), _sizes(document.get("a")))
+
+
+def rendition_key(identifier: str, size: Size, access: Access) -> str:
+    """Where a rendition is written."""
+    return f"{identifier}/{access}/{size.long_side}.jpg"
+
+
+def _sizes(listed: object) -> tuple[Size, ...]:
+    pairs = [] if listed is None else listed
+    if not isinstance(pairs, list):
+        raise ValueError(f"{pairs!r} should be a list of [width, height]")
+    for pair in pairs:
+        if not (isinstance(pair, list) and len(pair) == 2 and all(type(side) is int and side > 0 for side in pair)):
+            raise ValueError(f"{pair!r} should be [width, height] in pixels")
+    return _descending(Size(*pair) for pair in pairs)
+
+
+def _descending(sizes: Iterable[Size]) -> tuple[Size, ...]:
+    return tuple(sorted(set(sizes), key=lambda size: (size.long_side, size.area, size.width), reverse=True))
