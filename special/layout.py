@@ -136,6 +136,13 @@ class Layout(Protocol):
         """
         ...
 
+    def distrusted(self, reason: str) -> Layout | None:
+        """The same master, read whole from now on, after `rebuild` found that its headers lied.
+
+        None where there is no other way to read it. The reason is kept in the notes.
+        """
+        ...
+
     def stored(self, box: Box, size: Size) -> Stored | None:
         """The stored JPEG tile that is exactly `box` at `size`, in colours that need no change.
 

@@ -79,11 +79,15 @@ class Masters:
             if missing is None:  # somebody else has just read it
                 return layout
             layout = await drive(missing, reader, master.blob, first_bytes=0, chunk_bytes=0)
-            self._grown.pop(master.blob, None)
-            self._grown[master.blob] = layout
-            while len(self._grown) > GROWN_LAYOUTS:
-                del self._grown[next(iter(self._grown))]
+            self.keep(master.blob, layout)
         return layout
+
+    def keep(self, blob: Blob, layout: Layout) -> None:
+        """Remember what has been found out about a master beyond its headers."""
+        self._grown.pop(blob, None)
+        self._grown[blob] = layout
+        while len(self._grown) > GROWN_LAYOUTS:
+            del self._grown[next(iter(self._grown))]
 
     async def close(self) -> None:
         """Cancel the look-ups that are under way."""

@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 from special import render
-from special.errors import Unsupported
+from special.errors import Malformed, Unsupported
 from special.geometry import Box, Size
 from special.iiif import Job
 from special.layout import Layout, Piece, Stored
@@ -22,6 +23,7 @@ from special.workers import Workers
 
 PIXELS_VERSION = 1
 """Goes up when the same request on the same master gives other bytes than before."""
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,10 @@ class Pixels:
         return await self.draw(piece, job, lane=lane, culprit=f"{blob.url} {blob.etag}")
 
     async def piece(self, blob: Blob, layout: Layout, box: Box, size: Size, reader: Reader) -> Piece:
-        """A small file that shows the box, from a layout that is prepared for it."""
+        """A small file that shows the box, from a layout that is prepared for it.
+
+        A master whose headers lied is read whole, this time and from now on.
+        """
         extract = layout.extract(box, size)
         if extract.pixels > self.settings.max_master_pixels:
             raise Unsupported(
@@ -58,7 +63,15 @@ class Pixels:
             parts = await reader.read(blob, extract.spans)
         else:
             parts = await read_spans(reader, blob, extract.spans, max_gap_bytes=self.settings.max_gap_bytes)
-        return layout.rebuild(extract, parts)
+        try:
+            return layout.rebuild(extract, parts)
+        except Malformed as lie:
+            whole = layout.distrusted(str(lie))
+            if whole is None:
+                raise
+            log.warning("%s is read whole from now on: %s", blob.url, lie)
+            self.masters.keep(blob, whole)
+            return await self.piece(blob, whole, box, size, reader)
 
     async def draw(self, piece: Piece, job: Job, *, lane: str, culprit: str) -> bytes:
         """What the job asks for, from a piece that shows its box."""

@@ -12,11 +12,14 @@ import pytest
 import pytest_asyncio
 from PIL import Image
 
+from fixtures import make_jp2
 from special.app import App
+from special.codecs import openjpeg
 from special.settings import load
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+JP2 = Path(make_jp2.__file__).parent / "jp2"
 WIDTH, HEIGHT = 640, 480
 CONTEXT_2 = "http://iiif.io/api/image/2/context.json"
 
@@ -165,6 +168,16 @@ async def test_errors_are_one_plain_sentence(client: httpx.AsyncClient, library:
     assert response.text.count("\n") == 1
     assert str(library) not in response.text
     assert "Traceback" not in response.text
+
+
+async def test_a_master_that_lies_about_its_packets_is_read_whole(client: httpx.AsyncClient, library: Path) -> None:
+    lying = JP2 / "plt-lies.jp2"
+    (library / "masters" / lying.name).write_bytes(lying.read_bytes())
+    expected = openjpeg.decode(lying.read_bytes(), reduce=2).pixels
+    for _ in range(2):
+        answer = await get(client, f"/iiif/{lying.name}/full/{expected.shape[1]},{expected.shape[0]}/0/default.png")
+        assert np.array_equal(np.asarray(Image.open(io.BytesIO(answer.content))), expected)
+    assert f"gets=1 bytes={lying.stat().st_size}" in answer.headers["server-timing"]
 
 
 async def test_a_broken_master_harms_nobody_else(client: httpx.AsyncClient) -> None:

@@ -184,6 +184,9 @@ class TiffLayout:
         )
         return Piece(data, "tiff", cut.crop, orientation=self.orientation)
 
+    def distrusted(self, reason: str) -> Layout | None:
+        return None
+
     def stored(self, box: Box, size: Size) -> Stored | None:
         for level in self.pyramid:
             page, step = level.page, Size(size.width * level.factor, size.height * level.factor)
