@@ -246,7 +246,7 @@ def verify(directory: Directory, json: AsJson = False) -> None:
     """Check every block, and drop what is wrong: it will be fetched again. Exits with 1 if anything was."""
     found = upkeep.verify(directory)
     _print_record(found, as_json=json)
-    sys.exit(1 if found.dropped_blocks or found.dropped_objects else 0)
+    sys.exit(0 if found.sound else 1)
 
 
 @volume_cli.command(epilog="[bold]Example[/]   special volume clear /var/cache/special s3://archive/masters/map.jp2")

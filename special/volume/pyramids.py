@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -19,7 +19,7 @@ from special.spans import Blob, Span
 from special.volume.blocks import PAGE_BYTES, Damaged, whole_pages
 from special.volume.faults import FAULTS, passed_by
 from special.volume.flights import uncut
-from special.volume.parts import Draft, Parts
+from special.volume.parts import NEW, Draft, Parts
 from special.volume.shelf import Shelf
 
 PREFIX = "pyramid-"
@@ -188,7 +188,7 @@ def _open(shelf: Shelf, name: str) -> Parts | None:
         return Parts.open(path, shelf.blocks.digest)
     except Damaged as error:
         passed_by("corrupt", error)
-        path.unlink(missing_ok=True)
+        _remove(path)
     except FAULTS as error:
         passed_by("open", error)
     return None
@@ -200,9 +200,32 @@ def _begin(shelf: Shelf, name: str, head_bytes: int) -> Draft | None:
     if path.exists():
         return None
     for other in _of(shelf.directory):
-        os.truncate(other, 0)
-        other.unlink()
+        _remove(other)
     return Draft(path, shelf.blocks.digest, head_bytes=head_bytes)
+
+
+def verify(shelf: Shelf) -> tuple[int, int]:
+    """Read all of an object's pyramids: how many are right, and how many were not, and are gone. Blocks."""
+    right = wrong = 0
+    for path in _of(shelf.directory):
+        if path.name.endswith(NEW):  # somebody is at it
+            continue
+        try:
+            parts = Parts.open(path, shelf.blocks.digest)
+            if parts is not None:
+                parts.check()
+                right += 1
+        except Damaged:
+            _remove(path)
+            wrong += 1
+    return right, wrong
+
+
+def _remove(path: Path) -> None:
+    """Emptied first: an open descriptor in another process must not keep its space."""
+    with suppress(FileNotFoundError):
+        os.truncate(path, 0)
+        path.unlink()
 
 
 def _of(directory: Path) -> list[Path]:

@@ -41,6 +41,7 @@ class Shelf:
         self.held = False
         self.pyramid: Parts | None = None
         """Its pyramid, where one was found."""
+        self._at_pyramid = False
         self._map_fd = map_fd
         self._data_fd = data_fd
         self._checksums: dict[int, int] = {}
@@ -177,12 +178,16 @@ class Shelf:
             locks.unlock(self._map_fd, entry_offset(run.start), len(run) * ENTRY_BYTES)
 
     def lock_pyramid(self) -> bool:
-        """Take it on us to make the object's pyramid, until `unlock_pyramid`; False if another process is at it."""
-        return locks.try_exclusive(self._map_fd, PYRAMID_BYTE)
+        """Take it on us to make the object's pyramid, until `unlock_pyramid`; False if somebody is at it."""
+        if self._at_pyramid:  # to its own holder the kernel would give the lock again
+            return False
+        self._at_pyramid = locks.try_exclusive(self._map_fd, PYRAMID_BYTE)
+        return self._at_pyramid
 
     def unlock_pyramid(self) -> None:
         """Let others make it."""
         locks.unlock(self._map_fd, PYRAMID_BYTE)
+        self._at_pyramid = False
 
     def _known(self, run: range) -> list[int]:
         """Those of adjacent blocks that the map has; their checksums are remembered."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import time
 
+from special.volume import pyramids
 from special.volume.blocks import Damaged
 from special.volume.ledger import Entry
 from special.volume.shelf import Shelf
@@ -60,6 +61,15 @@ class Verified:
     """Blocks that were wrong: taken out of their map, to be fetched again."""
     dropped_objects: int
     """Objects whose map was wrong: removed."""
+    pyramids: int = 0
+    """Pyramids that were right from end to end."""
+    dropped_pyramids: int = 0
+    """Pyramids that were wrong: removed, to be made again."""
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing had to be dropped."""
+        return not (self.dropped_blocks or self.dropped_objects or self.dropped_pyramids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +106,11 @@ def survey(stacks: Stacks, *, top: int) -> VolumeStat:
 
 
 def verify(directory: Path) -> Verified:
-    """Check every block of every object, and drop what is wrong. Reads all of the volume.
+    """Check every block and pyramid of every object, and drop what is wrong. Reads all of the volume.
 
     Raises `ConfigurationError` if there is none.
     """
-    objects = blocks = dropped_blocks = dropped_objects = 0
+    objects = blocks = dropped_blocks = dropped_objects = whole_pyramids = dropped_pyramids = 0
     with _joined(directory) as stacks:
         for home in stacks.homes():
             try:
@@ -122,7 +132,12 @@ def verify(directory: Path) -> Verified:
                             shelf.drop(index)
                             dropped_blocks += 1
                         shelf.unlock_blocks([index])
-    return Verified(objects, blocks, dropped_blocks, dropped_objects)
+                whole, dropped = pyramids.verify(shelf)
+                if dropped:
+                    stacks.weigh(shelf.blocks)
+            whole_pyramids += whole
+            dropped_pyramids += dropped
+    return Verified(objects, blocks, dropped_blocks, dropped_objects, whole_pyramids, dropped_pyramids)
 
 
 def clear(directory: Path, url: str | None = None) -> Cleared:
