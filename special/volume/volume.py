@@ -32,6 +32,9 @@ from special.volume.tenancy import Terms
 from special.volume.upkeep import VolumeStat, survey
 
 DEFAULT_BLOCK_BYTES = 64 << 10
+"""As quick as 128 KiB and 256 KiB at 20 ms per request, for 20 % and 60 % fewer bytes, and the cheapest to read warm.
+
+Smaller blocks cost more GETs. See tests/bench/volume_blocks.py."""
 LEAST_BYTES = 8 << 20
 """Below this the ledger alone would take most of the room."""
 PEEK_BYTES = 1 << 20
