@@ -46,6 +46,11 @@ OPEN = Rule()
 """Everybody may see everything."""
 
 
+def stricter(one: int | None, other: int | None) -> int | None:
+    """The lower of two limits, of which None is no limit."""
+    return min((limit for limit in (one, other) if limit is not None), default=None)
+
+
 @dataclass(frozen=True, slots=True)
 class Asset:
     """One image: its shape, its master, its stored renditions and its rule."""
