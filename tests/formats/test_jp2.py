@@ -174,7 +174,7 @@ def test_a_layout_comes_back_as_it_was(path: Path) -> None:
     data = path.read_bytes()
     layout = completed(data)
     again = jp2.load(layout.dump())
-    assert again.dump() == layout.dump()
+    assert (again, hash(again)) == (layout, hash(layout))
     for box, size in ((Box(5, 5, 60, 40), Size(30, 20)), (Box.whole(layout.size), layout.levels[-1])):
         assert again.prepare(box, size) is None or layout.prepare(box, size) is not None
         assert again.extract(box, size).spans == layout.extract(box, size).spans

@@ -41,6 +41,12 @@ class Jp2Layout:
     doubts: tuple[str, ...] = field(default=())
     """What was found to be untrue or out of reach; then the whole object is read."""
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Jp2Layout) and self.dump() == other.dump()
+
+    def __hash__(self) -> int:
+        return hash((self.size_bytes, self.container))
+
     @property
     def format(self) -> Format:
         return "jp2"
