@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -158,7 +159,6 @@ async def test_plan_and_verify_only_look(tmp_path: Path) -> None:
         pytest.param("masters/thumbs", [], Options(), "choose a place outside it", id="renditions below masters"),
         pytest.param("thumbs", [], Options(sizes="x"), "'x' is no size", id="no policy"),
         pytest.param("thumbs", ["a"], Options(names_from="b"), "not both", id="two lists"),
-        pytest.param("thumbs", [], Options(task="verify", prune=True), "--prune removes files", id="prune and look"),
         pytest.param("thumbs", [], Options(names_from="nowhere"), "nowhere cannot be read", id="no file"),
         pytest.param("thumbs", [], Options(failed_to=Path("/proc/no")), "cannot be written to /proc/no", id="no place"),
     ],
@@ -171,6 +171,20 @@ async def test_what_cannot_work_is_said_before_any_work(
 
     with pytest.raises(ConfigurationError, match=sign):
         await run(chosen, identifiers, options, console=Console(file=io.StringIO()))
+
+
+@pytest.mark.parametrize(
+    ("given", "sign"),
+    [
+        pytest.param({"task": "verify", "prune": True}, "--prune removes files", id="prune and look"),
+        pytest.param({"queue": "https://q/1", "task": "remake"}, "--queue makes", id="queue and force"),
+        pytest.param({"queue": "https://q/1", "names_from": "-"}, "--queue makes", id="queue and list"),
+        pytest.param({"queue": "https://q/1", "scheduler": "tcp://s"}, "exclude each other", id="queue and cluster"),
+    ],
+)
+def test_options_that_exclude_each_other_are_said(given: dict[str, Any], sign: str) -> None:
+    with pytest.raises(ConfigurationError, match=sign):
+        Options(**given)
 
 
 # Kill -9

@@ -1,10 +1,11 @@
-"""Making renditions: of one master, of a bucket of them, from a queue.
+"""Making renditions: of one master, of a bucket of them, from a queue, on a cluster.
 
-policy       which sizes, for whom, how encoded
-candidates   which masters: named, listed, or read from a file
-plan         what must be done for one of them; pure
-maker        does it, or tells what it would do, or what is wrong
-fleet        many at once, in bounded memory
-progress     what the terminal shows
-run          all of it together, to an exit code
+policy, candidates          which sizes; which masters
+plan                        what must be done for one of them; pure
+maker                       does it, foresees it, verifies it
+fleet                       many at once, in bounded memory
+events, mailbox, attend     from a queue of notifications
+cluster                     in batches, on Dask
+options, rooms              what a run is asked, and what it works with
+progress, run               what the terminal shows; the exit code
 """

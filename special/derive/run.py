@@ -7,52 +7,27 @@ import os
 import signal
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from contextlib import aclosing, contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager, aclosing, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import TextIO
 
 from rich.console import Console
 
 from special.derive import candidates, progress
 from special.derive.attend import Attendant
 from special.derive.candidates import Candidate
+from special.derive.cluster import derive_on_cluster
 from special.derive.fleet import Pace, derive_all
 from special.derive.mailbox import Sqs
-from special.derive.maker import Maker
-from special.derive.outcome import BAD, Outcome, Work
-from special.derive.policy import DEFAULT_SIZES, Policy
+from special.derive.options import Options
+from special.derive.outcome import BAD, Outcome
 from special.derive.progress import Bar, Display, JsonLines, Lines, Tally
-from special.derive.rooms import READ_AHEAD, Rooms, looking, working
+from special.derive.rooms import READ_AHEAD, Rooms, looking
 from special.errors import ConfigurationError, SpecialError
 from special.settings import Settings
 
-Task = Literal["make", "remake", "migrate", "foresee", "verify"]
-"""The default, `--force`, `--migrate-legacy`, `--plan` and `--verify`."""
-ONLY_LOOKS: frozenset[Task] = frozenset({"foresee", "verify"})
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What one run is asked to do, beside the settings that it shares with the server."""
-
-    task: Task = "make"
-    sizes: str = DEFAULT_SIZES
-    """As `Policy.parse` reads them."""
-    max_unauthorised: int | None = None
-    names_from: str | None = None
-    """A file of identifiers, an S3 inventory, or `-`."""
-    failed_to: Path | None = None
-    """Where identifiers go that need another run; `names_from` takes it back."""
-    prune: bool = False
-    """Whether files that no sizes file names are taken away."""
-    queue: str | None = None
-    """URL of an SQS queue of S3 notifications to follow until SIGTERM, instead of any list."""
-    keep_removed: bool = False
-    """Whether renditions stay where an event told that their master went."""
-    json: bool = False
-    """Whether each outcome is a JSON object on standard output."""
+__all__ = ["Options", "run"]
 
 
 async def run(
@@ -68,14 +43,13 @@ async def run(
     Outcomes as JSON go to `out` (standard output), progress and summary to `console` (standard error).
     Raises `ConfigurationError` before any work.
     """
-    policy = Policy.parse(options.sizes, max_unauthorised=options.max_unauthorised, quality=settings.jpeg_quality)
-    _check(identifiers, options)
+    if identifiers and (options.names_from is not None or options.queue is not None):
+        raise ConfigurationError("name images as arguments, or by --from or --queue, not both")
     console = console or Console(stderr=True, soft_wrap=True)
-    rooms_for = working if options.task in ("make", "remake") else looking
     tally = Tally()
     try:
-        async with rooms_for(settings, policy) as rooms:
-            outcomes = _outcomes(rooms, identifiers, options, Pace(settings.decoders + READ_AHEAD))
+        async with _rooms(settings, options) as rooms:
+            outcomes = _outcomes(rooms, settings, identifiers, options)
             countable = options.queue is None and options.names_from != "-"
             counted = _chosen(rooms, identifiers, options) if countable else None
             with _failures(options.failed_to) as failures, _display(options, out, console, counted) as display:
@@ -88,23 +62,22 @@ async def run(
     return 1 if tally.bad and options.queue is None else 0
 
 
-def _check(identifiers: Sequence[str], options: Options) -> None:
-    if identifiers and options.names_from is not None:
-        raise ConfigurationError("name images as arguments or in the file of --from, not both")
-    if options.queue is not None and (identifiers or options.names_from is not None or options.task != "make"):
-        raise ConfigurationError(
-            "--queue makes what its messages name: leave out identifiers, --from, --plan, --verify and --force"
-        )
-    if options.prune and options.task in ONLY_LOOKS:
-        raise ConfigurationError("--prune removes files, --plan and --verify only look: choose one")
+def _rooms(settings: Settings, options: Options) -> AbstractAsyncContextManager[Rooms]:
+    # On a cluster the decoders are elsewhere; here is but the list of images.
+    return looking(settings, options.policy(settings)) if options.scheduler else options.rooms(settings)
 
 
-def _outcomes(rooms: Rooms, identifiers: Sequence[str], options: Options, pace: Pace) -> AsyncGenerator[Outcome, None]:
-    if options.queue is None:
-        return derive_all(_chosen(rooms, identifiers, options), _work(rooms.maker, options), pace=pace)
-    maker = rooms.maker
-    work = partial(maker.follow, gone=maker.keep if options.keep_removed else maker.remove)
-    return _attend(Attendant(Sqs(options.queue), work, rooms.source.root, rooms.naming, pace))
+def _outcomes(
+    rooms: Rooms, settings: Settings, identifiers: Sequence[str], options: Options
+) -> AsyncGenerator[Outcome, None]:
+    maker, pace = rooms.maker, Pace(settings.decoders + READ_AHEAD)
+    if options.queue is not None:
+        follow = partial(maker.follow, gone=maker.keep if options.keep_removed else maker.remove)
+        return _attend(Attendant(Sqs(options.queue), follow, rooms.source.root, rooms.naming, pace))
+    chosen = _chosen(rooms, identifiers, options)
+    if options.scheduler is not None:
+        return derive_on_cluster(chosen, settings, options, scheduler=options.scheduler)
+    return derive_all(chosen, options.work(maker), pace=pace)
 
 
 async def _attend(attendant: Attendant) -> AsyncGenerator[Outcome, None]:
@@ -132,21 +105,6 @@ def _chosen(rooms: Rooms, identifiers: Sequence[str], options: Options) -> Async
             "choose a place outside it with --thumbs, or name the images"
         )
     return candidates.listed(rooms.source, rooms.naming)
-
-
-def _work(maker: Maker, options: Options) -> Work:
-    match options.task:
-        case "make":
-            work = maker.make
-        case "remake":
-            work = maker.remake
-        case "migrate":
-            work = maker.migrate
-        case "foresee":
-            work = maker.foresee
-        case "verify":
-            work = maker.verify
-    return maker.pruning(work) if options.prune else work
 
 
 async def _follow(outcomes: AsyncGenerator[Outcome, None], tally: Tally, display: Display, failures: TextIO) -> None:

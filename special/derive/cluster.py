@@ -1,0 +1,112 @@
+"""The same work on a Dask cluster: batches of images, each done by whichever worker takes it.
+
+A worker that is lost takes nothing with it: its batches go to others, and what it had finished stands. Every worker
+must reach source and store by the same URLs, with credentials of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from importlib import import_module
+from typing import Any
+
+from special.derive.candidates import Candidate
+from special.derive.fleet import Pace, derive_all
+from special.derive.options import Options
+from special.derive.outcome import Outcome
+from special.derive.rooms import READ_AHEAD
+from special.errors import ConfigurationError
+from special.settings import Settings
+
+BATCH = 100
+"""Images in a batch: starting a decoder (about a second) must not matter, and a lost batch neither."""
+BATCHES_AHEAD = 2
+"""Batches that are handed out for each thread of the cluster."""
+TRIES = 3
+CONNECT_S = 5
+
+
+async def derive_on_cluster(
+    candidates: AsyncIterator[Candidate], settings: Settings, options: Options, *, scheduler: str, batch: int = BATCH
+) -> AsyncGenerator[Outcome, None]:
+    """The outcome of each image, a batch at a time as they come. Candidates are taken as the cluster takes them.
+
+    Raises `ConfigurationError` where Dask is not installed or its scheduler does not answer.
+    """
+    settings_json = settings.model_dump_json()
+    async with _connected(scheduler) as client:
+        running: dict[Any, list[Candidate]] = {}
+        try:
+            async for images in _batches(candidates, batch):
+                while len(running) >= BATCHES_AHEAD * max(1, sum((await client.nthreads()).values())):
+                    for outcome in await _landed(running):
+                        yield outcome
+                running[client.submit(work_off, settings_json, options, images, pure=False, retries=TRIES - 1)] = images
+            while running:
+                for outcome in await _landed(running):
+                    yield outcome
+        finally:
+            await client.cancel(list(running))
+
+
+def work_off(settings_json: str, options: Options, images: list[Candidate]) -> list[Outcome]:
+    """Do one batch, in one thread of a worker, with one decoder process of its own."""
+    settings = Settings.model_validate_json(settings_json).model_copy(update={"decoders": 1})
+
+    async def stream() -> AsyncIterator[Candidate]:
+        for image in images:
+            yield image
+
+    async def work() -> list[Outcome]:
+        async with options.rooms(settings) as rooms:
+            pace = Pace(1 + READ_AHEAD)
+            return [outcome async for outcome in derive_all(stream(), options.work(rooms.maker), pace=pace)]
+
+    return asyncio.run(work())
+
+
+def _dask() -> Any:
+    try:
+        return import_module("distributed")
+    except ImportError:
+        raise ConfigurationError("--scheduler needs Dask: pip install 'special-iiif[cluster]'") from None
+
+
+@asynccontextmanager
+async def _connected(scheduler: str) -> AsyncIterator[Any]:
+    try:
+        client = await _dask().Client(scheduler, asynchronous=True, timeout=CONNECT_S)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"no Dask scheduler answers at {scheduler}: {error}") from None
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+async def _batches(candidates: AsyncIterator[Candidate], size: int) -> AsyncIterator[list[Candidate]]:
+    images: list[Candidate] = []
+    async for candidate in candidates:
+        images.append(candidate)
+        if len(images) == size:
+            yield images
+            images = []
+    if images:
+        yield images
+
+
+async def _landed(running: dict[Any, list[Candidate]]) -> list[Outcome]:
+    """Wait until batches are done and take them out of what is running."""
+    done, _ = await _dask().wait(list(running), return_when="FIRST_COMPLETED")
+    outcomes: list[Outcome] = []
+    for future in done:
+        images = running.pop(future)
+        error = await future.exception()
+        if error is None:
+            outcomes += await future
+        else:
+            # The batch was tried often enough, or took too many workers with it.
+            outcomes += [Outcome(it.identifier, "failed", f"its batch failed: {error}") for it in images]
+    return outcomes

@@ -1,0 +1,76 @@
+"""What one run is asked to do, beside the settings that it shares with the server."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from special.derive.maker import Maker
+from special.derive.outcome import Work
+from special.derive.policy import DEFAULT_SIZES, Policy
+from special.derive.rooms import Rooms, looking, working
+from special.errors import ConfigurationError
+from special.settings import Settings
+
+Task = Literal["make", "remake", "migrate", "foresee", "verify"]
+"""The default, `--force`, `--migrate-legacy`, `--plan` and `--verify`."""
+DRAWS: frozenset[Task] = frozenset({"make", "remake"})
+ONLY_LOOKS: frozenset[Task] = frozenset({"foresee", "verify"})
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """One run. Checked at birth, but for what needs the settings: raises `ConfigurationError`."""
+
+    task: Task = "make"
+    sizes: str = DEFAULT_SIZES
+    """As `Policy.parse` reads them."""
+    max_unauthorised: int | None = None
+    names_from: str | None = None
+    """A file of identifiers, an S3 inventory, or `-`."""
+    failed_to: Path | None = None
+    """Where identifiers go that need another run; `names_from` takes it back."""
+    prune: bool = False
+    """Whether files that no sizes file names are taken away."""
+    queue: str | None = None
+    """URL of an SQS queue of S3 notifications to follow until SIGTERM, instead of any list."""
+    keep_removed: bool = False
+    """Whether renditions stay where an event told that their master went."""
+    scheduler: str | None = None
+    """Address of a Dask scheduler whose workers do the work, such as `tcp://host:8786`."""
+    json: bool = False
+    """Whether each outcome is a JSON object on standard output."""
+
+    def __post_init__(self) -> None:
+        if self.prune and self.task in ONLY_LOOKS:
+            raise ConfigurationError("--prune removes files, --plan and --verify only look: choose one")
+        if self.queue is not None and (self.task != "make" or self.names_from is not None):
+            raise ConfigurationError("--queue makes what its messages name: leave out --from and every other task")
+        if self.queue is not None and self.scheduler is not None:
+            raise ConfigurationError("--queue and --scheduler exclude each other: start several runs with --queue")
+
+    def policy(self, settings: Settings) -> Policy:
+        """The renditions that every master should have. Raises `ConfigurationError`."""
+        return Policy.parse(self.sizes, max_unauthorised=self.max_unauthorised, quality=settings.jpeg_quality)
+
+    def rooms(self, settings: Settings) -> AbstractAsyncContextManager[Rooms]:
+        """What the task works with; decoders only where it draws."""
+        policy = self.policy(settings)
+        return working(settings, policy) if self.task in DRAWS else looking(settings, policy)
+
+    def work(self, maker: Maker) -> Work:
+        """What is done for each image."""
+        match self.task:
+            case "make":
+                work = maker.make
+            case "remake":
+                work = maker.remake
+            case "migrate":
+                work = maker.migrate
+            case "foresee":
+                work = maker.foresee
+            case "verify":
+                work = maker.verify
+        return maker.pruning(work) if self.prune else work
