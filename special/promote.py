@@ -194,12 +194,16 @@ def _decoded_per_pixel(layout: Layout, size: Size) -> float:
 
 
 def _crop(piece: Piece, box: Box, part: Box) -> Frame:
-    """Where a part of the piece's box lies in the decoded picture: as the layout would have placed it by itself."""
+    """Where a part of the piece's box lies in the decoded picture: as the layout would have placed it by itself.
+
+    Edges that the part shares with the box are where the layout placed those: at the picture's edges it may round.
+    """
+    whole = piece.crop
     stored = piece.orientation.upright(box.size)  # turning back swaps sides where turning upright does
-    # Both were rounded to whole pixels, which shows least along the longer side.
-    shrunk = piece.crop.width / stored.width if stored.width > stored.height else piece.crop.height / stored.height
+    shrunk = whole.width / stored.width if stored.width > stored.height else whole.height / stored.height
     scale = 2.0 ** round(math.log2(shrunk))
     inside = piece.orientation.to_stored(Box(part.x - box.x, part.y - box.y, part.width, part.height), stored)
-    return Frame(
-        piece.crop.x + inside.x * scale, piece.crop.y + inside.y * scale, inside.width * scale, inside.height * scale
-    )
+    right = whole.width if inside.right == stored.width else inside.right * scale
+    bottom = whole.height if inside.bottom == stored.height else inside.bottom * scale
+    x, y = inside.x * scale, inside.y * scale
+    return Frame(whole.x + x, whole.y + y, right - x, bottom - y)

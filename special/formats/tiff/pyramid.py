@@ -21,6 +21,8 @@ HEAD_BYTES = 16
 """Length of a BigTIFF's header."""
 CHEAP_PIXELS = 4_000_000
 """So many pixels may be decoded for a tile of the whole picture: some 30 ms."""
+SLIVER_PIXELS = 16
+"""A level that is less than a pixel short serves for more pixels than these, always: see `levels.serves`."""
 _CODES = {Type.SHORT: "H", Type.LONG: "I", Type.LONG8: "Q"}
 
 
@@ -94,11 +96,20 @@ class Grid:
         return None
 
     def chunks(self, level: int, tiles_wide: int, tiles_high: int) -> Iterator[Box]:
-        """All tiles of a level, in boxes of at most so many."""
-        columns, rows = self.columns(level), self.rows(level)
-        for row in range(0, rows, tiles_high):
-            for column in range(0, columns, tiles_wide):
-                yield Box.between(column, row, min(column + tiles_wide, columns), min(row + tiles_high, rows))
+        """All tiles of a level, in boxes of at most so many.
+
+        A sliver at the edge is by itself: what it is made from may be another level of the master than for the rest.
+        """
+        size = self.size(level)
+        for rows in self._runs(size.height, tiles_high):
+            for columns in self._runs(size.width, tiles_wide):
+                yield Box.between(columns.start, rows.start, columns.stop, rows.stop)
+
+    def _runs(self, side: int, most: int) -> list[range]:
+        count = ceil_div(side, self.tile)
+        even = count - 1 if 0 < side % self.tile <= SLIVER_PIXELS else count
+        runs = [range(start, min(start + most, even)) for start in range(0, even, most)]
+        return runs if even == count else [*runs, range(even, count)]
 
 
 def is_dear(layout: Layout, grid: Grid) -> bool:
