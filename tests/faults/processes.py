@@ -1,0 +1,75 @@
+"""What a server's processes are and hold, from /proc."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+GONE = (FileNotFoundError, ProcessLookupError)
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started and that live."""
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(*GONE):
+            found += [int(child) for child in (task / "children").read_text().split()]
+    return found
+
+
+def servers(pid: int) -> list[int]:
+    """The processes that answer requests, of `special serve` with several workers."""
+    return [child for child in children(pid) if b"multiprocessing.spawn" in _command(child)]
+
+
+def family(pid: int) -> list[int]:
+    """A process and all that come from it."""
+    found = [pid]
+    with suppress(*GONE):
+        for child in children(pid):
+            found += family(child)
+    return found
+
+
+def lives(pid: int) -> bool:
+    """Whether a process runs, or waits to be reaped."""
+    return Path(f"/proc/{pid}").exists()
+
+
+def resident_bytes(pid: int) -> int:
+    """Memory that a process and all that come from it have to themselves: shared pages count once for each sharer."""
+    total = 0
+    for each in family(pid):
+        with suppress(*GONE):
+            found = re.search(r"RssAnon:\s+(\d+) kB", Path(f"/proc/{each}/status").read_text())
+            total += 1024 * int(found[1]) if found else 0
+    return total
+
+
+def descriptors(pid: int) -> int:
+    """How many files and sockets a process and all that come from it have open."""
+    return sum(len(list(_open(each))) for each in family(pid))
+
+
+def owner_of_port(pid: int, port: int) -> int | None:
+    """Which process of a family has a TCP connection of the loopback address from that port."""
+    rows = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
+    sockets = {f"socket:[{row[9]}]" for row in rows if int(row[1].split(":")[1], 16) == port}
+    return next((each for each in family(pid) if sockets.intersection(_open(each))), None)
+
+
+def _open(pid: int) -> Iterator[str]:
+    with suppress(*GONE):
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            with suppress(*GONE):
+                yield os.readlink(f"/proc/{pid}/fd/{name}")
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except GONE:
+        return b""

@@ -1,0 +1,103 @@
+"""P2: a flood on one cold image reads each block once, over two server processes on a real S3 server.
+
+python -m pytest -m long tests/faults/test_flood.py -s     # masters of 48 megapixels; prints the figures
+"""
+
+import io
+import random
+from collections import Counter
+from time import monotonic
+
+import numpy as np
+import pyvips
+from PIL import Image
+
+from special.geometry import Box, ceil_div
+from tests.faults.conftest import Library
+from tests.faults.crowd import Reply, at_once, percentile
+from tests.faults.noise import TILE, Noise, address
+from tests.live import MASTERS
+from tests.oracle import mean_difference
+
+CROWD = 1000
+PROCESSES = 2
+MISSING_S = 2.0
+"""How long it is remembered that something is not there."""
+
+
+def figures(library: Library, name: str, replies: list[Reply], first: int) -> str:
+    gets = library.between.gets(name, since=first)
+    return (
+        f"\n{name}: {len(replies)} requests, {len(gets)} GETs, {sum(each.sent_bytes for each in gets)} bytes, "
+        f"p50 {percentile(replies, 50):.0f} ms, p99 {percentile(replies, 99):.0f} ms, "
+        f"{sum(reply.refusals for reply in replies)} times asked to come again"
+    )
+
+
+def fetched_once(library: Library, name: str, size_bytes: int) -> None:
+    """No block was asked for twice, by whichever process, and each process has looked the master up once at most."""
+    blocks = Counter(
+        index
+        for each in library.pinned(name)
+        if each.span and each.span.start % library.block_bytes == 0
+        for index in range(each.span.start // library.block_bytes, ceil_div(each.span.stop, library.block_bytes))
+    )
+    assert blocks
+    assert set(blocks.values()) == {1}, blocks
+    assert sum(head.status != 304 for head in library.heads(name)) <= PROCESSES
+    others = [each for each in library.pinned(name) if each.span and each.span.start % library.block_bytes]
+    assert len(others) <= PROCESSES, others  # headers that lie elsewhere than at the start
+    assert sum(each.sent_bytes for each in library.pinned(name)) <= size_bytes + sum(it.sent_bytes for it in others)
+
+
+async def test_a_thousand_tiles_of_a_cold_tiff_read_each_block_once(library: Library) -> None:
+    first, data = len(library.between.log), Noise(2, 2048, 2048).jpeg_file
+    name = library.put(data)
+    whole = pyvips.Image.new_from_buffer(data, "").numpy()
+    tiles = [Box(n * TILE % 2048, n // 8 * TILE % 2048, TILE, TILE) for n in range(CROWD)]
+    replies = await at_once(library.url, [f"/iiif/3/{name}/{tile}/max/0/default.jpg" for tile in tiles])
+    assert Counter(reply.status for reply in replies) == {200: CROWD}
+    assert {reply.headers["x-special-route"] for reply in replies} == {"tile"}
+    for (tile, body), count in Counter((tile, reply.body) for tile, reply in zip(tiles, replies, strict=True)).items():
+        assert count >= CROWD // 64  # everybody got the same
+        part = whole[tile.y : tile.y + TILE, tile.x : tile.x + TILE]
+        assert np.array_equal(np.asarray(Image.open(io.BytesIO(body))), part)
+    fetched_once(library, name, len(data))
+    print(figures(library, name, replies, first))
+
+
+async def test_a_hundred_tiles_that_are_decoded_read_each_block_once(library: Library) -> None:
+    master, chance, first = Noise(2), random.Random(2), len(library.between.log)
+    name = library.put(master.file)
+    regions = [master.region(chance) for _ in range(100)]
+    replies = await at_once(library.url, [address(name, region) for region in regions])
+    assert Counter(reply.status for reply in replies) == {200: 100}
+    assert all(master.shows(region, reply.body) for region, reply in zip(regions, replies, strict=True))
+    fetched_once(library, name, len(master.file))
+    print(figures(library, name, replies, first))
+
+
+async def test_a_thousand_on_a_missing_key_are_one_look_up_for_each_process(library: Library) -> None:
+    started_s, name = monotonic(), f"missing-{len(library.between.log)}.tif"
+    replies = await at_once(library.url, [f"/iiif/3/{name}/0,0,256,256/max/0/default.jpg"] * CROWD)
+    assert Counter(reply.status for reply in replies) == {404: CROWD}
+    turns = 1 + int((monotonic() - started_s) / MISSING_S)
+    assert 1 <= len(library.between.gets(name)) <= PROCESSES * turns
+    assert {each.status for each in library.between.gets(name)} == {404}
+
+
+async def test_fifty_tiles_of_a_cold_jp2_read_each_block_once(library: Library) -> None:
+    first, data = len(library.between.log), (MASTERS / "map.jp2").read_bytes()
+    name = library.put(data, f"{first}.jp2")
+    whole = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    chance = random.Random(3)
+    regions = [
+        Box(chance.randrange(whole.shape[1] - 64), chance.randrange(whole.shape[0] - 64), 64, 64) for _ in range(50)
+    ]
+    replies = await at_once(library.url, [address(name, region) for region in regions])
+    assert Counter(reply.status for reply in replies) == {200: 50}
+    for region, reply in zip(regions, replies, strict=True):
+        part = whole[region.y : region.y + 64, region.x : region.x + 64]
+        assert mean_difference(np.asarray(Image.open(io.BytesIO(reply.body)).convert("RGB")), part) <= 1
+    fetched_once(library, name, len(data))
+    print(figures(library, name, replies, first))

@@ -1,0 +1,81 @@
+"""P4: a volume never exceeds its size, and everybody is answered; and whole servers under viewers for long.
+
+python -m pytest -m long tests/faults/test_pressure.py -s            # 200 masters at once; 10 minutes of viewers
+SOAK_S=60 python -m pytest -m long tests/faults/test_pressure.py -s  # or as long as you like
+"""
+
+import asyncio
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.faults import processes
+from tests.faults.conftest import Library, started
+from tests.faults.noise import Noise
+from tests.faults.sampler import sampled
+from tests.faults.viewers import for_seconds, metric, one_of_each, view
+from tests.servers import S3Server
+
+MIB = 1 << 20
+VOLUME_BYTES = 8 * MIB
+"""Three masters of the size below, the ledger, and what the ledger may grow by."""
+SOAK_S = float(os.environ.get("SOAK_S", "600"))
+KNOWN_BYTES = 1.25
+"""How much more memory than early on a server may have after a long time: allocators do not give all of it back."""
+
+
+@contextmanager
+def small_volume(s3: S3Server, home: Path, count: int) -> Iterator[tuple[Library, dict[str, Noise]]]:
+    """A server of two processes whose volume holds three of its masters."""
+    masters = {f"{n}.tif": Noise(n, 768, 768) for n in range(count)}
+    with started(s3, home, "--volume-size", str(VOLUME_BYTES)) as library:
+        for name, master in masters.items():
+            library.put(master.file, name)
+        yield library, masters
+
+
+async def flood(library: Library, masters: dict[str, Noise], *, seconds: float) -> None:
+    """Every master at once, then viewers who come back; watched every 10 ms."""
+    supervisor, evictions = library.server.process.pid, "special_volume_evictions_total"
+    with sampled(library.volume) as samples:
+        each = await one_of_each(library.url, masters, seed=1, parallel=len(masters))
+        rest = await view(library.url, masters, seed=2, viewers=16, going=for_seconds(seconds / 4))
+        memory, files = processes.resident_bytes(supervisor), processes.descriptors(supervisor)
+        later = await view(library.url, masters, seed=3, viewers=16, going=for_seconds(seconds * 3 / 4))
+    await asyncio.sleep(2)  # the connections of those who left are closed by then
+    after, files_after = processes.resident_bytes(supervisor), processes.descriptors(supervisor)
+    gone = await metric(library.url, evictions)
+    for load in (each, rest, later):
+        print(f"\n{load}", end="")
+        assert load.wrong == []
+        assert set(load.statuses) == {200}
+    print(
+        f"\n{len(masters)} masters on {VOLUME_BYTES} bytes: at most {max(samples)} in {len(samples)} samples;", end=" "
+    )
+    print(f"{gone:.0f} evictions, {len(library.between.log)} requests to the store;", end=" ")
+    print(f"memory {memory / MIB:.0f} to {after / MIB:.0f} MiB, descriptors {files} to {files_after}")
+    assert max(samples) <= VOLUME_BYTES
+    assert max(samples) > VOLUME_BYTES / 2  # it was used, too
+    assert gone > 0
+    assert after < KNOWN_BYTES * memory
+    assert files_after <= files
+
+
+async def test_more_masters_than_there_is_room_for(seaweed_s3: S3Server, tmp_path: Path) -> None:
+    with small_volume(seaweed_s3, tmp_path, 30) as (library, masters):
+        await flood(library, masters, seconds=8)
+
+
+@pytest.mark.long
+async def test_two_hundred_masters_at_once_on_a_volume_for_three(seaweed_s3: S3Server, tmp_path: Path) -> None:
+    with small_volume(seaweed_s3, tmp_path, 200) as (library, masters):
+        await flood(library, masters, seconds=30)
+
+
+@pytest.mark.long
+async def test_ten_minutes_of_viewers(seaweed_s3: S3Server, tmp_path: Path) -> None:
+    with small_volume(seaweed_s3, tmp_path, 50) as (library, masters):
+        await flood(library, masters, seconds=SOAK_S)
