@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import subprocess
 import zlib
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 
 from fixtures import make_jp2, rework
 from special import formats
+from special.codecs import openjpeg
 from special.errors import Malformed
 from special.formats import jp2
 from special.formats.jp2 import Jp2Layout
@@ -201,12 +203,37 @@ def test_a_damaged_serial_form_is_malformed(cut: int) -> None:
 def test_lengths_that_put_a_boundary_inside_a_packet_are_found_out() -> None:
     data = kept("plt-lies")
     layout = completed(data)
-    extract = layout.extract(Box(0, 0, 213, 187), Size(107, 94))
+    extract = layout.extract(Box(100, 90, 16, 16), Size(16, 16))
     with pytest.raises(Malformed, match="PLT is wrong"):
         layout.rebuild(extract, [data[span.start : span.stop] for span in extract.spans])
     whole = layout.distrusted("PLT is wrong")
-    assert whole.extract(Box(0, 0, 213, 187), Size(107, 94)).spans == (Span(0, len(data)),)
+    assert whole.extract(Box(100, 90, 16, 16), Size(16, 16)).spans == (Span(0, len(data)),)
     assert any("PLT is wrong" in note for note in whole.notes)
+
+
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        pytest.param(kept("plt-lies"), {True, False}, id="bare: where a run begins or ends"),
+        pytest.param(rework.lying_plt(kept("archive")), {True}, id="sop: everywhere"),
+    ],
+)
+def test_no_region_is_made_of_packets_that_are_cut_wrong(data: bytes, found: set[bool]) -> None:
+    layout, whole = completed(data), openjpeg.decode(data).pixels
+    outcomes = set()
+    for x, y in product(range(0, 170, 13), range(0, 150, 17)):
+        box = Box(x, y, 29, 31)
+        extract = layout.extract(box, box.size)
+        try:
+            piece = layout.rebuild(extract, [data[span.start : span.stop] for span in extract.spans])
+        except Malformed:
+            outcomes.add(True)
+            continue
+        outcomes.add(False)
+        decoded = openjpeg.decode(piece.data, reduce=piece.reduce, area=piece.area).pixels
+        left, top = round(piece.crop.x), round(piece.crop.y)
+        assert np.array_equal(decoded[top : top + 31, left : left + 29], whole[y : y + 31, x : x + 29])
+    assert outcomes == found
 
 
 def test_a_boundary_moved_in_a_file_with_sop_is_found_out() -> None:

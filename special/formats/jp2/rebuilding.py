@@ -18,12 +18,9 @@ from special.formats.jp2.header import Canvas, Header
 from special.formats.jp2.headers import Precinct, Short
 from special.formats.jp2.precincts import Ints, Tile, place
 from special.formats.jp2.tileparts import SOT
-from special.geometry import Size, ceil_div
+from special.geometry import Size
 from special.layout import Extract, Piece
 from special.spans import Span
-
-TRIED = 4
-"""In how many tiles lengths are tried: there, those of so many of the longest packets and of as many others."""
 
 
 def rebuild(container: Container, header: Header, extract: Extract, parts: Sequence[bytes]) -> Piece:
@@ -60,18 +57,18 @@ def _fill(header: Header, picks: Picks, spans: Sequence[Span], parts: Sequence[b
     offsets = np.concatenate(([0], np.cumsum([len(span) for span in spans], dtype=np.int64)))
     empty = surgery.EMPTY + (surgery.EPH if header.uses_eph else b"")
     view = memoryview(pool)
-    is_tried = not (header.uses_sop or header.uses_eph or header.is_high_throughput)
-    every = ceil_div(len(picks.tiles), TRIED)
     tiles: list[bytes] = []
     for number, (starts, lengths) in enumerate(zip(picks.starts, picks.lengths, strict=True)):
         picked = np.flatnonzero(starts >= 0)
         span = np.searchsorted(span_starts, starts[picked], side="right") - 1
         start = starts[picked] + (offsets[span] - span_starts[span] if len(picked) else span)
         stop = start + lengths[picked]
-        if is_tried and number % every == 0:
-            _try_packets(header, picks.tiles[number], picks.numbers[number][picked], pool, start, stop)
+        begins, ends = _edges(picked, start, stop)
         if header.uses_sop and len(picked):
             start = _past_sop(np.frombuffer(pool, np.uint8), start, stop)
+        if not header.is_high_throughput:
+            edges = np.flatnonzero(ends if header.uses_sop else begins | ends)  # an SOP shows where a packet begins
+            _try_packets(header, picks.tiles[number], picks.numbers[number][picked], edges, pool, start, stop)
         bodies = np.full((len(starts), 2), -1, np.int64)  # packets, (start, stop)
         bodies[picked, 0], bodies[picked, 1] = start, stop
         tile = surgery.tile_part(number, (view[a:b] if a >= 0 else empty for a, b in bodies.tolist()))
@@ -80,16 +77,23 @@ def _fill(header: Header, picks: Picks, spans: Sequence[Span], parts: Sequence[b
     return tiles
 
 
-def _try_packets(header: Header, tile: Tile, numbers: Ints, pool: bytes, start: Ints, stop: Ints) -> None:
-    """Read the headers of a few precincts' packets: do they end where PLT says? Raises `Malformed`.
+def _edges(picked: Ints, start: Ints, stop: Ints) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Which packets begin, and which end, a run of packets that stay together: booleans, (packets,).
 
-    Without SOP and EPH nothing else in a packet shows where it begins. The longest packets are tried, and some others.
+    Inside a run it does not matter where one packet ends and the next begins.
     """
-    if not len(numbers):
-        return
-    longest = np.argsort(start - stop, kind="stable")[:TRIED]
-    spread = np.linspace(0, len(numbers) - 1, TRIED).astype(np.int64)
-    for precinct in dict.fromkeys((numbers[np.concatenate((longest, spread))] // header.layers).tolist()):
+    is_joined = (np.diff(picked) == 1) & (start[1:] == stop[:-1])
+    begins, ends = np.ones(len(picked), bool), np.ones(len(picked), bool)
+    begins[1:] = ends[:-1] = ~is_joined
+    return begins, ends
+
+
+def _try_packets(header: Header, tile: Tile, numbers: Ints, edges: Ints, pool: bytes, start: Ints, stop: Ints) -> None:
+    """Read the packet headers of the precincts at the edges: do their packets end where PLT says? Raises `Malformed`.
+
+    Costs some microseconds for each code-block of those precincts.
+    """
+    for precinct in dict.fromkeys((numbers[edges] // header.layers).tolist()):
         packets = np.flatnonzero(numbers // header.layers == precinct)
         state = Precinct(header, tile.bounds, *place(tile, precinct))
         for packet in packets[np.argsort(numbers[packets])].tolist():
