@@ -152,6 +152,17 @@ async def test_plan_and_verify_only_look(tmp_path: Path) -> None:
     assert (code, outcomes[0]["result"], written(thumbs)) == (1, "wrong", {})
 
 
+async def test_terminal_shows_how_many_there_are(tmp_path: Path) -> None:
+    seen = io.StringIO()
+    console = Console(file=seen, force_terminal=True, width=200)
+    chosen = settings.load(source=str(MASTERS), thumbs=str(tmp_path / "thumbs"))
+
+    assert await run(chosen, [], Options(task="foresee"), console=console) == 0
+    text = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", seen.getvalue())
+    assert f"{len(IMAGES)}/{len(IMAGES)}" in text
+    assert f"{len(IMAGES)} images: {len(IMAGES)} due" in text
+
+
 @pytest.mark.parametrize(
     ("thumbs", "identifiers", "options", "sign"),
     [

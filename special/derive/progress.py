@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import monotonic, perf_counter
@@ -107,13 +107,17 @@ class Lines:
     """Plain lines where nobody watches: failures at once, a count now and then."""
 
     console: Console
-    _due: float = field(default_factory=lambda: monotonic() + LINE_EVERY_S)
+    clock: Callable[[], float] = monotonic
+    _counted_at: float | None = None
 
     def show(self, outcome: Outcome, tally: Tally) -> None:
         if outcome.result in BAD:
             self.console.print(_line(outcome), markup=False, highlight=False)
-        if monotonic() >= self._due:
-            self._due = monotonic() + LINE_EVERY_S
+        now = self.clock()
+        if self._counted_at is None:
+            self._counted_at = now
+        if now - self._counted_at >= LINE_EVERY_S:
+            self._counted_at = now
             self.console.print(f"{tally.counted()} ({tally.per_second:.1f}/s)", markup=False, highlight=False)
 
     def expect(self, total: int) -> None:

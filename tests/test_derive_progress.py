@@ -1,0 +1,86 @@
+"""What the terminal shows of a run, and what a pipe gets."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+
+from rich.console import Console
+
+from special.derive.outcome import Outcome
+from special.derive.progress import LINE_EVERY_S, JsonLines, Lines, Tally, bar
+
+GOOD = Outcome("leaf", "made", "4 renditions from the master", written=4, gets=3, bytes=1000, decode_ms=12.34)
+BAD = Outcome("[red]bud", "failed", "it ends too soon")
+
+
+def tally(*outcomes: Outcome) -> Tally:
+    total = Tally()
+    for outcome in outcomes:
+        total.add(outcome)
+    return total
+
+
+def test_summary_counts_and_divides() -> None:
+    total = tally(GOOD, GOOD, BAD, Outcome("root", "stood"))
+
+    assert total.images == 4
+    assert total.bad == 1
+    assert re.fullmatch(
+        r"4 images: 2 made, 1 stood, 1 failed; 8 renditions written\. [\d.]+ s, [\d,.]+ images/s; "
+        r"for each image [\d.]+ ms of CPU, 1\.5 GETs, 500 bytes\.",
+        total.summary(),
+    )
+    assert tally().summary().startswith("0 images: none; 0 renditions written.")
+
+
+def test_bar_shows_rate_and_failures_and_vanishes() -> None:
+    seen = io.StringIO()
+    console = Console(file=seen, force_terminal=True, width=200)
+    with bar(console) as shown:
+        shown.expect(2)
+        shown.show(GOOD, tally(GOOD))
+        shown.show(BAD, tally(GOOD, BAD))
+        shown.progress.refresh()
+
+    text = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", seen.getvalue())
+    assert "failed: [red]bud: it ends too soon" in text
+    assert "2/2" in text
+    assert "1 bad" in text
+    assert re.search(r"\d/s", text)
+
+
+def test_lines_name_failures_at_once_and_count_now_and_then() -> None:
+    seen, now = io.StringIO(), [0.0]
+    lines = Lines(Console(file=seen, width=200), clock=lambda: now[0])
+    lines.show(GOOD, tally(GOOD))
+    lines.show(BAD, tally(GOOD, BAD))
+    assert seen.getvalue() == "failed: [red]bud: it ends too soon\n"
+
+    now[0] = LINE_EVERY_S
+    lines.show(GOOD, tally(GOOD, BAD, GOOD))
+    lines.show(GOOD, tally(GOOD, BAD, GOOD, GOOD))
+    lines.expect(5)
+    _, second = seen.getvalue().splitlines()
+    assert re.fullmatch(r"2 made, 1 failed \([\d,.]+/s\)", second)
+
+
+def test_json_is_one_object_a_line() -> None:
+    seen = io.StringIO()
+    lines = JsonLines(seen)
+    for outcome in (GOOD, Outcome("ü", "stood")):
+        lines.show(outcome, tally())
+    lines.expect(2)
+
+    first, second = seen.getvalue().splitlines()
+    assert json.loads(first) == {
+        "identifier": "leaf",
+        "result": "made",
+        "detail": "4 renditions from the master",
+        "written": 4,
+        "gets": 3,
+        "bytes": 1000,
+        "decode_ms": 12.3,
+    }
+    assert '"ü"' in second
