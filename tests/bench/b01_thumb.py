@@ -14,17 +14,17 @@ from tests.bench.thumbs import lay_out
 def run(bench: Bench) -> Iterator[Result]:
     """Each of many thumbnails in turn: our `/thumbs/` and `/iiif/` beside a bare route, and beside memory."""
     names = lay_out(bench.folder / "buckets")
-    with webserver.store(bench.folder / "store", bench.folder / "buckets") as aws:
-        with (
-            live.special("s3://masters", "--thumbs", "s3://thumbs", home=bench.folder, settings=aws) as ours,
-            floor.serving({**os.environ, **aws}) as bare,
-        ):
-            thumbs = [Ask(f"/thumbs/{name}/full/!200,200/0/default.jpg") for name in names]
-            stored = [Ask(f"/stored/{name}/open/200.jpg") for name in names]
-            mine = Side("special", running(ours), thumbs, bench.folder)
-            theirs = Side("Starlette + obstore", bare, stored, bench.folder)
-            assert mine.check()[0].content == theirs.check()[0].content
-            yield bench.faster("thumbnail out of S3", 0.9, mine, theirs)
-            memory = Side("Starlette from memory", bare, [Ask("/memory/x")], bench.folder)
-            one = Side("special", running(ours), thumbs[:1], bench.folder)
-            yield bench.faster("the same one, over and over", 1.0, one, memory)
+    with (
+        webserver.store(bench.folder / "store", bench.folder / "buckets") as aws,
+        live.special("s3://masters", "--thumbs", "s3://thumbs", home=bench.folder, settings=aws) as ours,
+        floor.serving({**os.environ, **aws}) as bare,
+    ):
+        thumbs = [Ask(f"/thumbs/{name}/full/!200,200/0/default.jpg") for name in names]
+        stored = [Ask(f"/stored/{name}/open/200.jpg") for name in names]
+        mine = Side("special", running(ours), thumbs, bench.folder)
+        theirs = Side("Starlette + obstore", bare, stored, bench.folder)
+        assert mine.check()[0].content == theirs.check()[0].content
+        yield bench.faster("thumbnail out of S3", 0.9, mine, theirs)
+        memory = Side("Starlette from memory", bare, [Ask("/memory/x")], bench.folder)
+        one = Side("special", running(ours), thumbs[:1], bench.folder)
+        yield bench.faster("the same one, over and over", 1.0, one, memory)

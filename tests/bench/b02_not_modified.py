@@ -19,16 +19,16 @@ def run(bench: Bench) -> Iterator[Result]:
     """Who has it already is told so."""
     name = lay_out(bench.folder / "buckets")[0]
     (bench.folder / "buckets" / "masters" / "tiles.tif").symlink_to(live.MASTERS / "tiles.tif")
-    with webserver.store(bench.folder / "store", bench.folder / "buckets") as aws:
-        with (
-            live.special("s3://masters", "--thumbs", "s3://thumbs", home=bench.folder, settings=aws) as ours,
-            floor.serving({**os.environ, **aws}) as bare,
-        ):
-            memory = Side("Starlette from memory", bare, [Ask("/memory/x", floor.ETAG)], bench.folder)
-            memory.check(304)
-            thumb = f"/thumbs/{name}/full/!200,200/0/default.jpg"
-            for job, path in {"304 on a tile": TILE, "304 on a thumbnail": thumb}.items():
-                yield bench.faster(job, 1.0, _again(ours, path, bench.folder), memory)
+    with (
+        webserver.store(bench.folder / "store", bench.folder / "buckets") as aws,
+        live.special("s3://masters", "--thumbs", "s3://thumbs", home=bench.folder, settings=aws) as ours,
+        floor.serving({**os.environ, **aws}) as bare,
+    ):
+        memory = Side("Starlette from memory", bare, [Ask("/memory/x", floor.ETAG)], bench.folder)
+        memory.check(304)
+        thumb = f"/thumbs/{name}/full/!200,200/0/default.jpg"
+        for job, path in {"304 on a tile": TILE, "304 on a thumbnail": thumb}.items():
+            yield bench.faster(job, 1.0, _again(ours, path, bench.folder), memory)
 
 
 def _again(server: LiveServer, path: str, folder: Path) -> Side:

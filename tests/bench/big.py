@@ -56,8 +56,8 @@ def _make(name: str, bucket: Path) -> None:
             case ".jpg":
                 picture.jpegsave(draft, Q=JPEG_QUALITY, keep="none")
             case ".jp2":
-                plain = Path(scratch) / "plain.ppm"
-                picture.ppmsave(plain)
+                plain = Path(scratch) / "plain.tif"
+                picture.tiffsave(plain, keep="none")
                 command = ["opj_compress", "-i", str(plain), "-o", str(draft), "-threads", str(os.cpu_count())]
                 subprocess.run([*command, *RECIPE.split()], check=True, stdout=subprocess.DEVNULL)
         draft.rename(bucket / name)

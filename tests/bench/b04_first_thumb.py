@@ -1,0 +1,55 @@
+"""B4: the first 200 px thumbnail of a cold master with nothing stored: what it reads, at 20 ms per S3 request."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+from special import iiif
+from special.access import NOBODY
+from special.engine import Engine
+from special.iiif import ImageRequest
+from special.settings import Settings
+from tests import live
+from tests.bench.bench import Bench, Result
+from tests.bench.big import big
+from tests.bench.cold import Visits, rounds, shelf
+
+THUMBNAIL = "full/!200,200/0/default.jpg"
+MOST_ROUNDS = 4
+
+
+def run(bench: Bench) -> Iterator[Result]:
+    """A TIFF and a JPEG 2000."""
+    for name in ("photo.tif", "photo.jp2"):
+        least = asyncio.run(_least_bytes(bench, name))
+        most = least * 11 // 10 + (128 << 10)
+        with (
+            shelf(bench, name, 2) as here,
+            live.special(f"s3://{here.bucket}", home=here.home, settings=here.s3.environ) as ours,
+        ):
+            Visits(ours.url, "/iiif/3", here.keys, [THUMBNAIL]).next()
+            gets = here.between.gets(here.keys[1])
+        read = sum(get.sent_bytes for get in gets)
+        yield Result(
+            f"cold thumbnail of {name}: what it reads",
+            f"{len(gets)} GETs, {rounds(gets)} in series, {read:,} bytes",
+            f"the plan alone: {least:,} bytes",
+            None,
+            f"≤ {MOST_ROUNDS} in series, ≤ {most:,} bytes",
+            rounds(gets) <= MOST_ROUNDS and read <= most,
+        )
+
+
+async def _least_bytes(bench: Bench, name: str) -> int:
+    """What the pixels of the thumbnail take in this master, headers apart."""
+    engine = Engine.of(Settings(source=str(big(name, bench.cache)), home=bench.folder / "planning"))
+    try:
+        request = iiif.parse(f"{name}/{THUMBNAIL}")
+        assert isinstance(request, ImageRequest)
+        planned = await engine.plan(request, version=3, identity=NOBODY)
+        layout = (await engine.masters.find(name)).layout
+        return sum(len(span) for span in layout.extract(planned.job.box, planned.job.size).spans)
+    finally:
+        await engine.source.close()
+        await engine.store.close()

@@ -1,0 +1,31 @@
+"""B9: the full region at 1200 px wide, from TIFF and JPEG 2000 in S3, beside iipsrv on local files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from tests import live
+from tests.bench import webserver
+from tests.bench.bench import Ask, Bench, Result, Side, running
+from tests.bench.big import big
+from tests.bench.peers import iipsrv
+
+REQUEST = "full/1200,/0/default.jpg"
+
+
+def run(bench: Bench) -> Iterator[Result]:
+    """Nothing is stored: each answer is made from the master."""
+    for name in ("photo.tif", "photo.jp2"):
+        bucket, home = big(name, bench.cache), bench.folder / f"home-{name}"
+        home.mkdir()
+        with (
+            webserver.store(home / "store", bucket.parent) as aws,
+            iipsrv(home / "iipsrv", bucket, processes=os.cpu_count() or 1) as peer,
+            live.special(f"s3://{bucket.name}", home=home, settings=aws) as ours,
+        ):
+            mine = Side("special", running(ours), [Ask(f"/iiif/3/{name}/{REQUEST}")], bench.folder)
+            theirs = Side("iipsrv", peer, [Ask(f"/iiif/{name}/{REQUEST}")], bench.folder)
+            mine.check()
+            theirs.check()
+            yield bench.faster(f"full/1200, of {name}", 1.5, mine, theirs, longer=2 if name.endswith("tif") else 4)
