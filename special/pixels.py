@@ -5,26 +5,23 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from special import render
-from special.errors import Malformed, Unsupported
 from special.geometry import Box, Size
 from special.iiif import Job
 from special.layout import Layout, Piece, Stored
 from special.masters import Master, Masters
 from special.observe import trace
+from special.pieces import Bounds, cut
 from special.render import Encoding
 from special.settings import Settings
-from special.spans import Blob, Reader, read_spans
+from special.spans import Blob, Reader
 from special.volume import VolumeReader
 from special.workers import Workers
 
 PIXELS_VERSION = 1
 """Goes up when the same request on the same master gives other bytes than before."""
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,33 +45,14 @@ class Pixels:
         return await self.draw(piece, job, lane=lane, culprit=f"{blob.url} {blob.etag}")
 
     async def piece(self, blob: Blob, layout: Layout, box: Box, size: Size, reader: Reader) -> Piece:
-        """A small file that shows the box, from a layout that is prepared for it.
-
-        A master whose headers lied is read whole, this time and from now on.
-        """
-        extract = layout.extract(box, size)
-        if extract.pixels > self.settings.max_master_pixels:
-            raise Unsupported(
-                f"{blob.url}: {extract.pixels} pixels would have to be decoded, more than max_master_pixels allows"
-            )
-        wanted = sum(len(span) for span in extract.spans)
-        if wanted > self.settings.max_whole_bytes:
-            raise Unsupported(f"{blob.url}: {wanted} bytes would have to be read, more than max_whole_bytes allows")
+        """A small file that shows the box, from a layout that is prepared for it. Raises as `pieces.cut` does."""
+        bounds = Bounds.of(self.settings)
         if isinstance(reader, VolumeReader):  # it merges spans by itself, into blocks
-            parts = await reader.read(blob, extract.spans)
-        else:
-            parts = await read_spans(reader, blob, extract.spans, max_gap_bytes=self.settings.max_gap_bytes)
-        try:
-            if layout.format == "jp2":  # trying and sorting packets takes tens of milliseconds
-                return await asyncio.to_thread(layout.rebuild, extract, parts)
-            return layout.rebuild(extract, parts)
-        except Malformed as lie:
-            whole = layout.distrusted(str(lie))
-            if whole is None:
-                raise
-            log.warning("%s is read whole from now on: %s", blob.url, lie)
-            self.masters.keep(blob, whole)
-            return await self.piece(blob, whole, box, size, reader)
+            bounds = replace(bounds, max_gap_bytes=0)
+        piece, followed = await cut(reader, blob, layout, box, size, bounds=bounds)
+        if followed is not layout:
+            self.masters.keep(blob, followed)
+        return piece
 
     async def draw(self, piece: Piece, job: Job, *, lane: str, culprit: str) -> bytes:
         """What the job asks for, from a piece that shows its box."""

@@ -12,13 +12,14 @@ from PIL import Image
 
 from special import formats
 from special.derive.candidates import Candidate, Naming
-from special.derive.maker import Bounds, Maker
+from special.derive.maker import Maker
 from special.derive.outcome import Outcome
 from special.derive.policy import Policy
 from special.errors import Changed, Malformed, Missing, Unsupported
 from special.geometry import Box, Size
 from special.iiif import Job
 from special.layout import Piece
+from special.pieces import Bounds
 from special.render import Rendered
 from special.spans import Blob, Span, solve
 from special.store import Sizes, Store

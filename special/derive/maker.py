@@ -15,13 +15,14 @@ from special.derive.candidates import Candidate, Naming
 from special.derive.outcome import Outcome, Work
 from special.derive.plan import Steps, Target, is_of, plan
 from special.derive.policy import Policy
-from special.errors import Changed, MasterError, Missing, Unsupported
-from special.geometry import Box, Size
+from special.errors import Changed, MasterError, Missing
+from special.geometry import Box
 from special.iiif import Job
 from special.layout import Layout, Piece
 from special.observe import trace
+from special.pieces import Bounds, cut
 from special.render import Rendered
-from special.spans import Blob, Reader, Source, Span, body, drive, read_spans
+from special.spans import Blob, Reader, Source, Span, body, drive
 from special.store import Kept, Sidecar, Sizes, Store
 
 MAX_LAYOUT_BYTES = 256 * 1024
@@ -32,15 +33,6 @@ ACCESSES: tuple[Access, ...] = ("open", "auth")
 
 Draw = Callable[[Piece, Sequence[Job]], Awaitable[Sequence[Rendered]]]
 """Turns a piece of a master into one picture for each job, in order. Raises `MasterError`, `DecodeError`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """How much of one master may be read and decoded."""
-
-    max_gap_bytes: int = 65536
-    max_whole_bytes: int = 2 * 2**30
-    max_pixels: int = 2_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,7 +289,8 @@ class Maker:
         if missing is not None:
             layout = await drive(missing, master.reader, master.blob, first_bytes=0, chunk_bytes=0)
             master = replace(master, layout=layout)
-        piece = await self._piece(master, box, largest)
+        piece, layout = await cut(master.reader, master.blob, master.layout, box, largest, bounds=self._bounds)
+        master = replace(master, layout=layout)
         jobs = [Job(box, it.size, mirror=False, angle=0, quality="default", format="jpg") for it in renditions]
         pictures = await self._draw(piece, jobs)
         trace().decode_ms += sum(it.decode_ms for it in pictures)
@@ -311,17 +304,6 @@ class Maker:
             if isinstance(done, BaseException):
                 raise done
         return master
-
-    async def _piece(self, master: Begun, box: Box, size: Size) -> Piece:
-        blob, bounds = master.blob, self._bounds
-        extract = master.layout.extract(box, size)
-        if extract.pixels > bounds.max_pixels:
-            raise Unsupported(f"{blob.url}: {extract.pixels} pixels to decode are more than max_master_pixels allows")
-        wanted = sum(len(span) for span in extract.spans)
-        if wanted > bounds.max_whole_bytes:
-            raise Unsupported(f"{blob.url}: {wanted} bytes to read are more than max_whole_bytes allows")
-        parts = await read_spans(master.reader, blob, extract.spans, max_gap_bytes=bounds.max_gap_bytes)
-        return master.layout.rebuild(extract, parts)
 
 
 def described(steps: Steps) -> str:

@@ -7,10 +7,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from special.derive.candidates import Naming
-from special.derive.maker import Bounds, Draw, Maker
+from special.derive.maker import Draw, Maker
 from special.derive.policy import Policy
 from special.iiif import Job
 from special.layout import Piece
+from special.pieces import Bounds
 from special.render import Encoding, Rendered, render_all
 from special.settings import Settings
 from special.sources import open_source
@@ -54,7 +55,7 @@ def _rooms(stack: AsyncExitStack, settings: Settings, policy: Policy, draw: Draw
     store = Store(open_source(settings.thumbs_url, create=True))
     stack.push_async_callback(store.close)
     naming = Naming(settings.keys, settings.id_segments)
-    bounds = Bounds(settings.max_gap_bytes, int(settings.max_whole_bytes), settings.max_master_pixels)
+    bounds = Bounds.of(settings)
     return Rooms(source, store, Maker(source, store, draw, policy, naming=naming, bounds=bounds), naming)
 
 
