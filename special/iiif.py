@@ -35,6 +35,8 @@ MEDIA: dict[OutputFormat, str] = {
 MAX_IDENTIFIER_BYTES = 1024
 """S3 allows keys of 1,024 bytes; no identifier can need more."""
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+"""C0, DEL and C1: in no identifier, and in no parameter."""
 # Section 4.7: decimal digits and one point; here at most ten digits, so that no arithmetic runs away.
 _NUMBER = re.compile(r"(?=[\d.]{1,11}$)\d*\.?\d+|\d{1,10}\.?", re.ASCII)
 _INTEGER = re.compile(r"\d{1,10}", re.ASCII)
@@ -283,10 +285,10 @@ def quote_identifier(identifier: str, *, id_segments: int = 1) -> str:
 
 def _decoded(quoted: str) -> str:
     try:
-        text = unquote_to_bytes(quoted).decode("utf-8")
+        text = unquote_to_bytes(quoted).decode("utf-8") if "%" in quoted else quoted
     except UnicodeDecodeError:
         raise BadRequest("The address is not valid UTF-8.") from None
-    if any(character < " " or "\x7f" <= character < "\xa0" for character in text):
+    if _CONTROL.search(text):
         raise BadRequest("The address contains control characters.")
     return text
 
