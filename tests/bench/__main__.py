@@ -6,6 +6,7 @@ README's table of bytes and GETs instead; `--write` puts it there.
 
 from __future__ import annotations
 
+import signal
 import sys
 import tempfile
 import traceback
@@ -30,6 +31,7 @@ def main(arguments: list[str]) -> int:
         case ["bytes", "--write"]:
             bytes_read.README.write_text(bytes_read.written(), "utf-8")
             return 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # servers and mounts are to go, too
     quick = "--quick" in arguments
     wanted = [name.upper() for name in arguments if name != "--quick"] or list(ROWS)
     if unknown := [name for name in wanted if name not in ROWS]:

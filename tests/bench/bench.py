@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -201,15 +201,22 @@ def running(server: LiveServer) -> Running:
 
 def cpu_s(processes: Iterable[int]) -> float:
     """Processor seconds that processes and their children have taken up to now."""
-    ticks, left = 0, list(processes)
-    while left:
-        process = Path("/proc", str(left.pop()))
+    ticks = 0
+    for process in family(processes):
         # proc_pid_stat(5): the name may hold spaces; user and system time are fields 14 and 15
-        fields = (process / "stat").read_text().rpartition(")")[2].split()
+        fields = Path("/proc", str(process), "stat").read_text().rpartition(")")[2].split()
         ticks += int(fields[11]) + int(fields[12])
-        for thread in (process / "task").iterdir():
-            left += map(int, (thread / "children").read_text().split())
     return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def family(processes: Iterable[int]) -> Iterator[int]:
+    """Processes and all their children."""
+    left = list(processes)
+    while left:
+        process = left.pop()
+        yield process
+        for thread in Path("/proc", str(process), "task").iterdir():
+            left += map(int, (thread / "children").read_text().split())
 
 
 def timed(work: Callable[[], object]) -> float:

@@ -1,0 +1,96 @@
+"""B10: `derive` makes four sizes of 48-megapixel masters, beside the bare codec calls for the same."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+from tests.bench.bench import Bench, Result, Trial, found, timed
+from tests.bench.big import big
+
+MASTERS = 6
+REDUCTION = 2
+"""What opj_decompress discards to have 1500 pixels for the largest size."""
+
+
+def run(bench: Bench) -> Iterator[Result]:
+    """One process against one; then two against one; then the memory of many masters against that of one."""
+    folders = count()
+    for name in ("photo.tif", "photo.jpg", "photo.jp2"):
+        if name.endswith(".jp2"):
+            found("opj_decompress", "apt-get install libopenjp2-tools")
+        source = _copies(bench, name, MASTERS)
+
+        def derive(jobs: int, source: Path = source) -> float:
+            return timed(lambda: _derive(source, bench.folder / f"thumbs-{next(folders)}", jobs))
+
+        def bare(source: Path = source) -> float:
+            out = bench.folder / f"bare-{next(folders)}"
+            out.mkdir()
+            command = [sys.executable, "-m", "tests.bench.b10_derive", str(source), str(out)]
+            return timed(lambda: subprocess.run(command, check=True))
+
+        one, two = Trial("1 job", lambda make=derive: make(1)), Trial("2 jobs", lambda make=derive: make(2))
+        yield bench.sooner(f"derive {MASTERS} × {name}", 0.9, one, Trial("bare codecs", bare))
+        if (os.cpu_count() or 1) > 1:
+            yield bench.sooner(f"derive {MASTERS} × {name}, 2 jobs", 1.8, two, one)
+    few, many = (
+        _derive(_copies(bench, "photo.tif", number), bench.folder / f"memory-{number}", 1)
+        for number in (1, 2 * MASTERS)
+    )
+    said = f"{few >> 10} MiB of memory for 1 master, {many >> 10} MiB for {2 * MASTERS}"
+    yield Result("derive: peak memory", said, "", None, "flat: ≤ 1.1 ×", many <= 1.1 * few)
+
+
+def _copies(bench: Bench, name: str, number: int) -> Path:
+    """A folder of equal masters."""
+    folder = bench.folder / f"{number}-{name}"
+    if not folder.exists():
+        folder.mkdir()
+        for copy in range(number):
+            os.link(_here(bench, name), folder / f"{copy}-{name}")
+    return folder
+
+
+def _here(bench: Bench, name: str) -> Path:
+    """The master on the scratch folder's own file system."""
+    path = bench.folder / name
+    if not path.exists():
+        shutil.copy(big(name, bench.cache) / name, path)
+    return path
+
+
+def _derive(source: Path, thumbs: Path, jobs: int) -> int:
+    """Run it; the largest process' peak memory in KiB."""
+    command = [sys.executable, "-m", "special", "derive", str(source), "--thumbs", str(thumbs), "--jobs", str(jobs)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"special derive ended with {process.returncode}")
+    return usage.ru_maxrss
+
+
+def _bare(source: Path, out: Path) -> None:
+    """Each size from the next larger one, the largest from the master; no store, no side-car, no process."""
+    import pyvips
+
+    for master in sorted(source.iterdir()):
+        path = master
+        if master.suffix == ".jp2":
+            path = out / f"{master.stem}.tif"
+            command = ["opj_decompress", "-i", str(master), "-o", str(path), "-r", str(REDUCTION)]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        picture = pyvips.Image.thumbnail(str(path), 1024, size="down").copy_memory()
+        for side in (1024, 400, 200, 100):
+            picture = picture.thumbnail_image(side, size="down").copy_memory()
+            picture.jpegsave(out / f"{master.stem}-{side}.jpg", Q=85)
+
+
+if __name__ == "__main__":
+    _bare(Path(sys.argv[1]), Path(sys.argv[2]))
