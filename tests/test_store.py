@@ -177,6 +177,15 @@ async def test_stricter_rule_holds_where_files_differ(
     assert kept.rule == Rule(expected)
 
 
+async def test_sidecar_of_other_sizes_than_the_file_is_not_believed() -> None:
+    """Its shape and version are another image's by then."""
+    kept = await Store(source({"special.json": SIDECAR.dump(), "s.json": Sizes(SIZES.open).dump()})).find(ID)
+
+    assert kept is not None
+    assert kept.sidecar is None
+    assert [it.size for it in kept.renditions] == list(SIZES.open)
+
+
 async def test_known_image_costs_nothing_then_two_conditional_reads() -> None:
     bucket = source({"s.json": SIZES.dump(), "special.json": SIDECAR.dump()})
     store = Store(bucket, ttl_s=0)

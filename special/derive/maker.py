@@ -187,7 +187,7 @@ class Maker:
         if kept is None:
             return ["nothing is stored"]
         if kept.sidecar is None:
-            return ["there is no side-car, so the version of the master is unknown"]
+            return ["no side-car goes with the sizes file, so the version of the master is unknown"]
         if not is_of(kept, blob):
             return ["the master is another version by now"]
         steps = plan(kept, Target.of(identifier, blob, kept.sidecar.shape, self._policy))
@@ -240,8 +240,8 @@ class Maker:
         steps = plan(kept, target)
         if steps.stands:
             return Outcome(identifier, "stood")
-        if steps.withdraw is not None:
-            await self._withdraw(target, steps.withdraw)
+        if kept and steps.withdraw is not None:
+            await self._withdraw(target, steps.withdraw, kept)
         if steps.render:
             master = await self._render(master or await self._reopen(blob, known), steps.render)
         for standing, wanted in steps.move:
@@ -259,9 +259,11 @@ class Maker:
             await self._store.note(identifier, target.sidecar(dumped, settled=True))
         return Outcome(identifier, "made", described(steps), written=len(steps.render) + len(steps.move))
 
-    async def _withdraw(self, target: Target, sizes: Sizes) -> None:
+    async def _withdraw(self, target: Target, sizes: Sizes, kept: Kept) -> None:
         """Let the sizes file name no more than what stands throughout; nothing of it is trusted by the next run."""
-        interim = replace(target.sidecar(None, settled=False), etag="", sizes=sizes)
+        # What stays is of the old shape.
+        shape = kept.sidecar.shape if kept.sidecar else kept.renditions[0].size
+        interim = replace(target.sidecar(None, settled=False), etag="", sizes=sizes, shape=shape)
         await self._store.publish(target.identifier, interim)
 
     async def _sweep(self, target: Target) -> None:

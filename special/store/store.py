@@ -34,7 +34,7 @@ class Kept:
     rule: Rule
     """Who may see how much, as far as the store knows."""
     sidecar: Sidecar | None
-    """Ours; None in a bucket that only others have written to."""
+    """Ours; None in a bucket that only others have written to, and where it tells of other sizes than the file."""
     version: str
     """Changes whenever any of the above does: the entity tags of the files it was read from."""
 
@@ -215,16 +215,16 @@ def _older_keys(identifier: str, rendition: Rendition) -> tuple[str, ...]:
 
 
 def _kept(identifier: str, sizes: tuple[Blob, Sizes] | None, sidecar: tuple[Blob, Sidecar] | None) -> Kept:
-    listed = sizes[1] if sizes else Sizes()
+    listed, ours = sizes[1] if sizes else Sizes(), sidecar[1] if sidecar else None
     limit = listed.max_unauthorised
-    if sidecar:
-        ours = sidecar[1]
-        # Where the two differ somebody else wrote the sizes file, or a run of ours is between its two writes.
-        limit = ours.max_unauthorised if ours.sizes == listed else stricter(limit, ours.max_unauthorised)
+    agreed = sizes is None or (ours is not None and ours.sizes == listed)
+    if ours:
+        # Where they differ somebody else wrote the sizes file, or a run of ours is between its two writes.
+        limit = ours.max_unauthorised if agreed else stricter(limit, ours.max_unauthorised)
     return Kept(
         listed.renditions(identifier),
         Rule(limit),
-        sidecar[1] if sidecar else None,
+        ours if agreed else None,
         "".join(found[0].etag for found in (sizes, sidecar) if found),
     )
 
