@@ -207,6 +207,8 @@ def test_lengths_that_put_a_boundary_inside_a_packet_are_found_out() -> None:
     with pytest.raises(Malformed, match="PLT is wrong"):
         layout.rebuild(extract, [data[span.start : span.stop] for span in extract.spans])
     whole = layout.distrusted("PLT is wrong")
+    assert whole is not None
+    assert whole.distrusted("again") is None
     assert whole.extract(Box(100, 90, 16, 16), Size(16, 16)).spans == (Span(0, len(data)),)
     assert any("PLT is wrong" in note for note in whole.notes)
 

@@ -55,7 +55,9 @@ def used(data: bytes) -> Jp2Layout:
         try:
             layout.rebuild(extract, [data[span.start : span.stop] for span in extract.spans])
         except Malformed as lie:
-            layout = layout.distrusted(str(lie))
+            distrusted = layout.distrusted(str(lie))
+            assert distrusted is not None
+            layout = distrusted
             assert layout.extract(box, size).spans == (Span(0, len(data)),)
     return jp2.load(layout.dump())
 

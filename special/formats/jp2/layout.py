@@ -111,9 +111,9 @@ class Jp2Layout:
     def dump(self) -> bytes:
         return serial.pack(self.size_bytes, self.container, self.header.segments, self.index, self.doubts)
 
-    def distrusted(self, reason: str) -> Jp2Layout:
-        """The same master, read whole from now on, with the reason in its notes."""
-        return replace(self, doubts=(*self.doubts, reason))
+    def distrusted(self, reason: str) -> Jp2Layout | None:
+        """See `Layout`. None where it is read whole already."""
+        return None if self.whole_only is not None else replace(self, doubts=(*self.doubts, reason))
 
     def prepare(self, box: Box, size: Size) -> Parser[Layout] | None:
         """See `Layout`. One round trip with TLM, else one for each tile-part as far as the box needs.
