@@ -6,12 +6,16 @@ once, before routing, caches and 304.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from fnmatch import translate
+from typing import Self
 
-from special.asset import Asset
+from special.asset import OPEN, Asset, Rule, stricter
 from special.errors import Forbidden, Unauthorised
 from special.geometry import Box
 from special.iiif import Job
+from special.settings import AccessRule, Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,45 @@ class Identity:
 
 NOBODY = Identity()
 """A caller that has said nothing about itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The operator's rules by identifier."""
+
+    patterns: tuple[tuple[re.Pattern[str], Rule], ...] = ()
+    """The first that matches counts."""
+    default_roles: frozenset[str] = frozenset()
+    """Lift a restriction that only the store of renditions makes."""
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """The rules that the settings name."""
+        patterns = tuple((re.compile(translate(it.identifiers)), _rule(it)) for it in settings.rules)
+        return cls(patterns, frozenset(settings.default_roles))
+
+    def govern(self, stored: Rule, *names: str) -> Rule:
+        """The rule of an image: the stricter of what its store says and of the rules for each of its names.
+
+        An image has two names where a key template makes one master known by several identifiers: its
+        identifier and its master's key. Roles are those of the operator's rule; of two, those in both.
+        """
+        found = [rule for rule in (self._match(name) for name in names) if rule is not None]
+        limit = stored.max_unauthorised
+        for rule in found:
+            limit = stricter(limit, rule.max_unauthorised)
+        if limit is None:
+            return OPEN
+        named = [rule.roles for rule in found if rule != OPEN]
+        return Rule(limit, frozenset.intersection(*named) if named else self.default_roles)
+
+    def _match(self, name: str) -> Rule | None:
+        return next((rule for pattern, rule in self.patterns if pattern.match(name)), None)
+
+
+def _rule(setting: AccessRule) -> Rule:
+    limit = None if setting.max_unauthorised == -1 else setting.max_unauthorised
+    return Rule(limit, frozenset(setting.roles))
 
 
 @dataclass(frozen=True, slots=True)

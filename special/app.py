@@ -4,6 +4,7 @@ Image routes are raw ASGI: at twenty thousand stored tiles a second every layer 
 around them (the viewer, health, metrics) are ordinary Starlette.
 
     /{prefix}[/v2|/v3]/{id…}/…    prefixes `iiif` and `iiif-img`: all routes; `thumbs`: stored sizes, level 0
+    /auth/                        probe and token services, where a login is configured
     /livez /readyz /metrics       for whoever watches over the server
     /                             the viewer
 """
@@ -17,7 +18,7 @@ import os
 import re
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from time import perf_counter
@@ -31,9 +32,12 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from special import iiif, info, observe, viewer
-from special.access import NOBODY, Identity
+from special.access import Identity
+from special.auth import Auth, probe
 from special.engine import Engine, Planned
-from special.errors import BadRequest, SpecialError
+from special.errors import BadRequest, NotFound, SpecialError
+from special.flow import MEDIA as AUTH_MEDIA
+from special.identity import Verifier
 from special.iiif import BaseRequest, ImageRequest, InfoRequest, Version
 from special.reply import (
     CORS,
@@ -77,6 +81,7 @@ class Call:
     """Below the prefix, still percent-encoded."""
     method: str
     headers: dict[bytes, bytes]
+    query: str
     base: str
     """`scheme://host` as the public sees it, without a trailing slash."""
 
@@ -100,6 +105,8 @@ class App:
         self._settings = settings
         self._make_engine = make_engine
         self._engine: Engine | None = None
+        self._verifier = Verifier.of(settings)
+        self._auth = Auth.of(settings, self._verifier)
         self._pages = self._starlette()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -107,7 +114,7 @@ class App:
         if scope["type"] == "http":
             raw: bytes = scope.get("raw_path") or scope["path"].encode()
             prefix, slash, path = raw.decode("latin-1")[1:].partition("/")
-            if slash and prefix in self.PREFIXES:
+            if slash and (prefix in self.PREFIXES or (prefix == "auth" and self._auth)):
                 await self._image(scope, receive, send, prefix, path.partition("?")[0])
                 return
         await self._pages(scope, receive, send)
@@ -143,7 +150,8 @@ class App:
                     )
                     return
                 headers = dict(scope["headers"])
-                call = Call(prefix, path, scope["method"], headers, self._base(scope, headers))
+                query = scope["query_string"].decode("latin-1")
+                call = Call(prefix, path, scope["method"], headers, query, self._base(scope, headers))
                 status = await self._answer(call, receive, send)
             except Gone:
                 status = 499
@@ -162,8 +170,10 @@ class App:
                 observe.ANSWER_SECONDS.labels(trace.route or "none").observe(perf_counter() - start)
 
     async def _answer(self, call: Call, receive: Receive, send: Send) -> int:
+        identity = await self._verifier.identify(call.headers)
+        if call.prefix == "auth" and self._auth:
+            return await self._authorise(self._auth, call, identity, send)
         request = iiif.parse(call.path, id_segments=self._settings.id_segments)
-        identity = NOBODY
         match request:
             case BaseRequest():
                 location = f"{_uri(call, request, self._settings.id_segments)}/info.json"
@@ -178,9 +188,10 @@ class App:
         version = _version(request.version, accept)
         uri = _uri(call, request, self._settings.id_segments)
         make = self.engine.thumbs_info if call.level0 else self.engine.info
-        document = await make(request.identifier, uri, version=version, identity=identity)
-        headers = [*CORS, (b"vary", b"Accept"), *self._caching(restricted=False, age_s=60)]
-        level = info.profile(version, 0 if call.level0 else 2)
+        services = self._auth.flow.services(call.base, uri) if self._auth else ()
+        card = await make(request.identifier, uri, version=version, identity=identity, services=services)
+        headers = [*CORS, *self._caching("Accept", restricted=card.restricted, age_s=60)]
+        level = info.profile(version, card.level)
         if version == 3:
             headers.append((b"content-type", f'application/ld+json;profile="{info.CONTEXT[3]}"'.encode()))
             headers.append((b"link", f'<{level}>;rel="profile"'.encode()))
@@ -191,8 +202,27 @@ class App:
             context = f'<{info.CONTEXT[2]}>;rel="http://www.w3.org/ns/json-ld#context";type="application/ld+json"'
             headers.append((b"content-type", b"application/json"))
             headers.append((b"link", f'{context},<{level}>;rel="profile"'.encode()))
-        data = json.dumps(document, indent=2, ensure_ascii=False).encode()
+        data = json.dumps(card.document, indent=2, ensure_ascii=False).encode()
         return await send_bytes(send, 200, headers, data, head=call.method == "HEAD")
+
+    async def _authorise(self, auth: Auth, call: Call, identity: Identity, send: Send) -> int:
+        private, head = self._caching(restricted=True, age_s=0), call.method == "HEAD"
+        service, _, rest = call.path.partition("/")
+        if service == "token" and not rest:
+            page, policy = await auth.token_page(call.headers, call.query)
+            html = [(b"content-type", b"text/html; charset=utf-8"), (b"content-security-policy", policy.encode())]
+            return await send_bytes(send, 200, [*private, *html, (b"referrer-policy", b"no-referrer")], page, head=head)
+        prefix, _, path = rest.partition("/")
+        of = replace(call, prefix=prefix, path=path)
+        if service == "probe" and prefix in self.PREFIXES:
+            request = iiif.parse(path, id_segments=self._settings.id_segments)
+            if isinstance(request, BaseRequest):
+                asset = await (self.engine.thumbs_asset if of.level0 else self.engine.asset)(request.identifier)
+                uri, caller = _uri(of, request, self._settings.id_segments), auth.bearer_of(call.headers, identity)
+                result = probe(asset, uri, caller, limits=self.engine.limits, level0=of.level0)
+                headers = [*CORS, *private, (b"content-type", AUTH_MEDIA.encode())]
+                return await send_bytes(send, 200, headers, json.dumps(result).encode(), head=head)
+        raise NotFound("There is no such service; info.json of a restricted image names those that there are.")
 
     async def _pixels(self, call: Call, request: ImageRequest, identity: Identity, receive: Receive, send: Send) -> int:
         version = _version(request.version, call.header(b"accept") or "")
@@ -218,15 +248,17 @@ class App:
 
     def _image_headers(self, call: Call, request: ImageRequest, planned: Planned, version: Version) -> Headers:
         uri = _uri(call, request, self._settings.id_segments)
-        level = info.profile(version, 0 if call.level0 else 2)
+        level = info.profile(version, 0 if call.level0 else info.level(planned.grant))
         link = f'<{uri}/{planned.canonical}>;rel="canonical",<{level}>;rel="profile"'
         headers: Headers = [
             (b"link", link.encode()),
             (b"x-special-route", planned.plan.name.encode()),
-            *self._caching(restricted=planned.restricted, age_s=self._settings.max_age_s),
+            *self._caching(
+                *(() if request.version else ("Accept",)),
+                restricted=planned.restricted,
+                age_s=self._settings.max_age_s,
+            ),
         ]
-        if request.version is None:
-            headers.append((b"vary", b"Accept"))
         if call.level0:
             # What the DLCS says of its own thumbs; sites look for it.
             headers.append((b"x-thumb-match" if isinstance(planned.plan, Thumb) else b"x-thumb-resized", b"1"))
@@ -234,9 +266,11 @@ class App:
             headers.append((b"accept-ranges", b"bytes"))
         return headers
 
-    def _caching(self, *, restricted: bool, age_s: int) -> Headers:
+    def _caching(self, *vary: str, restricted: bool, age_s: int) -> Headers:
         value = "private, no-store" if restricted else f"public, max-age={age_s}"
-        return [(b"cache-control", value.encode())]
+        headers = [(b"cache-control", value.encode())]
+        names = (*vary, *self._verifier.vary) if restricted else vary
+        return [*headers, (b"vary", ", ".join(names).encode())] if names else headers
 
     def _base(self, scope: Scope, headers: dict[bytes, bytes]) -> str:
         settings = self._settings

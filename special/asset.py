@@ -71,3 +71,8 @@ class Asset:
     """Who may see how much."""
     has_color: bool = True
     """False for a grey master."""
+
+    @property
+    def restricted(self) -> bool:
+        """Whether not everybody may see everything."""
+        return self.rule != OPEN

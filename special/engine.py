@@ -20,10 +20,11 @@ from typing import Any, Self
 
 from special import access, formats, iiif, info, promote, route
 from special.access import Grant, Identity
-from special.asset import OPEN, Asset, Rendition
+from special.asset import Asset, Rendition
 from special.errors import BadRequest, Changed, NotFound, OutOfRange
 from special.geometry import Box
 from special.iiif import MEDIA, ImageRequest, Job, Limits, Version
+from special.info import Services
 from special.masters import Master, Masters
 from special.observe import trace
 from special.pixels import PIXELS_VERSION, Pixels, stored_tile
@@ -45,6 +46,17 @@ LARGE_PIXELS = 4_000_000
 
 
 @dataclass(frozen=True, slots=True)
+class Card:
+    """info.json, and how it may be passed on."""
+
+    document: dict[str, Any]
+    level: int
+    """The compliance level that it describes."""
+    restricted: bool
+    """Whether it is not everybody's."""
+
+
+@dataclass(frozen=True, slots=True)
 class Planned:
     """A request that may be answered, with the way to do it. Nothing has been read of any pixel."""
 
@@ -61,7 +73,7 @@ class Planned:
     @property
     def restricted(self) -> bool:
         """Whether the answer is not everybody's."""
-        return self.asset.rule != OPEN
+        return self.asset.restricted
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +117,7 @@ class Engine:
         self.volume = volume
         self.workers = workers
         self.limits = Limits(settings.max_width, settings.max_height, settings.max_area, settings.upscaling)
+        self._rules = access.Rules.of(settings)
         self._encoding = Encoding(jpeg_quality=settings.jpeg_quality, webp_quality=settings.webp_quality)
         self._pixels = Pixels(settings, masters, workers, self._encoding)
         reader = volume.reader(source)
@@ -169,17 +182,27 @@ class Engine:
             raise NotFound("No sizes of this image are stored.")
         # Sizes that are not stored are rounded by the master's own shape, where it is known.
         shape = kept.sidecar.shape if kept.sidecar else kept.renditions[0].size
-        return Asset(identifier, shape, None, renditions=kept.renditions, rule=kept.rule)
+        names = (identifier, kept.sidecar.key) if kept.sidecar else (identifier,)
+        rule = self._rules.govern(kept.rule, *names)
+        return Asset(identifier, shape, None, renditions=kept.renditions, rule=rule)
 
-    async def info(self, identifier: str, uri: str, *, version: Version, identity: Identity) -> dict[str, Any]:
-        """info.json at level 2."""
+    async def info(
+        self, identifier: str, uri: str, *, version: Version, identity: Identity, services: Services = ()
+    ) -> Card:
+        """info.json at level 2, at 0 for those who may see less. `services` lead callers of restricted images on."""
         asset = await self.asset(identifier)
-        return info.info(asset, uri, version=version, limits=self.limits, grant=access.grant(asset, identity))
+        grant = access.grant(asset, identity)
+        document = info.info(asset, uri, version=version, limits=self.limits, grant=grant, services=services)
+        return Card(document, info.level(grant), asset.restricted)
 
-    async def thumbs_info(self, identifier: str, uri: str, *, version: Version, identity: Identity) -> dict[str, Any]:
+    async def thumbs_info(
+        self, identifier: str, uri: str, *, version: Version, identity: Identity, services: Services = ()
+    ) -> Card:
         """info.json at level 0."""
         asset = await self.thumbs_asset(identifier)
-        return info.info_thumbs(asset, uri, version=version, grant=access.grant(asset, identity))
+        grant = access.grant(asset, identity)
+        document = info.info_thumbs(asset, uri, version=version, grant=grant, services=services)
+        return Card(document, 0, asset.restricted)
 
     async def images(self, *, after: str, count: int) -> list[str]:
         """Some of the source's identifiers, in its own order. For the gallery; costs a listing."""
@@ -197,7 +220,10 @@ class Engine:
         """How to answer a request for any region and size. Raises `RequestError`, `Missing`, `MasterError`."""
         asset = await self.asset(request.identifier)
         grant = access.grant(asset, identity)
-        job = iiif.resolve(request, asset.size, version=version, limits=self.limits)
+        # `max` is what info.json tells this caller; any other size is refused by the grant, not cut down to it.
+        bounded = isinstance(request.size.form, iiif.Max)
+        limits = info.granted(self.limits, grant) if bounded else self.limits
+        job = iiif.resolve(request, asset.size, version=version, limits=limits)
         plan = route.plan(asset, job, grant)
         return self._planned(asset, plan, job, grant, version)
 
@@ -205,7 +231,7 @@ class Engine:
         """How to answer a request by stored renditions alone. Raises `RequestError`."""
         asset = await self.thumbs_asset(request.identifier)
         grant = access.grant(asset, identity)
-        job = _thumb_job(request, asset, version=version)
+        job = _thumb_job(request, asset, grant, version=version)
         plan = route.plan_thumb(asset, job, grant, upscale_percent=self.settings.upscale_percent)
         return self._planned(asset, plan, job, grant, version)
 
@@ -331,6 +357,7 @@ class Engine:
 
     def _asset(self, identifier: str, master: Master, kept: Kept | None) -> Asset:
         asset = _asset(identifier, master, kept)
+        asset = replace(asset, rule=self._rules.govern(asset.rule, identifier, master.blob.key))
         # Viewers ask for the pyramid's tiles from the start: those are the ones that will be at hand.
         grid = self._promoter.grid(master.layout)
         return asset if grid is None else replace(asset, tiling=grid.tiling)
@@ -353,10 +380,11 @@ def _asset(identifier: str, master: Master, kept: Kept | None) -> Asset:
     return replace(asset, renditions=() if stale else kept.renditions, rule=kept.rule)
 
 
-def _thumb_job(request: ImageRequest, asset: Asset, *, version: Version) -> Job:
+def _thumb_job(request: ImageRequest, asset: Asset, grant: Grant, *, version: Version) -> Job:
     """A request to `/thumbs/` in pixels of the image's shape.
 
-    Level 0 knows one region, one rotation and one format; the image is as large as its largest rendition.
+    Level 0 knows one region, one rotation and one format; the image is as large as the largest rendition that
+    the caller may see.
     """
     if request.format != "jpg":
         raise BadRequest(f"Only jpg is stored, not {request.format}.")
@@ -364,7 +392,8 @@ def _thumb_job(request: ImageRequest, asset: Asset, *, version: Version) -> Job:
         raise BadRequest(f"Only qualities default and color are stored, not {request.quality}.")
     if request.mirror or request.angle % 360:
         raise BadRequest("Stored sizes are not rotated: the rotation must be 0.")
-    largest = max((it.size for it in asset.renditions), key=lambda size: size.area)
+    stored = info.listed_thumbs(asset, grant) or [it.size for it in asset.renditions]
+    largest = max(stored, key=lambda size: size.area)
     if not any(iiif.region_box(request.region, size) == Box.whole(size) for size in (largest, asset.size)):
         raise BadRequest("Only the full region is stored.")
     # What is above the largest stored size is not a mistake of the caller's, but not found: the planner says so.

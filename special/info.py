@@ -6,7 +6,7 @@ exact size, always.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from special import geometry
@@ -20,6 +20,9 @@ CONTEXT: dict[Version, str] = {
     2: "http://iiif.io/api/image/2/context.json",
     3: "http://iiif.io/api/image/3/context.json",
 }
+AUTH_CONTEXT = "http://iiif.io/api/auth/2/context.json"
+Services = Sequence[dict[str, Any]]
+"""What leads callers of a restricted image on; an open one does not name it."""
 PROTOCOL = "http://iiif.io/api/image"
 DEFAULT_TILE = Size(512, 512)
 """Tiles that are offered where the master has no grid of its own."""
@@ -63,6 +66,8 @@ _FEATURES: dict[Version, tuple[str, ...]] = {
         "sizeByWh",
     ),
 }
+_REGIONS = frozenset({"regionByPct", "regionByPx", "regionSquare"})
+"""Features that only those have who may see everything."""
 _UPSCALING: dict[Version, str] = {3: "sizeUpscaling", 2: "sizeAboveFull"}
 
 
@@ -71,11 +76,26 @@ def profile(version: Version, level: int) -> str:
     return f"http://iiif.io/api/image/{version}/level{level}.json"
 
 
-def info(asset: Asset, uri: str, *, version: Version, limits: Limits, grant: Grant) -> dict[str, Any]:
-    """info.json at level 2; `uri` is the image's base URI without a trailing slash."""
+def level(grant: Grant) -> int:
+    """The compliance level at which `info` describes an image: one that may not be cropped is at 0."""
+    return 2 if grant.unlimited else 0
+
+
+def info(
+    asset: Asset,
+    uri: str,
+    *,
+    version: Version,
+    limits: Limits,
+    grant: Grant,
+    services: Services = (),
+) -> dict[str, Any]:
+    """info.json at level 2, and at 0 for those who may see less; `uri` is the base URI without a trailing slash."""
     limits = granted(limits, grant)
     document = _head(uri, version, asset.size)
     sizes = [size for size in _sizes(asset, grant) if limits.allow(size)]
+    if grant.max_side:
+        sizes = sorted({*sizes, limits.reduce(asset.size)}, key=_by_area)
     if sizes:
         document["sizes"] = _listed(sizes)
     if grant.unlimited:
@@ -85,13 +105,14 @@ def info(asset: Asset, uri: str, *, version: Version, limits: Limits, grant: Gra
     if "maxHeight" in bounds:
         # Section 5.3: maxHeight needs maxWidth beside it.
         bounds.setdefault("maxWidth", limits.reduce(asset.size).width)
-    features = list(_FEATURES[version])
+    features = [name for name in _FEATURES[version] if grant.unlimited or name not in _REGIONS]
     if limits.upscaling and ("maxWidth" in bounds or "maxArea" in bounds):
         features.append(_UPSCALING[version])
-    formats = [name for name in MEDIA if name not in ("jpg", "png")]
+    # Sections 5 of the compliance documents: png comes with level 2.
+    formats = [name for name in MEDIA if name != "jpg" and not (grant.unlimited and name == "png")]
     qualities = [name for name in QUALITIES if name != "default"]
     if version == 3:
-        document["profile"] = "level2"
+        document["profile"] = f"level{level(grant)}"
         document |= bounds
         document["extraFormats"] = formats
         document["extraQualities"] = qualities
@@ -99,15 +120,19 @@ def info(asset: Asset, uri: str, *, version: Version, limits: Limits, grant: Gra
         document["preferredFormats"] = ["jpg"]
     else:
         described = {"formats": formats, "qualities": qualities, "supports": sorted(features)}
-        document["profile"] = [profile(2, 2), bounds | described]
-    return document
+        document["profile"] = [profile(2, level(grant)), bounds | described]
+    return _with_services(document, services if asset.restricted else (), version)
 
 
-def info_thumbs(asset: Asset, uri: str, *, version: Version, grant: Grant) -> dict[str, Any]:
-    """info.json at level 0: stored sizes alone, so that a client of level 0 can show each one that is listed."""
+def listed_thumbs(asset: Asset, grant: Grant) -> list[Size]:
+    """The stored sizes that the caller may see, ascending."""
     sizes = sorted({it.size for it in asset.renditions if grant.unlimited or it.access == "open"}, key=_by_area)
-    if grant.max_side is not None:
-        sizes = [size for size in sizes if size.long_side <= grant.max_side]
+    return [size for size in sizes if grant.max_side is None or size.long_side <= grant.max_side]
+
+
+def info_thumbs(asset: Asset, uri: str, *, version: Version, grant: Grant, services: Services = ()) -> dict[str, Any]:
+    """info.json at level 0: stored sizes alone, so that a client of level 0 can show each one that is listed."""
+    sizes = listed_thumbs(asset, grant)
     document = _head(uri, version, sizes[-1] if sizes else asset.size)
     document["sizes"] = _listed(sizes)
     features = ["baseUriRedirect", "cors", "jsonldMediaType", "profileLinkHeader"]
@@ -121,7 +146,7 @@ def info_thumbs(asset: Asset, uri: str, *, version: Version, grant: Grant) -> di
             profile(2, 0),
             {"formats": ["jpg"], "qualities": ["default", "color"], "supports": sorted(supports)},
         ]
-    return document
+    return _with_services(document, services if asset.restricted else (), version)
 
 
 def granted(limits: Limits, grant: Grant) -> Limits:
@@ -131,6 +156,15 @@ def granted(limits: Limits, grant: Grant) -> Limits:
     width = min(limits.max_width or grant.max_side, grant.max_side)
     height = min(limits.max_height or grant.max_side, grant.max_side)
     return Limits(max(1, width), max(1, height), limits.max_area, upscaling=False)
+
+
+def _with_services(document: dict[str, Any], services: Services, version: Version) -> dict[str, Any]:
+    """Authorization Flow 2.0, section 2.1: its context stands before the image's; 2.1 keeps it inside the service."""
+    if not services:
+        return document
+    if version == 3:
+        return document | {"@context": [AUTH_CONTEXT, CONTEXT[3]], "service": list(services)}
+    return document | {"service": [{"@context": AUTH_CONTEXT} | service for service in services]}
 
 
 def _head(uri: str, version: Version, size: Size) -> dict[str, Any]:

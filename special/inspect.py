@@ -57,7 +57,7 @@ def _described(identifier: str, master: Master) -> Table:
 
 async def _costs(engine: Engine, identifier: str) -> Table:
     """What each size and the middle tile of each scale factor that info.json names would read."""
-    document = await engine.info(identifier, "", version=3, identity=NOBODY)
+    document = (await engine.info(identifier, "", version=3, identity=NOBODY)).document
     width, height = document["width"], document["height"]
     requests = [f"full/{size['width']},{size['height']}" for size in document.get("sizes", [])]
     for grid in document.get("tiles", []):

@@ -59,6 +59,8 @@ async def send_head(send: Send, described: Described, headers: Headers) -> int:
 async def send_error(send: Send, error: SpecialError, *, head: bool) -> int:
     """Send an error's public sentence, which nobody may cache, and give its status."""
     headers = [*CORS, PLAIN, (b"cache-control", b"no-store")]
+    if error.status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))  # RFC 9110, section 15.5.2
     if error.retry_after_s is not None:
         headers.append((b"retry-after", str(error.retry_after_s).encode()))
     return await send_bytes(send, error.status, headers, f"{error.public}\n".encode(), head=head)

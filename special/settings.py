@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import ByteSize, Field, ValidationError, field_validator
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -25,6 +25,25 @@ from special.errors import ConfigurationError
 def default_home() -> Path:
     """Where volume and renditions live when nobody says otherwise: the user's cache directory."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "special"
+
+
+SECRET_ALGORITHMS = ("HS256", "HS384", "HS512")
+"""Signatures by a secret that the login page and this server share (RFC 7518, section 3.2)."""
+PUBLIC_ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+"""Signatures that a public key verifies. `none` is in neither list."""
+
+
+class AccessRule(BaseModel):
+    """Who may see how much of the images whose identifier matches: one `[[rules]]` table."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    identifiers: str = Field(min_length=1)
+    """A pattern: `*` is any text, slashes included, `?` one character, `[ab]` one of these."""
+    max_unauthorised: int = Field(0, ge=-1)
+    """Longest side that anybody may have; -1: all, 0: none."""
+    roles: tuple[str, ...] = ()
+    """Any one of these lifts the restriction, that of a sizes file too."""
 
 
 class Settings(BaseSettings):
@@ -97,7 +116,46 @@ class Settings(BaseSettings):
         description="What the store sends in a second; narrower gaps than both make are read along.",
     )
 
-    @field_validator("keys", "trusted_proxies", mode="before")
+    rules: tuple[AccessRule, ...] = Field(
+        (),
+        description="Tables `[[rules]]` with `identifiers` (a pattern such as `private/*`), `max_unauthorised` and "
+        "`roles`; the first that matches counts, and never opens what a sizes file restricts.",
+    )
+    default_roles: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("reader",), description="Roles that lift a restriction that only a sizes file makes."
+    )
+    jwt_key: Path | None = Field(
+        None, description="File with the key that verifies JWTs: a secret of 32 bytes or more, or a public key as PEM."
+    )
+    jwt_jwks: str | None = Field(None, description="File or https:// address of the public keys that verify JWTs.")
+    jwt_algorithms: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Signatures of JWTs that are believed, such as `RS256`; needed with either kind of key."
+    )
+    jwt_cookie: str | None = Field(None, description="Cookie that may carry the JWT, beside `Authorization: Bearer`.")
+    jwt_roles_claim: str = Field(
+        "roles", description="Claim with the roles, a list or words; a dotted name leads into nested claims."
+    )
+    jwt_issuer: str | None = Field(None, description="Issuer (`iss`) that JWTs must name.")
+    jwt_audience: str | None = Field(None, description="Audience (`aud`) that JWTs must name.")
+    auth_profile: Literal["active", "external", "kiosk"] | None = Field(
+        None,
+        description="How viewers take users to the login page (IIIF Authorization Flow 2.0): active, external, kiosk.",
+    )
+    auth_login_url: str | None = Field(None, description="The login page, which sets `jwt_cookie` and closes its tab.")
+    auth_logout_url: str | None = Field(None, description="The page that takes `jwt_cookie` away again.")
+    auth_label: str | None = Field(
+        None, description="What viewers call the login; it should name the institution. Default: by the page's host."
+    )
+    auth_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Origins of viewers that are given access tokens, such as `https://example.org`; default: any."
+    )
+    auth_token_key: Path | None = Field(
+        None,
+        description="File with the secret of access tokens, which several machines share; default: made in the state "
+        "folder.",
+    )
+
+    @field_validator("keys", "trusted_proxies", "default_roles", "jwt_algorithms", "auth_origins", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -112,6 +170,32 @@ class Settings(BaseSettings):
             raise ValueError("name at least one key template, such as {id}")
         return value
 
+    @field_validator("jwt_algorithms")
+    @classmethod
+    def _verifiable(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name not in (*SECRET_ALGORITHMS, *PUBLIC_ALGORITHMS):
+                raise ValueError(f"'{name}' is none of {', '.join((*SECRET_ALGORITHMS, *PUBLIC_ALGORITHMS))}")
+        if set(value) & set(SECRET_ALGORITHMS) and set(value) & set(PUBLIC_ALGORITHMS):
+            # Whoever knows a public key could sign with it as if it were a secret (RFC 8725, section 2.1).
+            raise ValueError("name either HS… algorithms or those of public keys, never both")
+        return value
+
+    @model_validator(mode="after")
+    def _access_is_whole(self) -> Self:
+        keyed = self.jwt_key is not None or self.jwt_jwks is not None
+        if self.jwt_key is not None and self.jwt_jwks is not None:
+            raise ValueError("set jwt_key or jwt_jwks, not both")
+        if keyed != bool(self.jwt_algorithms):
+            raise ValueError("jwt_algorithms and one of jwt_key and jwt_jwks need each other")
+        if self.jwt_jwks is not None and set(self.jwt_algorithms) & set(SECRET_ALGORITHMS):
+            raise ValueError("jwt_jwks has public keys; for HS… algorithms set jwt_key")
+        if self.auth_profile is not None and not (keyed and self.jwt_cookie):
+            raise ValueError("auth_profile needs jwt_cookie and a key: the token service reads that cookie")
+        if self.auth_profile in ("active", "kiosk") and not self.auth_login_url:
+            raise ValueError(f"auth_profile '{self.auth_profile}' needs auth_login_url")
+        return self
+
     @property
     def thumbs_url(self) -> str:
         """Where renditions are stored, the default included."""
@@ -121,6 +205,11 @@ class Settings(BaseSettings):
     def volume_directory(self) -> Path:
         """Where the volume is, the default included."""
         return self.volume or self.home / "volume"
+
+    @property
+    def access_token_key(self) -> Path:
+        """Where the secret of access tokens is, the default included."""
+        return self.auth_token_key or self.home / "access-tokens.key"
 
     @property
     def max_gap_bytes(self) -> int:
@@ -162,6 +251,8 @@ def load(config: Path | None = None, **flags: Any) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
+        if not name:
+            raise ConfigurationError(first["msg"].removeprefix("Value error, ")) from None
         raise ConfigurationError(f"setting '{name}': {first['msg']} (got {first.get('input')!r})") from None
     except ValueError as error:
         raise ConfigurationError(f"configuration file {config}: {error}") from None

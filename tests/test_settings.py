@@ -28,7 +28,7 @@ def _default(field: Any) -> str:
         return f"`{value.human_readable()}`"
     if isinstance(value, tuple):
         value = ",".join(value)
-    return f"`{str(value).lower() if isinstance(value, bool) else value}`" if value is not None else ""
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`" if value not in (None, "") else ""
 
 
 def written() -> str:

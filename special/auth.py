@@ -1,0 +1,82 @@
+"""What answers under `/auth/`: the probe and token services of the IIIF Authorization Flow API 2.0.
+
+    probe/{prefix}/[v/]{id…}    whether the caller may see that image service's image, as JSON
+    token                       a page that posts an access token to the viewer that framed it
+
+The login page itself is somebody else's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+from urllib.parse import parse_qs
+
+from special import access, flow
+from special.access import Identity
+from special.asset import Asset
+from special.flow import Flow, Refusal
+from special.geometry import Size
+from special.identity import Proof, Verifier, bearer
+from special.iiif import Limits
+from special.info import granted, listed_thumbs
+from special.settings import Settings
+from special.tokens import AccessTokens
+
+MESSAGE_ID_CHARACTERS = 1024
+"""Longest `messageId` that is sent back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Auth:
+    """The services of one server."""
+
+    flow: Flow
+    tokens: AccessTokens
+    verifier: Verifier
+    origins: frozenset[str]
+    """Those that tokens are given to; empty: any."""
+
+    @classmethod
+    def of(cls, settings: Settings, verifier: Verifier) -> Self | None:
+        """As the settings say; None where they describe no flow. Raises `ConfigurationError`."""
+        described = Flow.of(settings)
+        if described is None:
+            return None
+        tokens = AccessTokens.at(settings.access_token_key)
+        return cls(described, tokens, verifier, frozenset(settings.auth_origins))
+
+    def bearer_of(self, headers: Mapping[bytes, bytes], identity: Identity) -> Identity:
+        """Whom an access token names; without one, the caller as images know them."""
+        token = bearer(headers)
+        return (self.tokens.read(token) if token else None) or identity
+
+    async def token_page(self, headers: Mapping[bytes, bytes], query: str) -> tuple[bytes, str]:
+        """The token service's page, and its content policy (section 4.3)."""
+        asked = parse_qs(query)
+        message_id, origin = asked.get("messageId", [""])[0], asked.get("origin", [""])[0]
+        if not flow.is_origin(origin):
+            # Section 4.3 has every answer posted to the origin; where none is named, only this refusal is.
+            return flow.message_page(flow.message(message_id[:MESSAGE_ID_CHARACTERS], "invalidRequest"), "*")
+        outcome = await self._outcome(headers, message_id, origin)
+        return flow.message_page(flow.message(message_id[:MESSAGE_ID_CHARACTERS], outcome), origin)
+
+    async def _outcome(self, headers: Mapping[bytes, bytes], message_id: str, origin: str) -> tuple[str, int] | Refusal:
+        if not 0 < len(message_id) <= MESSAGE_ID_CHARACTERS:
+            return "invalidRequest"
+        if self.origins and origin not in self.origins:
+            return "invalidOrigin"
+        proof = await self.verifier.examine_cookie(headers)
+        return self.tokens.issue(proof) if isinstance(proof, Proof) else proof
+
+
+def probe(asset: Asset, uri: str, identity: Identity, *, limits: Limits, level0: bool) -> dict[str, Any]:
+    """What the probe service of the image service at `uri` tells this caller."""
+    grant = access.grant(asset, identity)
+    substitute: Size | None
+    if level0:
+        substitute = max(listed_thumbs(asset, grant), key=lambda size: size.area, default=None)
+    else:
+        substitute = granted(limits, grant).reduce(asset.size) if grant.max_side else None
+    return flow.probe_result(asset, uri, grant, substitute)
