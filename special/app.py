@@ -14,8 +14,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import multiprocessing
 import os
 import re
+import signal
+import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -322,7 +325,16 @@ class App:
 
 def create() -> App:
     """The application of a server process that was spawned: its settings come by the environment, as JSON."""
+    threading.Thread(target=_end_with_supervisor, daemon=True).start()
     return App(Settings.model_validate_json(os.environ[SETTINGS_VARIABLE]))
+
+
+def _end_with_supervisor() -> None:
+    """Stop, as at SIGTERM, when the supervisor is gone: one that was killed could not say so, and its port is held."""
+    supervisor = multiprocessing.parent_process()
+    if supervisor is not None:
+        supervisor.join()
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _uri(call: Call, request: ImageRequest | InfoRequest | BaseRequest, id_segments: int) -> str:

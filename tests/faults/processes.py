@@ -35,8 +35,11 @@ def family(pid: int) -> list[int]:
 
 
 def lives(pid: int) -> bool:
-    """Whether a process runs, or waits to be reaped."""
-    return Path(f"/proc/{pid}").exists()
+    """Whether a process runs; one that only waits to be reaped does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except GONE:
+        return False
 
 
 def resident_bytes(pid: int) -> int:

@@ -1,6 +1,8 @@
 """P5 and P6: what is done to a volume while servers use it, and to servers, never shows in an answer.
 
-python -m pytest -m long tests/faults/test_damage.py -s
+The long forms, which print their figures:
+
+    python -m pytest -m long tests/faults/test_damage.py -s
 """
 
 import asyncio

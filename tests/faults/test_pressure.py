@@ -1,7 +1,9 @@
 """P4: a volume never exceeds its size, and everybody is answered; and whole servers under viewers for long.
 
-python -m pytest -m long tests/faults/test_pressure.py -s            # 200 masters at once; 10 minutes of viewers
-SOAK_S=60 python -m pytest -m long tests/faults/test_pressure.py -s  # or as long as you like
+The long forms, which print their figures:
+
+    python -m pytest -m long tests/faults/test_pressure.py -s            # 200 masters at once; 10 minutes of viewers
+    SOAK_S=60 python -m pytest -m long tests/faults/test_pressure.py -s  # or as long as you like
 """
 
 import asyncio

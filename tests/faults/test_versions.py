@@ -1,6 +1,8 @@
 """P1: one answer never mixes two versions of a master, however often it is overwritten meanwhile.
 
-python -m pytest -m long tests/faults/test_versions.py -s      # 1,000 overwrites during 10,000 reads
+The long forms, which print their figures:
+
+    python -m pytest -m long tests/faults/test_versions.py -s      # 1,000 overwrites during 10,000 reads
 """
 
 import asyncio
