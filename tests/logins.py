@@ -11,7 +11,7 @@ SECRET = b"a secret of this test suite, known to nobody else at all, and 64 byte
 ISSUER = "https://login.example.org"
 
 
-def token(*roles: str, lasts_s: float = 600, key: Any = SECRET, algorithm: str = "HS256", **claims: Any) -> str:
+def token(*roles: str, lasts_s: float = 3600, key: Any = SECRET, algorithm: str = "HS256", **claims: Any) -> str:
     """A JWT; `claims` replace or add some, and those that are None are left out."""
     content = {"iss": ISSUER, "roles": list(roles), "exp": int(time.time() + lasts_s)} | claims
     headers = {"kid": content.pop("kid")} if "kid" in content else None
