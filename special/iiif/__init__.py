@@ -1,0 +1,48 @@
+"""IIIF Image API requests, 2.1 and 3.0: parse, resolve against an image, canonicalise. Pure.
+
+path -> ImageRequest | InfoRequest | BaseRequest     parse(): syntax alone
+ImageRequest + Size -> Job                           resolve(): whole pixels, every rule applied
+Job -> canonical path                                canonical()
+"""
+
+from special.iiif.job import Job, Limits, canonical, region_box, resolve
+from special.iiif.request import (
+    MAX_IDENTIFIER_BYTES,
+    MEDIA,
+    QUALITIES,
+    BaseRequest,
+    Full,
+    ImageRequest,
+    InfoRequest,
+    Max,
+    OutputFormat,
+    Percent,
+    Quality,
+    Version,
+    parse,
+    parse_identifier,
+    quote_identifier,
+)
+
+__all__ = [
+    "MAX_IDENTIFIER_BYTES",
+    "MEDIA",
+    "QUALITIES",
+    "BaseRequest",
+    "Full",
+    "ImageRequest",
+    "InfoRequest",
+    "Job",
+    "Limits",
+    "Max",
+    "OutputFormat",
+    "Percent",
+    "Quality",
+    "Version",
+    "canonical",
+    "parse",
+    "parse_identifier",
+    "quote_identifier",
+    "region_box",
+    "resolve",
+]
