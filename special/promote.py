@@ -13,7 +13,7 @@ import logging
 import math
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import Context
 from dataclasses import dataclass
 from time import monotonic
@@ -67,7 +67,16 @@ class Candidate:
 class Promoter:
     """Counts tiles, and makes pyramids when it is time."""
 
-    def __init__(self, pixels: Pixels, volume: Volume, reader: Reader, *, after: int, tile: int) -> None:
+    def __init__(
+        self,
+        pixels: Pixels,
+        volume: Volume,
+        reader: Reader,
+        *,
+        after: int,
+        tile: int,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
         self.name = f"pyramid-{tile}-{pixels.encoding.jpeg_quality}-{PIXELS_VERSION}"
         """What pyramids are called that are made like this; others are not looked at."""
         self._pixels = pixels
@@ -76,6 +85,7 @@ class Promoter:
         self.tile = tile
         """Length of their tiles' sides."""
         self._after = after
+        self._clock = clock
         self._candidates: OrderedDict[tuple[str, str], Candidate] = OrderedDict()
         self._turn = asyncio.Semaphore(1)
 
@@ -85,6 +95,11 @@ class Promoter:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    @property
+    def busy(self) -> bool:
+        """Whether any pyramid is being made, or waits for its turn."""
+        return any(it.task is not None for it in self._candidates.values())
 
     def grid(self, layout: Layout) -> Grid | None:
         """The grid of a master's pyramid, whether there is one yet or not; None for one that needs none."""
@@ -97,7 +112,7 @@ class Promoter:
         candidate = self._candidates.setdefault(key, Candidate())
         self._candidates.move_to_end(key)
         candidate.tiles += 1
-        if candidate.task is None and candidate.tiles >= self._after and candidate.not_before_s <= monotonic():
+        if candidate.task is None and candidate.tiles >= self._after and candidate.not_before_s <= self._clock():
             candidate.tiles = 0
             # Not in the context of the request at hand: what this reads is not that request's cost.
             candidate.task = asyncio.create_task(self._promote(master, candidate), context=Context())
@@ -107,18 +122,18 @@ class Promoter:
                 del self._candidates[idle]
 
     async def _promote(self, master: Master, candidate: Candidate) -> None:
-        outcome, start = "failed", monotonic()
+        outcome, start = "failed", self._clock()
         try:
             async with self._turn:
-                start = monotonic()
+                start = self._clock()
                 outcome = "made" if await self._made(master) else "left"
-                candidate.not_before_s = monotonic() + LEFT_PAUSE_S
+                candidate.not_before_s = self._clock() + LEFT_PAUSE_S
         except MasterError as error:  # it will be the same the next time
             outcome = "refused"
             candidate.not_before_s = math.inf
             log.info("no pyramid of %s: %s", master.blob.url, error)
         except (SpecialError, NoRoom, OSError, sqlite3.Error) as error:
-            candidate.not_before_s = monotonic() + candidate.pause_s
+            candidate.not_before_s = self._clock() + candidate.pause_s
             candidate.pause_s = min(2 * candidate.pause_s, LONGEST_PAUSE_S)
             log.warning("no pyramid of %s: %s", master.blob.url, error)
         except asyncio.CancelledError:
@@ -127,7 +142,7 @@ class Promoter:
         finally:
             candidate.task = None
             PROMOTIONS.labels(outcome).inc()
-            log.info("pyramid of %s: %s after %.1f s", master.blob.url, outcome, monotonic() - start)
+            log.info("pyramid of %s: %s after %.1f s", master.blob.url, outcome, self._clock() - start)
 
     async def _made(self, master: Master) -> bool:
         """Make a pyramid; False where somebody else has, or does, or where the volume cannot keep it."""

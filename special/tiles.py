@@ -8,7 +8,7 @@ tag stays too. Off the grid a pyramid's pixels have been through JPEG before; pi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Final
 from weakref import WeakKeyDictionary
@@ -17,7 +17,7 @@ from special import formats
 from special.errors import Malformed
 from special.formats.tiff.layout import TiffLayout
 from special.formats.tiff.pyramid import HEAD_BYTES, Grid
-from special.geometry import Box
+from special.geometry import Box, Size
 from special.iiif import Job
 from special.masters import Master
 from special.observe import trace
@@ -29,6 +29,8 @@ from special.volume.blocks import Damaged
 
 LOOK_S: Final = 1.0
 """How often is looked whether another process has made a pyramid."""
+MORE_QUALITY: Final = 3
+"""What is encoded for the second time is encoded with more care: an eighth longer, to lose 0.1 to 1.2 dB less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,15 @@ class Chart:
         span = page.span(place.row * page.columns + place.column)
         assert span is not None, "a pyramid has all its tiles"
         return span if self.grid.is_whole(job.size) else parts.before(span.start)
+
+    def ample(self, job: Job) -> Size:
+        """The size that a level must have for this job.
+
+        Twice that of the answer, where it is resampled: what is halved again loses nothing that the master would show.
+        """
+        if self.grid.is_exact(job.box, job.size):
+            return job.size
+        return Size(min(2 * job.size.width, job.box.width), min(2 * job.size.height, job.box.height))
 
 
 class Tiles:
@@ -92,12 +103,18 @@ class Tiles:
             if span is not None:
                 found = await self._pyramids.read(blob, [span])
                 return found[0] if found is not None else None
-            extract = chart.layout.extract(job.box, job.size)
+            extract = chart.layout.extract(job.box, chart.ample(job))
             found = await self._pyramids.read(blob, extract.spans)
             if found is None:
                 return None
             piece = chart.layout.rebuild(extract, found)
-        return await self._pixels.draw(piece, job, lane="tile", culprit=f"{blob.url} {blob.etag} (its pyramid)")
+        careful = replace(
+            self._pixels.encoding,
+            jpeg_quality=min(100, self._pixels.encoding.jpeg_quality + MORE_QUALITY),
+            webp_quality=min(100, self._pixels.encoding.webp_quality + MORE_QUALITY),
+        )
+        culprit = f"{blob.url} {blob.etag} (its pyramid)"
+        return await replace(self._pixels, encoding=careful).draw(piece, job, lane="tile", culprit=culprit)
 
     async def _found(self, blob: Blob) -> Parts | None:
         """The pyramid, if one has come to be; not everybody looks."""

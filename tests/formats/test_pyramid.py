@@ -67,6 +67,22 @@ def test_every_tile_is_found_again(full: Size, tile: int) -> None:
         assert sum(chunk.size.area for chunk in chunks) == grid.columns(level) * grid.rows(level)
 
 
+@pytest.mark.parametrize(
+    ("box", "size", "exact"),
+    [
+        pytest.param("3,5,7,9", "7,9", True, id="full size"),
+        pytest.param("4,8,12,16", "3,4", True, id="a quarter, in line"),
+        pytest.param("4,8,996,2041", "249,511", True, id="a quarter, up to the edges"),
+        pytest.param("2,8,12,16", "3,4", False, id="a quarter, between pixels"),
+        pytest.param("4,8,13,16", "4,4", False, id="a quarter, ends between pixels"),
+        pytest.param("0,0,300,300", "100,100", False, id="a third"),
+        pytest.param("0,0,10,10", "20,20", False, id="enlarged"),
+    ],
+)
+def test_what_needs_no_resampling(box: str, size: str, exact: bool) -> None:
+    assert GRID.is_exact(Box(*map(int, box.split(","))), Size(*map(int, size.split(",")))) == exact
+
+
 def layout(name: str) -> Layout:
     data = (MASTERS / name).read_bytes()
     return solve(formats.parse(len(data)), data)

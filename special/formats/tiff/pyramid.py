@@ -95,6 +95,16 @@ class Grid:
                 return Place(level, box.x // step, box.y // step)
         return None
 
+    def is_exact(self, box: Box, size: Size) -> bool:
+        """Whether the box at this size is whole pixels of a level, which need no resampling."""
+        return any(
+            size == self.shown(level, box)
+            and not (box.x % (1 << level) or box.y % (1 << level))
+            and (not box.width % (1 << level) or box.right == self.full.width)
+            and (not box.height % (1 << level) or box.bottom == self.full.height)
+            for level in range(self.levels)
+        )
+
     def chunks(self, level: int, tiles_wide: int, tiles_high: int) -> Iterator[Box]:
         """All tiles of a level, in boxes of at most so many.
 
