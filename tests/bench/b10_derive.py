@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.bench.bench import Bench, Result, Trial, found, timed
 from tests.bench.big import big
 
-MASTERS = 6
+MASTERS = 4
 REDUCTION = 2
 """What opj_decompress discards to have 1500 pixels for the largest size."""
 
