@@ -122,6 +122,10 @@ class Layout(Protocol):
         """
         ...
 
+    def complete(self) -> Parser[Layout] | None:
+        """Reads all of the index, for a side-car; None where nothing is missing, or where it would be too large."""
+        ...
+
     def extract(self, box: Box, size: Size) -> Extract:
         """The bytes needed to show `box` (upright, full resolution) at `size`.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 from weakref import WeakValueDictionary
 
 from special import formats
@@ -17,10 +18,14 @@ from special.errors import Changed, Malformed, Missing
 from special.geometry import Box, Size
 from special.layout import Layout
 from special.remember import Remembered
-from special.spans import Blob, NotModified, Opened, Reader, Source, Span, Unless, body, drive
+from special.spans import Blob, Chunk, NotModified, Opened, Reader, Source, Span, Unless, body, drive
+
+T = TypeVar("T")
 
 HEAD_BYTES = 65536
 """How much of an object is read to learn what it is: most headers and all small indexes fit."""
+FRESH_HEADS = 64
+"""Masters whose first bytes are kept until somebody asks for their pixels: mostly at once."""
 GROWN_LAYOUTS = 256
 """Masters whose large indexes are kept in memory, the last ones that grew; some hundred KB each at the most."""
 
@@ -43,6 +48,7 @@ class Masters:
         self._keys = tuple(keys)
         self._max_gap_bytes = max_gap_bytes
         self._known: Remembered[Master] = Remembered(self._look_up, ttl_s=ttl_s)
+        self._heads: dict[Blob, list[Chunk]] = {}
         self._grown: dict[Blob, Layout] = {}
         self._growing: WeakValueDictionary[Blob, asyncio.Lock] = WeakValueDictionary()
 
@@ -65,10 +71,17 @@ class Masters:
         """The master turned out to be another version: look again."""
         self._known.forget(identifier)
 
-    async def prepared(self, master: Master, box: Box, size: Size, reader: Reader) -> Layout:
+    def head(self, blob: Blob) -> list[Chunk]:
+        """What was read to learn what a master is, for the first who asks for its pixels; nothing after that."""
+        return self._heads.pop(blob, [])
+
+    async def prepared(
+        self, master: Master, box: Box, size: Size, reader: Reader, *, seen: list[Chunk] | None = None
+    ) -> Layout:
         """The master's layout with all that the plan for a box needs to know of large indexes.
 
-        Each part of an index is read once, through `reader`, and kept. Raises `Malformed`, `SourceError`.
+        Each part of an index is read once, through `reader`, and kept; its bytes are added to `seen`, from which
+        nothing is read again. Raises `Malformed`, `SourceError`.
         """
         layout = self._grown.get(master.blob, master.layout)
         if layout.prepare(box, size) is None:
@@ -78,16 +91,13 @@ class Masters:
             missing = layout.prepare(box, size)
             if missing is None:  # somebody else has just read it
                 return layout
-            layout = await drive(missing, reader, master.blob, first_bytes=0, chunk_bytes=0)
+            layout = await drive(missing, reader, master.blob, first_bytes=0, chunk_bytes=0, seen=seen)
             self.keep(master.blob, layout)
         return layout
 
     def keep(self, blob: Blob, layout: Layout) -> None:
         """Remember what has been found out about a master beyond its headers."""
-        self._grown.pop(blob, None)
-        self._grown[blob] = layout
-        while len(self._grown) > GROWN_LAYOUTS:
-            del self._grown[next(iter(self._grown))]
+        _keep(self._grown, blob, layout, GROWN_LAYOUTS)
 
     async def close(self) -> None:
         """Cancel the look-ups that are under way."""
@@ -120,10 +130,15 @@ class Masters:
     async def _parse(self, blob: Blob, head: bytes) -> Layout:
         if not head:
             raise Malformed(f"{blob.url} is empty")
-        return await drive(
-            formats.parse(blob.size),
-            self.source,
-            blob,
-            max_gap_bytes=self._max_gap_bytes,
-            seen=[(Span(0, len(head)), head)],
-        )
+        seen = [(Span(0, len(head)), head)]
+        layout = await drive(formats.parse(blob.size), self.source, blob, max_gap_bytes=self._max_gap_bytes, seen=seen)
+        _keep(self._heads, blob, seen, FRESH_HEADS)
+        return layout
+
+
+def _keep(entries: dict[Blob, T], blob: Blob, value: T, count: int) -> None:
+    """Put an entry behind the others, and drop the first ones beyond so many."""
+    entries.pop(blob, None)
+    entries[blob] = value
+    while len(entries) > count:
+        del entries[next(iter(entries))]

@@ -11,7 +11,7 @@ from special.errors import Malformed, Unsupported
 from special.geometry import Box, Size
 from special.layout import Extract, Layout, Piece
 from special.settings import Settings
-from special.spans import Blob, Reader, read_spans
+from special.spans import Blob, Chunk, Reader, read_spans
 
 log = logging.getLogger(__name__)
 
@@ -42,16 +42,16 @@ class Bounds:
 
 
 async def cut(
-    reader: Reader, blob: Blob, layout: Layout, box: Box, size: Size, *, bounds: Bounds
+    reader: Reader, blob: Blob, layout: Layout, box: Box, size: Size, *, bounds: Bounds, seen: Sequence[Chunk] = ()
 ) -> tuple[Piece, Layout]:
     """A small file that shows a box, from a layout that is prepared for it, and the layout to go on with.
 
-    One batch of parallel GETs. A master whose headers turn out to have lied is read whole instead, and the layout
-    that is returned always does so. Raises `Unsupported`, `Malformed`, `SourceError`.
+    One batch of parallel GETs for what is not in `seen`. A master whose headers turn out to have lied is read
+    whole instead, and the layout that is returned always does so. Raises `Unsupported`, `Malformed`, `SourceError`.
     """
-    extract = layout.extract(box, size)
+    extract = await _planned(layout, box, size)
     bounds.check(blob, extract)
-    parts = await read_spans(reader, blob, extract.spans, max_gap_bytes=bounds.max_gap_bytes)
+    parts = await read_spans(reader, blob, extract.spans, max_gap_bytes=bounds.max_gap_bytes, seen=seen)
     try:
         return await _rebuilt(layout, extract, parts), layout
     except Malformed as lie:
@@ -59,10 +59,16 @@ async def cut(
         if whole is None:
             raise
         log.warning("%s is read whole from now on: %s", blob.url, lie)
-        return await cut(reader, blob, whole, box, size, bounds=bounds)
+        return await cut(reader, blob, whole, box, size, bounds=bounds, seen=seen)
+
+
+async def _planned(layout: Layout, box: Box, size: Size) -> Extract:
+    if layout.format == "jp2":  # picking and sorting packets takes tens of milliseconds, a TIFF less than the hop
+        return await asyncio.to_thread(layout.extract, box, size)
+    return layout.extract(box, size)
 
 
 async def _rebuilt(layout: Layout, extract: Extract, parts: Sequence[bytes]) -> Piece:
-    if layout.format == "jp2":  # trying and sorting packets takes tens of milliseconds
+    if layout.format == "jp2":
         return await asyncio.to_thread(layout.rebuild, extract, parts)
     return layout.rebuild(extract, parts)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from special import render
@@ -16,7 +17,7 @@ from special.observe import trace
 from special.pieces import Bounds, cut
 from special.render import Encoding
 from special.settings import Settings
-from special.spans import Blob, Reader
+from special.spans import Blob, Chunk, Reader
 from special.volume import VolumeReader
 from special.workers import Workers
 
@@ -37,19 +38,22 @@ class Pixels:
         """What the job asks for, from the master. Raises `SourceError`, `MasterError`, `DecodeError`."""
         blob = master.blob
         with trace().reading():
-            layout = await self.masters.prepared(master, job.box, job.size, reader)
+            seen = self.masters.head(blob)
+            layout = await self.masters.prepared(master, job.box, job.size, reader, seen=seen)
             stored = stored_tile(layout, job)
             if stored:
                 return stored.assemble(await reader.read(blob, stored.spans))
-            piece = await self.piece(blob, layout, job.box, job.size, reader)
+            piece = await self.piece(blob, layout, job.box, job.size, reader, seen=seen)
         return await self.draw(piece, job, lane=lane, culprit=f"{blob.url} {blob.etag}")
 
-    async def piece(self, blob: Blob, layout: Layout, box: Box, size: Size, reader: Reader) -> Piece:
+    async def piece(
+        self, blob: Blob, layout: Layout, box: Box, size: Size, reader: Reader, *, seen: Sequence[Chunk] = ()
+    ) -> Piece:
         """A small file that shows the box, from a layout that is prepared for it. Raises as `pieces.cut` does."""
         bounds = Bounds.of(self.settings)
         if isinstance(reader, VolumeReader):  # it merges spans by itself, into blocks
             bounds = replace(bounds, max_gap_bytes=0)
-        piece, followed = await cut(reader, blob, layout, box, size, bounds=bounds)
+        piece, followed = await cut(reader, blob, layout, box, size, bounds=bounds, seen=seen)
         if followed is not layout:
             self.masters.keep(blob, followed)
         return piece

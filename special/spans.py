@@ -74,6 +74,10 @@ class Span:
         return self.start <= other.start and other.stop <= self.stop
 
 
+Chunk = tuple[Span, bytes]
+"""Bytes that were read, and where they lie in their blob."""
+
+
 class NotModified(Exception):
     """The object is still the version that the caller has. Carries no body."""
 
@@ -215,7 +219,7 @@ async def read_spans(
     spans: Sequence[Span],
     *,
     max_gap_bytes: int,
-    seen: Sequence[tuple[Span, bytes]] = (),
+    seen: Sequence[Chunk] = (),
 ) -> list[bytes]:
     """The bytes of each span, in order, by one batch of parallel GETs of `runs_of` them.
 
@@ -278,7 +282,7 @@ async def drive(
     first_bytes: int = 65536,
     chunk_bytes: int = 16384,
     max_gap_bytes: int = 65536,
-    seen: list[tuple[Span, bytes]] | None = None,
+    seen: list[Chunk] | None = None,
 ) -> T:
     """Run a parser to its end and give what it returns.
 

@@ -183,6 +183,14 @@ async def test_a_master_that_lies_about_its_packets_is_read_whole(
     assert "read whole from now on" in caplog.text
 
 
+async def test_what_told_what_a_master_is_is_not_read_again(client: httpx.AsyncClient, library: Path) -> None:
+    name = "fresh.png"
+    picture(50, 40).save(library / "masters" / name)
+    cold = await get(client, f"/iiif/{name}/full/max/0/default.png")
+    size = (library / "masters" / name).stat().st_size
+    assert f"gets=1 bytes={size}" in cold.headers["server-timing"]
+
+
 async def test_a_broken_master_harms_nobody_else(client: httpx.AsyncClient) -> None:
     assert (await get(client, "/iiif/broken.jpg/full/max/0/default.jpg")).status_code == 500
     assert size_of(await get(client, "/iiif/plain.png/full/50,/0/default.jpg")) == (50, 38)

@@ -22,7 +22,7 @@ from special.layout import Layout, Piece
 from special.observe import trace
 from special.pieces import Bounds, cut
 from special.render import Rendered
-from special.spans import Blob, Reader, Source, Span, body, drive
+from special.spans import Blob, Chunk, Parser, Source, Span, body, drive
 from special.store import Kept, Sidecar, Sizes, Store
 
 MAX_LAYOUT_BYTES = 256 * 1024
@@ -36,27 +36,13 @@ Draw = Callable[[Piece, Sequence[Job]], Awaitable[Sequence[Rendered]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Remainder:
-    """A reader that has the start of one object already and asks its source for the rest alone."""
-
-    source: Source
-    head: bytes
-
-    async def read(self, blob: Blob, spans: Sequence[Span]) -> list[bytes]:
-        """As `Reader.read`; no GET for what lies in the head."""
-        known = len(self.head)
-        rest = [Span(max(span.start, known), span.stop) for span in spans if span.stop > known]
-        parts = iter(await self.source.read(blob, rest) if rest else ())
-        return [self.head[span.start : span.stop] + (next(parts) if span.stop > known else b"") for span in spans]
-
-
-@dataclass(frozen=True, slots=True)
 class Begun:
     """A master whose headers are known."""
 
     blob: Blob
     layout: Layout
-    reader: Reader
+    seen: list[Chunk]
+    """What was read of it already, and is not read again."""
 
 
 class Maker:
@@ -244,6 +230,7 @@ class Maker:
             await self._withdraw(target, steps.withdraw, kept)
         if steps.render:
             master = await self._render(master or await self._reopen(blob, known), steps.render)
+            master = await self._read_on(master, master.layout.complete())
         for standing, wanted in steps.move:
             try:
                 data = await body(await self._store.open_rendition(identifier, standing))
@@ -273,25 +260,30 @@ class Maker:
                 await self._store.source.delete(key)
 
     async def _open(self, blob: Blob) -> Begun:
-        seen: list[tuple[Span, bytes]] = []
+        seen: list[Chunk] = []
         layout = await drive(
             formats.parse(blob.size), self._source, blob, max_gap_bytes=self._bounds.max_gap_bytes, seen=seen
         )
-        return Begun(blob, layout, Remainder(self._source, seen[0][1]))
+        return Begun(blob, layout, seen)
 
     async def _reopen(self, blob: Blob, known: Sidecar | None) -> Begun:
         if known and known.layout:
-            return Begun(blob, formats.load(known.layout), self._source)
+            return Begun(blob, formats.load(known.layout), [])
         return await self._open(blob)
+
+    async def _read_on(self, master: Begun, missing: Parser[Layout] | None) -> Begun:
+        if missing is None:
+            return master
+        layout = await drive(missing, self._source, master.blob, first_bytes=0, chunk_bytes=0, seen=master.seen)
+        return replace(master, layout=layout)
 
     async def _render(self, master: Begun, renditions: Sequence[Rendition]) -> Begun:
         """Write renditions from one decode of the smallest level that is enough; the master with all that was read."""
         box, largest = Box.whole(master.layout.size), renditions[0].size
-        missing = master.layout.prepare(box, largest)
-        if missing is not None:
-            layout = await drive(missing, master.reader, master.blob, first_bytes=0, chunk_bytes=0)
-            master = replace(master, layout=layout)
-        piece, layout = await cut(master.reader, master.blob, master.layout, box, largest, bounds=self._bounds)
+        master = await self._read_on(master, master.layout.prepare(box, largest))
+        piece, layout = await cut(
+            self._source, master.blob, master.layout, box, largest, bounds=self._bounds, seen=master.seen
+        )
         master = replace(master, layout=layout)
         jobs = [Job(box, it.size, mirror=False, angle=0, quality="default", format="jpg") for it in renditions]
         pictures = await self._draw(piece, jobs)

@@ -86,6 +86,9 @@ class WholeLayout:
             raise Malformed(f"{len(data)} bytes were read of a file of {self.size_bytes}")
         return Piece(data, self.format, extract.recipe, reduce=extract.level, orientation=self.orientation)
 
+    def complete(self) -> Parser[Layout] | None:
+        return None
+
     def distrusted(self, reason: str) -> Layout | None:
         return None
 

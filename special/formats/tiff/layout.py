@@ -184,6 +184,9 @@ class TiffLayout:
         )
         return Piece(data, "tiff", cut.crop, orientation=self.orientation)
 
+    def complete(self) -> Parser[Layout] | None:
+        return None
+
     def distrusted(self, reason: str) -> Layout | None:
         return None
 
