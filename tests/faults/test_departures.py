@@ -50,9 +50,9 @@ async def decoders_up(library: Library) -> int:
     async with asyncio.timeout(60):
         while True:
             servers = processes.servers(library.server.process.pid)
-            count = sum(len(processes.children(server)) for server in servers)
-            if len(servers) == 2 and await metric(library.url, "special_decoders_up") == count > 0:
-                return count
+            counts = [len(processes.children(server)) for server in servers]
+            if len(counts) == 2 and all(counts) and await metric(library.url, "special_decoders_up") == sum(counts):
+                return sum(counts)
             await asyncio.sleep(0.1)
 
 
