@@ -24,7 +24,8 @@ from uvicorn.supervisors import Multiprocess
 
 from special import __version__, settings
 from special.app import SETTINGS_VARIABLE, App
-from special.derive.run import Options, run
+from special.derive.options import Options, Task
+from special.derive.run import run
 from special.errors import ConfigurationError, SpecialError
 from special.inspect import inspect
 from special.settings import Settings
@@ -182,6 +183,8 @@ def inspect_command(
   special derive s3://archive/masters --thumbs s3://thumbs --sizes 1024,400,200,100 --max-unauthorised 400
 
   special derive s3://archive/masters --thumbs s3://thumbs --from failed.txt --json
+
+  special derive s3://archive/masters --thumbs s3://thumbs --queue https://sqs.eu-west-1.amazonaws.com/1234/masters
 """
 )
 def derive(
@@ -203,13 +206,27 @@ def derive(
     plan: Annotated[bool, typer.Option("--plan", help="Say what would be done; do nothing.")] = False,
     verify: Annotated[bool, typer.Option("--verify", help="Say what is wrong with what is there; do nothing.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Make anew what stands already.")] = False,
+    migrate: Annotated[
+        bool, typer.Option("--migrate-legacy", help="Take over what lies at the keys of older sites; decode nothing.")
+    ] = False,
     prune: Annotated[bool, typer.Option("--prune", help="Remove our own files that no sizes file names.")] = False,
+    queue: Annotated[
+        str | None, typer.Option(help="URL of an SQS queue of S3 notifications: follow it until SIGTERM.")
+    ] = None,
+    keep_removed: Annotated[
+        bool, typer.Option("--keep-removed", help="With --queue: keep renditions of masters that are deleted.")
+    ] = False,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Dask scheduler whose workers do the work, such as tcp://host:8786.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output.")] = False,
     config: Config = None,
 ) -> None:
     """Make the stored renditions of the images of SOURCE."""
-    if plan + verify + force > 1:
-        raise ConfigurationError("--plan, --verify and --force exclude each other: choose one")
+    asked: dict[Task, bool] = {"foresee": plan, "verify": verify, "remake": force, "migrate": migrate}
+    tasks = [task for task, is_asked in asked.items() if is_asked]
+    if len(tasks) > 1:
+        raise ConfigurationError("--plan, --verify, --force and --migrate-legacy exclude each other: choose one")
     chosen = settings.load(
         config,
         source=source,
@@ -220,12 +237,15 @@ def derive(
         decoders=jobs,
     )
     options = Options(
-        task="foresee" if plan else "verify" if verify else "remake" if force else "make",
+        task=tasks[0] if tasks else "make",
         sizes=chosen.sizes,
         max_unauthorised=chosen.max_unauthorised,
         names_from=names_from,
         failed_to=failed_to,
         prune=prune,
+        queue=queue,
+        keep_removed=keep_removed,
+        scheduler=scheduler,
         json=json,
     )
     sys.exit(asyncio.run(run(chosen, identifiers or [], options)))
