@@ -337,6 +337,11 @@ def rss_peak_mb(pid: int) -> int:
     return int(line.split()[1]) // 1024
 
 
+def forget_peak() -> None:
+    """Start our own peak anew: that of drawing the master is of no interest. See proc(5), clear_refs."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
 def large(folder: Path, kind: str) -> Path:
     """A master of 48 megapixels, as full of detail as a photograph: samples side by side under grain."""
     photograph = Image.open(MASTERS / "mountains.jpg").convert("RGB").resize((3000, 2000))
@@ -373,15 +378,16 @@ async def test_memory_does_not_grow_with_the_master(tmp_path: Path, kind: str, m
         pixels = Pixels(Settings(source="memory"), masters, workers, Encoding())
         promoter = Promoter(pixels, volume, volume.reader(source), after=1, tile=512)
         child = await workers.run(os.getpid)
-        before_mb, own_mb, start = rss_peak_mb(child), rss_peak_mb(os.getpid()), time.monotonic()
+        forget_peak()
+        before_mb, own_mb, before_s = rss_peak_mb(child), rss_peak_mb(os.getpid()), await workers.run(time.process_time)
         promoter.count(master)
         while promoter.busy:  # noqa: ASYNC110  it is made by a task of nobody here
             await asyncio.sleep(0.05)
-        took_s = time.monotonic() - start
+        took_s = await workers.run(time.process_time) - before_s
         (made,) = pyramids(tmp_path / "volume")
         print(
-            f"{kind}: {blob.size / 1e6:.1f} MB, pyramid {made.stat().st_size / 1e6:.1f} MB in {took_s:.1f} s; decoder "
-            f"{before_mb} to {rss_peak_mb(child)} MB, server {own_mb} to {rss_peak_mb(os.getpid())} MB"
+            f"{kind}: {blob.size / 1e6:.1f} MB, pyramid {made.stat().st_size / 1e6:.1f} MB in {took_s:.1f} s of "
+            f"processor time; decoder {before_mb} to {rss_peak_mb(child)} MB, server {own_mb} to {rss_peak_mb(os.getpid())} MB"
         )
         assert rss_peak_mb(child) - before_mb < most_mb
 
