@@ -21,7 +21,7 @@ from typing import Any, Self
 from special import access, formats, iiif, info, promote, route
 from special.access import Grant, Identity
 from special.asset import Asset, Rendition
-from special.errors import BadRequest, Changed, NotFound, OutOfRange
+from special.errors import Changed, NotFound, OutOfRange
 from special.geometry import Box
 from special.iiif import MEDIA, ImageRequest, Job, Limits, Version
 from special.info import Services
@@ -231,7 +231,7 @@ class Engine:
         """How to answer a request by stored renditions alone. Raises `RequestError`."""
         asset = await self.thumbs_asset(request.identifier)
         grant = access.grant(asset, identity)
-        job = _thumb_job(request, asset, grant, version=version)
+        job = route.thumb_job(request, asset, grant, version=version)
         plan = route.plan_thumb(asset, job, grant, upscale_percent=self.settings.upscale_percent)
         return self._planned(asset, plan, job, grant, version)
 
@@ -378,27 +378,3 @@ def _asset(identifier: str, master: Master, kept: Kept | None) -> Asset:
     # Renditions of an older version of the master are not this image; its rule holds all the same.
     stale = kept.sidecar is not None and kept.sidecar.etag != master.blob.etag
     return replace(asset, renditions=() if stale else kept.renditions, rule=kept.rule)
-
-
-def _thumb_job(request: ImageRequest, asset: Asset, grant: Grant, *, version: Version) -> Job:
-    """A request to `/thumbs/` in pixels of the image's shape.
-
-    Level 0 knows one region, one rotation and one format; the image is as large as the largest rendition that
-    the caller may see.
-    """
-    if request.format != "jpg":
-        raise BadRequest(f"Only jpg is stored, not {request.format}.")
-    if request.quality not in ("default", "color"):
-        raise BadRequest(f"Only qualities default and color are stored, not {request.quality}.")
-    if request.mirror or request.angle % 360:
-        raise BadRequest("Stored sizes are not rotated: the rotation must be 0.")
-    stored = info.listed_thumbs(asset, grant) or [it.size for it in asset.renditions]
-    largest = max(stored, key=lambda size: size.area)
-    if not any(iiif.region_box(request.region, size) == Box.whole(size) for size in (largest, asset.size)):
-        raise BadRequest("Only the full region is stored.")
-    # What is above the largest stored size is not a mistake of the caller's, but not found: the planner says so.
-    limits = (
-        Limits(largest.width, largest.height) if isinstance(request.size.form, iiif.Max) else Limits(upscaling=True)
-    )
-    asked = replace(request, region=iiif.Full(), size=replace(request.size, upscale=version == 3 and limits.upscaling))
-    return iiif.resolve(asked, asset.size, version=version, limits=limits)

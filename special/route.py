@@ -11,15 +11,15 @@ no byte of the master.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from special import access
+from special import access, iiif, info
 from special.access import Grant
 from special.asset import Asset, Rendition
-from special.errors import NotFound
+from special.errors import BadRequest, NotFound
 from special.geometry import Box, Size
-from special.iiif import Job
+from special.iiif import ImageRequest, Job, Limits, Version
 from special.spans import Blob
 
 
@@ -71,6 +71,30 @@ def plan(asset: Asset, job: Job, grant: Grant) -> Plan:
     if asset.blob is None:
         raise NotFound("Only stored sizes of this image can be had.")
     return Stream(asset.blob, job) if job.box == Box.whole(asset.size) else Tile(asset.blob, job)
+
+
+def thumb_job(request: ImageRequest, asset: Asset, grant: Grant, *, version: Version) -> Job:
+    """A request to `/thumbs/` in pixels of the image's shape.
+
+    Level 0 knows one region, one rotation and one format; the image is as large as the largest rendition that
+    the caller may see.
+    """
+    if request.format != "jpg":
+        raise BadRequest(f"Only jpg is stored, not {request.format}.")
+    if request.quality not in ("default", "color"):
+        raise BadRequest(f"Only qualities default and color are stored, not {request.quality}.")
+    if request.mirror or request.angle % 360:
+        raise BadRequest("Stored sizes are not rotated: the rotation must be 0.")
+    stored = info.listed_thumbs(asset, grant) or [it.size for it in asset.renditions]
+    largest = max(stored, key=lambda size: size.area)
+    if not any(iiif.region_box(request.region, size) == Box.whole(size) for size in (largest, asset.size)):
+        raise BadRequest("Only the full region is stored.")
+    # What is above the largest stored size is not a mistake of the caller's, but not found: the planner says so.
+    limits = (
+        Limits(largest.width, largest.height) if isinstance(request.size.form, iiif.Max) else Limits(upscaling=True)
+    )
+    asked = replace(request, region=iiif.Full(), size=replace(request.size, upscale=version == 3 and limits.upscaling))
+    return iiif.resolve(asked, asset.size, version=version, limits=limits)
 
 
 def plan_thumb(asset: Asset, job: Job, grant: Grant, *, upscale_percent: int = 0) -> Thumb | Derivative:

@@ -387,7 +387,8 @@ async def test_memory_does_not_grow_with_the_master(tmp_path: Path, kind: str, m
         (made,) = pyramids(tmp_path / "volume")
         print(
             f"{kind}: {blob.size / 1e6:.1f} MB, pyramid {made.stat().st_size / 1e6:.1f} MB in {took_s:.1f} s of "
-            f"processor time; decoder {before_mb} to {rss_peak_mb(child)} MB, server {own_mb} to {rss_peak_mb(os.getpid())} MB"
+            f"processor time; decoder {before_mb} to {rss_peak_mb(child)} MB, "
+            f"server {own_mb} to {rss_peak_mb(os.getpid())} MB"
         )
         assert rss_peak_mb(child) - before_mb < most_mb
 
