@@ -20,6 +20,8 @@ from tests.faults.proxy import Exchange, Fault, Held
 from tests.volume.made import until
 
 READERS = 16
+MOST_ASKED = 4
+"""Requests for each that must be answered with a picture, before it is given up."""
 
 
 def edition(version: int) -> tuple[Noise, bytes]:
@@ -32,12 +34,13 @@ async def overwritten(library: Library, *, seed: int, overwrites: int, reads: in
     """Readers of regions (through the volume) and of the whole (past it), while one writer never stops."""
     master, data = edition(0)
     name = library.put(data)
-    chance, left = random.Random(seed), iter(range(reads))
+    chance, asked = random.Random(seed), iter(range(MOST_ASKED * reads))
     outcomes: Counter[str] = Counter()
     shown: list[int] = []
 
     async def reader() -> None:
-        for n in left:
+        # A busy machine answers some with 503: what counts is what was shown.
+        while len(shown) < reads and (n := next(asked, None)) is not None:
             region = Box(0, 0, master.width, master.height) if n % 20 == 0 else master.region(chance)
             reply = await ask(library.url, address(name, region))
             if reply.status == 200:
@@ -60,10 +63,10 @@ async def overwritten(library: Library, *, seed: int, overwrites: int, reads: in
     )
     print(f"answers of the store {dict(gets)}")
     assert {key.split()[0] for key in outcomes} <= {"200", "503"}
-    # How many versions are seen depends on the machine's load; that they are many is what gives the test its power.
-    assert len(set(shown)) >= min(overwrites, reads) / 8
+    assert len(shown) >= reads
+    assert len(set(shown)) > min(overwrites, reads) / 4
     assert gets[412] > 0
-    assert outcomes["200 tile"] + outcomes["200 stream"] > 0.5 * reads
+    assert len(shown) > 0.5 * outcomes.total()
 
 
 async def test_forty_overwrites_during_four_hundred_reads(library: Library) -> None:
