@@ -226,8 +226,9 @@ def started(thumbs: Path, sizes: str, limit: int) -> subprocess.Popen[bytes]:
 async def kill_often(tmp_path: Path, times: int, seed: int) -> None:
     """Start the command with one policy after another and kill it, decoders and all, at random moments."""
     rng = random.Random(seed)
-    thumbs, took_s = tmp_path / "thumbs", 4.0
-    for number in range(times):
+    thumbs, took_s, kills, runs = tmp_path / "thumbs", 4.0, 0, 0
+    while kills < times:
+        number, runs = runs, runs + 1
         process = started(thumbs, ("400,200,100", "300,200")[number % 2], (-1, 0, 200)[number % 3])
         start = time.monotonic()
         try:
@@ -236,7 +237,9 @@ async def kill_often(tmp_path: Path, times: int, seed: int) -> None:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+            kills += 1
         await check_readable(thumbs)
+    print(f"seed {seed}: {kills} kills, {runs - kills} runs that ended before theirs; {len(written(thumbs))} files")
     policy = {"sizes": "400,100", "max_unauthorised": 100, "json": True}
     await derive(MASTERS, thumbs, options=Options(**policy))
     _, outcomes, _ = await derive(MASTERS, thumbs, options=Options(**policy))
@@ -252,6 +255,4 @@ async def test_kill_a_few_times(tmp_path: Path) -> None:
 
 @pytest.mark.long
 async def test_kill_200_times(tmp_path: Path) -> None:
-    seed = time.time_ns()
-    print(f"seed {seed}")
-    await kill_often(tmp_path, times=200, seed=seed)
+    await kill_often(tmp_path, times=200, seed=time.time_ns())

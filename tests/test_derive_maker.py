@@ -455,6 +455,10 @@ async def check_readable(thumbs: MemorySource, *, loosest: int | None) -> None:
     if loosest is not None:
         assert kept.rule.max_unauthorised is not None
         assert kept.rule.max_unauthorised <= loosest
+    if kept.sidecar and kept.sidecar.settled and kept.sidecar.max_unauthorised is not None:
+        # What nobody will sweep any more does not lie in the open.
+        sides = [side for _, side in await Store(thumbs).lying(ID, "open")]
+        assert all(side <= kept.sidecar.max_unauthorised for side in sides)
 
 
 async def check_made_from(thumbs: MemorySource, master: bytes) -> None:

@@ -35,17 +35,19 @@ def closed(size: Size) -> Rendition:
     return Rendition(size, "auth", f"leaf/auth/{size.long_side}.jpg")
 
 
-NOTHING = Steps(None, (), (), publish=False, sweep=False)
+NOTHING = Steps(False, None, (), (), publish=False, sweep=False)
 
 
 @pytest.mark.parametrize(
     ("before", "after", "expected"),
     [
-        pytest.param(None, target(), Steps(None, (opened(BIG), opened(SMALL)), (), True, False), id="nothing stored"),
+        pytest.param(
+            None, target(), Steps(False, None, (opened(BIG), opened(SMALL)), (), True, False), id="nothing stored"
+        ),
         pytest.param(
             None,
             target(150),
-            Steps(None, (closed(BIG), opened(SMALL)), (), True, True),
+            Steps(False, None, (closed(BIG), opened(SMALL)), (), True, True),
             id="nothing stored, restricted: what an older run left is cleared",
         ),
         pytest.param(kept(target()), target(), NOTHING, id="it stands"),
@@ -53,74 +55,84 @@ NOTHING = Steps(None, (), (), publish=False, sweep=False)
         pytest.param(
             kept(target()),
             target(150),
-            Steps(None, (), ((opened(BIG), closed(BIG)),), True, True),
+            Steps(False, None, (), ((opened(BIG), closed(BIG)),), True, True),
             id="tightened: moved, not made anew",
         ),
         pytest.param(
             kept(target(150)),
             target(),
-            Steps(None, (), ((closed(BIG), opened(BIG)),), True, False),
-            id="loosened",
+            Steps(True, None, (), ((closed(BIG), opened(BIG)),), True, False),
+            id="loosened: until it is known, the next run clears `open/`",
         ),
         pytest.param(
-            kept(target(200)), target(150), Steps(None, (), (), True, True), id="another limit, the same folders"
+            kept(target(200)), target(150), Steps(False, None, (), (), True, True), id="another limit, the same folders"
         ),
         pytest.param(
             kept(target()),
             target(sizes="300,150,75"),
-            Steps(None, (opened(Size(75, 50)),), (), True, False),
+            Steps(False, None, (opened(Size(75, 50)),), (), True, False),
             id="one size more: only that is made",
         ),
-        pytest.param(kept(target()), target(sizes="150"), Steps(None, (), (), True, False), id="one size less"),
+        pytest.param(kept(target()), target(sizes="150"), Steps(False, None, (), (), True, False), id="one size less"),
         pytest.param(
             kept(target()),
             target(quality=60),
-            Steps(None, (opened(BIG), opened(SMALL)), (), True, False),
+            Steps(False, None, (opened(BIG), opened(SMALL)), (), True, False),
             id="another quality: all anew",
         ),
         pytest.param(
             kept(target()),
             target(blob=replace(BLOB, etag='"2"')),
-            Steps(None, (opened(BIG), opened(SMALL)), (), True, False),
+            Steps(False, None, (opened(BIG), opened(SMALL)), (), True, False),
             id="another master of the same shape: overwritten in place",
         ),
         pytest.param(
             kept(target()),
             target(blob=replace(BLOB, key="leaf.jp2")),
-            Steps(None, (opened(BIG), opened(SMALL)), (), True, False),
+            Steps(False, None, (opened(BIG), opened(SMALL)), (), True, False),
             id="another key",
         ),
         pytest.param(
             kept(target()),
             Target.of("leaf", replace(BLOB, etag='"2"'), SHAPE.turned, Policy.parse("300,150,75")),
-            Steps(Sizes(), tuple(opened(Size(*side)) for side in [(200, 300), (100, 150), (50, 75)]), (), True, False),
+            Steps(
+                False,
+                Sizes(),
+                tuple(opened(Size(*side)) for side in [(200, 300), (100, 150), (50, 75)]),
+                (),
+                True,
+                False,
+            ),
             id="another shape: the old sizes are withdrawn first",
         ),
         pytest.param(
             kept(target(sizes="300,120")),
             Target.of("leaf", replace(BLOB, etag='"2"'), SHAPE.turned, Policy.parse("300,150")),
-            Steps(Sizes((Size(120, 80),)), (opened(BIG.turned), opened(SMALL.turned)), (), True, False),
+            Steps(False, Sizes((Size(120, 80),)), (opened(BIG.turned), opened(SMALL.turned)), (), True, False),
             id="another shape: a size that nothing overwrites stays till the end",
         ),
         pytest.param(
-            kept(target(150), settled=False), target(150), Steps(None, (), (), False, True), id="killed before its end"
+            kept(target(150), settled=False),
+            target(150),
+            Steps(False, None, (), (), False, True),
+            id="killed before its end",
         ),
         pytest.param(
             replace(kept(target()), sidecar=None),
             target(),
-            Steps(None, (opened(BIG), opened(SMALL)), (), True, False),
+            Steps(False, None, (opened(BIG), opened(SMALL)), (), True, False),
             id="somebody else's: of an unknown version",
         ),
         pytest.param(
             replace(kept(target()), renditions=(opened(SMALL),)),
             target(),
-            Steps(None, (opened(BIG), opened(SMALL)), (), True, False),
+            Steps(False, None, (opened(BIG), opened(SMALL)), (), True, False),
             id="somebody else wrote the sizes file: nothing is believed",
         ),
         pytest.param(
             Kept((), Rule(), target().sidecar(b"", settled=True), ""),
             target(),
-            Steps(None, (opened(BIG), opened(SMALL)), (), True, False),
+            Steps(False, None, (opened(BIG), opened(SMALL)), (), True, False),
             id="killed before the commit",
         ),
     ],

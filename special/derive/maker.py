@@ -226,6 +226,8 @@ class Maker:
         steps = plan(kept, target)
         if steps.stands:
             return Outcome(identifier, "stood")
+        if kept and kept.sidecar and steps.unsettle:
+            await self._store.note(identifier, replace(kept.sidecar, settled=False))
         if kept and steps.withdraw is not None:
             await self._withdraw(target, steps.withdraw, kept)
         if steps.render:

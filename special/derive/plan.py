@@ -2,6 +2,7 @@
 
 The order of the steps is what makes a run safe to kill. Read `Steps` from top to bottom:
 
+    unsettle   where files come into `open/` that were restricted, the side-car says so
     withdraw   sizes whose files are about to be overwritten by others leave the sizes file
     render     files are written that are not there
     move       files whose access changes are copied to their other folder
@@ -14,6 +15,7 @@ A side-car that is not `settled` makes the next run sweep.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from special.asset import Rendition
@@ -65,6 +67,8 @@ class Target:
 class Steps:
     """The steps, in their order. None of them: everything stands."""
 
+    unsettle: bool
+    """Whether a run that ends before `publish` leaves files in `open/` that the rule of before restricts."""
     withdraw: Sizes | None
     """What the sizes file says while files are overwritten by other sizes; None: it may stay as it is."""
     render: tuple[Rendition, ...]
@@ -96,6 +100,7 @@ def plan(kept: Kept | None, target: Target) -> Steps:
     publish = bool(render or move) or sidecar is None or not _says(sidecar, stored, target)
     restricting = target.max_unauthorised is not None and publish
     return Steps(
+        unsettle=sidecar is not None and sidecar.settled and _opens(sidecar, (*render, *(it for _, it in move))),
         withdraw=_withdrawn(stored, render),
         render=render,
         move=move,
@@ -115,6 +120,12 @@ def _trusted(sidecar: Sidecar, stored: tuple[Rendition, ...], target: Target) ->
         and sidecar.encoding == target.encoding
         and sidecar.sizes == Sizes.of(stored)
     )
+
+
+def _opens(sidecar: Sidecar, written: Iterable[Rendition]) -> bool:
+    """Whether anything is written into `open/` that a side-car's rule restricts."""
+    limit = sidecar.max_unauthorised
+    return limit is not None and any(it.access == "open" and it.size.long_side > limit for it in written)
 
 
 def _says(sidecar: Sidecar, stored: tuple[Rendition, ...], target: Target) -> bool:
