@@ -23,7 +23,6 @@ from rich.table import Table
 from uvicorn.supervisors import Multiprocess
 
 from special import __version__, settings
-from special.app import SETTINGS_VARIABLE, App
 from special.derive.options import Options, Task
 from special.derive.run import run
 from special.errors import ConfigurationError, SpecialError
@@ -31,6 +30,7 @@ from special.inspect import inspect
 from special.settings import Settings
 from special.sources import open_source
 from special.volume import Cleared, Verified, VolumeStat, upkeep
+from special.web.app import SETTINGS_VARIABLE, App
 
 cli = typer.Typer(
     name="special",
@@ -126,7 +126,7 @@ def serve(
         return
     with tempfile.TemporaryDirectory(prefix="special-metrics-") as counts:
         os.environ |= {SETTINGS_VARIABLE: chosen.model_dump_json(), "PROMETHEUS_MULTIPROC_DIR": counts}
-        processes = uvicorn.Config("special.app:create", factory=True, workers=chosen.workers, **options)
+        processes = uvicorn.Config("special.web.app:create", factory=True, workers=chosen.workers, **options)
         Multiprocess(processes, sockets=[listener]).run()
 
 

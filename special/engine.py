@@ -25,6 +25,7 @@ from special.errors import Changed, NotFound, OutOfRange
 from special.geometry import Box
 from special.iiif import MEDIA, ImageRequest, Job, Limits, Version
 from special.info import Services
+from special.layout import Stored
 from special.masters import Master, Masters
 from special.observe import trace
 from special.pixels import PIXELS_VERSION, Pixels, stored_tile
@@ -69,6 +70,10 @@ class Planned:
     """`{region}/{size}/{rotation}/{quality}.{format}` in canonical form."""
     etag: str | None
     """The answer's entity tag, where it is known without asking the store."""
+    stored: Stored | None = None
+    """The master's own tile that is the answer as it lies, where there is one and its place is known."""
+    final: bool = True
+    """False where the master's index must be read first: then the plan may be better the next time."""
 
     @property
     def restricted(self) -> bool:
@@ -124,6 +129,7 @@ class Engine:
         self._promoter = Promoter(self._pixels, volume, reader, after=settings.promote_after, tile=settings.tile_size)
         self._tiles = Tiles(self._pixels, volume, reader, self._promoter)
         self._assets: dict[str, tuple[Master, Kept | None, Asset]] = {}
+        self._thumbs_assets: dict[str, tuple[Kept, Asset]] = {}
         self._stack = AsyncExitStack()
 
     @classmethod
@@ -180,11 +186,18 @@ class Engine:
         kept = await self.store.find(identifier)
         if kept is None or not kept.renditions:
             raise NotFound("No sizes of this image are stored.")
+        known = self._thumbs_assets.get(identifier)
+        if known is not None and known[0] is kept:
+            return known[1]
         # Sizes that are not stored are rounded by the master's own shape, where it is known.
         shape = kept.sidecar.shape if kept.sidecar else kept.renditions[0].size
         names = (identifier, kept.sidecar.key) if kept.sidecar else (identifier,)
         rule = self._rules.govern(kept.rule, *names)
-        return Asset(identifier, shape, None, renditions=kept.renditions, rule=rule)
+        asset = Asset(identifier, shape, None, renditions=kept.renditions, rule=rule)
+        if len(self._thumbs_assets) >= KNOWN_ASSETS:
+            self._thumbs_assets.clear()
+        self._thumbs_assets[identifier] = kept, asset
+        return asset
 
     async def info(
         self, identifier: str, uri: str, *, version: Version, identity: Identity, services: Services = ()
@@ -238,7 +251,14 @@ class Engine:
     def _planned(self, asset: Asset, plan: Plan, job: Job, grant: Grant, version: Version) -> Planned:
         canonical = iiif.canonical(job, asset.size, version=version, limits=self.limits, has_color=asset.has_color)
         etag = self._etag(plan.blob.etag, job) if isinstance(plan, Stream | Tile) else None
-        return Planned(asset, plan, job, grant, canonical, etag)
+        planned = Planned(asset, plan, job, grant, canonical, etag)
+        if not isinstance(plan, Tile):
+            return planned
+        master, _, _ = self._assets[asset.identifier]
+        layout = self.masters.ready(master, job.box, job.size)
+        if layout is None:
+            return replace(planned, final=False)
+        return replace(planned, stored=stored_tile(layout, job))
 
     def _etag(self, master_etag: str, job: Job) -> str:
         words = (PIXELS_VERSION, master_etag, job, self._encoding)
@@ -250,7 +270,7 @@ class Engine:
         """The answer, where it is a stored tile in memory: nothing is waited for, and nothing decoded."""
         if not isinstance(planned.plan, Tile) or planned.etag is None:
             return None
-        data = self._tiles.at_hand(planned.plan.blob, planned.job)
+        data = self._tiles.at_hand(planned.plan.blob, planned.job, planned.stored)
         return None if data is None else Answer(data, MEDIA["jpg"], planned.etag, len(data))
 
     async def run(self, planned: Planned, *, unless: Unless | None = None, span: Span | None = None) -> Answer:
@@ -349,7 +369,8 @@ class Engine:
             if master.layout.size != planned.asset.size:
                 raise
             data = await show(master, job)
-        return Answer(data, MEDIA[job.format], self._etag(master.blob.etag, job), len(data))
+        etag = planned.etag if master.blob == planned.asset.blob else None
+        return Answer(data, MEDIA[job.format], etag or self._etag(master.blob.etag, job), len(data))
 
     async def _stream(self, master: Master, job: Job) -> bytes:
         lane = "full" if job.output.area <= LARGE_PIXELS else "max"

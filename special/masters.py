@@ -75,6 +75,11 @@ class Masters:
         """What was read to learn what a master is, for the first who asks for its pixels; nothing after that."""
         return self._heads.pop(blob, [])
 
+    def ready(self, master: Master, box: Box, size: Size) -> Layout | None:
+        """The layout that `prepared` gives, where it need not read for it; None where it must."""
+        layout = self._grown.get(master.blob, master.layout)
+        return layout if layout.prepare(box, size) is None else None
+
     async def prepared(
         self, master: Master, box: Box, size: Size, reader: Reader, *, seen: list[Chunk] | None = None
     ) -> Layout:
@@ -83,9 +88,9 @@ class Masters:
         Each part of an index is read once, through `reader`, and kept; its bytes are added to `seen`, from which
         nothing is read again. Raises `Malformed`, `SourceError`.
         """
-        layout = self._grown.get(master.blob, master.layout)
-        if layout.prepare(box, size) is None:
-            return layout
+        ready = self.ready(master, box, size)
+        if ready is not None:
+            return ready
         async with self._growing.setdefault(master.blob, asyncio.Lock()):
             layout = self._grown.get(master.blob, master.layout)
             missing = layout.prepare(box, size)

@@ -19,6 +19,7 @@ from special.formats.tiff.layout import TiffLayout
 from special.formats.tiff.pyramid import HEAD_BYTES, Grid
 from special.geometry import Box, Size
 from special.iiif import Job
+from special.layout import Stored
 from special.masters import Master
 from special.observe import trace
 from special.pixels import Pixels
@@ -67,14 +68,21 @@ class Tiles:
 
     def __init__(self, pixels: Pixels, volume: Volume, reader: Reader, promoter: Promoter) -> None:
         self._pixels = pixels
+        self._volume = volume
         self._pyramids = volume.pyramids
         self._reader = reader
         self._promoter = promoter
         self._charts: WeakKeyDictionary[Parts, Chart] = WeakKeyDictionary()
         self._looked_s: dict[str, float] = {}
 
-    def at_hand(self, blob: Blob, job: Job) -> bytes | None:
-        """The answer, if it is a tile of a pyramid that is in memory: some microseconds, and nothing is waited for."""
+    def at_hand(self, blob: Blob, job: Job, stored: Stored | None) -> bytes | None:
+        """The answer, if it is a tile in memory: some microseconds, and nothing is waited for.
+
+        `stored` is the master's own tile that is the answer, where there is one; else the pyramid's is meant.
+        """
+        if stored is not None:
+            found = self._volume.peek(blob, stored.spans)
+            return stored.assemble(found) if found is not None else None
         parts = self._pyramids.at_hand(blob)
         chart = self._charts.get(parts) if parts is not None else None
         span = chart.find(job, parts) if chart is not None and parts is not None else None

@@ -15,8 +15,8 @@ import pytest
 import pytest_asyncio
 from PIL import Image
 
-from special.app import App
 from special.settings import load
+from special.web.app import App
 from tests.logins import ISSUER, SECRET, token
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

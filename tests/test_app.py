@@ -13,9 +13,9 @@ import pytest_asyncio
 from PIL import Image
 
 from fixtures import make_jp2
-from special.app import App
 from special.codecs import openjpeg
 from special.settings import load
+from special.web.app import App
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -13,12 +13,12 @@ import pytest_asyncio
 from PIL import Image
 
 from special.access import Identity
-from special.app import App
 from special.errors import ConfigurationError
 from special.flow import Flow, message_page
 from special.identity import Proof
 from special.settings import load
 from special.tokens import LIFETIME_S, AccessTokens
+from special.web.app import App
 from tests.logins import SECRET, token
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

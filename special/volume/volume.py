@@ -172,14 +172,8 @@ class Volume:
         if open_object is None or any(span.stop > blob.size for span in spans):
             _PASSED.inc(len(spans))
             return await source.read(blob, spans)
-        shelf, blocks = open_object.shelf, open_object.shelf.blocks
-        if len(spans) == 1:
-            wanted: Sequence[int] = blocks.indices(spans[0])
-        else:
-            wanted = sorted({index for span in spans for index in blocks.indices(span)})
-        found = shelf.peek(wanted[: PEEK_BYTES // blocks.block_bytes + 1], self._scratch)
-        _HIT.inc(len(found))
-        open_object.hits += len(found)
+        blocks = open_object.shelf.blocks
+        wanted, found = self._look(open_object, spans)
         if len(found) < len(wanted):
             missing = [index for index in wanted if index not in found]
             open_object.readers += 1
@@ -188,6 +182,26 @@ class Volume:
             finally:
                 open_object.readers -= 1
         return [blocks.cut(span, found) for span in spans]
+
+    def peek(self, blob: Blob, spans: Sequence[Span]) -> list[bytes] | None:
+        """The bytes of each span, if all of them are in memory: nothing is waited for."""
+        open_object = self.in_use(blob)
+        if open_object is None or any(span.stop > blob.size for span in spans):
+            return None
+        wanted, found = self._look(open_object, spans)
+        return [open_object.shelf.blocks.cut(span, found) for span in spans] if len(found) == len(wanted) else None
+
+    def _look(self, open_object: OpenObject, spans: Sequence[Span]) -> tuple[Sequence[int], dict[int, bytes]]:
+        """The blocks that the spans touch, and those of them that are in memory."""
+        blocks = open_object.shelf.blocks
+        if len(spans) == 1:
+            wanted: Sequence[int] = blocks.indices(spans[0])
+        else:
+            wanted = sorted({index for span in spans for index in blocks.indices(span)})
+        found = open_object.shelf.peek(wanted[: PEEK_BYTES // blocks.block_bytes + 1], self._scratch)
+        _HIT.inc(len(found))
+        open_object.hits += len(found)
+        return wanted, found
 
     def in_use(self, blob: Blob) -> OpenObject | None:
         """The object, if it is open here, and held: it is not evicted within the next `UPKEEP_S`."""

@@ -1,0 +1,110 @@
+"""One HTTP request to the image routes, and what its headers ask for."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+
+from starlette.types import Scope
+
+from special import iiif, info
+from special.errors import BadRequest
+from special.iiif import BaseRequest, ImageRequest, InfoRequest, Version
+from special.settings import Settings
+from special.spans import Span, Unless
+
+_HOST = re.compile(r"[A-Za-z0-9._-]{1,253}(:\d{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:\d{1,5})?", re.ASCII)
+_RANGE = re.compile(r"bytes=(\d{1,18})-(\d{0,18})", re.ASCII)
+_OPEN_END = 2**62
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What the image routes need to know of one HTTP request."""
+
+    prefix: str
+    path: str
+    """Below the prefix, still percent-encoded."""
+    method: str
+    headers: dict[bytes, bytes]
+    query: str
+    base: str
+    """`scheme://host` as the public sees it, without a trailing slash."""
+
+    @classmethod
+    def of(cls, scope: Scope, prefix: str, path: str, settings: Settings) -> Call:
+        """The request of an ASGI scope. Raises `BadRequest` where its Host header is none."""
+        headers = dict(scope["headers"])
+        query = scope["query_string"].decode("latin-1")
+        return cls(prefix, path, scope["method"], headers, query, _base(scope, headers, settings))
+
+    @property
+    def level0(self) -> bool:
+        """Whether only stored sizes are served here."""
+        return self.prefix == "thumbs"
+
+    @property
+    def head(self) -> bool:
+        """Whether only headers are wanted."""
+        return self.method == "HEAD"
+
+    @property
+    def accept(self) -> str:
+        """The media types that the caller would like; empty if it does not say."""
+        return self.header(b"accept") or ""
+
+    def header(self, name: bytes) -> str | None:
+        """A request header, if it is there."""
+        value = self.headers.get(name)
+        return None if value is None else value.decode("latin-1")
+
+    def version(self, named: Version | None) -> Version:
+        """The version that the URL names, else the one whose context Accept names, else 3."""
+        return named or (2 if info.CONTEXT[2] in self.accept else 3)
+
+    def uri(self, request: ImageRequest | InfoRequest | BaseRequest, *, id_segments: int) -> str:
+        """The image's base URI, with the version segment that was asked for."""
+        identifier = iiif.quote_identifier(request.identifier, id_segments=id_segments)
+        version = f"{self.path.partition('/')[0]}/" if request.version else ""
+        return f"{self.base}/{self.prefix}/{version}{identifier}"
+
+    @property
+    def unless(self) -> Unless | None:
+        """The conditions under which no body is wanted."""
+        etag, since = self.header(b"if-none-match"), _date(self.header(b"if-modified-since"))
+        return Unless(etag, since) if etag or since else None
+
+    @property
+    def range(self) -> Span | None:
+        """The single range that is wanted of a copied object.
+
+        A range is a favour that may be left undone (RFC 9110, section 14.2): with If-Range, or of several, all is sent.
+        """
+        wanted = _RANGE.fullmatch(self.header(b"range") or "")
+        if wanted is None or self.header(b"if-range") is not None:
+            return None
+        first = int(wanted[1])
+        stop = int(wanted[2]) + 1 if wanted[2] else _OPEN_END
+        return Span(first, stop) if first < stop else None
+
+
+def _base(scope: Scope, headers: dict[bytes, bytes], settings: Settings) -> str:
+    if settings.base_url:
+        return settings.base_url.rstrip("/")
+    scheme, host = scope["scheme"], headers.get(b"host", b"").decode("latin-1")
+    if scope.get("client") and scope["client"][0] in settings.trusted_proxies:
+        scheme = headers.get(b"x-forwarded-proto", scheme.encode()).decode("latin-1").split(",")[0].strip()
+        host = headers.get(b"x-forwarded-host", host.encode("latin-1")).decode("latin-1").split(",")[0].strip()
+    if scheme not in ("http", "https") or not _HOST.fullmatch(host):
+        raise BadRequest("The Host header is not a host name.")
+    return f"{scheme}://{host}"
+
+
+def _date(text: str | None) -> datetime | None:
+    try:
+        date = parsedate_to_datetime(text) if text else None
+    except ValueError:
+        return None
+    return date if date is not None and date.tzinfo is not None else None

@@ -1,0 +1,193 @@
+"""The image routes: info.json, pixels, and the services of a login.
+
+A viewer asks for the same addresses again and again, and a thousand viewers for the same ones. What was
+planned for an address and a caller is therefore remembered, and holds as long as the image is known to be
+the same: the second time a tile that is at hand costs a look into memory.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from typing import Final
+
+from starlette.types import Receive, Send
+
+from special import iiif, info, observe
+from special.access import Identity
+from special.asset import Asset
+from special.engine import Engine, Planned
+from special.errors import NotFound
+from special.flow import MEDIA as AUTH_MEDIA
+from special.identity import Verifier
+from special.iiif import BaseRequest, ImageRequest, InfoRequest, Version
+from special.route import Thumb
+from special.settings import Settings
+from special.spans import NotModified
+from special.web.auth import Auth, probe
+from special.web.call import Call
+from special.web.presence import while_there
+from special.web.reply import CORS, Headers, send_answer, send_bytes, send_head, timing
+
+PREFIXES: Final = ("iiif", "iiif-img", "thumbs")
+REMEMBERED: Final = 10_000
+"""So many requests' plans are remembered: some 2 KB each."""
+
+Key = tuple[str, str, str, Version, Identity]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A request that has been planned, and the headers that all its answers have."""
+
+    planned: Planned
+    headers: Headers
+
+
+class Images:
+    """Answers the requests of one server process while its engine is open."""
+
+    def __init__(self, settings: Settings, engine: Engine, verifier: Verifier, auth: Auth | None) -> None:
+        self.engine = engine
+        self._settings = settings
+        self._verifier = verifier
+        self._auth = auth
+        self._prepared: OrderedDict[Key, Prepared] = OrderedDict()
+
+    async def answer(self, call: Call, receive: Receive, send: Send) -> int:
+        """Answer one request and give the status. Raises `SpecialError`, `Gone`, `Broken`."""
+        identity = await self._verifier.identify(call.headers)
+        if call.prefix == "auth" and self._auth:
+            return await self._authorise(self._auth, call, identity, send)
+        prepared = await self._remembered(call, identity)
+        if prepared is None:
+            request = iiif.parse(call.path, id_segments=self._settings.id_segments)
+            if isinstance(request, BaseRequest):
+                location = f"{self._uri(call, request)}/info.json"
+                return await send_bytes(send, 303, [*CORS, (b"location", location.encode())], b"")
+            if isinstance(request, InfoRequest):
+                return await self._info(call, request, identity, send)
+            prepared = await self._prepare(call, request, identity)
+        return await self._pixels(call, prepared, receive, send)
+
+    # info.json
+
+    async def _info(self, call: Call, request: InfoRequest, identity: Identity, send: Send) -> int:
+        version = call.version(request.version)
+        uri = self._uri(call, request)
+        make = self.engine.thumbs_info if call.level0 else self.engine.info
+        services = self._auth.flow.services(call.base, uri) if self._auth else ()
+        card = await make(request.identifier, uri, version=version, identity=identity, services=services)
+        headers = [*CORS, *self._caching("Accept", restricted=card.restricted, age_s=60)]
+        level = info.profile(version, card.level)
+        if version == 3:
+            headers.append((b"content-type", f'application/ld+json;profile="{info.CONTEXT[3]}"'.encode()))
+            headers.append((b"link", f'<{level}>;rel="profile"'.encode()))
+        elif "application/ld+json" in call.accept:
+            headers.append((b"content-type", b"application/ld+json"))
+            headers.append((b"link", f'<{level}>;rel="profile"'.encode()))
+        else:
+            context = f'<{info.CONTEXT[2]}>;rel="http://www.w3.org/ns/json-ld#context";type="application/ld+json"'
+            headers.append((b"content-type", b"application/json"))
+            headers.append((b"link", f'{context},<{level}>;rel="profile"'.encode()))
+        data = json.dumps(card.document, indent=2, ensure_ascii=False).encode()
+        return await send_bytes(send, 200, headers, data, head=call.head)
+
+    # Pixels
+
+    async def _pixels(self, call: Call, prepared: Prepared, receive: Receive, send: Send) -> int:
+        planned, headers = prepared.planned, prepared.headers
+        observe.trace().route = planned.plan.name
+        unless, copied = call.unless, isinstance(planned.plan, Thumb)
+        try:
+            if call.head:
+                return await send_head(send, await self.engine.describe(planned, unless=unless), headers)
+            at_hand = None if unless else self.engine.at_hand(planned)
+            if at_hand is not None:
+                return await send_answer(send, at_hand, headers)
+            work = self.engine.run(planned, unless=unless, span=call.range if copied else None)
+            # A copied object is on its way at once; whatever needs a decoder ends when its client leaves.
+            answer = await (work if copied else while_there(work, receive))
+        except NotModified:
+            etag = [(b"etag", planned.etag.encode())] if planned.etag else []
+            return await send_bytes(send, 304, [*headers, *etag, timing()], None)
+        return await send_answer(send, answer, headers)
+
+    async def _prepare(self, call: Call, request: ImageRequest, identity: Identity) -> Prepared:
+        version = call.version(request.version)
+        make = self.engine.plan_thumb if call.level0 else self.engine.plan
+        planned = await make(request, version=version, identity=identity)
+        prepared = Prepared(planned, self._image_headers(call, request, planned, version))
+        if planned.final:
+            self._prepared[_key(call, identity)] = prepared
+            if len(self._prepared) > REMEMBERED:
+                self._prepared.popitem(last=False)
+        return prepared
+
+    async def _remembered(self, call: Call, identity: Identity) -> Prepared | None:
+        """What was planned for this very request, if nothing that the plan rests on has been looked at anew."""
+        key = _key(call, identity)
+        prepared = self._prepared.get(key)
+        if prepared is None:
+            return None
+        if await self._asset(call, prepared.planned.asset.identifier) is not prepared.planned.asset:
+            self._prepared.pop(key, None)
+            return None
+        return prepared
+
+    def _image_headers(self, call: Call, request: ImageRequest, planned: Planned, version: Version) -> Headers:
+        level = info.profile(version, 0 if call.level0 else info.level(planned.grant))
+        link = f'<{self._uri(call, request)}/{planned.canonical}>;rel="canonical",<{level}>;rel="profile"'
+        vary = () if request.version else ("Accept",)
+        headers: Headers = [
+            *CORS,
+            (b"link", link.encode()),
+            (b"x-special-route", planned.plan.name.encode()),
+            *self._caching(*vary, restricted=planned.restricted, age_s=self._settings.max_age_s),
+        ]
+        if call.level0:
+            # What the DLCS says of its own thumbs; sites look for it.
+            headers.append((b"x-thumb-match" if isinstance(planned.plan, Thumb) else b"x-thumb-resized", b"1"))
+        if isinstance(planned.plan, Thumb):
+            headers.append((b"accept-ranges", b"bytes"))
+        return headers
+
+    # Login
+
+    async def _authorise(self, auth: Auth, call: Call, identity: Identity, send: Send) -> int:
+        private, head = self._caching(restricted=True, age_s=0), call.head
+        service, _, rest = call.path.partition("/")
+        if service == "token" and not rest:
+            page, policy = await auth.token_page(call.headers, call.query)
+            html = [(b"content-type", b"text/html; charset=utf-8"), (b"content-security-policy", policy.encode())]
+            return await send_bytes(send, 200, [*private, *html, (b"referrer-policy", b"no-referrer")], page, head=head)
+        prefix, _, path = rest.partition("/")
+        of = replace(call, prefix=prefix, path=path)
+        if service == "probe" and prefix in PREFIXES:
+            request = iiif.parse(path, id_segments=self._settings.id_segments)
+            if isinstance(request, BaseRequest):
+                asset = await self._asset(of, request.identifier)
+                uri, caller = self._uri(of, request), auth.bearer_of(call.headers, identity)
+                result = probe(asset, uri, caller, limits=self.engine.limits, level0=of.level0)
+                headers = [*CORS, *private, (b"content-type", AUTH_MEDIA.encode())]
+                return await send_bytes(send, 200, headers, json.dumps(result).encode(), head=head)
+        raise NotFound("There is no such service; info.json of a restricted image names those that there are.")
+
+    # What all of them share
+
+    async def _asset(self, call: Call, identifier: str) -> Asset:
+        return await (self.engine.thumbs_asset if call.level0 else self.engine.asset)(identifier)
+
+    def _uri(self, call: Call, request: ImageRequest | InfoRequest | BaseRequest) -> str:
+        return call.uri(request, id_segments=self._settings.id_segments)
+
+    def _caching(self, *vary: str, restricted: bool, age_s: int) -> Headers:
+        value = "private, no-store" if restricted else f"public, max-age={age_s}"
+        headers = [(b"cache-control", value.encode())]
+        names = (*vary, *self._verifier.vary) if restricted else vary
+        return [*headers, (b"vary", ", ".join(names).encode())] if names else headers
+
+
+def _key(call: Call, identity: Identity) -> Key:
+    return call.prefix, call.path, call.base, call.version(None), identity
