@@ -185,18 +185,21 @@ class _AuditLines(socketserver.BaseRequestHandler):
 
 
 @contextmanager
-def seaweed(folder: Path) -> Iterator[S3Server]:
-    """SeaweedFS with an S3 gateway, its data in `folder`, on free ports of the loopback address."""
+def seaweed(folder: Path, *, audited: bool = True) -> Iterator[S3Server]:
+    """SeaweedFS with an S3 gateway, its data in `folder`, on free ports of the loopback address.
+
+    Unless it is `audited` it keeps no log: a million lines are no small matter.
+    """
     access_key, secret_key = "special", "a-secret-of-forty-characters-for-testing"
-    with _AuditSink() as sink, ExitStack() as stack:
-        threading.Thread(target=sink.serve_forever, daemon=True).start()
-        stack.callback(sink.shutdown)
-        _write_config(folder, access_key, secret_key, sink.server_address[1])
+    with ExitStack() as stack:
+        sink = stack.enter_context(_listening()) if audited else None
+        _write_config(folder, access_key, secret_key)
         http, grpc = free_ports(4), free_ports(4)
         ports = dict(zip(("master", "volume", "filer", "s3"), zip(http, grpc, strict=True), strict=True))
+        audit = [_audit_flag(folder, sink.server_address[1])] if sink else []
         log = stack.enter_context((folder / "weed.log").open("wb"))
         process = subprocess.Popen(
-            [WEED, "-logtostderr=true", "-v=-1", "server", *_flags(folder, ports)],
+            [WEED, "-logtostderr=true", "-v=-1", "server", *_flags(folder, ports), *audit],
             cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -204,20 +207,34 @@ def seaweed(folder: Path) -> Iterator[S3Server]:
         )
         stack.callback(process.wait)
         stack.callback(process.kill)  # a graceful stop takes 10 s, and nobody wants the data
-        server = S3Server(f"http://127.0.0.1:{ports['s3'][0]}", access_key, secret_key, sink.log)
+        server = S3Server(f"http://127.0.0.1:{ports['s3'][0]}", access_key, secret_key, sink.log if sink else None)
         _wait_until_ready(server, process, folder / "weed.log")
         yield server
 
 
-def _write_config(folder: Path, access_key: str, secret_key: str, sink_port: int) -> None:
+@contextmanager
+def _listening() -> Iterator[_AuditSink]:
+    with _AuditSink() as sink:
+        threading.Thread(target=sink.serve_forever, daemon=True).start()
+        try:
+            yield sink
+        finally:
+            sink.shutdown()
+
+
+def _audit_flag(folder: Path, sink_port: int) -> str:
+    audit = {"fluent_network": "tcp", "fluent_host": "127.0.0.1", "fluent_port": sink_port, "marshal_as_json": True}
+    (folder / "audit.json").write_text(json.dumps(audit))
+    return f"-s3.auditLogConfig={folder / 'audit.json'}"
+
+
+def _write_config(folder: Path, access_key: str, secret_key: str) -> None:
     identity = {
         "name": "special",
         "credentials": [{"accessKey": access_key, "secretKey": secret_key}],
         "actions": ["Admin", "Read", "List", "Tagging", "Write"],
     }
     (folder / "identities.json").write_text(json.dumps({"identities": [identity]}))
-    audit = {"fluent_network": "tcp", "fluent_host": "127.0.0.1", "fluent_port": sink_port, "marshal_as_json": True}
-    (folder / "audit.json").write_text(json.dumps(audit))
     # Every bucket is a collection with volumes of its own; seven of each, the default, would soon be too many.
     growth = "".join(f"copy_{copies} = 1\n" for copies in ("1", "2", "3", "other"))
     (folder / "master.toml").write_text(f"[master.volume_growth]\n{growth}")
@@ -237,7 +254,6 @@ def _flags(folder: Path, ports: dict[str, tuple[int, int]]) -> list[str]:
         "-s3",
         f"-s3.localSocket={folder / 's3.sock'}",
         f"-s3.config={folder / 'identities.json'}",
-        f"-s3.auditLogConfig={folder / 'audit.json'}",
         "-s3.port.iceberg=0",
         "-s3.port.lance=0",
     ]
