@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
 from collections.abc import Callable, Sequence
@@ -70,7 +71,10 @@ class Bench:
     def maker(self, sizes: str = "30,15", limit: int | None = None, **bounds: int) -> Maker:
         policy = Policy.parse(sizes, max_unauthorised=limit)
         store = Store(self.thumbs)
-        return Maker(self.masters, store, self.drawing, policy, naming=Naming(), bounds=Bounds(**bounds))
+        naming = Naming()
+        return Maker(
+            self.masters, store, self.drawing, policy, naming=naming, bounds=Bounds(**bounds), masters_at_once=2
+        )
 
     async def make(self, sizes: str = "30,15", limit: int | None = None) -> Outcome:
         return await self.maker(sizes, limit).make(Candidate(ID))
@@ -113,6 +117,28 @@ async def test_one_decode_serves_all_sizes(bench: Bench) -> None:
     assert piece.format == "jpeg"
     assert [str(job.size) for job in jobs] == ["30,20", "15,10"]
     assert all(job.box == Box(0, 0, 60, 40) and job.plain and job.format == "jpg" for job in jobs)
+
+
+async def test_few_masters_are_in_memory_however_many_are_under_way(bench: Bench) -> None:
+    names = [f"{number}.jpg" for number in range(9)]
+    bench.masters.objects |= dict.fromkeys(names, LANDSCAPE)
+    held, most = set[int](), 0
+
+    class Slowly(Drawing):
+        async def __call__(self, piece: Piece, jobs: Sequence[Job]) -> list[Rendered]:
+            nonlocal most
+            held.add(id(jobs))
+            most = max(most, len(held))
+            await asyncio.sleep(0)
+            held.discard(id(jobs))
+            return await super().__call__(piece, jobs)
+
+    bench.drawing = Slowly()
+    maker = bench.maker()
+    outcomes = await asyncio.gather(*(maker.make(Candidate(name)) for name in names))
+
+    assert {outcome.result for outcome in outcomes} == {"made"}
+    assert most == 2
 
 
 async def test_no_byte_of_the_master_is_read_twice(bench: Bench) -> None:

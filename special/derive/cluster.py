@@ -16,7 +16,7 @@ from special.derive.candidates import Candidate
 from special.derive.fleet import Pace, derive_all
 from special.derive.options import Options
 from special.derive.outcome import Outcome
-from special.derive.rooms import READ_AHEAD
+from special.derive.rooms import IMAGES_AT_ONCE
 from special.errors import ConfigurationError
 from special.settings import Settings
 
@@ -61,7 +61,7 @@ def work_off(settings_json: str, options: Options, images: list[Candidate]) -> l
 
     async def work() -> list[Outcome]:
         async with options.rooms(settings) as rooms:
-            pace = Pace(1 + READ_AHEAD)
+            pace = Pace(IMAGES_AT_ONCE)
             return [outcome async for outcome in derive_all(stream(), options.work(rooms.maker), pace=pace)]
 
     return asyncio.run(work())

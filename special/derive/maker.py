@@ -52,14 +52,24 @@ class Maker:
     """
 
     def __init__(
-        self, source: Source, store: Store, draw: Draw, policy: Policy, *, naming: Naming, bounds: Bounds
+        self,
+        source: Source,
+        store: Store,
+        draw: Draw,
+        policy: Policy,
+        *,
+        naming: Naming,
+        bounds: Bounds,
+        masters_at_once: int,
     ) -> None:
+        """`masters_at_once`: how many may be in memory to be drawn, of all those that are under way."""
         self._source = source
         self._store = store
         self._draw = draw
         self._policy = policy
         self._naming = naming
         self._bounds = bounds
+        self._turns = asyncio.Semaphore(masters_at_once)
 
     async def make(self, candidate: Candidate) -> Outcome:
         """Do what is missing. Where everything stands: two GETs, and one HEAD unless a listing spared it."""
@@ -283,12 +293,14 @@ class Maker:
         """Write renditions from one decode of the smallest level that is enough; the master with all that was read."""
         box, largest = Box.whole(master.layout.size), renditions[0].size
         master = await self._read_on(master, master.layout.prepare(box, largest))
-        piece, layout = await cut(
-            self._source, master.blob, master.layout, box, largest, bounds=self._bounds, seen=master.seen
-        )
-        master = replace(master, layout=layout)
         jobs = [Job(box, it.size, mirror=False, angle=0, quality="default", format="jpg") for it in renditions]
-        pictures = await self._draw(piece, jobs)
+        async with self._turns:
+            piece, layout = await cut(
+                self._source, master.blob, master.layout, box, largest, bounds=self._bounds, seen=master.seen
+            )
+            pictures = await self._draw(piece, jobs)
+            del piece  # the largest thing of all, and the writes need it no more
+        master = replace(master, layout=layout)
         trace().decode_ms += sum(it.decode_ms for it in pictures)
         trace().encode_ms += sum(it.encode_ms for it in pictures)
         writes = [

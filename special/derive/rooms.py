@@ -22,7 +22,9 @@ from special.workers import Lane, Workers
 DECODE_DEADLINE_S = 300.0
 """What one master may take to decode: nobody is waiting, so the dearest may have their time."""
 READ_AHEAD = 2
-"""Images that are read or written while as many as there are decoders are decoded."""
+"""Masters that are read while as many as there are decoders are decoded: so many are in memory at once."""
+IMAGES_AT_ONCE = 32
+"""Images under way at once. Most wait for the store, for an answer of a few bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,9 @@ def _rooms(stack: AsyncExitStack, settings: Settings, policy: Policy, draw: Draw
     stack.push_async_callback(store.close)
     naming = Naming(settings.keys, settings.id_segments)
     bounds = Bounds.of(settings)
-    return Rooms(source, store, Maker(source, store, draw, policy, naming=naming, bounds=bounds), naming)
+    at_once = settings.decoders + READ_AHEAD
+    maker = Maker(source, store, draw, policy, naming=naming, bounds=bounds, masters_at_once=at_once)
+    return Rooms(source, store, maker, naming)
 
 
 async def _drawing(stack: AsyncExitStack, settings: Settings, policy: Policy) -> Draw:

@@ -23,7 +23,7 @@ from special.derive.mailbox import Sqs
 from special.derive.options import Options
 from special.derive.outcome import BAD, Outcome
 from special.derive.progress import Bar, Display, JsonLines, Lines, Tally
-from special.derive.rooms import READ_AHEAD, Rooms, looking
+from special.derive.rooms import IMAGES_AT_ONCE, Rooms, looking
 from special.errors import ConfigurationError, SpecialError
 from special.settings import Settings
 
@@ -70,7 +70,7 @@ def _rooms(settings: Settings, options: Options) -> AbstractAsyncContextManager[
 def _outcomes(
     rooms: Rooms, settings: Settings, identifiers: Sequence[str], options: Options
 ) -> AsyncGenerator[Outcome, None]:
-    maker, pace = rooms.maker, Pace(settings.decoders + READ_AHEAD)
+    maker, pace = rooms.maker, Pace(IMAGES_AT_ONCE)
     if options.queue is not None:
         follow = partial(maker.follow, gone=maker.keep if options.keep_removed else maker.remove)
         return _attend(Attendant(Sqs(options.queue), follow, rooms.source.root, rooms.naming, pace))
