@@ -94,8 +94,8 @@ def _client(patience: Patience, *, allow_http: bool) -> ClientConfig:
     return {
         "allow_http": allow_http,
         "connect_timeout": timedelta(seconds=patience.connect_s),
-        "read_timeout": timedelta(seconds=patience.request_s),
         # A large body may take as long as its reader does; `bucket` limits each try itself.
+        "read_timeout": timedelta(seconds=patience.deadline_s),
         "timeout": timedelta(days=1),
     }
 

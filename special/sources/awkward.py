@@ -34,7 +34,7 @@ class BotocoreWire:
         self._account = account
         self._config = AioConfig(
             connect_timeout=patience.connect_s,
-            read_timeout=patience.request_s,
+            read_timeout=patience.deadline_s,
             max_pool_connections=concurrency,
             retries={"total_max_attempts": 1},
             request_checksum_calculation="when_required",

@@ -14,7 +14,7 @@ from contextlib import aclosing, suppress
 
 from special.errors import Changed, ConfigurationError, Denied, Missing, SourceError, Unreachable
 from special.sources.aws import Account
-from special.sources.patience import Patience
+from special.sources.patience import Patience, Turns
 from special.sources.promises import count_get, counting_errors, cut, require
 from special.sources.stores import nameable
 from special.sources.wire import Answer, Facts, OutOfRange, Wire, matchable
@@ -62,7 +62,7 @@ class Bucket:
         self._awkward = awkward
         self._account = account
         self._patience = patience
-        self._turns = asyncio.Semaphore(concurrency)
+        self._turns = Turns(concurrency)
 
     @property
     def root(self) -> str:
@@ -223,7 +223,7 @@ class Bucket:
             while True:
                 try:
                     with counting_errors():
-                        async for chunk in self._pieces(answer):
+                        async for chunk in self._pieces(answer, tries=failures):
                             position, failures = position + len(chunk), 0
                             yield chunk
                     return
@@ -236,12 +236,12 @@ class Bucket:
         finally:
             await answer.close()
 
-    async def _pieces(self, answer: Answer) -> AsyncGenerator[bytes, None]:
+    async def _pieces(self, answer: Answer, *, tries: int) -> AsyncGenerator[bytes, None]:
         """The body in pieces, each in its time, and as long as it was said to be."""
         left_bytes = answer.stop - answer.start
         async with aclosing(answer.chunks(CHUNK_BYTES)) as chunks:
             while left_bytes:
-                chunk = await self._patience.in_time(lambda: anext(chunks, b""), CHUNK_BYTES)
+                chunk = await self._patience.in_time(lambda: anext(chunks, b""), CHUNK_BYTES, tries=tries)
                 if not 0 < len(chunk) <= left_bytes:
                     raise Unreachable(f"{answer.path}: the body is not as long as it was said to be")
                 left_bytes -= len(chunk)

@@ -1,8 +1,9 @@
 """How long a store is waited for, and how often it is asked again.
 
-One budget for every request: a failure that may pass (a reset, a timeout, throttling, a short body) is tried
-again after a random wait, a few times, inside one deadline. What will not pass (`Missing`,
-`Denied`, `Changed`) is never tried again.
+A failure that may pass (a reset, a timeout, throttling, a short body) is tried again after a random wait, a
+few times, inside one deadline, and only as long as the store answers at least half of what it is asked: a
+store in trouble is not asked twice as much besides. What will not pass (`Missing`, `Denied`, `Changed`) is
+never tried again.
 """
 
 from __future__ import annotations
@@ -12,15 +13,35 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from time import monotonic
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from special import observe
 from special.errors import SourceError, Unreachable
 
 T = TypeVar("T")
 
-SLOWEST_BYTES_PER_S = 2**20
+SLOWEST_BYTES_PER_S: Final = 2**20
 """A long span gets another second for each of these."""
+MOST_CREDIT: Final = 100
+"""So many retries in a row are granted to a store that has done well until now."""
+
+
+class Turns:
+    """What all requests to one store share: places, and credit for retries."""
+
+    def __init__(self, count: int) -> None:
+        self.places = asyncio.Semaphore(count)
+        self._credit = MOST_CREDIT
+
+    def earn(self) -> None:
+        """The store has answered: one more retry may be had for it."""
+        self._credit = min(MOST_CREDIT, self._credit + 1)
+
+    def spend(self) -> bool:
+        """Take a retry, if there is one to be had."""
+        granted = self._credit > 0
+        self._credit -= granted
+        return granted
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +50,12 @@ class Patience:
 
     connect_s: float = 2.0
     """Longest wait for a connection."""
-    request_s: float = 10.0
-    """Longest wait for an answer and its first MiB."""
+    request_s: float = 2.0
+    """Longest wait of the first try for an answer and its first MiB; each further try waits twice as long.
+
+    What Amazon S3's performance guidelines advise for small requests; a store that is slow every time gets its
+    time all the same.
+    """
     deadline_s: float = 30.0
     """No further try starts this long after the first one did."""
     retries: int = 3
@@ -38,7 +63,7 @@ class Patience:
     backoff_s: float = 0.1
     """Most that is waited before the second try; doubles with each further one."""
 
-    async def persist(self, attempt: Callable[[], Awaitable[T]], turns: asyncio.Semaphore, *, size_bytes: int = 0) -> T:
+    async def persist(self, attempt: Callable[[], Awaitable[T]], turns: Turns, *, size_bytes: int = 0) -> T:
         """What `attempt` gives, tried again while it raises `Unreachable` or takes too long for that many bytes.
 
         Each try waits for a turn and holds it to its end. Every failed one is counted.
@@ -47,20 +72,26 @@ class Patience:
         tries = 0
         while True:
             try:
-                async with turns:
-                    return await self.in_time(attempt, size_bytes)
+                async with turns.places:
+                    answer = await self.in_time(attempt, size_bytes, tries=tries)
+                turns.earn()
             except SourceError as error:
                 observe.SOURCE_ERRORS.labels(kind=error.code).inc()
+                if not isinstance(error, Unreachable):
+                    turns.earn()
+                    raise
                 # Full jitter: those who failed together must not come back together.
                 wait_s = random.uniform(0, self.backoff_s * 2**tries)  # noqa: S311 - no secret depends on it
-                if not isinstance(error, Unreachable) or tries == self.retries or monotonic() + wait_s > last_start:
+                if tries == self.retries or monotonic() + wait_s > last_start or not turns.spend():
                     raise
+            else:
+                return answer
             tries += 1
             await asyncio.sleep(wait_s)
 
-    async def in_time(self, attempt: Callable[[], Awaitable[T]], size_bytes: int) -> T:
-        """One try, `Unreachable` if it takes too long for that many bytes."""
-        limit_s = self.request_s + size_bytes / SLOWEST_BYTES_PER_S
+    async def in_time(self, attempt: Callable[[], Awaitable[T]], size_bytes: int, *, tries: int) -> T:
+        """One try, `Unreachable` if it takes too long for that many bytes after so many tries that failed."""
+        limit_s = self.request_s * 2**tries + size_bytes / SLOWEST_BYTES_PER_S
         try:
             async with asyncio.timeout(limit_s):
                 return await attempt()

@@ -1,0 +1,70 @@
+"""How often a store is asked again, and for how long each time."""
+
+import asyncio
+
+import pytest
+
+from special.errors import Changed, Missing, SourceError, Unreachable
+from special.sources.patience import MOST_CREDIT, Patience, Turns
+
+
+class Store:
+    """Raises what it is told to, one after the other, and then answers."""
+
+    def __init__(self, *failures: SourceError) -> None:
+        self.failures = list(failures)
+        self.asked = 0
+
+    async def answer(self) -> str:
+        self.asked += 1
+        if self.failures:
+            raise self.failures.pop(0)
+        return "answer"
+
+
+def down(count: int) -> Store:
+    return Store(*[Unreachable("on purpose")] * count)
+
+
+HASTE = Patience(backoff_s=0.0001)
+
+
+async def test_each_further_try_waits_twice_as_long() -> None:
+    asked = 0
+
+    async def slow() -> str:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0.5)
+        return "answer"
+
+    assert await Patience(request_s=0.15, backoff_s=0.0001).persist(slow, Turns(1)) == "answer"
+    assert asked == 3  # 0.15 s, 0.3 s, 0.6 s
+
+
+async def test_a_store_that_does_well_is_asked_four_times() -> None:
+    store = down(3)
+    assert await HASTE.persist(store.answer, Turns(1)) == "answer"
+    assert store.asked == 4
+
+
+async def test_a_store_that_is_down_is_asked_once_when_its_credit_is_spent() -> None:
+    turns, store = Turns(1), down(10_000)
+    requests = 3 * MOST_CREDIT
+    for _ in range(requests):
+        with pytest.raises(Unreachable):
+            await HASTE.persist(store.answer, turns)
+    assert store.asked == requests + MOST_CREDIT
+
+
+@pytest.mark.parametrize("answer", [Missing("gone"), Changed("another"), SourceError("odd")], ids=lambda it: it.code)
+async def test_an_answer_earns_a_retry_whatever_it_is(answer: SourceError) -> None:
+    turns = Turns(1)
+    while turns.spend():
+        pass
+    with pytest.raises(type(answer)):
+        await HASTE.persist(Store(answer).answer, turns)
+    store = down(3)
+    with pytest.raises(Unreachable):
+        await HASTE.persist(store.answer, turns)
+    assert store.asked == 2
