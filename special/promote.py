@@ -30,7 +30,7 @@ from special.observe import PROMOTIONS
 from special.pixels import PIXELS_VERSION, Pixels
 from special.retile import Cut, retile
 from special.spans import Reader, Span
-from special.volume import Making, NoRoom, Volume
+from special.volume import Elsewhere, Making, NoRoom, Volume
 from special.workers import Lane
 
 LANE: Final = Lane("pyramid", running=1, queue=1, max_wait_s=600.0, deadline_s=120.0)
@@ -60,6 +60,8 @@ class Candidate:
     """When it may be tried, by the monotonic clock; never again where that cannot help."""
     pause_s: float = FIRST_PAUSE_S
     """How long to wait after the next failure."""
+    under_way_until_s: float = 0.0
+    """How long it is believed that somebody makes its pyramid, here or in another process."""
     task: asyncio.Task[None] | None = None
     """It is being made, or waits for its turn."""
 
@@ -96,6 +98,11 @@ class Promoter:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    def makes(self, master: Master) -> bool:
+        """Whether a master's pyramid is on its way, here or in another process."""
+        candidate = self._candidates.get((master.blob.url, master.blob.etag))
+        return candidate is not None and self._clock() < candidate.under_way_until_s
+
     @property
     def busy(self) -> bool:
         """Whether any pyramid is being made, or waits for its turn."""
@@ -106,12 +113,12 @@ class Promoter:
         grid = Grid(layout.size, self.tile)
         return grid if self._after and pyramid.is_dear(layout, grid) else None
 
-    def count(self, master: Master) -> None:
-        """A tile of a dear master was made that a pyramid would have given."""
+    def count(self, master: Master, tiles: int = 1) -> None:
+        """So many tiles of a dear master are wanted that a pyramid would have given."""
         key = (master.blob.url, master.blob.etag)
         candidate = self._candidates.setdefault(key, Candidate())
         self._candidates.move_to_end(key)
-        candidate.tiles += 1
+        candidate.tiles += tiles
         if candidate.task is None and candidate.tiles >= self._after and candidate.not_before_s <= self._clock():
             candidate.tiles = 0
             # Not in the context of the request at hand: what this reads is not that request's cost.
@@ -126,12 +133,19 @@ class Promoter:
         try:
             async with self._turn:
                 start = self._clock()
-                outcome = "made" if await self._made(master) else "left"
+                candidate.under_way_until_s = math.inf
+                try:
+                    outcome = "made" if await self._made(master) else "left"
+                finally:
+                    candidate.under_way_until_s = 0.0
                 candidate.not_before_s = self._clock() + LEFT_PAUSE_S
         except MasterError as error:  # it will be the same the next time
             outcome = "refused"
             candidate.not_before_s = math.inf
             log.info("no pyramid of %s: %s", master.blob.url, error)
+        except Elsewhere:
+            outcome = "left"
+            candidate.not_before_s = candidate.under_way_until_s = self._clock() + LEFT_PAUSE_S
         except (SpecialError, NoRoom, OSError, sqlite3.Error) as error:
             candidate.not_before_s = self._clock() + candidate.pause_s
             candidate.pause_s = min(2 * candidate.pause_s, LONGEST_PAUSE_S)

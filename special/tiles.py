@@ -7,8 +7,11 @@ tag stays too. Off the grid a pyramid's pixels have been through JPEG before; pi
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from time import monotonic
 from typing import Final
 from weakref import WeakKeyDictionary
@@ -25,13 +28,20 @@ from special.observe import trace
 from special.pixels import Pixels
 from special.promote import Promoter
 from special.spans import Blob, Reader, Span, drive
+from special.turns import Line, Shared, Turns
 from special.volume import Parts, Volume
 from special.volume.blocks import Damaged
 
 LOOK_S: Final = 1.0
 """How often is looked whether another process has made a pyramid."""
+PAUSE_S: Final = 0.1
+"""How often a flood asks whether its pyramid is there."""
 MORE_QUALITY: Final = 3
 """What is encoded for the second time is encoded with more care: an eighth longer, to lose 0.1 to 1.2 dB less."""
+LONGEST_LINE: Final = 1024
+"""So many may wait for tiles of one dear master: they cost nothing but their connections."""
+LONGEST_WAIT_S: Final = 8.0
+"""How long they may: meanwhile their pyramid is made. What is left of the lane's deadline is for the decoder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +82,10 @@ class Tiles:
         self._pyramids = volume.pyramids
         self._reader = reader
         self._promoter = promoter
+        # Enough at once to keep all decoders busy while others are being read.
+        at_once = 2 * pixels.settings.decoders
+        self._turns = Turns(at_once, longest_line=LONGEST_LINE, longest_wait_s=LONGEST_WAIT_S)
+        self._shared: Shared[bytes] = Shared()
         self._charts: WeakKeyDictionary[Parts, Chart] = WeakKeyDictionary()
         self._looked_s: dict[str, float] = {}
 
@@ -90,12 +104,32 @@ class Tiles:
 
     async def show(self, master: Master, job: Job) -> bytes:
         """What the job asks for. Raises `SourceError`, `MasterError`, `DecodeError`."""
-        if job.format not in ("jpg", "webp") or job.quality == "bitonal" or self._promoter.grid(master.layout) is None:
+        if self._promoter.grid(master.layout) is None:
             return await self._pixels.show(master, job, self._reader, lane="tile")
-        data = await self._from_pyramid(master, job)
-        if data is None:
-            data = await self._pixels.show(master, job, self._reader, lane="tile")
-            self._promoter.count(master)
+        key = (master.blob.url, master.blob.etag, job)
+        return await self._shared.do(key, partial(self._in_turn, master, job))
+
+    async def _in_turn(self, master: Master, job: Job) -> bytes:
+        """A tile of a dear master. In a flood most wait here until there is a pyramid."""
+        lossy = job.format in ("jpg", "webp") and job.quality != "bitonal"
+        async with self._turns.turn(master.blob.url) as line:
+            if lossy:
+                data = await self._awaited(master, job, line)
+                if data is not None:
+                    return data
+            # Decoders share the processors: the fewer tiles are made on the way, the sooner there is a pyramid.
+            async with line.alone if self._promoter.makes(master) else nullcontext():
+                return await self._pixels.show(master, job, self._reader, lane="tile")
+
+    async def _awaited(self, master: Master, job: Job, line: Line) -> bytes | None:
+        """The answer from a pyramid, if there is one, or soon will be and less work goes into it than into the line."""
+        grid, patience_ends = Grid(master.layout.size, self._promoter.tile), monotonic() + LONGEST_WAIT_S
+        while (data := await self._from_pyramid(master, job)) is None:
+            self._promoter.count(master, 1 + line.waiting)
+            is_less = grid.columns(0) * grid.rows(0) < line.waiting
+            if not (is_less and self._promoter.makes(master)) or monotonic() > patience_ends:
+                break
+            await asyncio.sleep(PAUSE_S)
         return data
 
     async def _from_pyramid(self, master: Master, job: Job) -> bytes | None:

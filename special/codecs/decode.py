@@ -24,12 +24,12 @@ _INTERPRETATIONS: Final[dict[tuple[openjpeg.Colour, int], str]] = {
 }
 
 
-def decode(piece: Piece, *, max_pixels: int) -> Raster | Image:
+def decode(piece: Piece, *, max_pixels: int, threads: int = 1) -> Raster | Image:
     """The picture that `piece.crop` is counted in.
 
     A raster where the pixels are at hand as 8-bit sRGB or grey without alpha; else an image whose
     pixels libvips decodes as they are asked for, from top to bottom, once. A JPEG shrunk by
-    `piece.reduce` is ceil(side / 2**reduce) long.
+    `piece.reduce` is ceil(side / 2**reduce) long. Only JPEG 2000 is decoded by several threads.
 
     Raises `Unsupported` for a picture of more than `max_pixels`, told by its header, before any is
     decoded; `Malformed` and `Unsupported` for what no codec takes. What libvips finds only while
@@ -38,7 +38,7 @@ def decode(piece: Piece, *, max_pixels: int) -> Raster | Image:
     match piece.format:
         case "jp2":
             _check(_codestream_size(piece), max_pixels)
-            return _from_planes(openjpeg.decode(piece.data, reduce=piece.reduce, area=piece.area, threads=1))
+            return _from_planes(openjpeg.decode(piece.data, reduce=piece.reduce, area=piece.area, threads=threads))
         case "jpeg":
             return _decode_jpeg(piece, max_pixels)
         case "tiff":

@@ -12,13 +12,14 @@ volume → stacks → ledger, tenancy, shelf → locks.
 
 from special.volume.ledger import Entry
 from special.volume.parts import Parts
-from special.volume.pyramids import Making, NoRoom
+from special.volume.pyramids import Elsewhere, Making, NoRoom
 from special.volume.upkeep import Cleared, Verified, VolumeStat, clear, stat, verify
 from special.volume.volume import DEFAULT_BLOCK_BYTES, Volume, VolumeReader
 
 __all__ = [
     "DEFAULT_BLOCK_BYTES",
     "Cleared",
+    "Elsewhere",
     "Entry",
     "Making",
     "NoRoom",

@@ -32,6 +32,10 @@ class NoRoom(Exception):
     """The volume has no room for a pyramid."""
 
 
+class Elsewhere(Exception):
+    """Another process is making this pyramid."""
+
+
 class InUse(Protocol):
     """An open object, as far as it matters here."""
 
@@ -154,7 +158,7 @@ class Pyramids:
     async def making(self, blob: Blob, name: str, *, head_bytes: int) -> AsyncGenerator[Making | None, None]:
         """A pyramid to be made; what is not published in the end is removed.
 
-        None where one stands already, where another process is at it, or where the object goes past the volume.
+        None where one stands already, or where the object goes past the volume. Raises `Elsewhere`.
         """
         in_use = await self._volume.hold(blob)
         if in_use is None:
@@ -164,8 +168,7 @@ class Pyramids:
         in_use.readers += 1  # keeps it from being evicted, and its files open
         try:
             if not shelf.lock_pyramid():
-                yield None
-                return
+                raise Elsewhere(f"another process makes {name} of {blob.url}")
             try:
                 draft = await uncut(asyncio.to_thread(_begin, shelf, name, head_bytes))
                 if draft is None:
