@@ -10,7 +10,6 @@ import logging
 import os
 import socket
 import sys
-import tempfile
 from dataclasses import asdict
 from json import dumps
 from pathlib import Path
@@ -27,6 +26,7 @@ from special.derive.options import Options, Task
 from special.derive.run import run
 from special.errors import ConfigurationError, SpecialError
 from special.inspect import inspect
+from special.observe import counts_folder
 from special.settings import Settings
 from special.sources import open_source
 from special.volume import Cleared, Verified, VolumeStat, upkeep
@@ -124,8 +124,8 @@ def serve(
     if chosen.workers == 1:
         uvicorn.Server(uvicorn.Config(app, **options)).run(sockets=[listener])
         return
-    with tempfile.TemporaryDirectory(prefix="special-metrics-") as counts:
-        os.environ |= {SETTINGS_VARIABLE: chosen.model_dump_json(), "PROMETHEUS_MULTIPROC_DIR": counts}
+    with counts_folder() as counts:
+        os.environ |= {SETTINGS_VARIABLE: chosen.model_dump_json(), "PROMETHEUS_MULTIPROC_DIR": str(counts)}
         processes = uvicorn.Config("special.web.app:create", factory=True, workers=chosen.workers, **options)
         Multiprocess(processes, sockets=[listener]).run()
 

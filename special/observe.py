@@ -7,9 +7,12 @@ volume) is counted at the request that started it.
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,6 +109,39 @@ def exposition() -> bytes:
     registry = CollectorRegistry()
     registry.register(_AllProcesses(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])))
     return generate_latest(registry)
+
+
+_COUNTS, _OWNER = "special-metrics-", "owner"
+"""How folders of counts are called in the folder for temporary files, and the file in them that is locked."""
+
+
+@contextmanager
+def counts_folder() -> Iterator[Path]:
+    """A new folder for the counts of several processes; those that servers left which were killed are removed.
+
+    Whoever has a folder holds a lock in it for as long as it lives: the kernel lets go of it, however it dies.
+    """
+    base = Path(tempfile.gettempdir())
+    for stray in base.glob(f"{_COUNTS}*"):
+        # Left alone: another user's, one without a lock (it is just being made), one of a server that lives.
+        with suppress(OSError), _locked(stray / _OWNER, os.O_RDWR | os.O_NOFOLLOW):
+            shutil.rmtree(stray)
+    new = tempfile.TemporaryDirectory(prefix=_COUNTS, ignore_cleanup_errors=True)
+    with new as name, _locked(Path(name, _OWNER), os.O_RDWR | os.O_CREAT):
+        yield Path(name)
+
+
+@contextmanager
+def _locked(path: Path, flags: int) -> Iterator[None]:
+    """Raises `OSError` where another process has the lock."""
+    fd = os.open(path, flags | os.O_CLOEXEC, 0o600)
+    try:
+        if os.fstat(fd).st_uid != os.geteuid():
+            raise PermissionError(path)
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(fd)
 
 
 class _AllProcesses(Collector):

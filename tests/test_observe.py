@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 COUNTS = """
@@ -32,3 +34,38 @@ def test_a_process_that_is_just_starting_is_no_failure(tmp_path: Path) -> None:
     (tmp_path / "counter_1.db").touch()
     (tmp_path / "gauge_livesum_1.db").touch()
     assert "special_source_gets_total 3.0" in counted(tmp_path, "tell")
+
+
+HELD = """
+import sys
+from special import observe
+with observe.counts_folder() as folder:
+    (folder / "counter_1.db").touch()
+    print(folder, flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def holder(base: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """A process that has a folder of counts below `base` until the end of its input."""
+    command, environ = [sys.executable, "-c", HELD], os.environ | {"TMPDIR": str(base)}
+    with subprocess.Popen(command, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield process, Path(process.stdout.readline().strip())
+
+
+def test_folders_of_the_dead_are_removed_and_no_others(tmp_path: Path) -> None:
+    making, linked, elsewhere = tmp_path / "special-metrics-new", tmp_path / "special-metrics-link", tmp_path / "mine"
+    making.mkdir()  # by somebody who has not locked it yet
+    elsewhere.mkdir()
+    (elsewhere / "owner").touch()
+    linked.symlink_to(elsewhere)
+    with holder(tmp_path) as (killed, stray):
+        killed.kill()
+    with holder(tmp_path) as (_, living), holder(tmp_path) as (_, other):
+        assert not stray.exists()
+        assert sorted(living.iterdir()) == [living / "counter_1.db", living / "owner"]
+        assert other.exists()
+    assert sorted(tmp_path.iterdir()) == [elsewhere, linked, making]
+    assert (elsewhere / "owner").exists()
