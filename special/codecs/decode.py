@@ -7,8 +7,9 @@ from typing import Final
 
 import numpy as np
 
-from special.codecs import colour, jpeg, jpegtiff, openjpeg, vips
+from special.codecs import colour, jp2tiff, jpeg, jpegtiff, openjpeg, planes, tiffpage, vips
 from special.codecs.raster import Image, Raster, to_vips
+from special.codecs.tiffpage import Page
 from special.errors import Malformed, Unsupported
 from special.geometry import Size, ceil_div
 from special.layout import Piece
@@ -42,15 +43,27 @@ def decode(piece: Piece, *, max_pixels: int, threads: int = 1) -> Raster | Image
         case "jpeg":
             return _decode_jpeg(piece, max_pixels)
         case "tiff":
-            tiles = jpegtiff.read_head(piece.data)
-            if tiles is not None:
-                _check(tiles.size, max_pixels)
-                raster = jpegtiff.decode(piece.data, tiles)
-                if raster is not None:
-                    return colour.tagged(raster, tiles.profile)
+            page = tiffpage.read(piece.data)
+            if page is not None:
+                _check(page.size, max_pixels)
+                picture = _decode_tiles(piece.data, page)
+                if picture is not None:
+                    return picture
     image = vips.load(piece.data, piece.format)
     _check(Size(image.width, image.height), max_pixels)
     return image
+
+
+def _decode_tiles(data: bytes, page: Page) -> Raster | Image | None:
+    """What is decoded tile by tile; None for what libvips knows how to read, or reads sooner."""
+    if page.compression in jp2tiff.COMPRESSIONS:
+        return jp2tiff.decode(data, page)
+    if page.planes > 1 and page.tiled:
+        return planes.decode(data, page)
+    if jpegtiff.is_ordinary(page):
+        raster = jpegtiff.decode(data, page)
+        return None if raster is None else colour.tagged(raster, page.profile)
+    return None
 
 
 def _decode_jpeg(piece: Piece, max_pixels: int) -> Raster | Image:
@@ -88,11 +101,11 @@ def _codestream_size(piece: Piece) -> Size:
     return Size(ceil_div(size.width, 1 << piece.reduce), ceil_div(size.height, 1 << piece.reduce))
 
 
-def _from_planes(planes: openjpeg.Planes) -> Raster | Image:
-    pixels = planes.pixels
-    if pixels.dtype == np.uint8 and planes.colour != "cmyk" and not planes.alpha:
-        return colour.tagged(pixels.astype(np.uint8, copy=False), planes.icc)
-    image = to_vips(pixels).copy(interpretation=_INTERPRETATIONS[planes.colour, pixels.itemsize])
-    if planes.premultiplied:
+def _from_planes(decoded: openjpeg.Planes) -> Raster | Image:
+    pixels = decoded.pixels
+    if pixels.dtype == np.uint8 and decoded.colour != "cmyk" and not decoded.alpha:
+        return colour.tagged(pixels.astype(np.uint8, copy=False), decoded.icc)
+    image = to_vips(pixels).copy(interpretation=_INTERPRETATIONS[decoded.colour, pixels.itemsize])
+    if decoded.premultiplied:
         image = image.unpremultiply().cast(image.format)
-    return colour.with_profile(image, planes.icc) if planes.icc else image
+    return colour.with_profile(image, decoded.icc) if decoded.icc else image

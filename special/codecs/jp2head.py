@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from special.errors import Malformed
 from special.geometry import Box, ceil_div
 
-SOC, SIZ, SOT, EOC = b"\xff\x4f", b"\xff\x51", b"\xff\x90", b"\xff\xd9"
+SOC, SIZ, COD, SOT, EOC = b"\xff\x4f", b"\xff\x51", b"\xff\x52", b"\xff\x90", b"\xff\xd9"
 SIZ_BYTES, SOT_BYTES = 38, 12
 CAPABILITIES = 1 << 14  # of Rsiz: a CAP marker follows, as in every HTJ2K file (T.814 A.2)
 
@@ -33,6 +33,8 @@ class Head:
     """Where the image lies on the reference grid."""
     rsiz: int
     """The capabilities that decoding needs."""
+    mixed: bool
+    """Whether the first three components were mixed to be coded; decoding parts them again (A.6.1, annex G)."""
 
     @property
     def divisible(self) -> bool:
@@ -63,8 +65,9 @@ def read_head(data: bytes) -> Head:
     if x0 >= x1 or y0 >= y1 or not tile_width or not tile_height:
         raise Malformed(f"the image is empty: from {x0},{y0} to {x1},{y1} in tiles of {tile_width},{tile_height}")
     tiles = ceil_div(x1 - tile_x, tile_width) * ceil_div(y1 - tile_y, tile_height)
-    _check_tile_parts(data, stream, tiles)
-    return Head(boxed, palette, Box.between(x0, y0, x1, y1), rsiz)
+    mixed, first = _main_header(data, stream)
+    _check_tile_parts(data, range(first, stream.stop), tiles)
+    return Head(boxed, palette, Box.between(x0, y0, x1, y1), rsiz, mixed)
 
 
 def _boxes(data: bytes, within: range) -> Iterator[tuple[bytes, range]]:
@@ -83,13 +86,21 @@ def _boxes(data: bytes, within: range) -> Iterator[tuple[bytes, range]]:
         start = stop
 
 
-def _check_tile_parts(data: bytes, stream: range, tiles: int) -> None:
-    """Follow the tile-parts to the end: all that are announced are there, then EOC (A.4.2, A.4.4)."""
-    at = stream.start + len(SOC)
-    while data[at : at + 2] != SOT:
+def _main_header(data: bytes, stream: range) -> tuple[bool, int]:
+    """Whether COD asks for a component transform (table A.14), and where the first tile-part starts."""
+    at, mixed = stream.start + len(SOC), False
+    while (marker := data[at : at + 2]) != SOT:
         if at + 4 > stream.stop or data[at] != 0xFF:
             raise Malformed(f"the codestream's main header is broken or truncated at byte {at}")
+        if marker == COD:
+            mixed = data[at + 8 : at + 9] == b"\1"  # after Lcod, Scod, the progression and the number of layers
         at += 2 + int.from_bytes(data[at + 2 : at + 4])
+    return mixed, at
+
+
+def _check_tile_parts(data: bytes, stream: range, tiles: int) -> None:
+    """Follow the tile-parts to the end: all that are announced are there, then EOC (A.4.2, A.4.4)."""
+    at = stream.start
     seen: dict[int, int] = {}
     announced: dict[int, int] = {}
     while data[at : at + 2] == SOT and at + SOT_BYTES <= stream.stop:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -102,6 +103,29 @@ def decode(data: bytes, *, reduce: int = 0, area: Box | None = None, threads: in
             decoder.area(*_needed(head.bounds, area, wanted, components, reduce))
         image = decoder.decode()
         return _planes(image, wanted, reduce)
+
+
+def decode_samples(data: bytes, *, bits: int) -> Pixels:
+    """The samples of a whole file as they are, for a container that says what they mean: (height, width, components).
+
+    Coarser components are repeated up to the size of the image, nothing is scaled or converted. Raises `Malformed`,
+    `Unsupported` for samples of other than `bits` bits (8 or 16), `ConfigurationError` without OpenJPEG.
+    """
+    head = read_head(data)
+    with Decoder(data, boxed=head.boxed) as decoder:
+        decoder.read_header()
+        image = decoder.decode()
+        components = [image.comps[index] for index in range(image.numcomps)]
+        for component in components:
+            if component.prec != bits or component.sgnd:
+                kind = "signed" if component.sgnd else "unsigned"
+                raise Unsupported(f"a JPEG 2000 tile of {kind} samples of {component.prec} bits, in a page of {bits}")
+        samples: Pixels = np.empty(
+            (head.bounds.height, head.bounds.width, len(components)), np.uint8 if bits == 8 else np.uint16
+        )
+        for index, component in enumerate(components):
+            _fill(samples[..., index], component, head.bounds, 0)
+    return samples
 
 
 def decode_by_pillow(data: bytes, *, reduce: int = 0, area: Box | None = None) -> Planes:
@@ -204,7 +228,7 @@ def _planes(image: Image, wanted: Box, reduce: int) -> Planes:
     for index, channel in enumerate(channels):
         _fill(pixels[..., index], channel, wanted, reduce)
     if _is_ycc(image, channels):
-        _ycc_to_rgb(pixels, [_neutral(channel, dtype) for channel in channels[1:3]])
+        ycc_to_rgb(pixels, [_neutral(channel, dtype) for channel in channels[1:3]])
     return Planes(
         pixels=pixels,
         precision=precision,
@@ -278,8 +302,8 @@ def _neutral(component: Component, dtype: np.dtype[np.uint8 | np.uint16]) -> int
     return int(_scale(component.prec, dtype)[1 << min(component.prec, 16) - 1])
 
 
-def _ycc_to_rgb(pixels: Pixels, neutral: list[int]) -> None:
-    """Turn luma and chroma, the first three channels, into RGB in place.
+def ycc_to_rgb(pixels: Pixels, neutral: Sequence[int]) -> None:
+    """Turn luma and chroma, the first three channels, into RGB in place; `neutral` are the chromas of grey.
 
     The matrix of IEC 61966-2-1 Amendment 1, Annex F, which is JFIF's.
     """

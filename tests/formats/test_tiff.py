@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import struct
 from dataclasses import replace
 from functools import cache
@@ -234,7 +235,8 @@ def test_a_long_colour_profile_is_read_with_the_tiles() -> None:
     ("fields", "message"),
     [
         pytest.param({"t259": (6,)}, "compression 6, old-style JPEG", id="old-style-jpeg"),
-        pytest.param({"t259": (34712,)}, "JPEG 2000", id="jpeg-2000"),
+        pytest.param({"t259": (34712,), "t258": (4,)}, "4 bits, colour model MIN_IS_BLACK", id="jpeg-2000-of-4-bits"),
+        pytest.param({"t259": (34712,), "t262": (0,)}, "MIN_IS_WHITE, in JPEG 2000", id="jpeg-2000-white-is-0"),
         pytest.param({"t259": (50000,)}, "Zstandard", id="zstd"),
         pytest.param({"t259": (34925,)}, "LZMA", id="lzma"),
         pytest.param({"t259": (4711,)}, "compression 4711, an unknown one", id="unknown-compression"),
@@ -242,7 +244,8 @@ def test_a_long_colour_profile_is_read_with_the_tiles() -> None:
         pytest.param({"t258": (32,)}, "samples of 32 bits", id="32-bit"),
         pytest.param({"t339": (3,)}, "signed or fractions", id="fractions"),
         pytest.param({"t258": (8, 5), "t277": (2,)}, "all must be of one depth", id="mixed-depths"),
-        pytest.param({"t284": (2,), "t277": (3,)}, "separate tiles", id="planar-tiles"),
+        pytest.param({"t284": (2,), "t277": (3,), "t262": (6,)}, "YCBCR, in separate tiles", id="separate-ycbcr"),
+        pytest.param({"t284": (2,), "t277": (5,), "t262": (2,)}, "5 samples of 8 bits", id="separate-beyond-opacity"),
         pytest.param({"t256": (100_000_001,)}, "longest side possible", id="too-wide"),
     ],
 )
@@ -417,3 +420,17 @@ def test_sniffing_knows_both_orders_and_both_widths() -> None:
     assert all(tiff.sniff(head + bytes(12)) for head in heads)
     assert not tiff.sniff(b"IIRO" + bytes(12))
     assert not tiff.sniff(b"II")
+
+
+@pytest.mark.parametrize(
+    ("fields", "note"),
+    [
+        pytest.param({"t259": (34712,)}, "Tiles are JPEG 2000", id="jpeg-2000"),
+        pytest.param({"t284": (2,), "t277": (3,), "t262": (2,)}, r"3 planes.*interleaved samples", id="planes"),
+        pytest.param({"t256": (2048,), "t322": (2048,)}, "No smaller levels", id="no-levels"),
+    ],
+)
+def test_what_makes_it_dear_is_told_with_the_remedy(fields: dict[str, Any], note: str) -> None:
+    described = page(**fields)
+    layout = parsed(put_together([replace(described, tiles=[bytes(64)] * 3)]))
+    assert any(re.search(note, said) for said in layout.notes)

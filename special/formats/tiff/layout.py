@@ -14,7 +14,7 @@ from special.formats.levels import serves
 from special.formats.tiff import blank, mini, passthrough, serial
 from special.formats.tiff.directory import Directory, Field
 from special.formats.tiff.page import Page
-from special.formats.tiff.tags import COPIED, Compression, Photometric, Tag
+from special.formats.tiff.tags import COPIED, JPEG_2000, Compression, Photometric, Tag
 from special.geometry import Box, Frame, Orientation, Size, ceil_div
 from special.layout import Extract, Format, Layout, Piece, Stored, Tiling
 from special.spans import Parser, Span, coalesce
@@ -130,6 +130,16 @@ class TiffLayout:
             )
         if full.size.long_side > 1024 and len(self.pyramid) == 1:
             found.append("No smaller levels: small sizes need all of it. Re-encode as a pyramid.")
+        if full.planes > 1:
+            found.append(
+                f"Samples lie apart ({full.planes} planes): a tile is read in {full.planes} places. "
+                "Re-encode with interleaved samples."
+            )
+        if full.compression in JPEG_2000:
+            found.append(
+                "Tiles are JPEG 2000: each takes some ten times as long to decode as JPEG, and none is sent as it is "
+                "stored. Re-encode as JPEG where loss is allowed."
+            )
         if self.profile is not None and self.profile.raw is None:
             found.append(
                 f"A colour profile of {self.profile.size_bytes} bytes is read with every part. Convert to sRGB."

@@ -15,6 +15,8 @@ from special.formats.levels import checked
 from special.formats.tiff.directory import EAGER_INDEX_BYTES, Directory, Field
 from special.formats.tiff.tags import (
     COPIED,
+    JOINABLE,
+    JPEG_2000,
     NUMBERS,
     REFUSED_COMPRESSIONS,
     REFUSED_PHOTOMETRICS,
@@ -126,10 +128,10 @@ class Page:
             tile = Size(size.width, min(rows, size.height) or size.height)
             offsets, counts = _index(directory, Tag.STRIP_OFFSETS), _index(directory, Tag.STRIP_BYTE_COUNTS)
         planes = samples if directory.number(Tag.PLANAR_CONFIGURATION, 1) == 2 else 1
-        if tiled and planes > 1:
-            raise Unsupported(
-                f"the TIFF keeps its {planes} samples in separate tiles; re-encode with interleaved samples"
-            )
+        if compression in JPEG_2000:
+            _check_joinable("JPEG 2000 tiles", photometric, samples, bits[0], planes=planes)
+        elif tiled and planes > 1:
+            _check_joinable("separate tiles", photometric, samples, bits[0], planes=planes)
         page = cls(directory, size, tile, tiled, compression, photometric, samples, bits[0], planes, offsets, counts)
         if compression is Compression.JPEG and tile.long_side > MAX_JPEG_SIDE:
             raise Malformed(f"a JPEG cannot hold a tile of {tile} pixels; {MAX_JPEG_SIDE} is the longest side")
@@ -222,6 +224,17 @@ def _check_samples(directory: Directory, samples: int, bits: tuple[int, ...]) ->
         raise Unsupported(f"TIFF samples of {bits[0]} bits; 1, 2, 4, 8 and 16 can be shown")
     if any(kind != 1 for kind in directory.numbers(Tag.SAMPLE_FORMAT)):
         raise Unsupported("TIFF samples that are signed or fractions; re-encode as unsigned integers")
+
+
+def _check_joinable(what: str, photometric: Photometric, samples: int, bits: int, *, planes: int) -> None:
+    """Whether tiles that libvips cannot read can be decoded one by one. Raises `Unsupported`."""
+    is_ycbcr = photometric is Photometric.YCBCR and planes == 1  # then decoded tiles are RGB
+    colours = JOINABLE.get(Photometric.RGB if is_ycbcr else photometric, 0)
+    if bits not in (8, 16) or not colours or not colours <= samples <= colours + 1:
+        raise Unsupported(
+            f"the TIFF keeps {samples} samples of {bits} bits, colour model {photometric.name}, in {what}; "
+            "re-encode with interleaved samples as JPEG or deflate"
+        )
 
 
 def _index(directory: Directory, tag: Tag) -> Index:

@@ -99,7 +99,7 @@ COPIED = frozenset(
 
 
 class Compression(IntEnum):
-    """Compressions that libtiff in the libvips wheel undoes."""
+    """Compressions that libtiff in the libvips wheel undoes, and JPEG 2000, which OpenJPEG does."""
 
     NONE = 1
     CCITT_RLE = 2
@@ -110,8 +110,22 @@ class Compression(IntEnum):
     DEFLATE = 8
     ADOBE_DEFLATE = 32946
     PACKBITS = 32773
+    APERIO_JPEG_2000_YCBCR = 33003
+    JPEG_2000_LOSSY = 33004
+    APERIO_JPEG_2000_RGB = 33005
+    JPEG_2000 = 34712
     WEBP = 50001
 
+
+JPEG_2000 = frozenset(
+    {
+        Compression.APERIO_JPEG_2000_YCBCR,
+        Compression.JPEG_2000_LOSSY,
+        Compression.APERIO_JPEG_2000_RGB,
+        Compression.JPEG_2000,
+    }
+)
+"""Compressions whose tiles are codestreams."""
 
 REFUSED_COMPRESSIONS = {
     6: "old-style JPEG",
@@ -120,12 +134,9 @@ REFUSED_COMPRESSIONS = {
     32766: "NeXT 2-bit RLE",
     32771: "CCITT RLE aligned to words",
     32809: "ThunderScan",
-    33003: "JPEG 2000 (Aperio, YCbCr)",
-    33005: "JPEG 2000 (Aperio, RGB)",
     34661: "JBIG",
     34676: "SGI LogLuv",
     34677: "SGI LogLuv 24",
-    34712: "JPEG 2000",
     34887: "LERC",
     34892: "lossy JPEG of DNG",
     34925: "LZMA",
@@ -146,6 +157,9 @@ class Photometric(IntEnum):
     YCBCR = 6
     CIELAB = 8
 
+
+JOINABLE = {Photometric.MIN_IS_BLACK: 1, Photometric.RGB: 3, Photometric.SEPARATED: 4}
+"""Colour models, and how many samples they have, of pages whose tiles are decoded one by one and then joined."""
 
 REFUSED_PHOTOMETRICS = {
     4: "a transparency mask",
