@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 
 import pytest
+from prometheus_client import REGISTRY
 
 from special import errors, observe
 from special.workers import Lane, Workers, standard_lanes
@@ -243,6 +244,30 @@ async def test_waiting_too_long_is_busy() -> None:
         await long
 
 
+def told(lane: str) -> dict[str, float]:
+    """What the metrics say of a lane."""
+    sample = REGISTRY.get_sample_value
+    states = {state: sample("special_lane_jobs", {"lane": lane, "state": state}) for state in ("running", "waiting")}
+    return {**states, "refused": sample("special_lane_refusals_total", {"lane": lane}) or 0.0}
+
+
+async def test_a_lane_tells_what_runs_what_waits_and_what_was_refused() -> None:
+    lane = Lane("told", running=1, queue=3, max_wait_s=30.0, deadline_s=30.0)
+    async with Workers(1, memory_bytes=MEMORY, lanes=[lane]) as workers:
+        jobs = [asyncio.create_task(workers.run(time.sleep, 0.2)) for _ in range(4)]
+        await asyncio.sleep(0)
+        assert told("told") == {"running": 1, "waiting": 3, "refused": 0}
+        with pytest.raises(errors.Busy):
+            await workers.run(operator.add, 1, 1)
+        jobs[3].cancel()
+        await until(jobs[3].done)
+        assert told("told") == {"running": 1, "waiting": 2, "refused": 1}
+        await asyncio.gather(*jobs[:3])
+        with pytest.raises(errors.Crashed):
+            await workers.run(os.abort)
+        assert told("told") == {"running": 0, "waiting": 0, "refused": 1}
+
+
 async def test_dear_lanes_do_not_starve_tiles() -> None:
     tile, _, dear = standard_lanes(1)
     async with Workers(1, memory_bytes=MEMORY, lanes=[tile, dear], spare=0) as workers:
@@ -267,12 +292,14 @@ def test_standard_lanes_are_those_of_the_design(cores: int) -> None:
 
 
 async def test_two_crashes_on_one_culprit_put_it_in_quarantine(workers: Workers) -> None:
+    before = REGISTRY.get_sample_value("special_quarantines_total")
     for _ in range(2):
         with pytest.raises(errors.Crashed, match="SIGABRT"):
             await workers.run(os.abort, culprit="bad.jp2 1")
     with pytest.raises(errors.Crashed, match="left alone"):
         await workers.run(operator.add, 1, 1, culprit="bad.jp2 1")
     assert await workers.run(operator.add, 1, 1, culprit="bad.jp2 2") == 2
+    assert REGISTRY.get_sample_value("special_quarantines_total") - before == 1
 
 
 def test_quarantine_ends_and_forgets() -> None:

@@ -73,7 +73,9 @@ class Patience:
         while True:
             try:
                 async with turns.places:
+                    start = monotonic()
                     answer = await self.in_time(attempt, size_bytes, tries=tries)
+                observe.SOURCE_SECONDS.observe(monotonic() - start)
                 turns.earn()
             except SourceError as error:
                 observe.SOURCE_ERRORS.labels(kind=error.code).inc()

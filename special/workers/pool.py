@@ -9,7 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar, cast
+from typing import Any, Final, Literal, Self, TypeVar, cast
+
+from prometheus_client import Gauge
 
 from special import observe, render
 from special.errors import Busy, ConfigurationError, Crashed, DecodeError, TimedOut
@@ -46,6 +48,8 @@ class _Job:
         """Give the caller its result or error, once; a caller that has gone gets none."""
         if self.timer is not None:
             self.timer.cancel()
+        if self.started is None:
+            self.queue.count("waiting").dec()
         if self.result.done():
             return
         observe.DECODER_JOBS.labels(outcome).inc()
@@ -62,6 +66,10 @@ class _Queue:
     lane: Lane
     running: int = 0
     waiting: deque[_Job] = field(default_factory=deque)
+
+    def count(self, state: Literal["running", "waiting"]) -> Gauge:
+        """The metric of its jobs."""
+        return observe.LANE_JOBS.labels(self.lane.name, state)
 
 
 class Workers:
@@ -189,6 +197,7 @@ class Workers:
         )
         if refusal is not None:
             observe.DECODER_JOBS.labels("busy").inc()
+            observe.LANE_REFUSALS.labels(lane.name).inc()
             raise Busy(f"lane {lane.name}: {refusal}")
         loop = asyncio.get_running_loop()
         now = monotonic()
@@ -197,11 +206,13 @@ class Workers:
         job = _Job(name, message, queue, culprit, now, now + allowed_s, loop.create_future())
         job.timer = loop.call_later(min(lane.max_wait_s, allowed_s), self._waited_too_long, job)
         queue.waiting.append(job)
+        queue.count("waiting").inc()
         return job
 
     def _waited_too_long(self, job: _Job) -> None:
         job.queue.waiting.remove(job)
         waited_s = monotonic() - job.arrived
+        observe.LANE_REFUSALS.labels(job.queue.lane.name).inc()
         job.end("busy", error=Busy(f"lane {job.queue.lane.name}: no decoder was free within {waited_s:.1f} s"))
 
     def _dispatch(self) -> None:
@@ -213,6 +224,8 @@ class Workers:
     def _begin(self, job: _Job, child: Child) -> None:
         job.started = monotonic()
         job.queue.running += 1
+        job.queue.count("waiting").dec()
+        job.queue.count("running").inc()
         self._jobs[child] = job
         assert job.timer is not None, "admitted jobs have a timer"
         job.timer.cancel()
@@ -268,6 +281,7 @@ class Workers:
     def _free(self, child: Child, job: _Job) -> None:
         self._jobs[child] = None
         job.queue.running -= 1
+        job.queue.count("running").dec()
 
     async def _add(self) -> None:
         child = await spawn(self, memory_bytes=self._memory_bytes, prepare=self._prepare)

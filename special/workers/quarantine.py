@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Final
 
+from special import observe
 from special.errors import Crashed
 
 CRASHES: Final = 2
@@ -37,7 +38,10 @@ class Quarantine:
         if culprit is None:
             return
         record = self._recent(culprit)
-        self._records[culprit] = _Record(record.crashes + 1 if record else 1, self._clock())
+        crashes = record.crashes + 1 if record else 1
+        self._records[culprit] = _Record(crashes, self._clock())
+        if crashes == CRASHES:
+            observe.QUARANTINES.inc()
         self._records.move_to_end(culprit)
         if len(self._records) > _REMEMBERED:
             self._records.popitem(last=False)

@@ -1,8 +1,10 @@
 """How often a store is asked again, and for how long each time."""
 
 import asyncio
+from functools import partial
 
 import pytest
+from prometheus_client import REGISTRY
 
 from special.errors import Changed, Missing, SourceError, Unreachable
 from special.sources.patience import MOST_CREDIT, Patience, Turns
@@ -46,6 +48,13 @@ async def test_a_store_that_does_well_is_asked_four_times() -> None:
     store = down(3)
     assert await HASTE.persist(store.answer, Turns(1)) == "answer"
     assert store.asked == 4
+
+
+async def test_each_answer_counts_as_one_latency() -> None:
+    count = partial(REGISTRY.get_sample_value, "special_source_seconds_count")
+    before = count()
+    await HASTE.persist(down(2).answer, Turns(1))
+    assert count() - before == 1
 
 
 async def test_a_store_that_is_down_is_asked_once_when_its_credit_is_spent() -> None:
