@@ -136,7 +136,8 @@ class Engine:
     def of(cls, settings: Settings) -> Self:
         """An engine made as the settings say; it must be entered before use."""
         source = open_source(settings.source)
-        store = Store(open_source(settings.thumbs_url, create=True), ttl_s=settings.asset_ttl_s)
+        thumbs = open_source(settings.thumbs_url, create=True)
+        store = Store(thumbs, ttl_s=settings.asset_ttl_s, hot_bytes=int(settings.hot_size))
         masters = Masters(source, keys=settings.keys, ttl_s=settings.asset_ttl_s, max_gap_bytes=settings.max_gap_bytes)
         volume = Volume(settings.volume_directory, size_bytes=int(settings.volume_size))
         workers = Workers(
@@ -266,8 +267,20 @@ class Engine:
 
     # Routes
 
-    def at_hand(self, planned: Planned) -> Answer | None:
-        """The answer, where it is a stored tile in memory: nothing is waited for, and nothing decoded."""
+    def at_hand(self, planned: Planned, *, unless: Unless | None = None) -> Answer | None:
+        """The answer, where it is in memory as it is sent: nothing is waited for, and nothing decoded.
+
+        Raises `NotModified` where `unless` holds of what is known.
+        """
+        if unless and planned.etag and unless.hold(planned.etag):
+            raise NotModified
+        if isinstance(planned.plan, Thumb):
+            held = self.store.at_hand(planned.asset.identifier, planned.plan.rendition)
+            if held is None:
+                return None
+            if unless and unless.hold(held.blob.etag, held.blob.modified):
+                raise NotModified
+            return Answer(held.data, MEDIA["jpg"], held.blob.etag, held.blob.size, modified=held.blob.modified)
         if not isinstance(planned.plan, Tile) or planned.etag is None:
             return None
         data = self._tiles.at_hand(planned.plan.blob, planned.job, planned.stored)

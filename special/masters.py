@@ -47,7 +47,7 @@ class Masters:
         self.source = source
         self._keys = tuple(keys)
         self._max_gap_bytes = max_gap_bytes
-        self._known: Remembered[Master] = Remembered(self._look_up, ttl_s=ttl_s)
+        self._known: Remembered[str, Master] = Remembered(self._look_up, ttl_s=ttl_s)
         self._heads: dict[Blob, list[Chunk]] = {}
         self._grown: dict[Blob, Layout] = {}
         self._growing: WeakValueDictionary[Blob, asyncio.Lock] = WeakValueDictionary()

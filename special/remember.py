@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
 from time import monotonic
 from typing import Generic, TypeVar
 
 from special.errors import Missing, SpecialError
 
+N = TypeVar("N", bound=Hashable)
 T = TypeVar("T")
-V = TypeVar("V")
+
+MOST_MISSING = 10_000
+"""So many names are remembered of which there is nothing."""
 
 
 @dataclass(slots=True)
@@ -25,39 +28,42 @@ class _Entry(Generic[T]):
     believed_until: float
 
 
-class Remembered(Generic[T]):
-    """A bounded, expiring, single-flight memory from a name to a value of type T.
+class Remembered(Generic[N, T]):
+    """A bounded, expiring, single-flight memory from a name of type N to a value of type T.
 
     `look_up(name, previous)` finds a value; `previous` is the expired one, which may be returned again
     where the store says that it still stands. What it raises reaches all who wait. `Missing` is
-    remembered for `missing_ttl_s`, every other failure is forgotten at once.
+    remembered for `missing_ttl_s`, every other failure is forgotten at once. What was asked for longest
+    ago goes when all values together, as `weigh` has it, are above `capacity`.
     """
 
     def __init__(
         self,
-        look_up: Callable[[str, T | None], Awaitable[T]],
+        look_up: Callable[[N, T | None], Awaitable[T]],
         *,
         ttl_s: float,
         missing_ttl_s: float = 2.0,
         capacity: int = 10_000,
+        weigh: Callable[[T], int] = lambda value: 1,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self._look_up = look_up
         self._ttl_s = ttl_s
         self._missing_ttl_s = missing_ttl_s
         self._capacity = capacity
+        self._weigh = weigh
+        self._weight = 0
         self._clock = clock
-        self._entries: OrderedDict[str, _Entry[T]] = OrderedDict()
-        self._missing: OrderedDict[str, _Entry[Missing]] = OrderedDict()
-        self._flights: dict[str, asyncio.Task[T]] = {}
+        self._entries: OrderedDict[N, _Entry[T]] = OrderedDict()
+        self._missing: OrderedDict[N, _Entry[Missing]] = OrderedDict()
+        self._flights: dict[N, asyncio.Task[T]] = {}
 
-    async def get(self, name: str) -> T:
+    async def get(self, name: N) -> T:
         """The value; from memory while it is believed, else by one look-up that all callers share."""
+        value = self.at_hand(name)
+        if value is not None:
+            return value
         now = self._clock()
-        entry = self._entries.get(name)
-        if entry is not None and now < entry.believed_until:
-            self._entries.move_to_end(name)
-            return entry.value
         missing = self._missing.get(name)
         if missing is not None:
             if now < missing.believed_until:
@@ -65,23 +71,37 @@ class Remembered(Generic[T]):
             del self._missing[name]
         flight = self._flights.get(name)
         if flight is None:
+            entry = self._entries.get(name)
             flight = asyncio.create_task(self._fly(name, entry.value if entry else None))
             self._flights[name] = flight
             flight.add_done_callback(lambda task: self._landed(name, task))
         return await asyncio.shield(flight)
 
-    def put(self, name: str, value: T) -> None:
-        """Remember a value that was learned by other means."""
-        self._missing.pop(name, None)
-        self._keep(self._entries, name, _Entry(value, self._clock() + self._ttl_s))
+    def at_hand(self, name: N) -> T | None:
+        """The value, if it is believed: nothing is waited for."""
+        entry = self._entries.get(name)
+        if entry is None or self._clock() >= entry.believed_until:
+            return None
+        self._entries.move_to_end(name)
+        return entry.value
 
-    def __contains__(self, name: str) -> bool:
+    def put(self, name: N, value: T) -> None:
+        """Remember a value that was learned by other means."""
+        self.forget(name)
+        self._entries[name] = _Entry(value, self._clock() + self._ttl_s)
+        self._weight += self._weigh(value)
+        while self._weight > self._capacity:
+            self._weight -= self._weigh(self._entries.popitem(last=False)[1].value)
+
+    def __contains__(self, name: N) -> bool:
         """Whether a value is known, expired or not."""
         return name in self._entries
 
-    def forget(self, name: str) -> None:
+    def forget(self, name: N) -> None:
         """Look up anew at the next `get`, from nothing."""
-        self._entries.pop(name, None)
+        entry = self._entries.pop(name, None)
+        if entry is not None:
+            self._weight -= self._weigh(entry.value)
         self._missing.pop(name, None)
 
     async def close(self) -> None:
@@ -91,12 +111,14 @@ class Remembered(Generic[T]):
             flight.cancel()
         await asyncio.gather(*flights, return_exceptions=True)
 
-    async def _fly(self, name: str, previous: T | None) -> T:
+    async def _fly(self, name: N, previous: T | None) -> T:
         try:
             value = await self._look_up(name, previous)
         except Missing as missing:
             self.forget(name)
-            self._keep(self._missing, name, _Entry(missing, self._clock() + self._missing_ttl_s))
+            self._missing[name] = _Entry(missing, self._clock() + self._missing_ttl_s)
+            if len(self._missing) > MOST_MISSING:
+                self._missing.popitem(last=False)
             raise
         except SpecialError:
             self.forget(name)
@@ -104,13 +126,7 @@ class Remembered(Generic[T]):
         self.put(name, value)
         return value
 
-    def _landed(self, name: str, task: asyncio.Task[T]) -> None:
+    def _landed(self, name: N, task: asyncio.Task[T]) -> None:
         del self._flights[name]
         if not task.cancelled():
             task.exception()  # seen: nobody may be left who waits for it
-
-    def _keep(self, entries: OrderedDict[str, _Entry[V]], name: str, entry: _Entry[V]) -> None:
-        entries[name] = entry
-        entries.move_to_end(name)
-        while len(entries) > self._capacity:
-            entries.popitem(last=False)

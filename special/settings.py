@@ -56,6 +56,9 @@ class Settings(BaseSettings):
     thumbs: str | None = Field(None, description="Where stored renditions are; default: `thumbs/` in the state folder.")
     volume: Path | None = Field(None, description="Folder of the volume; default: `volume/` in the state folder.")
     volume_size: ByteSize = Field(ByteSize(10 * 2**30), description="Most that the volume may take on disk.")
+    hot_size: ByteSize = Field(
+        ByteSize(64 * 2**20), description="Memory of each server process for small stored renditions; 0: none."
+    )
     promote_after: int = Field(
         8, ge=0, description="Tiles after which the volume makes a pyramid of a master that is dear per tile; 0: never."
     )

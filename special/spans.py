@@ -172,6 +172,12 @@ class Source(Reader, Protocol):
         ...
 
 
+async def given(data: bytes) -> AsyncGenerator[bytes, None]:
+    """A body that is in memory already."""
+    if data:
+        yield data
+
+
 async def body(opened: Opened) -> bytes:
     """All of an opened object's bytes, in memory."""
     async with aclosing(opened.chunks) as chunks:

@@ -25,7 +25,7 @@ from special.iiif import Job
 from special.layout import Stored
 from special.masters import Master
 from special.observe import trace
-from special.pixels import Pixels
+from special.pixels import Pixels, stored_tile
 from special.promote import Promoter
 from special.spans import Blob, Reader, Span, drive
 from special.turns import Line, Shared, Turns
@@ -105,6 +105,9 @@ class Tiles:
     async def show(self, master: Master, job: Job) -> bytes:
         """What the job asks for. Raises `SourceError`, `MasterError`, `DecodeError`."""
         if self._promoter.grid(master.layout) is None:
+            return await self._pixels.show(master, job, self._reader, lane="tile")
+        layout = self._pixels.masters.ready(master, job.box, job.size)
+        if layout is not None and stored_tile(layout, job) is not None:  # nothing is cheaper, nor better
             return await self._pixels.show(master, job, self._reader, lane="tile")
         key = (master.blob.url, master.blob.etag, job)
         return await self._shared.do(key, partial(self._in_turn, master, job))

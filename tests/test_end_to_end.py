@@ -174,12 +174,19 @@ def test_what_is_stored_reads_no_byte_of_the_master(
     assert [line for line in since if line.operation.startswith("REST.GET") and line.status in (200, 206)] == []
 
 
-def test_a_thumb_costs_one_get(library: Library, client: httpx.Client) -> None:
-    path = "/iiif/3/stored-herbarium.tif/full/!400,400/0/default.jpg"
-    client.get(path)
-    again = client.get(path)
-    assert "gets=1 " in again.headers["server-timing"]
-    assert f"bytes={len(again.content)}" in again.headers["server-timing"]
+def test_a_small_thumb_is_had_from_memory_the_next_time(library: Library, client: httpx.Client) -> None:
+    client.get("/iiif/3/stored-herbarium.tif/info.json")
+    first, again, told, part = (
+        client.get("/iiif/3/stored-herbarium.tif/full/!400,400/0/default.jpg", headers=headers)
+        for headers in ({}, {}, {"if-none-match": "*"}, {"range": "bytes=0-99"})
+    )
+    assert "gets=0 bytes=0" in again.headers["server-timing"]
+    assert again.content == first.content
+    assert {name: first.headers[name] for name in ("etag", "last-modified")} == {
+        name: again.headers[name] for name in ("etag", "last-modified")
+    }
+    assert (told.status_code, told.headers["etag"]) == (304, first.headers["etag"])
+    assert (part.status_code, part.content) == (206, first.content[:100])
 
 
 async def test_sixty_four_tiles_at_once_read_each_block_once(

@@ -24,7 +24,7 @@ class Looker:
             raise answer
         return answer
 
-    def remembered(self, capacity: int = 10) -> Remembered[int]:
+    def remembered(self, capacity: int = 10) -> Remembered[str, int]:
         return Remembered(self, ttl_s=60, missing_ttl_s=2, capacity=capacity, clock=lambda: self.now)
 
 
@@ -85,6 +85,30 @@ async def test_bounded_least_recently_used_goes_first() -> None:
         await memory.get(name)
     assert "a" in memory
     assert "b" not in memory
+
+
+async def test_bounded_by_weight() -> None:
+    looker = Looker()
+    memory = Remembered(looker, ttl_s=60, capacity=10, weigh=lambda value: value, clock=lambda: looker.now)
+    looker.answers = {"a": 4, "b": 5, "c": 3, "vast": 11}
+    for name in ("a", "b", "a", "c"):
+        await memory.get(name)
+    assert [name for name in "abc" if name in memory] == ["a", "c"]
+    memory.put("a", 7)
+    assert [memory.at_hand(name) for name in "abc"] == [7, None, 3]
+    assert await memory.get("vast") == 11
+    assert [name for name in ("a", "c", "vast") if name in memory] == []
+
+
+async def test_at_hand_is_what_is_believed_and_looks_nothing_up() -> None:
+    looker = Looker()
+    memory = looker.remembered()
+    assert memory.at_hand("a") is None
+    memory.put("a", 1)
+    assert memory.at_hand("a") == 1
+    looker.now = 60
+    assert memory.at_hand("a") is None
+    assert looker.asked == []
 
 
 async def test_forgotten_is_looked_up_from_nothing() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -266,6 +267,42 @@ async def test_condition_is_passed_on() -> None:
 
     with pytest.raises(NotModified):
         await Store(bucket).open_rendition(ID, rendition, unless=Unless(bucket.blob(f"{ID}/open/400.jpg").etag))
+
+
+async def test_a_small_rendition_is_read_once_and_then_asked_after() -> None:
+    bucket = MemorySource({f"{ID}/open/400.jpg": b"pixels"})
+    size = Size(400, 267)
+    rendition = Rendition(size, "open", rendition_key(ID, size, "open"))
+    store = Store(bucket, ttl_s=0, hot_bytes=100)
+    assert store.at_hand(ID, rendition) is None
+
+    for _ in range(3):  # not believed for a moment: the second and third are conditional, and read no body
+        assert await body(await store.open_rendition(ID, rendition)) == b"pixels"
+    assert len(bucket.verbs("open")) == 3
+    bucket.objects[f"{ID}/open/400.jpg"] = b"others"
+    assert await body(await store.open_rendition(ID, rendition)) == b"others"
+
+    believing = Store(bucket, hot_bytes=100)
+    opened = await asyncio.gather(*(believing.open_rendition(ID, rendition) for _ in range(10)))
+    assert [await body(each) for each in opened] == [b"others"] * 10
+    held = believing.at_hand(ID, rendition)
+    assert held is not None
+    assert held.data == b"others"
+    assert len(bucket.verbs("open")) == 5
+    with pytest.raises(NotModified):
+        await believing.open_rendition(ID, rendition, unless=Unless(held.blob.etag))
+
+
+@pytest.mark.parametrize("side", [pytest.param(1024, id="large"), pytest.param(400, id="too heavy")])
+async def test_what_is_not_kept_in_memory_is_read_each_time(side: int) -> None:
+    bucket = MemorySource({f"{ID}/open/{side}.jpg": b"p" * 101})
+    size = Size(side, side)
+    rendition = Rendition(size, "open", rendition_key(ID, size, "open"))
+    store = Store(bucket, hot_bytes=100)
+    for _ in range(2):
+        assert len(await body(await store.open_rendition(ID, rendition))) == 101
+    assert store.at_hand(ID, rendition) is None
+    assert len(bucket.verbs("open")) == 2
 
 
 async def test_publish_commits_with_the_sizes_file() -> None:

@@ -13,6 +13,6 @@ read here, so that the two never part.
 
 from special.store.sidecar import Sidecar
 from special.store.sizes import Sizes, rendition_key
-from special.store.store import Kept, Store
+from special.store.store import Held, Kept, Store
 
-__all__ = ["Kept", "Sidecar", "Sizes", "Store", "rendition_key"]
+__all__ = ["Held", "Kept", "Sidecar", "Sizes", "Store", "rendition_key"]

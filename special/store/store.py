@@ -14,11 +14,14 @@ from special.asset import Access, Rendition, Rule, stricter
 from special.errors import Malformed, Missing
 from special.geometry import Size
 from special.remember import Remembered
-from special.spans import Blob, NotModified, Opened, Source, Span, Unless, body
+from special.spans import Blob, NotModified, Opened, Source, Span, Unless, body, given
 from special.store.sidecar import SIDECAR_NAME, Sidecar
 from special.store.sizes import SIZES_NAMES, Sizes
 
 T = TypeVar("T")
+
+HOT_PIXELS = 512 * 512
+"""Renditions up to this size are small: a flood asks for them, and many fit into memory."""
 
 _FOLDERS: dict[Access, tuple[str, ...]] = {"open": ("open",), "auth": ("auth", "authed")}
 _FILE = re.compile(r"(\d+)\.jpg", re.ASCII)
@@ -40,6 +43,14 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """A small rendition in memory."""
+
+    blob: Blob
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class _Read:
     """The two files as they were last read: what is asked after when they are no longer believed."""
 
@@ -51,9 +62,13 @@ class _Read:
 class Store:
     """The renditions of many images, in one source."""
 
-    def __init__(self, source: Source, *, ttl_s: float = 60.0, missing_ttl_s: float = 2.0) -> None:
+    def __init__(self, source: Source, *, ttl_s: float = 60.0, missing_ttl_s: float = 2.0, hot_bytes: int = 0) -> None:
         self.source = source
-        self._known: Remembered[_Read] = Remembered(self._look_up, ttl_s=ttl_s, missing_ttl_s=missing_ttl_s)
+        self._known: Remembered[str, _Read] = Remembered(self._look_up, ttl_s=ttl_s, missing_ttl_s=missing_ttl_s)
+        self._hot: Remembered[tuple[str, Rendition], Held] = Remembered(
+            self._fetch, ttl_s=ttl_s, missing_ttl_s=missing_ttl_s, capacity=hot_bytes, weigh=lambda it: len(it.data)
+        )
+        self._hot_bytes = hot_bytes
 
     async def find(self, identifier: str) -> Kept | None:
         """What is stored of an image; None if nothing is.
@@ -73,19 +88,42 @@ class Store:
         except Missing:
             return None
 
+    def at_hand(self, identifier: str, rendition: Rendition) -> Held | None:
+        """A small rendition, if it is in memory and believed: nothing is waited for."""
+        return self._hot.at_hand((identifier, rendition))
+
     async def open_rendition(
         self, identifier: str, rendition: Rendition, *, span: Span | None = None, unless: Unless | None = None
     ) -> Opened:
         """Start reading a rendition: one GET, more only where it lies at an older site's key.
 
+        A small one comes from memory while it is believed, and then costs a conditional GET, however many ask.
         Raises what `Source.open` raises. One that is named and not there is `Missing`, and the image
         is looked up anew when it is next asked for.
         """
+        name = (identifier, rendition)
+        if span is None and self._is_hot(rendition) and (unless is None or name in self._hot):
+            held = await self._hot.get(name)
+            if unless is not None and unless.hold(held.blob.etag, held.blob.modified):
+                raise NotModified
+            return Opened(held.blob, Span.whole(held.blob) if held.data else None, given(held.data))
         return await self._first(identifier, rendition, partial(self.source.open, span=span, unless=unless))
 
     async def stat_rendition(self, identifier: str, rendition: Rendition) -> Blob:
         """The version of a rendition that is stored: one HEAD, else as `open_rendition`."""
         return await self._first(identifier, rendition, self.source.stat)
+
+    def _is_hot(self, rendition: Rendition) -> bool:
+        return self._hot_bytes > 0 and rendition.size.area <= HOT_PIXELS
+
+    async def _fetch(self, name: tuple[str, Rendition], previous: Held | None) -> Held:
+        unless = Unless(previous.blob.etag) if previous else None
+        try:
+            opened = await self._first(*name, partial(self.source.open, unless=unless))
+        except NotModified:
+            assert previous is not None, "only a conditional read can find nothing new"
+            return previous
+        return Held(opened.blob, await body(opened))
 
     async def _first(self, identifier: str, rendition: Rendition, ask: Callable[[str], Awaitable[T]]) -> T:
         for key in (rendition.key, *_older_keys(identifier, rendition)):
@@ -157,6 +195,7 @@ class Store:
     async def close(self) -> None:
         """Cancel the look-ups that are under way and close the source."""
         await self._known.close()
+        await self._hot.close()
         await self.source.close()
 
     async def _look_up(self, identifier: str, previous: _Read | None) -> _Read:

@@ -100,13 +100,14 @@ class Images:
         planned, headers = prepared.planned, prepared.headers
         observe.trace().route = planned.plan.name
         unless, copied = call.unless, isinstance(planned.plan, Thumb)
+        span = call.range if copied else None
         try:
             if call.head:
                 return await send_head(send, await self.engine.describe(planned, unless=unless), headers)
-            at_hand = None if unless else self.engine.at_hand(planned)
+            at_hand = None if span else self.engine.at_hand(planned, unless=unless)
             if at_hand is not None:
                 return await send_answer(send, at_hand, headers)
-            work = self.engine.run(planned, unless=unless, span=call.range if copied else None)
+            work = self.engine.run(planned, unless=unless, span=span)
             # A copied object is on its way at once; whatever needs a decoder ends when its client leaves.
             answer = await (work if copied else while_there(work, receive))
         except NotModified:
