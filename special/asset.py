@@ -13,6 +13,8 @@ from special.geometry import Size
 from special.layout import Tiling
 from special.spans import Blob
 
+StoredFormat = Literal["jpg", "webp"]
+"""What renditions are stored as; by its extension."""
 Access = Literal["open", "auth"]
 """Who may have a stored rendition: everybody, or those with a grant that covers its size."""
 
@@ -27,6 +29,7 @@ class Rendition:
     """Whether it lies under `open/` or `auth/`."""
     key: str
     """Its key in the store of renditions."""
+    format: StoredFormat = "jpg"
 
 
 @dataclass(frozen=True, slots=True)

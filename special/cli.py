@@ -197,7 +197,10 @@ def derive(
     max_unauthorised: Annotated[
         int | None, typer.Option(help="Longest side that anybody may have; -1: all is open, 0: nothing is.")
     ] = None,
-    quality: Annotated[int | None, typer.Option(help="Quality of the JPEGs, 1 to 100.", min=1, max=100)] = None,
+    formats: Annotated[
+        str | None, typer.Option("--format", help="jpg (the default), webp, or jpg,webp for both.")
+    ] = None,
+    quality: Annotated[int | None, typer.Option(help="Quality of what is made, 1 to 100.", min=1, max=100)] = None,
     jobs: Annotated[int | None, typer.Option(help="Decoder processes. Default: one for each core.", min=1)] = None,
     names_from: Annotated[
         str | None, typer.Option("--from", help="File of identifiers, an S3 inventory (CSV), or - for standard input.")
@@ -232,14 +235,14 @@ def derive(
         source=source,
         thumbs=thumbs,
         sizes=sizes,
+        formats=formats,
         max_unauthorised=max_unauthorised,
         jpeg_quality=quality,
+        webp_quality=quality,
         decoders=jobs,
     )
     options = Options(
         task=tasks[0] if tasks else "make",
-        sizes=chosen.sizes,
-        max_unauthorised=chosen.max_unauthorised,
         names_from=names_from,
         failed_to=failed_to,
         prune=prune,

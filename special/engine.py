@@ -331,7 +331,7 @@ class Engine:
         partial = opened.span if span else None
         return Answer(
             opened.chunks,
-            MEDIA["jpg"],
+            MEDIA[rendition.format],
             opened.blob.etag,
             len(opened.span) if opened.span else 0,
             modified=opened.blob.modified,

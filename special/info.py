@@ -130,21 +130,29 @@ def listed_thumbs(asset: Asset, grant: Grant) -> list[Size]:
     return [size for size in sizes if grant.max_side is None or size.long_side <= grant.max_side]
 
 
+def thumb_formats(asset: Asset) -> list[str]:
+    """What level 0 offers: jpg, whatever is stored (compliance document, section 6), and then what is."""
+    return list(dict.fromkeys(["jpg", *(it.format for it in asset.renditions)]))
+
+
 def info_thumbs(asset: Asset, uri: str, *, version: Version, grant: Grant, services: Services = ()) -> dict[str, Any]:
     """info.json at level 0: stored sizes alone, so that a client of level 0 can show each one that is listed."""
     sizes = listed_thumbs(asset, grant)
     document = _head(uri, version, sizes[-1] if sizes else asset.size)
     document["sizes"] = _listed(sizes)
     features = ["baseUriRedirect", "cors", "jsonldMediaType", "profileLinkHeader"]
+    formats = thumb_formats(asset)
     if version == 3:
         document["profile"] = "level0"
+        if formats[1:]:
+            document["extraFormats"] = formats[1:]
         document["extraFeatures"] = [*features, "sizeByW", "sizeByH", "sizeByWh", "sizeByConfinedWh"]
         document["extraFeatures"].sort()
     else:
         supports = [*features, "sizeByWhListed", "sizeByW", "sizeByH", "sizeByWh", "sizeByConfinedWh"]
         document["profile"] = [
             profile(2, 0),
-            {"formats": ["jpg"], "qualities": ["default", "color"], "supports": sorted(supports)},
+            {"formats": formats, "qualities": ["default", "color"], "supports": sorted(supports)},
         ]
     return _with_services(document, services if asset.restricted else (), version)
 

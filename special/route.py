@@ -76,11 +76,12 @@ def plan(asset: Asset, job: Job, grant: Grant) -> Plan:
 def thumb_job(request: ImageRequest, asset: Asset, grant: Grant, *, version: Version) -> Job:
     """A request to `/thumbs/` in pixels of the image's shape.
 
-    Level 0 knows one region, one rotation and one format; the image is as large as the largest rendition that
-    the caller may see.
+    Level 0 knows one region, one rotation, and jpg; what else is stored can be had too. The image is as large as
+    the largest rendition that the caller may see.
     """
-    if request.format != "jpg":
-        raise BadRequest(f"Only jpg is stored, not {request.format}.")
+    formats = info.thumb_formats(asset)
+    if request.format not in formats:
+        raise BadRequest(f"Only {' and '.join(formats)} can be had here, not {request.format}.")
     if request.quality not in ("default", "color"):
         raise BadRequest(f"Only qualities default and color are stored, not {request.quality}.")
     if request.mirror or request.angle % 360:
@@ -120,9 +121,9 @@ def _stored(asset: Asset, job: Job, grant: Grant, *, tolerance: int) -> Thumb | 
     if job.box != Box.whole(asset.size):
         return None
     permitted = _permitted(asset, grant)
-    if job.plain and job.format == "jpg":
+    if job.plain:
         for rendition in permitted:
-            if _near(rendition.size, job.size, tolerance):
+            if rendition.format == job.format and _near(rendition.size, job.size, tolerance):
                 return Thumb(rendition)
     # A rendition that another tool made one pixel short still serves; the answer's size is exact all the same.
     enough = [it for it in permitted if Size(it.size.width + 1, it.size.height + 1).covers(job.size)]

@@ -100,6 +100,9 @@ class Settings(BaseSettings):
     sizes: str = Field(
         "1024,400,200,100", description="What `derive` makes: long sides, or IIIF sizes such as `!1024,1024 400, ,300`."
     )
+    formats: Annotated[tuple[Literal["jpg", "webp"], ...], NoDecode] = Field(
+        ("jpg",), min_length=1, description="What `derive` makes each size as: `jpg`, `webp`, or both."
+    )
     max_unauthorised: int | None = Field(
         None,
         ge=-1,
@@ -158,7 +161,9 @@ class Settings(BaseSettings):
         "folder.",
     )
 
-    @field_validator("keys", "trusted_proxies", "default_roles", "jwt_algorithms", "auth_origins", mode="before")
+    @field_validator(
+        "keys", "formats", "trusted_proxies", "default_roles", "jwt_algorithms", "auth_origins", mode="before"
+    )
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

@@ -21,13 +21,13 @@ from PIL import Image
 from rich.console import Console
 
 from special import settings
-from special.derive.policy import Policy
 from special.derive.run import Options, run
 from special.errors import ConfigurationError
 from special.geometry import Size
 from special.store import Sizes, Store
 from tests import oracle
 from tests.memory import MemorySource
+from tests.policies import policy
 from tests.servers import S3Server
 
 MASTERS = Path(__file__).parents[1] / "fixtures" / "masters"
@@ -74,7 +74,7 @@ def test_every_size_has_the_right_pixels(renditions: Path, name: str) -> None:
     upright = oracle.upright(MASTERS / name)
     sizes = Sizes.load(json.loads((renditions / name / "s.json").read_bytes()))
 
-    assert sizes == Policy.parse("1024,400,200,100").sizes(Size(upright.width, upright.height))
+    assert sizes == policy().sizes(Size(upright.width, upright.height))
     for size in sizes.open:
         with Image.open(renditions / name / "open" / f"{size.long_side}.jpg") as file:
             assert file.format == "JPEG"
@@ -97,6 +97,18 @@ async def test_what_stands_is_left_alone(renditions: Path, tmp_path: Path) -> No
     assert re.search(r"[\d.]+ images/s; for each image [\d.]+ ms of CPU, 2.0 GETs, [\d,]+ bytes", seen)
 
 
+async def test_webp_and_jpg_show_the_same(tmp_path: Path) -> None:
+    code, _, _ = await derive(
+        MASTERS, tmp_path, "moon.jpg", sizes="200", formats="jpg,webp", jpeg_quality=100, webp_quality=100
+    )
+
+    assert code == 0
+    with Image.open(tmp_path / "moon.jpg/open/200.webp") as webp, Image.open(tmp_path / "moon.jpg/open/200.jpg") as jpg:
+        assert (webp.format, webp.size) == ("WEBP", jpg.size)
+        pixels = [np.asarray(it.convert("RGB")) for it in (webp, jpg)]
+    assert oracle.mean_difference(*pixels) <= 2.0
+
+
 async def test_renditions_of_the_dlcs_layout_in_s3(moto_s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in moto_s3.environ.items():
         monkeypatch.setenv(name, value)
@@ -104,9 +116,9 @@ async def test_renditions_of_the_dlcs_layout_in_s3(moto_s3: S3Server, monkeypatc
     for key in ("2/5/moon", "2/5/moon/info.json", "2/5/rose", "2/notes.txt"):
         data = (MASTERS / ("rosette.png" if "rose" in key else "moon.jpg")).read_bytes()
         client.put_object(Bucket=masters, Key=key, Body=data)
-    options = Options(sizes="200,100", max_unauthorised=100, json=True)
+    chosen = {"sizes": "200,100", "max_unauthorised": 100, "id_segments": 3}
 
-    code, outcomes, _ = await derive(f"s3://{masters}", f"s3://{thumbs}", options=options, id_segments=3)
+    code, outcomes, _ = await derive(f"s3://{masters}", f"s3://{thumbs}", **chosen)
 
     assert code == 0
     assert sorted(str(it["identifier"]) for it in outcomes) == ["2/5/moon", "2/5/rose"]
@@ -120,7 +132,7 @@ async def test_renditions_of_the_dlcs_layout_in_s3(moto_s3: S3Server, monkeypatc
     assert len(client.list_objects_v2(Bucket=masters)["Contents"]) == 4
 
     client.put_object(Bucket=masters, Key="2/5/rose", Body=(MASTERS / "seafloor.png").read_bytes())
-    code, outcomes, _ = await derive(f"s3://{masters}", f"s3://{thumbs}", options=options, id_segments=3)
+    code, outcomes, _ = await derive(f"s3://{masters}", f"s3://{thumbs}", **chosen)
     assert {it["identifier"]: it["result"] for it in outcomes} == {"2/5/moon": "stood", "2/5/rose": "made"}
 
 
@@ -164,21 +176,23 @@ async def test_terminal_shows_how_many_there_are(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("thumbs", "identifiers", "options", "sign"),
+    ("thumbs", "identifiers", "options", "sizes", "sign"),
     [
-        pytest.param("masters", [], Options(), "would be listed as masters", id="renditions among masters"),
-        pytest.param("masters/thumbs", [], Options(), "choose a place outside it", id="renditions below masters"),
-        pytest.param("thumbs", [], Options(sizes="x"), "'x' is no size", id="no policy"),
-        pytest.param("thumbs", ["a"], Options(names_from="b"), "not both", id="two lists"),
-        pytest.param("thumbs", [], Options(names_from="nowhere"), "nowhere cannot be read", id="no file"),
-        pytest.param("thumbs", [], Options(failed_to=Path("/proc/no")), "cannot be written to /proc/no", id="no place"),
+        pytest.param("masters", [], Options(), "9", "would be listed as masters", id="renditions among masters"),
+        pytest.param("masters/thumbs", [], Options(), "9", "choose a place outside it", id="renditions below masters"),
+        pytest.param("thumbs", [], Options(), "x", "'x' is no size", id="no policy"),
+        pytest.param("thumbs", ["a"], Options(names_from="b"), "9", "not both", id="two lists"),
+        pytest.param("thumbs", [], Options(names_from="nowhere"), "9", "nowhere cannot be read", id="no file"),
+        pytest.param(
+            "thumbs", [], Options(failed_to=Path("/proc/no")), "9", "cannot be written to /proc/no", id="no place"
+        ),
     ],
 )
 async def test_what_cannot_work_is_said_before_any_work(
-    tmp_path: Path, thumbs: str, identifiers: list[str], options: Options, sign: str
+    tmp_path: Path, thumbs: str, identifiers: list[str], options: Options, sizes: str, sign: str
 ) -> None:
     (tmp_path / "masters").mkdir()
-    chosen = settings.load(source=str(tmp_path / "masters"), thumbs=str(tmp_path / thumbs), decoders=1)
+    chosen = settings.load(source=str(tmp_path / "masters"), thumbs=str(tmp_path / thumbs), sizes=sizes, decoders=1)
 
     with pytest.raises(ConfigurationError, match=sign):
         await run(chosen, identifiers, options, console=Console(file=io.StringIO()))
@@ -240,11 +254,11 @@ async def kill_often(tmp_path: Path, times: int, seed: int) -> None:
             kills += 1
         await check_readable(thumbs)
     print(f"seed {seed}: {kills} kills, {runs - kills} runs that ended before theirs; {len(written(thumbs))} files")
-    policy = {"sizes": "400,100", "max_unauthorised": 100, "json": True}
-    await derive(MASTERS, thumbs, options=Options(**policy))
-    _, outcomes, _ = await derive(MASTERS, thumbs, options=Options(**policy))
+    chosen = {"sizes": "400,100", "max_unauthorised": 100}
+    await derive(MASTERS, thumbs, **chosen)
+    _, outcomes, _ = await derive(MASTERS, thumbs, **chosen)
     assert {it["result"] for it in outcomes} == {"stood"}
-    _, outcomes, _ = await derive(MASTERS, thumbs, options=Options(task="verify", **policy))
+    _, outcomes, _ = await derive(MASTERS, thumbs, options=Options(task="verify", json=True), **chosen)
     assert {it["result"] for it in outcomes} == {"sound"}
     await check_readable(thumbs)
 

@@ -26,7 +26,7 @@ from special.errors import ConfigurationError
 from tests.servers import free_ports
 
 MASTERS = Path(__file__).parents[1] / "fixtures" / "masters"
-OPTIONS = Options(sizes="100", json=True)
+OPTIONS = Options(json=True)
 
 
 @dataclass
@@ -65,7 +65,7 @@ async def test_lost_worker_loses_nothing(cluster: Cluster, tmp_path: Path, monke
     for name in names:
         shutil.copy(MASTERS / "moon.jpg", masters / name)
     (masters / "24.jpg").write_bytes(b"no picture")
-    chosen = settings.load(source=str(masters), thumbs=str(thumbs))
+    chosen = settings.load(source=str(masters), thumbs=str(thumbs), sizes="100")
     async with Client(cluster.address, asynchronous=True) as client:
         await client.wait_for_workers(2, timeout=60)
 
@@ -84,7 +84,7 @@ async def test_lost_worker_loses_nothing(cluster: Cluster, tmp_path: Path, monke
     assert sorted(it.identifier for it in outcomes) == [*names, "24.jpg"]
     assert [it.identifier for it in outcomes if it.result == "failed"] == ["24.jpg"]
     seen, out = io.StringIO(), io.StringIO()
-    checked = Options(task="verify", sizes="100", scheduler=cluster.address, json=True)
+    checked = Options(task="verify", scheduler=cluster.address, json=True)
     assert await run(chosen, names, checked, out=out, console=Console(file=seen)) == 0
     assert {json.loads(line)["result"] for line in out.getvalue().splitlines()} == {"sound"}
     assert "24 images: 24 sound" in seen.getvalue()

@@ -15,7 +15,6 @@ from special import formats
 from special.derive.candidates import Candidate, Naming
 from special.derive.maker import Maker
 from special.derive.outcome import Outcome
-from special.derive.policy import Policy
 from special.errors import Changed, Malformed, Missing, Unsupported
 from special.geometry import Box, Size
 from special.iiif import Job
@@ -25,13 +24,18 @@ from special.render import Rendered
 from special.spans import Blob, Span, solve
 from special.store import Sizes, Store
 from tests.memory import MemorySource
+from tests.policies import policy
 
 ID = "leaf.jpg"
 
 
-def picture(width: int, height: int, *, origin: str = "") -> bytes:
+def picture(width: int, height: int, *, origin: str = "", kind: str = "jpg") -> bytes:
     file = io.BytesIO()
-    Image.new("RGB", (width, height), "teal").save(file, "JPEG", comment=origin.encode())
+    image = Image.new("RGB", (width, height), "teal")
+    if kind == "webp":
+        image.save(file, "WEBP", xmp=origin.encode())
+    else:
+        image.save(file, "JPEG", comment=origin.encode())
     return file.getvalue()
 
 
@@ -57,7 +61,9 @@ class Drawing:
     async def __call__(self, piece: Piece, jobs: Sequence[Job]) -> list[Rendered]:
         self.asked.append((piece, tuple(jobs)))
         origin = digest(piece.data)
-        return [Rendered(picture(job.size.width, job.size.height, origin=origin), 2.0, 1.0) for job in jobs]
+        return [
+            Rendered(picture(job.size.width, job.size.height, origin=origin, kind=job.format), 2.0, 1.0) for job in jobs
+        ]
 
 
 @dataclass
@@ -68,16 +74,16 @@ class Bench:
     thumbs: MemorySource = field(default_factory=lambda: MemorySource(root="memory://thumbs/"))
     drawing: Drawing = field(default_factory=Drawing)
 
-    def maker(self, sizes: str = "30,15", limit: int | None = None, **bounds: int) -> Maker:
-        policy = Policy.parse(sizes, max_unauthorised=limit)
+    def maker(self, sizes: str = "30,15", limit: int | None = None, formats: str = "jpg", **bounds: int) -> Maker:
+        wanted = policy(sizes, max_unauthorised=limit, formats=formats)
         store = Store(self.thumbs)
         naming = Naming()
         return Maker(
-            self.masters, store, self.drawing, policy, naming=naming, bounds=Bounds(**bounds), masters_at_once=2
+            self.masters, store, self.drawing, wanted, naming=naming, bounds=Bounds(**bounds), masters_at_once=2
         )
 
-    async def make(self, sizes: str = "30,15", limit: int | None = None) -> Outcome:
-        return await self.maker(sizes, limit).make(Candidate(ID))
+    async def make(self, sizes: str = "30,15", limit: int | None = None, formats: str = "jpg") -> Outcome:
+        return await self.maker(sizes, limit, formats).make(Candidate(ID))
 
     def written(self) -> list[str]:
         """What was written and deleted so far, in order."""
@@ -178,6 +184,29 @@ async def test_what_stands_costs_two_reads_of_the_store_and_none_of_the_master(b
 
     assert (await bench.make()).result == "stood"
     assert bench.masters.calls == [("stat", ID)]
+
+
+async def test_webp_beside_jpg_is_made_from_the_same_decode(bench: Bench) -> None:
+    await bench.make(formats="jpg,webp")
+
+    ((_, jobs),) = bench.drawing.asked
+    assert [f"{job.size} {job.format}" for job in jobs] == ["30,20 jpg", "30,20 webp", "15,10 jpg", "15,10 webp"]
+    files = ["open/30.jpg", "open/30.webp", "open/15.jpg", "open/15.webp"]
+    assert bench.written() == [*files, "special.json", "s.json"]
+    assert bench.thumbs.objects[f"{ID}/s.json"] == b'{"o":[[30,20],[15,10]],"a":[],"formats":["jpg","webp"]}'
+
+
+async def test_webp_in_place_of_jpg_leaves_the_jpgs_to_prune(bench: Bench) -> None:
+    await bench.make()
+    bench.clear()
+    maker = bench.maker(formats="webp")
+
+    outcome = await maker.pruning(maker.make)(Candidate(ID))
+
+    assert outcome.detail.endswith("2 stray files removed")
+    files = ["open/30.webp", "open/15.webp", "special.json", "s.json", "-open/15.jpg", "-open/30.jpg"]
+    assert bench.written() == files
+    assert bench.thumbs.objects[f"{ID}/s.json"] == b'{"o":[[30,20],[15,10]],"a":[],"formats":["webp"]}'
 
 
 async def test_tightening_commits_before_files_leave_the_open(bench: Bench) -> None:
@@ -459,14 +488,15 @@ class MortalSource(MemorySource):
 
 
 STATES = {
-    "open": (LANDSCAPE, "30,15", None),
-    "restricted": (LANDSCAPE, "30,15", 0),
-    "partly": (LANDSCAPE, "30,15", 20),
-    "other sizes": (LANDSCAPE, "45,30", None),
-    "nearly": (NEARLY, "30,15", None),
-    "portrait": (PORTRAIT, "30,15", None),
-    "portrait, partly": (PORTRAIT, "30,15", 20),
-    "portrait, restricted": (PORTRAIT, "45,30", 0),
+    "open": (LANDSCAPE, "30,15", None, "jpg"),
+    "restricted": (LANDSCAPE, "30,15", 0, "jpg"),
+    "partly": (LANDSCAPE, "30,15", 20, "jpg"),
+    "partly, webp": (LANDSCAPE, "30,15", 20, "webp"),
+    "other sizes": (LANDSCAPE, "45,30", None, "jpg"),
+    "nearly": (NEARLY, "30,15", None, "jpg"),
+    "portrait": (PORTRAIT, "30,15", None, "jpg"),
+    "portrait, partly": (PORTRAIT, "30,15", 20, "jpg"),
+    "portrait, restricted, both": (PORTRAIT, "45,30", 0, "jpg,webp"),
 }
 
 
@@ -501,9 +531,9 @@ async def test_kill_at_any_step_leaves_what_readers_may_see(before: str, after: 
     loosest: int | None = 0
     start: dict[str, bytes] = {}
     if before != "nothing":
-        master, sizes, limit = STATES[before]
+        master, sizes, limit, stored_as = STATES[before]
         bench = Bench(MemorySource({ID: master}))
-        await bench.make(sizes, limit)
+        await bench.make(sizes, limit, stored_as)
         start = dict(bench.thumbs.objects)
         loosest = limit
         if foreign:
@@ -512,7 +542,7 @@ async def test_kill_at_any_step_leaves_what_readers_may_see(before: str, after: 
             kept = await Store(MemorySource(start)).fresh(ID)
             assert kept is not None
             loosest = kept.rule.max_unauthorised
-    master, sizes, limit = STATES[after]
+    master, sizes, limit, stored_as = STATES[after]
     loosest = None if loosest is None or limit is None else max(loosest, limit)
 
     done, deaths = False, 0
@@ -520,31 +550,31 @@ async def test_kill_at_any_step_leaves_what_readers_may_see(before: str, after: 
         thumbs = MortalSource(dict(start), lives=deaths)
         bench = Bench(MemorySource({ID: master}), thumbs)
         try:
-            await bench.make(sizes, limit)
+            await bench.make(sizes, limit, stored_as)
             done = True
         except Killed:
             deaths += 1
         await check_readable(thumbs, loosest=loosest)
         thumbs.lives = 10**9
-        await bench.make(sizes, limit)
+        await bench.make(sizes, limit, stored_as)
         await check_readable(thumbs, loosest=limit)
-        assert (await bench.maker(sizes, limit).verify(Candidate(ID))).result == "sound"
+        assert (await bench.maker(sizes, limit, stored_as).verify(Candidate(ID))).result == "sound"
         await check_made_from(thumbs, master)
         bench.clear()
-        assert (await bench.make(sizes, limit)).result == "stood"
+        assert (await bench.make(sizes, limit, stored_as)).result == "stood"
         assert bench.written() == []
 
     assert deaths >= (0 if before == after and not foreign else 1)
 
 
 async def test_sizes_file_of_a_finished_run_is_the_policys(bench: Bench) -> None:
-    for master, sizes, limit in STATES.values():
+    for master, sizes, limit, stored_as in STATES.values():
         bench.masters.objects[ID] = master
-        await bench.make(sizes, limit)
+        await bench.make(sizes, limit, stored_as)
         kept = await Store(bench.thumbs).fresh(ID)
         assert kept is not None
         shape = size_of(master)
-        assert Sizes.of(kept.renditions) == Policy.parse(sizes, max_unauthorised=limit).sizes(shape)
+        assert Sizes.of(kept.renditions) == policy(sizes, max_unauthorised=limit, stored_as=formats).sizes(shape)
         assert kept.rule.max_unauthorised == limit
 
 

@@ -8,10 +8,10 @@ import pytest
 
 from special.asset import Rendition, Rule
 from special.derive.plan import Steps, Target, plan
-from special.derive.policy import Policy
 from special.geometry import Size
 from special.spans import Blob
 from special.store import Kept, Sizes
+from tests.policies import policy
 
 BLOB = Blob("memory://m/", "leaf.tif", '"1"', 100)
 SHAPE = Size(600, 400)
@@ -19,7 +19,7 @@ BIG, SMALL = Size(300, 200), Size(150, 100)
 
 
 def target(limit: int | None = None, *, sizes: str = "300,150", quality: int = 85, blob: Blob = BLOB) -> Target:
-    return Target.of("leaf", blob, SHAPE, Policy.parse(sizes, max_unauthorised=limit, quality=quality))
+    return Target.of("leaf", blob, SHAPE, policy(sizes, max_unauthorised=limit, jpeg_quality=quality))
 
 
 def kept(before: Target, *, settled: bool = True) -> Kept:
@@ -94,7 +94,7 @@ NOTHING = Steps(False, None, (), (), publish=False, sweep=False)
         ),
         pytest.param(
             kept(target()),
-            Target.of("leaf", replace(BLOB, etag='"2"'), SHAPE.turned, Policy.parse("300,150,75")),
+            Target.of("leaf", replace(BLOB, etag='"2"'), SHAPE.turned, policy("300,150,75")),
             Steps(
                 False,
                 Sizes(),
@@ -107,7 +107,7 @@ NOTHING = Steps(False, None, (), (), publish=False, sweep=False)
         ),
         pytest.param(
             kept(target(sizes="300,120")),
-            Target.of("leaf", replace(BLOB, etag='"2"'), SHAPE.turned, Policy.parse("300,150")),
+            Target.of("leaf", replace(BLOB, etag='"2"'), SHAPE.turned, policy("300,150")),
             Steps(False, Sizes((Size(120, 80),)), (opened(BIG.turned), opened(SMALL.turned)), (), True, False),
             id="another shape: a size that nothing overwrites stays till the end",
         ),

@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from special import iiif
-from special.derive.policy import Policy
 from special.errors import ConfigurationError
 from special.geometry import Size
 from special.iiif import Limits
 from special.store import Sizes
+from tests.policies import policy
 
 LANDSCAPE, PORTRAIT = Size(6000, 4000), Size(4000, 6000)
 
@@ -33,7 +33,7 @@ LANDSCAPE, PORTRAIT = Size(6000, 4000), Size(4000, 6000)
     ],
 )
 def test_sizes(sizes: str, shape: Size, expected: str) -> None:
-    assert " ".join(map(str, Policy.parse(sizes).sizes(shape).open)) == expected
+    assert " ".join(map(str, policy(sizes).sizes(shape).open)) == expected
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_sizes(sizes: str, shape: Size, expected: str) -> None:
     ],
 )
 def test_access(limit: int | None, expected: Sizes) -> None:
-    assert Policy.parse("1024,400", max_unauthorised=limit).sizes(LANDSCAPE) == expected
+    assert policy("1024,400", max_unauthorised=limit).sizes(LANDSCAPE) == expected
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_access(limit: int | None, expected: Sizes) -> None:
 )
 def test_what_is_no_policy_is_said(sizes: str) -> None:
     with pytest.raises(ConfigurationError, match=r"1024,400,200,100"):
-        Policy.parse(sizes)
+        policy(sizes)
 
 
 sides = st.integers(1, 20000)
@@ -80,4 +80,22 @@ def test_every_size_is_what_the_server_makes_of_the_same_request(shape: Size, bo
     assert isinstance(request, iiif.ImageRequest)
     asked = iiif.resolve(request, shape, version=3, limits=Limits()).size
 
-    assert Policy.parse(f"!{bound}").sizes(shape).open == (asked,)
+    assert policy(f"!{bound}").sizes(shape).open == (asked,)
+
+
+@pytest.mark.parametrize(
+    ("formats", "expected"),
+    [
+        pytest.param("jpg", "jpg 70", id="jpg"),
+        pytest.param("webp", "webp 60", id="webp"),
+        pytest.param("jpg,webp", "jpg 70, webp 60", id="both"),
+        pytest.param("webp,webp", "webp 60", id="twice is once"),
+    ],
+)
+def test_encoding_names_formats_and_qualities(formats: str, expected: str) -> None:
+    assert policy("9", formats=formats, jpeg_quality=70, webp_quality=60).encoding == expected
+
+
+def test_other_formats_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"formats.*'jpg' or 'webp'"):
+        policy("9", formats="jpg,gif")

@@ -340,9 +340,9 @@ async def test_events_of_a_bucket_reach_its_renditions(queues: Queues, moto_s3: 
     created = notification("moon.jpg", "rosette.png", bucket=masters)
     for body in (created, notification("gone.jpg", bucket=masters, event="ObjectRemoved:Delete"), created):
         queues.send(body)
-    chosen = settings.load(source=f"s3://{masters}", thumbs=f"s3://{thumbs}", decoders=1)
+    chosen = settings.load(source=f"s3://{masters}", thumbs=f"s3://{thumbs}", sizes="100", decoders=1)
     out = io.StringIO()
-    options = Options(sizes="100", queue=queues.url, json=True)
+    options = Options(queue=queues.url, json=True)
 
     def stop_when_done() -> None:
         while queues.left(queues.url):

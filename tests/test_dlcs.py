@@ -28,6 +28,9 @@ BUCKETS = {
     "partly": {"o": [[200, 150], [100, 75]], "a": [[1024, 768], [400, 300]]},
     "restricted": {"o": [], "a": [[400, 300], [100, 75]]},
     "empty": {"o": [], "a": []},
+    # Not of a DLCS: what `derive --format` adds.
+    "both": {"o": [[400, 300], [100, 75]], "a": [], "formats": ["jpg", "webp"]},
+    "webp": {"o": [[400, 300], [100, 75]], "formats": ["webp"]},
 }
 
 
@@ -100,6 +103,13 @@ async def answer(engine: Engine, path: str, version: Version, who: Identity = NO
         pytest.param("landscape", "full/100,/!0/default.jpg", "400", id="mirrored"),
         pytest.param("landscape", "full/100,/0/gray.jpg", "400", id="grey"),
         pytest.param("landscape", "full/100,/0/default.png", "400", id="another format"),
+        # other formats, where they are stored
+        pytest.param("both", "full/400,/0/default.jpg", "thumb open/400.jpg", id="both: jpg"),
+        pytest.param("both", "full/400,/0/default.webp", "thumb open/400.webp", id="both: webp"),
+        pytest.param("both", "full/90,/0/default.webp", "derivative open/100.jpg 90,68", id="both: shrunk"),
+        pytest.param("webp", "full/400,/0/default.webp", "thumb open/400.webp", id="webp alone"),
+        pytest.param("webp", "full/400,/0/default.jpg", "derivative open/400.webp 400,300", id="webp alone: jpg"),
+        pytest.param("landscape", "full/400,/0/default.webp", "400", id="webp is not stored"),
         # access
         pytest.param("partly", "full/200,/0/default.jpg", "thumb open/200.jpg", id="partly: open"),
         pytest.param("partly", "full/150,/0/default.jpg", "derivative open/200.jpg 150,113", id="partly: shrunk"),

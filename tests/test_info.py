@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -89,3 +90,13 @@ def test_thumbs_are_level_0(version: Version, key: str) -> None:
     assert "tiles" not in document
     open_only = info_thumbs(ASSET, "https://example.org/thumbs/x", version=version, grant=Grant(200))
     assert (open_only["width"], open_only["height"]) == (200, 150)
+
+
+def test_thumbs_name_what_is_stored_beside_jpg() -> None:
+    both = replace(ASSET, renditions=(Rendition(Size(200, 150), "open", "b", "webp"),))
+    thumbs = {
+        version: info_thumbs(both, "https://example.org/thumbs/x", version=version, grant=Grant()) for version in (2, 3)
+    }
+    assert thumbs[3]["extraFormats"] == ["webp"]
+    assert thumbs[2]["profile"][1]["formats"] == ["jpg", "webp"]
+    assert "extraFormats" not in info_thumbs(ASSET, "https://example.org/thumbs/x", version=3, grant=Grant())

@@ -16,6 +16,7 @@ MIDDLE = Rendition(Size(400, 300), "open", "x/open/400.jpg")
 SMALL = Rendition(Size(200, 150), "open", "x/open/200.jpg")
 STORED = Asset("x", SIZE, BLOB, renditions=(LARGE, MIDDLE, SMALL))
 BARE = Asset("x", SIZE, BLOB)
+WEBP = Rendition(Size(400, 300), "open", "x/open/400.webp", "webp")
 THUMBS = Asset("x", SIZE, None, renditions=(LARGE, MIDDLE, SMALL))
 
 
@@ -41,6 +42,30 @@ def job(
 )
 def test_known_sizes_are_copied(asked: Job, rendition: Rendition) -> None:
     assert plan(STORED, asked, FULL) == Thumb(rendition)
+
+
+@pytest.mark.parametrize(
+    ("stored", "output", "expected"),
+    [
+        pytest.param((MIDDLE, WEBP), "jpg", Thumb(MIDDLE), id="both: jpg"),
+        pytest.param((MIDDLE, WEBP), "webp", Thumb(WEBP), id="both: webp"),
+        pytest.param((WEBP,), "webp", Thumb(WEBP), id="webp alone"),
+        pytest.param((WEBP,), "jpg", Derivative(WEBP, job(Size(400, 300), box=Box(0, 0, 400, 300))), id="jpg of webp"),
+        pytest.param(
+            (MIDDLE,),
+            "webp",
+            Derivative(MIDDLE, job(Size(400, 300), box=Box(0, 0, 400, 300), output="webp")),
+            id="webp of jpg",
+        ),
+    ],
+)
+def test_a_stored_format_is_copied_and_another_made_of_it(
+    stored: tuple[Rendition, ...], output: OutputFormat, expected: Thumb | Derivative
+) -> None:
+    asset = Asset("x", SIZE, BLOB, renditions=stored)
+
+    assert plan(asset, job(Size(400, 300), output=output), FULL) == expected
+    assert plan_thumb(asset, job(Size(400, 300), output=output), FULL) == expected
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,9 @@ async def test_nothing_stored_is_none_and_remembered() -> None:
         pytest.param('{"o":[[400,0]]}', id="no height"),
         pytest.param('{"o":[[400.5,300]]}', id="broken pixels"),
         pytest.param('{"o":[["400","300"]]}', id="text"),
+        pytest.param('{"o":[],"formats":[]}', id="no format"),
+        pytest.param('{"o":[],"formats":["gif"]}', id="a format that is never stored"),
+        pytest.param('{"o":[],"formats":"webp"}', id="no list of formats"),
         pytest.param('{"o":[[true,true]]}', id="truth values"),
     ],
 )
@@ -128,6 +131,17 @@ async def test_unreadable_file_is_named(name: str, text: str) -> None:
 def test_sizes_file_golden() -> None:
     assert SIZES.dump() == b'{"o":[[400,267],[200,133]],"a":[[1024,683]]}'
     assert Sizes.load(json.loads(SIZES.dump())) == SIZES
+
+
+def test_sizes_file_of_other_formats_golden() -> None:
+    both = replace(SIZES, formats=("jpg", "webp"))
+
+    assert both.dump() == b'{"o":[[400,267],[200,133]],"a":[[1024,683]],"formats":["jpg","webp"]}'
+    assert Sizes.load(json.loads(both.dump())) == both
+    assert [it.key.removeprefix(f"{ID}/") for it in both.renditions(ID)] == [
+        f"{name}.{form}" for name in ("auth/1024", "open/400", "open/200") for form in ("jpg", "webp")
+    ]
+    assert Sizes.of(both.renditions(ID)) == both
 
 
 def test_sidecar_golden() -> None:

@@ -17,7 +17,7 @@ from special.derive.plan import Steps, Target, is_of, plan
 from special.derive.policy import Policy
 from special.errors import Changed, MasterError, Missing
 from special.geometry import Box
-from special.iiif import Job
+from special.iiif import MEDIA, Job
 from special.layout import Layout, Piece
 from special.observe import trace
 from special.pieces import Bounds, cut
@@ -28,7 +28,6 @@ from special.store import Kept, Sidecar, Sizes, Store
 MAX_LAYOUT_BYTES = 256 * 1024
 """A longer layout stays out of the side-car, which every cold request reads."""
 _HEAD = Span(0, 65536)
-JPEG = "image/jpeg"
 ACCESSES: tuple[Access, ...] = ("open", "auth")
 
 Draw = Callable[[Piece, Sequence[Job]], Awaitable[Sequence[Rendered]]]
@@ -102,11 +101,12 @@ class Maker:
         if await self._store.fresh(identifier) is not None:
             return Outcome(identifier, "stood")
         legacy = {size.long_side: (key, size) for key, size in reversed(await self._store.legacy(identifier))}
-        sizes = self._policy.divided([legacy[side][1] for side in sorted(legacy, reverse=True)])
+        divided = self._policy.divided([legacy[side][1] for side in sorted(legacy, reverse=True)])
+        sizes = replace(divided, formats=("jpg",))
         renditions = sizes.renditions(identifier)
         for rendition in renditions:
             data = await body(await self._store.source.open(legacy[rendition.size.long_side][0]))
-            await self._store.source.write(rendition.key, data, media=JPEG)
+            await self._store.source.write(rendition.key, data, media=MEDIA[rendition.format])
         if not renditions:
             return Outcome(identifier, "stood", "there are no legacy files")
         await self._store.announce(identifier, sizes)
@@ -145,12 +145,12 @@ class Maker:
     async def prune(self, identifier: str) -> int:
         """Take away rendition files that the sizes file does not name; how many those were. Three lists."""
         kept = await self._store.fresh(identifier)
-        named = {(it.access, it.size.long_side) for it in kept.renditions} if kept else set()
+        named = {(it.access, it.key.rpartition("/")[2]) for it in kept.renditions} if kept else set()
         strays = [
             key
             for access in ACCESSES
-            for key, side in await self._store.lying(identifier, access)
-            if (access, side) not in named
+            for key, _ in await self._store.lying(identifier, access)
+            if (access, key.rpartition("/")[2]) not in named
         ]
         for key in strays:
             await self._store.source.delete(key)
@@ -249,7 +249,7 @@ class Maker:
             except Missing:
                 # Somebody took it away and left the sizes file as it was: believe nothing of it.
                 return await self._bring(identifier, blob, replace(kept, sidecar=None) if kept else None)
-            await self._store.source.write(wanted.key, data, media=JPEG)
+            await self._store.source.write(wanted.key, data, media=MEDIA[wanted.format])
         dumped = _dumped(master.layout) if master else known.layout if known else None
         if steps.publish:
             await self._store.publish(identifier, target.sidecar(dumped, settled=not steps.sweep))
@@ -293,7 +293,7 @@ class Maker:
         """Write renditions from one decode of the smallest level that is enough; the master with all that was read."""
         box, largest = Box.whole(master.layout.size), renditions[0].size
         master = await self._read_on(master, master.layout.prepare(box, largest))
-        jobs = [Job(box, it.size, mirror=False, angle=0, quality="default", format="jpg") for it in renditions]
+        jobs = [Job(box, it.size, mirror=False, angle=0, quality="default", format=it.format) for it in renditions]
         async with self._turns:
             piece, layout = await cut(
                 self._source, master.blob, master.layout, box, largest, bounds=self._bounds, seen=master.seen
@@ -304,7 +304,7 @@ class Maker:
         trace().decode_ms += sum(it.decode_ms for it in pictures)
         trace().encode_ms += sum(it.encode_ms for it in pictures)
         writes = [
-            self._store.source.write(rendition.key, picture.data, media=JPEG)
+            self._store.source.write(rendition.key, picture.data, media=MEDIA[rendition.format])
             for rendition, picture in zip(renditions, pictures, strict=True)
         ]
         # All of them end before any step that comes after, or before another try.

@@ -9,7 +9,7 @@ from typing import Literal
 
 from special.derive.maker import Maker
 from special.derive.outcome import Work
-from special.derive.policy import DEFAULT_SIZES, Policy
+from special.derive.policy import Policy
 from special.derive.rooms import Rooms, looking, working
 from special.errors import ConfigurationError
 from special.settings import Settings
@@ -25,9 +25,6 @@ class Options:
     """One run. Checked at birth, but for what needs the settings: raises `ConfigurationError`."""
 
     task: Task = "make"
-    sizes: str = DEFAULT_SIZES
-    """As `Policy.parse` reads them."""
-    max_unauthorised: int | None = None
     names_from: str | None = None
     """A file of identifiers, an S3 inventory, or `-`."""
     failed_to: Path | None = None
@@ -51,13 +48,9 @@ class Options:
         if self.queue is not None and self.scheduler is not None:
             raise ConfigurationError("--queue and --scheduler exclude each other: start several runs with --queue")
 
-    def policy(self, settings: Settings) -> Policy:
-        """The renditions that every master should have. Raises `ConfigurationError`."""
-        return Policy.parse(self.sizes, max_unauthorised=self.max_unauthorised, quality=settings.jpeg_quality)
-
     def rooms(self, settings: Settings) -> AbstractAsyncContextManager[Rooms]:
-        """What the task works with; decoders only where it draws."""
-        policy = self.policy(settings)
+        """What the task works with; decoders only where it draws. Raises `ConfigurationError`."""
+        policy = Policy.of(settings)
         return working(settings, policy) if self.task in DRAWS else looking(settings, policy)
 
     def work(self, maker: Maker) -> Work:

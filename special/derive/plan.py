@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from special.asset import Rendition
+from special.asset import Rendition, StoredFormat
 from special.derive.policy import Policy
 from special.geometry import Size
 from special.spans import Blob
@@ -93,10 +93,10 @@ def plan(kept: Kept | None, target: Target) -> Steps:
     """What must be done, given what is stored."""
     stored = kept.renditions if kept else ()
     sidecar = kept.sidecar if kept else None
-    standing = {it.size: it for it in stored} if sidecar and _trusted(sidecar, stored, target) else {}
+    standing = {_file(it): it for it in stored} if sidecar and _trusted(sidecar, stored, target) else {}
     wanted = target.renditions
-    render = tuple(it for it in wanted if it.size not in standing)
-    move = tuple((standing[it.size], it) for it in wanted if it.size in standing and standing[it.size] != it)
+    render = tuple(it for it in wanted if _file(it) not in standing)
+    move = tuple((standing[_file(it)], it) for it in wanted if _file(it) in standing and standing[_file(it)] != it)
     publish = bool(render or move) or sidecar is None or not _says(sidecar, stored, target)
     restricting = target.max_unauthorised is not None and publish
     return Steps(
@@ -107,6 +107,11 @@ def plan(kept: Kept | None, target: Target) -> Steps:
         publish=publish,
         sweep=restricting or (sidecar is not None and not sidecar.settled),
     )
+
+
+def _file(rendition: Rendition) -> tuple[Size, StoredFormat]:
+    """What a rendition is, wherever it lies."""
+    return rendition.size, rendition.format
 
 
 def _version(sidecar: Sidecar) -> tuple[str, str]:
@@ -139,5 +144,6 @@ def _says(sidecar: Sidecar, stored: tuple[Rendition, ...], target: Target) -> bo
 
 def _withdrawn(stored: tuple[Rendition, ...], render: tuple[Rendition, ...]) -> Sizes | None:
     overwritten = {it.key: it.size for it in render}
-    staying = [it for it in stored if overwritten.get(it.key, it.size) == it.size]
+    going = {it.size for it in stored if overwritten.get(it.key, it.size) != it.size}
+    staying = [it for it in stored if it.size not in going]
     return Sizes.of(staying) if len(staying) < len(stored) else None

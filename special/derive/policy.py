@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Self
 
 from special import geometry
+from special.asset import StoredFormat
 from special.errors import ConfigurationError
 from special.geometry import Size
+from special.render import Encoding
+from special.settings import Settings
 from special.store import Sizes
 
-DEFAULT_SIZES = "1024,400,200,100"
-"""What a DLCS makes."""
+_EXAMPLE = "1024,400,200,100"
 
 _LONG_SIDES = re.compile(r"\d{1,5}(,\d{1,5})*", re.ASCII)
 _IIIF = re.compile(r"(?P<width>\d{1,5}),|,(?P<height>\d{1,5})|!(?P<within>\d{1,5},\d{1,5})", re.ASCII)
@@ -44,29 +47,31 @@ class Policy:
     """One for each rendition; two that come to the same long side are one."""
     max_unauthorised: int | None = None
     """Long side up to which renditions are open; None: all are."""
-    quality: int = 85
-    """Of the JPEGs."""
+    formats: tuple[StoredFormat, ...] = ("jpg",)
+    """What each size is stored as."""
+    care: Encoding = field(default_factory=Encoding)
+    """The quality of each format."""
 
     @classmethod
-    def parse(cls, sizes: str, *, max_unauthorised: int | None = None, quality: int = 85) -> Policy:
-        """A policy from long sides (`1024,400,200`) or IIIF sizes between blanks (`!1024,1024 400, ,300`).
+    def of(cls, settings: Settings) -> Self:
+        """The policy that the settings say.
 
-        A negative `max_unauthorised` means that all is open, as on a DLCS. Raises `ConfigurationError`.
+        Sizes are long sides (`1024,400,200`), or IIIF sizes between blanks (`!1024,1024 400, ,300`). A negative
+        `max_unauthorised` means that all is open, as on a DLCS. Raises `ConfigurationError`.
         """
-        limit = max_unauthorised if max_unauthorised is not None and max_unauthorised >= 0 else None
-        text = sizes.strip()
-        if _LONG_SIDES.fullmatch(text):
-            sides = [int(side) for side in text.split(",")]
-            return cls(tuple(Bound(side, side) for side in sides), limit, quality)
-        bounds = tuple(_bound(word) for word in text.split())
-        if not bounds:
-            raise ConfigurationError(f"name at least one size, such as {DEFAULT_SIZES}")
-        return cls(bounds, limit, quality)
+        limit = settings.max_unauthorised
+        return cls(
+            _bounds(settings.sizes.strip()),
+            limit if limit is not None and limit >= 0 else None,
+            tuple(dict.fromkeys(settings.formats)),
+            Encoding(jpeg_quality=settings.jpeg_quality, webp_quality=settings.webp_quality),
+        )
 
     @property
     def encoding(self) -> str:
-        """How renditions are encoded: those of another encoding are made anew."""
-        return f"jpg {self.quality}"
+        """How renditions are encoded, in words: those of another encoding are made anew."""
+        qualities = {"jpg": self.care.jpeg_quality, "webp": self.care.webp_quality}
+        return ", ".join(f"{name} {qualities[name]}" for name in self.formats)
 
     def sizes(self, shape: Size) -> Sizes:
         """The sizes for one master, by who may have them. A small master has its own size, once."""
@@ -83,14 +88,23 @@ class Policy:
         return Sizes(
             tuple(size for size in sizes if limit is None or size.long_side <= limit),
             tuple(size for size in sizes if limit is not None and size.long_side > limit),
+            self.formats,
         )
+
+
+def _bounds(text: str) -> tuple[Bound, ...]:
+    if _LONG_SIDES.fullmatch(text):
+        return tuple(Bound(int(side), int(side)) for side in text.split(","))
+    if not text:
+        raise ConfigurationError(f"name at least one size, such as {_EXAMPLE}")
+    return tuple(_bound(word) for word in text.split())
 
 
 def _bound(word: str) -> Bound:
     match = _IIIF.fullmatch(word)
     if match is None:
         raise ConfigurationError(
-            f"'{word}' is no size for renditions: write long sides as {DEFAULT_SIZES}, "
+            f"'{word}' is no size for renditions: write long sides as {_EXAMPLE}, "
             "or w, or ,h or !w,h with blanks between them (renditions keep their master's proportions)"
         )
     if match["within"]:

@@ -12,7 +12,7 @@ from special.derive.policy import Policy
 from special.iiif import Job
 from special.layout import Piece
 from special.pieces import Bounds
-from special.render import Encoding, Rendered, render_all
+from special.render import Rendered, render_all
 from special.settings import Settings
 from special.sources import open_source
 from special.spans import Source
@@ -76,10 +76,9 @@ async def _drawing(stack: AsyncExitStack, settings: Settings, policy: Policy) ->
     workers = await stack.enter_async_context(
         Workers(settings.decoders, memory_bytes=memory_bytes, lanes=[lane], spare=0)
     )
-    encoding = Encoding(jpeg_quality=policy.quality)
 
     async def draw(piece: Piece, jobs: Sequence[Job]) -> Sequence[Rendered]:
-        return await workers.run(render_all, piece, jobs, encoding, settings.max_master_pixels)
+        return await workers.run(render_all, piece, jobs, policy.care, settings.max_master_pixels)
 
     return draw
 

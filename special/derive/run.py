@@ -22,6 +22,7 @@ from special.derive.fleet import Pace, derive_all
 from special.derive.mailbox import Sqs
 from special.derive.options import Options
 from special.derive.outcome import BAD, Outcome
+from special.derive.policy import Policy
 from special.derive.progress import Bar, Display, JsonLines, Lines, Tally
 from special.derive.rooms import IMAGES_AT_ONCE, Rooms, looking
 from special.errors import ConfigurationError, SpecialError
@@ -64,7 +65,7 @@ async def run(
 
 def _rooms(settings: Settings, options: Options) -> AbstractAsyncContextManager[Rooms]:
     # On a cluster the decoders are elsewhere; here is but the list of images.
-    return looking(settings, options.policy(settings)) if options.scheduler else options.rooms(settings)
+    return looking(settings, Policy.of(settings)) if options.scheduler else options.rooms(settings)
 
 
 def _outcomes(

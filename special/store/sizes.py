@@ -1,12 +1,17 @@
-"""The sizes file: which sizes of an image are stored, by who may have them. The DLCS's form."""
+"""The sizes file: which sizes of an image are stored, by who may have them. The DLCS's form.
+
+A DLCS knows JPEGs alone. Where other formats are stored the file names them in a member of its own, `formats`; a
+reader that passes over it looks for JPEGs.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import get_args
 
-from special.asset import Access, Rendition
+from special.asset import Access, Rendition, StoredFormat
 from special.geometry import Size
 
 SIZES_NAMES = ("s.json", "sizes.json")
@@ -21,6 +26,8 @@ class Sizes:
     """Largest first."""
     auth: tuple[Size, ...] = ()
     """Largest first."""
+    formats: tuple[StoredFormat, ...] = ("jpg",)
+    """What each size is stored as; at least one."""
 
     @classmethod
     def of(cls, renditions: Iterable[Rendition]) -> Sizes:
@@ -29,6 +36,7 @@ class Sizes:
         return cls(
             _descending(it.size for it in listed if it.access == "open"),
             _descending(it.size for it in listed if it.access == "auth"),
+            tuple(dict.fromkeys(it.format for it in listed)) or ("jpg",),
         )
 
     @property
@@ -39,11 +47,12 @@ class Sizes:
         return max((size.long_side for size in self.open), default=0)
 
     def renditions(self, identifier: str) -> tuple[Rendition, ...]:
-        """Where each of the sizes lies; largest first."""
+        """Where each of the sizes lies, in each format; largest first."""
         return tuple(
-            Rendition(size, access, rendition_key(identifier, size, access))
+            Rendition(size, access, rendition_key(identifier, size, access, form), form)
             for size in _descending((*self.open, *self.auth))
             for access in (self._access(size),)
+            for form in self.formats
         )
 
     def _access(self, size: Size) -> Access:
@@ -54,21 +63,34 @@ class Sizes:
         """The sizes file, as the DLCS writes it."""
         return json.dumps(self.plain(), separators=(",", ":")).encode()
 
-    def plain(self) -> dict[str, list[list[int]]]:
+    def plain(self) -> dict[str, list[list[int]] | list[StoredFormat]]:
         """The same as lists."""
-        return {"o": [[it.width, it.height] for it in self.open], "a": [[it.width, it.height] for it in self.auth]}
+        sizes: dict[str, list[list[int]] | list[StoredFormat]] = {
+            "o": [[it.width, it.height] for it in self.open],
+            "a": [[it.width, it.height] for it in self.auth],
+        }
+        return sizes if self.formats == ("jpg",) else sizes | {"formats": list(self.formats)}
 
     @classmethod
     def load(cls, document: object) -> Sizes:
-        """Read the parsed file; `a` or `o` may be missing. Raises `ValueError` where it is no sizes file."""
+        """Read the parsed file; every member may be missing. Raises `ValueError` where it is no sizes file."""
         if not isinstance(document, dict):
             raise ValueError('it is not an object such as {"o":[[400,300]],"a":[]}')
-        return cls(_sizes(document.get("o")), _sizes(document.get("a")))
+        return cls(_sizes(document.get("o")), _sizes(document.get("a")), _formats(document.get("formats")))
 
 
-def rendition_key(identifier: str, size: Size, access: Access) -> str:
+def rendition_key(identifier: str, size: Size, access: Access, form: StoredFormat = "jpg") -> str:
     """Where a rendition is written."""
-    return f"{identifier}/{access}/{size.long_side}.jpg"
+    return f"{identifier}/{access}/{size.long_side}.{form}"
+
+
+def _formats(listed: object) -> tuple[StoredFormat, ...]:
+    if listed is None:
+        return ("jpg",)
+    known = get_args(StoredFormat)
+    if not (isinstance(listed, list) and listed and all(name in known for name in listed)):
+        raise ValueError(f"{listed!r} should be a list of formats: {', '.join(known)}")
+    return tuple(dict.fromkeys(listed))
 
 
 def _sizes(listed: object) -> tuple[Size, ...]:

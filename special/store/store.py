@@ -24,7 +24,7 @@ HOT_PIXELS = 512 * 512
 """Renditions up to this size are small: a flood asks for them, and many fit into memory."""
 
 _FOLDERS: dict[Access, tuple[str, ...]] = {"open": ("open",), "auth": ("auth", "authed")}
-_FILE = re.compile(r"(\d+)\.jpg", re.ASCII)
+_FILE = re.compile(r"(\d+)\.(?:jpg|webp)", re.ASCII)
 _LEGACY_FILE = re.compile(r"([1-9]\d{0,5}),([1-9]\d{0,5})/0/default\.jpg", re.ASCII)
 
 
@@ -249,6 +249,8 @@ class Store:
 
 def _older_keys(identifier: str, rendition: Rendition) -> tuple[str, ...]:
     """Where else a rendition may lie that the sizes file names."""
+    if rendition.format != "jpg":
+        return ()
     legacy = f"{identifier}/full/{rendition.size}/0/default.jpg"
     return (f"{identifier}/authed/{rendition.size.long_side}.jpg", legacy) if rendition.access == "auth" else (legacy,)
 

@@ -1,0 +1,11 @@
+"""Policies for renditions, by the settings that make them."""
+
+from __future__ import annotations
+
+from special import settings
+from special.derive.policy import Policy
+
+
+def policy(sizes: str = "1024,400,200,100", **given: object) -> Policy:
+    """What `special derive --sizes …` with these settings would make."""
+    return Policy.of(settings.load(source=".", sizes=sizes, **given))
