@@ -273,13 +273,13 @@ class Engine:
         Raises `NotModified` where `unless` holds of what is known.
         """
         if unless and planned.etag and unless.hold(planned.etag):
-            raise NotModified
+            raise NotModified(planned.etag)
         if isinstance(planned.plan, Thumb):
             held = self.store.at_hand(planned.asset.identifier, planned.plan.rendition)
             if held is None:
                 return None
             if unless and unless.hold(held.blob.etag, held.blob.modified):
-                raise NotModified
+                raise NotModified(held.blob.etag)
             return Answer(held.data, MEDIA["jpg"], held.blob.etag, held.blob.size, modified=held.blob.modified)
         if not isinstance(planned.plan, Tile) or planned.etag is None:
             return None
@@ -293,7 +293,7 @@ class Engine:
         `DecodeError`.
         """
         if unless and planned.etag and unless.hold(planned.etag):
-            raise NotModified
+            raise NotModified(planned.etag)
         match planned.plan:
             case Thumb(rendition):
                 return await self._copied(planned.asset.identifier, rendition, unless, span)
@@ -318,7 +318,7 @@ class Engine:
             size = blob.size if isinstance(planned.plan, Thumb) else None
         assert etag is not None, "what comes from the master has an entity tag from the start"
         if unless and unless.hold(etag, modified):
-            raise NotModified
+            raise NotModified(etag)
         return Described(media, etag, size, modified)
 
     async def _copied(self, identifier: str, rendition: Rendition, unless: Unless | None, span: Span | None) -> Answer:
@@ -346,7 +346,7 @@ class Engine:
             etag = self._etag(blob.etag, job)
             if unless and unless.hold(etag, blob.modified):
                 await opened.chunks.aclose()
-                raise NotModified
+                raise NotModified(etag)
             data = await body(opened)
         layout = solve(formats.parse(len(data)), data)
         # Another tool's sizes file may be a pixel off: what the object itself says, counts.

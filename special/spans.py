@@ -81,6 +81,11 @@ Chunk = tuple[Span, bytes]
 class NotModified(Exception):
     """The object is still the version that the caller has. Carries no body."""
 
+    def __init__(self, etag: str | None = None) -> None:
+        super().__init__()
+        self.etag = etag
+        """The version's tag, where the store told it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Unless:
@@ -90,6 +95,12 @@ class Unless:
     """Value for If-None-Match, a list or `*` included."""
     since: datetime | None = None
     """Value for If-Modified-Since."""
+
+    @property
+    def only_etag(self) -> str | None:
+        """The one tag that is named: if the condition holds, it is the current version's."""
+        tags = _TAG.findall(self.etag or "")
+        return tags[0] if len(tags) == 1 else None
 
     def hold(self, etag: str, modified: datetime | None = None) -> bool:
         """Whether the caller has this version already (RFC 9110 sections 13.1.2 and 13.1.3).

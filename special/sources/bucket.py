@@ -115,7 +115,7 @@ class Bucket:
             blob = self._blob(answer)
             if unless and unless.hold(blob.etag, blob.modified):
                 await answer.close()
-                raise NotModified
+                raise NotModified(blob.etag)
             return blob, answer, await _whole(answer) if answer.stop - answer.start <= SMALL_BYTES else None
 
         blob, answer, data = await self._patience.persist(attempt, self._turns, size_bytes=SMALL_BYTES)

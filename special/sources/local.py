@@ -118,7 +118,7 @@ class Folder:
             if pin is not None:
                 self._expect(pin, file)
             if unless and unless.hold(blob.etag, blob.modified):
-                raise NotModified
+                raise NotModified(blob.etag)
             start, stop = cut(span, blob.size)
             first = _pread(file, start, min(stop, start + CHUNK_BYTES))
             self._expect(blob, file)

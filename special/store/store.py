@@ -105,7 +105,7 @@ class Store:
         if span is None and self._is_hot(rendition) and (unless is None or name in self._hot):
             held = await self._hot.get(name)
             if unless is not None and unless.hold(held.blob.etag, held.blob.modified):
-                raise NotModified
+                raise NotModified(held.blob.etag)
             return Opened(held.blob, Span.whole(held.blob) if held.data else None, given(held.data))
         return await self._first(identifier, rendition, partial(self.source.open, span=span, unless=unless))
 

@@ -110,8 +110,9 @@ class Images:
             work = self.engine.run(planned, unless=unless, span=span)
             # A copied object is on its way at once; whatever needs a decoder ends when its client leaves.
             answer = await (work if copied else while_there(work, receive))
-        except NotModified:
-            etag = [(b"etag", planned.etag.encode())] if planned.etag else []
+        except NotModified as same:
+            tag = same.etag or (unless.only_etag if unless else None)
+            etag = [(b"etag", tag.encode())] if tag else []
             return await send_bytes(send, 304, [*headers, *etag, timing()], None)
         return await send_answer(send, answer, headers)
 
