@@ -120,6 +120,8 @@ def serve(
         "proxy_headers": False,
         "lifespan": "on",
         "timeout_graceful_shutdown": 30,
+        # A new process has decoders to start before it is ready, on a machine that is busy too.
+        "timeout_worker_healthcheck": 60,
     }
     if chosen.workers == 1:
         uvicorn.Server(uvicorn.Config(app, **options)).run(sockets=[listener])

@@ -102,6 +102,10 @@ LANE_JOBS = Gauge(
 LANE_REFUSALS = Counter("special_lane_refusals", "Jobs that a lane had no place for in time.", ["lane"])
 QUARANTINES = Counter("special_quarantines", "Masters that were left alone for ten minutes: they crashed decoders.")
 DECODERS_UP = Gauge("special_decoders_up", "Decoder processes that are ready.", multiprocess_mode="livesum")
+LOOP_LAG = Gauge(
+    "special_loop_lag_seconds", "How late the event loop has been lately, at the most.", multiprocess_mode="livemax"
+)
+TASKS = Gauge("special_tasks", "Tasks of the event loops.", multiprocess_mode="livesum")
 VOLUME_BLOCKS = Counter("special_volume_blocks", "Blocks read through the volume, by how they were had.", ["how"])
 VOLUME_FAULTS = Counter("special_volume_faults", "Faults of the volume that were passed by, by kind.", ["kind"])
 VOLUME_BYTES = Gauge("special_volume_bytes", "Bytes the volume takes on disk.", multiprocess_mode="max")

@@ -24,6 +24,7 @@ from special.web.auth import Auth
 from special.web.call import Call
 from special.web.images import PREFIXES, Images
 from special.web.presence import Gone
+from special.web.pulse import Pulse
 from special.web.reply import PLAIN, PREFLIGHT, Broken, send_bytes, send_error
 
 log = logging.getLogger("special")
@@ -41,8 +42,9 @@ class App:
         self._verifier = Verifier.of(settings)
         self._auth = Auth.of(settings, self._verifier)
         self._images: Images | None = None
+        self._pulse = Pulse()
         self._pages = Starlette(
-            routes=pages.routes(settings, lambda: self._images.engine if self._images else None),
+            routes=pages.routes(settings, lambda: self._images.engine if self._images else None, self._pulse),
             lifespan=lambda _: self.running(),
         )
 
@@ -64,7 +66,7 @@ class App:
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None, None]:
         """The time in which requests are answered: the engine is open inside."""
-        async with self._make_engine(self._settings) as engine:
+        async with self._make_engine(self._settings) as engine, self._pulse.beating():
             self._images = Images(self._settings, engine, self._verifier, self._auth)
             yield
             self._images = None

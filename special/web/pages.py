@@ -12,18 +12,21 @@ from starlette.routing import Route
 from special import observe, viewer
 from special.engine import Engine
 from special.settings import Settings
+from special.web.pulse import Pulse
 
 GALLERY_PAGE = 24
 """Images that the gallery asks for at a time."""
 
 
-def routes(settings: Settings, engine: Callable[[], Engine | None]) -> list[Route]:
+def routes(settings: Settings, engine: Callable[[], Engine | None], pulse: Pulse) -> list[Route]:
     """All pages; `engine` gives the open engine, None until there is one."""
 
     async def live(_: Request) -> Response:
-        return PlainTextResponse("live\n")
+        return PlainTextResponse(f"the event loop is {pulse.lag_s:.2f} s late\n", 200 if pulse.alive else 503)
 
     async def ready(_: Request) -> Response:
+        # Neither the store nor the volume counts: without the one every replica would drop out at once, and the
+        # other is passed by when it fails.
         opened = engine()
         up = opened is not None and opened.workers.ready
         return PlainTextResponse("ready\n" if up else "no decoder is up\n", 200 if up else 503)

@@ -33,6 +33,11 @@ class Reply:
 class Broken(Exception):
     """The connection ended before the answer did."""
 
+    def __init__(self, status: int | None = None) -> None:
+        super().__init__(status)
+        self.status = status
+        """What the headers said, where they had come already: such a client was promised an answer."""
+
 
 @asynccontextmanager
 async def asked(base: str, path: str) -> AsyncIterator[asyncio.StreamReader]:
@@ -51,16 +56,17 @@ async def asked(base: str, path: str) -> AsyncIterator[asyncio.StreamReader]:
 
 async def ask(base: str, path: str, *, within_s: float = LONGEST_S) -> Reply:
     """Ask once. Raises `Broken` where the connection ends before the answer does."""
-    start_s = monotonic()
+    start_s, status = monotonic(), None
     async with asyncio.timeout(within_s), asked(base, path) as reader:
         try:
             first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")[:-2]
             pairs = (line.partition(":") for line in lines)
             headers = {name.lower(): value.strip() for name, _, value in pairs}
+            status = int(first.split(" ")[1])
             body = await reader.readexactly(int(headers["content-length"]))
         except (OSError, asyncio.IncompleteReadError) as error:
-            raise Broken from error
-    return Reply(int(first.split(" ")[1]), headers, body, monotonic() - start_s)
+            raise Broken(status) from error
+    return Reply(status, headers, body, monotonic() - start_s)
 
 
 async def ask_again(base: str, path: str, *, within_s: float = LONGEST_S) -> Reply:
