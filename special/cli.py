@@ -6,7 +6,6 @@ Exit codes: 0 done, 1 something failed (said which), 2 bad usage or a setting th
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import socket
 import sys
@@ -21,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from uvicorn.supervisors import Multiprocess
 
-from special import __version__, settings
+from special import __version__, journal, settings
 from special.derive.options import Options, Task
 from special.derive.run import run
 from special.errors import ConfigurationError, SpecialError
@@ -101,10 +100,7 @@ def serve(
         workers=workers,
         viewer_assets=viewer_assets,
     )
-    logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
-    )
-    logging.getLogger("special").setLevel(logging.INFO)
+    journal.setup(chosen.log_format, sys.stderr)
     app = App(chosen)
     asyncio.run(_check(chosen))
     listener = _listen(chosen.host, chosen.port)

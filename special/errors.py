@@ -10,7 +10,7 @@
     │   └── NotOffered            501  valid, but switched off here (upscaling)
     ├── SourceError               502  an object store said no
     │   ├── Missing               404  there is no such object
-    │   ├── Denied                502  the store refused our credentials
+    │   ├── Denied                404  the store refused us; strangers are told what `Missing` tells them
     │   ├── Changed               503  the object is no longer the version that was pinned
     │   └── Unreachable           503  timeout, reset, throttling, short body
     ├── MasterError               500  this master cannot be shown
@@ -118,9 +118,14 @@ class Missing(SourceError):
 
 
 class Denied(SourceError):
-    """The store refused our credentials, or the bucket's policy refused us."""
+    """The store refused our credentials, or the bucket's policy refused us.
 
+    To a stranger it is as if there were no such object: S3 itself says so of what may not be listed.
+    """
+
+    status = 404
     code = "denied"
+    sentence = Missing.sentence
 
 
 class Changed(SourceError):

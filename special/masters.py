@@ -14,7 +14,7 @@ from typing import TypeVar
 from weakref import WeakValueDictionary
 
 from special import formats
-from special.errors import Changed, Malformed, Missing
+from special.errors import Changed, Denied, Malformed, Missing
 from special.geometry import Box, Size
 from special.layout import Layout
 from special.remember import Remembered
@@ -124,12 +124,17 @@ class Masters:
             return Master(opened.blob, await self._parse(opened.blob, await body(opened)))
 
     async def _open(self, identifier: str, unless: Unless | None) -> Opened:
+        denied: Denied | None = None
         for template in self._keys:
             key = template.replace("{id}", identifier)
             try:
                 return await self.source.open(key, span=Span(0, HEAD_BYTES), unless=unless)
             except Missing:
                 continue
+            except Denied as error:  # S3 denies what is not there, where we may not list
+                denied = error
+        if denied is not None:
+            raise denied
         raise Missing(f"{self.source.root} has no object for '{identifier}' by the keys {', '.join(self._keys)}")
 
     async def _parse(self, blob: Blob, head: bytes) -> Layout:

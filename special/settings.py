@@ -77,6 +77,12 @@ class Settings(BaseSettings):
     )
     decoder_memory: ByteSize = Field(ByteSize(4 * 2**30), description="Address space of one decoder process.")
 
+    log_format: Literal["brief", "json", "logfmt"] = Field(
+        "brief",
+        description="What is logged: `brief`, failures alone, in words; `json` or `logfmt`, a line per request.",
+    )
+    status: bool = Field(False, description="Whether `/status` shows how the server does; it names images.")
+
     keys: Annotated[tuple[str, ...], NoDecode] = Field(
         ("{id}",), description="Templates from identifier to key; the first object that exists is the master."
     )

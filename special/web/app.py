@@ -6,18 +6,21 @@ import logging
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from time import perf_counter
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
 
-from special import observe
+from special import journal, observe
 from special.engine import Engine
-from special.errors import SpecialError
+from special.errors import Denied, SpecialError
 from special.identity import Verifier
+from special.observe import Trace
 from special.settings import Settings
 from special.web import pages
 from special.web.auth import Auth
@@ -26,8 +29,6 @@ from special.web.images import PREFIXES, Images
 from special.web.presence import Gone
 from special.web.pulse import Pulse
 from special.web.reply import PLAIN, PREFLIGHT, Broken, send_bytes, send_error
-
-log = logging.getLogger("special")
 
 SETTINGS_VARIABLE = "SPECIAL_RESOLVED_SETTINGS"
 """How the command line hands its settings to spawned server processes."""
@@ -81,37 +82,60 @@ class App:
         start = perf_counter()
         method: str = scope["method"]
         with observe.tracing() as trace:
-            status = 500
+            status, outcome = 500, "ok"
+            failure: BaseException | None = None
             try:
                 if method == "OPTIONS":
                     status = await send_bytes(send, 204, PREFLIGHT, None)
                 elif method not in ("GET", "HEAD"):
                     refusal = b"Only GET, HEAD and OPTIONS are served.\n"
-                    status = await send_bytes(send, 405, [*PREFLIGHT, PLAIN], refusal)
+                    status, outcome = await send_bytes(send, 405, [*PREFLIGHT, PLAIN], refusal), "method"
                 else:
                     call = Call.of(scope, prefix, path, self._settings)
                     status = await self._started.answer(call, receive, send)
             except Gone:
-                status = 499
+                status, outcome = 499, "gone"
             except SpecialError as error:
-                if error.status >= 500:
-                    log.warning("%s /%s/%s: %s: %s", method, prefix, path, error.code, error)
+                outcome, failure = error.code, error
                 status = await send_error(send, error, head=method == "HEAD")
             except Broken as broken:
-                log.warning("%s /%s/%s: cut off after its headers: %s", method, prefix, path, broken.__cause__)
+                outcome, failure = "cut-off", broken.__cause__
                 raise
-            except Exception:
-                log.exception("%s /%s/%s", method, prefix, path)
+            except Exception as error:
+                outcome, failure = SpecialError.code, error
                 status = await send_error(send, SpecialError(), head=method == "HEAD")
             finally:
+                seconds = perf_counter() - start
                 observe.ANSWERS.labels(trace.route or "none", str(status)).inc()
-                observe.ANSWER_SECONDS.labels(trace.route or "none").observe(perf_counter() - start)
+                observe.ANSWER_SECONDS.labels(trace.route or "none").observe(seconds)
+                if failure is not None or journal.wanted():
+                    _tell(trace, f"/{prefix}/{path}", method, status, outcome, seconds, failure)
+
+
+def _tell(
+    trace: Trace, path: str, method: str, status: int, outcome: str, seconds: float, failure: BaseException | None
+) -> None:
+    """One line of the log. The query is left out, where callers put tokens, and so are all headers."""
+    fields: dict[str, Any] = {"method": method, "path": path[: journal.LONGEST], "status": status, "outcome": outcome}
+    fields |= {"route": trace.route, "ms": round(seconds * 1000, 1), "gets": trace.gets, "bytes": trace.bytes}
+    fields |= {"source_ms": round(trace.source_ms, 1), "queue_ms": round(trace.queue_ms, 1)}
+    fields |= {"decode_ms": round(trace.decode_ms, 1), "encode_ms": round(trace.encode_ms, 1)}
+    level = logging.INFO
+    if failure is not None:
+        # A stranger is told the same of what is not there and of what the store denies us; the operator is not.
+        if outcome in ("cut-off", Denied.code) or status >= 500:
+            level = logging.WARNING
+        fields["error"] = journal.clean(str(failure))
+    known = failure is None or isinstance(failure, SpecialError)
+    journal.request(level if known else logging.ERROR, fields, failure=None if known else failure)
 
 
 def create() -> App:
     """The application of a server process that was spawned: its settings come by the environment, as JSON."""
     threading.Thread(target=_end_with_supervisor, daemon=True).start()
-    return App(Settings.model_validate_json(os.environ[SETTINGS_VARIABLE]))
+    settings = Settings.model_validate_json(os.environ[SETTINGS_VARIABLE])
+    journal.setup(settings.log_format, sys.stderr)
+    return App(settings)
 
 
 def _end_with_supervisor() -> None:
