@@ -106,7 +106,7 @@ async def one_of_each(base: str, masters: Mapping[str, Noise], *, seed: int, par
 
 
 async def metric(base: str, name: str) -> float:
-    """The sum of a counter's or gauge's samples, of all labels."""
+    """The sum of a counter's or gauge's samples, of all labels where the name has none."""
     reply = await ask(base, "/metrics")
     assert reply.status == 200
     lines = reply.body.decode().splitlines()
