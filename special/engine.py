@@ -18,7 +18,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
-from special import access, formats, iiif, info, promote, route
+from special import access, cost, formats, iiif, info, promote, route
 from special.access import Grant, Identity
 from special.asset import Asset, Rendition
 from special.errors import Changed, NotFound, OutOfRange
@@ -38,7 +38,7 @@ from special.spans import NotModified, Source, Span, Unless, body, runs_of, solv
 from special.store import Kept, Store
 from special.tiles import Tiles
 from special.volume import Volume
-from special.workers import Workers, standard_lanes
+from special.workers import Gate, Lane, Workers, standard_lanes
 
 KNOWN_ASSETS = 10_000
 """So many images are put together once, not for every request."""
@@ -124,7 +124,8 @@ class Engine:
         self.limits = Limits(settings.max_width, settings.max_height, settings.max_area, settings.upscaling)
         self._rules = access.Rules.of(settings)
         self._encoding = Encoding(jpeg_quality=settings.jpeg_quality, webp_quality=settings.webp_quality)
-        self._pixels = Pixels(settings, masters, workers, self._encoding)
+        self.gate = Gate(_lanes(settings), budget_bytes=settings.decode_budget_bytes)
+        self._pixels = Pixels(settings, masters, workers, self.gate, self._encoding)
         reader = volume.reader(source)
         self._promoter = Promoter(self._pixels, volume, reader, after=settings.promote_after, tile=settings.tile_size)
         self._tiles = Tiles(self._pixels, volume, reader, self._promoter)
@@ -143,7 +144,7 @@ class Engine:
         workers = Workers(
             settings.decoders,
             memory_bytes=int(settings.decoder_memory),
-            lanes=(*standard_lanes(settings.decoders), promote.LANE),
+            lanes=_lanes(settings),
         )
         return cls(settings, source=source, store=store, masters=masters, volume=volume, workers=workers)
 
@@ -340,20 +341,23 @@ class Engine:
         )
 
     async def _shrunk(self, identifier: str, rendition: Rendition, job: Job, unless: Unless | None) -> Answer:
-        with trace().reading():
-            opened = await self.store.open_rendition(identifier, rendition, unless=None)
+        if unless:  # who has it already need not wait for a decoder to hear so
+            blob = await self.store.stat_rendition(identifier, rendition)
+            if unless.hold(self._etag(blob.etag, job), blob.modified):
+                raise NotModified(self._etag(blob.etag, job))
+        memory_bytes = cost.rendition_bytes(rendition.size, job)
+        async with self.gate.admit("tile", memory_bytes, client=trace().client) as admitted:
+            with trace().reading():
+                async with admitted.in_time():
+                    opened = await self.store.open_rendition(identifier, rendition)
+                    data = await body(opened)
             blob = opened.blob
-            etag = self._etag(blob.etag, job)
-            if unless and unless.hold(etag, blob.modified):
-                await opened.chunks.aclose()
-                raise NotModified(etag)
-            data = await body(opened)
-        layout = solve(formats.parse(len(data)), data)
-        # Another tool's sizes file may be a pixel off: what the object itself says, counts.
-        job = replace(job, box=Box.whole(layout.size))
-        piece = layout.rebuild(layout.extract(job.box, job.size), [data])
-        data = await self._pixels.draw(piece, job, lane="tile", culprit=f"{blob.url} {blob.etag}")
-        return Answer(data, MEDIA[job.format], etag, len(data), modified=blob.modified)
+            layout = solve(formats.parse(len(data)), data)
+            # Another tool's sizes file may be a pixel off: what the object itself says, counts.
+            fitted = replace(job, box=Box.whole(layout.size))
+            piece = layout.rebuild(layout.extract(fitted.box, fitted.size), [data])
+            data = await self._pixels.draw(piece, fitted, admitted, culprit=f"{blob.url} {blob.etag}")
+        return Answer(data, MEDIA[job.format], self._etag(blob.etag, job), len(data), modified=blob.modified)
 
     async def foresee(self, planned: Planned) -> list[Span]:
         """The GETs that `run` would send, as spans of one object: renditions by their size, masters by their plan.
@@ -395,6 +399,10 @@ class Engine:
         # Viewers ask for the pyramid's tiles from the start: those are the ones that will be at hand.
         grid = self._promoter.grid(master.layout)
         return asset if grid is None else replace(asset, tiling=grid.tiling)
+
+
+def _lanes(settings: Settings) -> tuple[Lane, ...]:
+    return *standard_lanes(settings.decoders), promote.LANE
 
 
 def _asset(identifier: str, master: Master, kept: Kept | None) -> Asset:

@@ -15,7 +15,8 @@
     │   └── Unreachable           503  timeout, reset, throttling, short body
     ├── MasterError               500  this master cannot be shown
     │   ├── Malformed             500  the file breaks its own format's rules
-    │   └── Unsupported           500  a format or feature that nothing here decodes
+    │   ├── Unsupported           500  a format or feature that nothing here decodes
+    │   └── TooDear               422  showing this much of it takes more than one answer may take
     ├── DecodeError               500  a decoder process failed on this one job
     │   ├── Crashed               500  the process died
     │   ├── TimedOut              503  the deadline passed; the process was killed
@@ -28,6 +29,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 
@@ -163,6 +165,14 @@ class Unsupported(MasterError):
     code = "unsupported"
 
 
+class TooDear(MasterError):
+    """Showing this much of it takes more bytes, pixels or memory than one answer may take. Less of it may be had."""
+
+    status = 422
+    code = "too-dear"
+    sentence = "This takes more pixels or memory than one answer may; ask for a smaller size, or for less of the image."
+
+
 class DecodeError(SpecialError):
     """A decoder process failed on this one job."""
 
@@ -185,11 +195,19 @@ class TimedOut(DecodeError):
 
 
 class Busy(DecodeError):
-    """No decoder will be free in time."""
+    """No decoder will be free in time. `after_s`: when it may be worth asking again."""
 
     status = 503
     code = "busy"
     sentence = "The image server is busy; ask again."
+
+    def __init__(self, message: str = "", *, after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self._after_s = after_s
+
+    @property
+    def retry_after_s(self) -> int:
+        return max(1, math.ceil(self._after_s))
 
 
 class ConfigurationError(SpecialError):

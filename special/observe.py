@@ -28,6 +28,8 @@ from prometheus_client.registry import Collector
 class Trace:
     """What one request did. Times in milliseconds; a request that did no such thing says 0."""
 
+    client: str = ""
+    """Who asks, by address; empty for what nobody asked for."""
     route: str = ""
     """`thumb`, `derivative`, `stream` or `tile`; empty until a plan is made."""
     gets: int = 0
@@ -101,6 +103,9 @@ LANE_JOBS = Gauge(
 )
 LANE_REFUSALS = Counter("special_lane_refusals", "Jobs that a lane had no place for in time.", ["lane"])
 QUARANTINES = Counter("special_quarantines", "Masters that were left alone for ten minutes: they crashed decoders.")
+DECODE_BYTES = Gauge(
+    "special_decode_bytes", "Memory set aside for answers that are being made.", multiprocess_mode="livesum"
+)
 DECODERS_UP = Gauge("special_decoders_up", "Decoder processes that are ready.", multiprocess_mode="livesum")
 LOOP_LAG = Gauge(
     "special_loop_lag_seconds", "How late the event loop has been lately, at the most.", multiprocess_mode="livemax"

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from special.errors import Malformed, Unsupported
+from special.errors import Malformed, TooDear
 from special.geometry import Box, Size
 from special.layout import Extract, Layout, Piece
 from special.settings import Settings
@@ -33,12 +33,12 @@ class Bounds:
         return cls(settings.max_gap_bytes, int(settings.max_whole_bytes), settings.max_master_pixels)
 
     def check(self, blob: Blob, extract: Extract) -> None:
-        """Raise `Unsupported` for what is beyond the bounds, before any of it is read."""
+        """Raise `TooDear` for what is beyond the bounds, before any of it is read."""
         if extract.pixels > self.max_pixels:
-            raise Unsupported(f"{blob.url}: {extract.pixels} pixels to decode are more than max_master_pixels allows")
+            raise TooDear(f"{blob.url}: {extract.pixels} pixels to decode are more than max_master_pixels allows")
         wanted = sum(len(span) for span in extract.spans)
         if wanted > self.max_whole_bytes:
-            raise Unsupported(f"{blob.url}: {wanted} bytes to read are more than max_whole_bytes allows")
+            raise TooDear(f"{blob.url}: {wanted} bytes to read are more than max_whole_bytes allows")
 
 
 async def cut(
@@ -47,25 +47,39 @@ async def cut(
     """A small file that shows a box, from a layout that is prepared for it, and the layout to go on with.
 
     One batch of parallel GETs for what is not in `seen`. A master whose headers turn out to have lied is read
-    whole instead, and the layout that is returned always does so. Raises `Unsupported`, `Malformed`, `SourceError`.
+    whole instead, and the layout that is returned always does so. Raises `TooDear`, `Malformed`, `SourceError`.
     """
-    extract = await _planned(layout, box, size)
+    while True:
+        extract = await planned(blob, layout, box, size, bounds=bounds)
+        found = await gathered(reader, blob, layout, extract, bounds=bounds, seen=seen)
+        if isinstance(found, Piece):
+            return found, layout
+        layout = found
+
+
+async def planned(blob: Blob, layout: Layout, box: Box, size: Size, *, bounds: Bounds) -> Extract:
+    """What is to be read for a box, from a layout that is prepared for it. Reads nothing. Raises `TooDear`."""
+    if layout.format == "jp2":  # picking and sorting packets takes tens of milliseconds, a TIFF less than the hop
+        extract = await asyncio.to_thread(layout.extract, box, size)
+    else:
+        extract = layout.extract(box, size)
     bounds.check(blob, extract)
+    return extract
+
+
+async def gathered(
+    reader: Reader, blob: Blob, layout: Layout, extract: Extract, *, bounds: Bounds, seen: Sequence[Chunk] = ()
+) -> Piece | Layout:
+    """A piece from what an extract names; where that shows that the headers lied, the layout to go on with instead."""
     parts = await read_spans(reader, blob, extract.spans, max_gap_bytes=bounds.max_gap_bytes, seen=seen)
     try:
-        return await _rebuilt(layout, extract, parts), layout
+        return await _rebuilt(layout, extract, parts)
     except Malformed as lie:
         whole = layout.distrusted(str(lie))
         if whole is None:
             raise
         log.warning("%s is read whole from now on: %s", blob.url, lie)
-        return await cut(reader, blob, whole, box, size, bounds=bounds, seen=seen)
-
-
-async def _planned(layout: Layout, box: Box, size: Size) -> Extract:
-    if layout.format == "jp2":  # picking and sorting packets takes tens of milliseconds, a TIFF less than the hop
-        return await asyncio.to_thread(layout.extract, box, size)
-    return layout.extract(box, size)
+        return whole
 
 
 async def _rebuilt(layout: Layout, extract: Extract, parts: Sequence[bytes]) -> Piece:

@@ -5,21 +5,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
-from special import render
-from special.geometry import Box, Size
+from special import cost, pieces, render
 from special.iiif import Job
 from special.layout import Layout, Piece, Stored
 from special.masters import Master, Masters
 from special.observe import trace
-from special.pieces import Bounds, cut
+from special.pieces import Bounds
 from special.render import Encoding
 from special.settings import Settings
 from special.spans import Blob, Chunk, Reader
 from special.volume import VolumeReader
-from special.workers import Workers
+from special.workers import Admitted, Gate, Workers
 
 PIXELS_VERSION = 1
 """Goes up when the same request on the same master gives other bytes than before."""
@@ -32,6 +32,7 @@ class Pixels:
     settings: Settings
     masters: Masters
     workers: Workers
+    gate: Gate
     encoding: Encoding
 
     async def show(self, master: Master, job: Job, reader: Reader, *, lane: str) -> bytes:
@@ -43,25 +44,47 @@ class Pixels:
             stored = stored_tile(layout, job)
             if stored:
                 return stored.assemble(await reader.read(blob, stored.spans))
-            piece = await self.piece(blob, layout, job.box, job.size, reader, seen=seen)
-        return await self.draw(piece, job, lane=lane, culprit=f"{blob.url} {blob.etag}")
+        async with self.piece(blob, layout, job, reader, lane=lane, seen=seen) as (piece, admitted):
+            return await self.draw(piece, job, admitted, culprit=f"{blob.url} {blob.etag}")
 
+    @asynccontextmanager
     async def piece(
-        self, blob: Blob, layout: Layout, box: Box, size: Size, reader: Reader, *, seen: Sequence[Chunk] = ()
-    ) -> Piece:
-        """A small file that shows the box, from a layout that is prepared for it. Raises as `pieces.cut` does."""
+        self, blob: Blob, layout: Layout, job: Job, reader: Reader, *, lane: str, seen: Sequence[Chunk] = ()
+    ) -> AsyncGenerator[tuple[Piece, Admitted], None]:
+        """A small file that shows the job's box, from a layout that is prepared for it, and the place that it has.
+
+        Nothing is read before the gate lets it in, and its memory is set aside until the block ends. A master whose
+        headers lied is planned and let in anew. Raises `TooDear`, `Busy`, `TimedOut`, `Malformed`, `SourceError`.
+        """
         bounds = Bounds.of(self.settings)
         if isinstance(reader, VolumeReader):  # it merges spans by itself, into blocks
             bounds = replace(bounds, max_gap_bytes=0)
-        piece, followed = await cut(reader, blob, layout, box, size, bounds=bounds, seen=seen)
-        if followed is not layout:
-            self.masters.keep(blob, followed)
-        return piece
+        while True:
+            extract = await pieces.planned(blob, layout, job.box, job.size, bounds=bounds)
+            memory_bytes = cost.decode_bytes(layout.format, extract, job)
+            async with self.gate.admit(lane, memory_bytes, client=trace().client) as admitted:
+                with trace().reading():
+                    async with admitted.in_time():
+                        found = await pieces.gathered(reader, blob, layout, extract, bounds=bounds, seen=seen)
+                if isinstance(found, Piece):
+                    yield found, admitted
+                    return
+            layout = found
+            self.masters.keep(blob, layout)
 
-    async def draw(self, piece: Piece, job: Job, *, lane: str, culprit: str) -> bytes:
-        """What the job asks for, from a piece that shows its box."""
+    async def draw(self, piece: Piece, job: Job, admitted: Admitted, *, culprit: str) -> bytes:
+        """What the job asks for, from a piece that shows its box. Raises `MasterError`, `DecodeError`."""
         rendered = await self.workers.run(
-            render.render, piece, job, self.encoding, self.settings.max_master_pixels, lane=lane, culprit=culprit
+            render.render,
+            piece,
+            job,
+            self.encoding,
+            self.settings.max_master_pixels,
+            lane=admitted.lane,
+            client=trace().client,
+            deadline_s=admitted.left_s,
+            wait_s=admitted.left_s,  # what has been let in and read is not refused any more
+            culprit=culprit,
         )
         trace().decode_ms += rendered.decode_ms
         trace().encode_ms += rendered.encode_ms

@@ -24,6 +24,7 @@ from special.errors import MasterError, SpecialError
 from special.formats.tiff import pyramid
 from special.formats.tiff.pyramid import HEAD_BYTES, Grid, Place
 from special.geometry import Box, Frame, Size
+from special.iiif import Job
 from special.layout import Layout, Piece
 from special.masters import Master
 from special.observe import PROMOTIONS
@@ -33,8 +34,8 @@ from special.spans import Reader, Span
 from special.volume import Elsewhere, Making, NoRoom, Volume
 from special.workers import Lane
 
-LANE: Final = Lane("pyramid", running=1, queue=1, max_wait_s=600.0, deadline_s=120.0)
-"""One chunk at a time, in a place of its own."""
+LANE: Final = Lane("pyramid", running=1, queue=1, max_wait_s=600.0, deadline_s=120.0, share=0.5)
+"""One chunk at a time, in a place of its own, and only while there is memory to spare."""
 CHUNK_PIXELS: Final = 32_000_000
 """So many pixels are decoded at once: 100 MB as 8-bit RGB."""
 JP2_CHUNK_PIXELS: Final = 8_000_000
@@ -181,22 +182,24 @@ class Promoter:
         blob, box = master.blob, grid.box(level, chunk)
         size = grid.shown(level, box)
         layout = await self._pixels.masters.prepared(master, box, size, self._reader)
-        piece = await self._pixels.piece(blob, layout, box, size, self._reader)
         places = [
             Place(level, column, row) for row in range(chunk.y, chunk.bottom) for column in range(chunk.x, chunk.right)
         ]
         boxes = [grid.box(level, Box(place.column, place.row, 1, 1)) for place in places]
-        cuts = [Cut(_crop(piece, box, part), grid.shown(level, part)) for part in boxes]
-        made = await self._pixels.workers.run(
-            retile,
-            piece,
-            cuts,
-            self.tile,
-            self._pixels.encoding.jpeg_quality,
-            self._pixels.settings.max_master_pixels,
-            lane=LANE.name,
-            culprit=f"{blob.url} {blob.etag} (its pyramid)",  # its tiles may go well all the same
-        )
+        job = Job(box, size, False, 0.0, "default", "jpg")
+        async with self._pixels.piece(blob, layout, job, self._reader, lane=LANE.name) as (piece, admitted):
+            cuts = [Cut(_crop(piece, box, part), grid.shown(level, part)) for part in boxes]
+            made = await self._pixels.workers.run(
+                retile,
+                piece,
+                cuts,
+                self.tile,
+                self._pixels.encoding.jpeg_quality,
+                self._pixels.settings.max_master_pixels,
+                lane=LANE.name,
+                deadline_s=admitted.left_s,
+                culprit=f"{blob.url} {blob.etag} (its pyramid)",  # its tiles may go well all the same
+            )
         spans = iter(await making.append([data for encoded in made.encoded for data in encoded]))
         for place, encoded in zip(places, made.encoded, strict=True):
             tiles[place] = [next(spans) for _ in encoded][-1]

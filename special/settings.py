@@ -27,6 +27,19 @@ def default_home() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "special"
 
 
+def machine_memory_bytes(group: Path = Path("/sys/fs/cgroup")) -> int:
+    """What this machine has, or the container that this process runs in, if that is less."""
+    has = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):  # cgroup 2 and 1
+        try:
+            limit = (group / name).read_text().strip()
+        except OSError:
+            continue
+        if limit.isdecimal():  # else "max"
+            has = min(has, int(limit))
+    return has
+
+
 SECRET_ALGORITHMS = ("HS256", "HS384", "HS512")
 """Signatures by a secret that the login page and this server share (RFC 7518, section 3.2)."""
 PUBLIC_ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
@@ -76,6 +89,11 @@ class Settings(BaseSettings):
         default_factory=lambda: os.cpu_count() or 1, ge=1, description="Decoder processes of each server process."
     )
     decoder_memory: ByteSize = Field(ByteSize(4 * 2**30), description="Address space of one decoder process.")
+    decode_memory: ByteSize | None = Field(
+        None,
+        description="Memory for all answers that one server process makes at a time; default: half of the machine's, "
+        "or of the container's, divided by `workers`.",
+    )
 
     log_format: Literal["brief", "json", "logfmt"] = Field(
         "brief",
@@ -224,6 +242,11 @@ class Settings(BaseSettings):
     def access_token_key(self) -> Path:
         """Where the secret of access tokens is, the default included."""
         return self.auth_token_key or self.home / "access-tokens.key"
+
+    @property
+    def decode_budget_bytes(self) -> int:
+        """Memory for all answers in the making, the default included."""
+        return int(self.decode_memory or machine_memory_bytes() // 2 // self.workers)
 
     @property
     def max_gap_bytes(self) -> int:

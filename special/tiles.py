@@ -16,7 +16,7 @@ from time import monotonic
 from typing import Final
 from weakref import WeakKeyDictionary
 
-from special import formats
+from special import cost, formats
 from special.errors import Malformed
 from special.formats.tiff.layout import TiffLayout
 from special.formats.tiff.pyramid import HEAD_BYTES, Grid
@@ -148,18 +148,21 @@ class Tiles:
             if span is not None:
                 found = await self._pyramids.read(blob, [span])
                 return found[0] if found is not None else None
-            extract = chart.layout.extract(job.box, chart.ample(job))
-            found = await self._pyramids.read(blob, extract.spans)
-            if found is None:
-                return None
-            piece = chart.layout.rebuild(extract, found)
+        extract = chart.layout.extract(job.box, chart.ample(job))
+        memory_bytes = cost.decode_bytes("tiff", extract, job)
         careful = replace(
             self._pixels.encoding,
             jpeg_quality=min(100, self._pixels.encoding.jpeg_quality + MORE_QUALITY),
             webp_quality=min(100, self._pixels.encoding.webp_quality + MORE_QUALITY),
         )
-        culprit = f"{blob.url} {blob.etag} (its pyramid)"
-        return await replace(self._pixels, encoding=careful).draw(piece, job, lane="tile", culprit=culprit)
+        async with self._pixels.gate.admit("tile", memory_bytes, client=trace().client) as admitted:
+            with trace().reading():
+                found = await self._pyramids.read(blob, extract.spans)
+            if found is None:
+                return None
+            piece = chart.layout.rebuild(extract, found)
+            culprit = f"{blob.url} {blob.etag} (its pyramid)"
+            return await replace(self._pixels, encoding=careful).draw(piece, job, admitted, culprit=culprit)
 
     async def _found(self, blob: Blob) -> Parts | None:
         """The pyramid, if one has come to be; not everybody looks."""

@@ -15,7 +15,7 @@ from special import formats
 from special.derive.candidates import Candidate, Naming
 from special.derive.maker import Maker
 from special.derive.outcome import Outcome
-from special.errors import Changed, Malformed, Missing, Unsupported
+from special.errors import Changed, Malformed, Missing, TooDear, Unsupported
 from special.geometry import Box, Size
 from special.iiif import Job
 from special.layout import Piece
@@ -286,8 +286,8 @@ async def test_remake_believes_nothing(bench: Bench) -> None:
         pytest.param("nobody", b"", {}, Missing, id="no master"),
         pytest.param("empty", b"", {}, Malformed, id="an empty master"),
         pytest.param("text", b"not an image, but many words", {}, Unsupported, id="no image"),
-        pytest.param("big", LANDSCAPE, {"max_whole_bytes": 100}, Unsupported, id="too many bytes"),
-        pytest.param("huge", LANDSCAPE, {"max_pixels": 100}, Unsupported, id="too many pixels"),
+        pytest.param("big", LANDSCAPE, {"max_whole_bytes": 100}, TooDear, id="too many bytes"),
+        pytest.param("huge", LANDSCAPE, {"max_pixels": 100}, TooDear, id="too many pixels"),
     ],
 )
 async def test_master_that_cannot_be_used_writes_nothing(

@@ -92,6 +92,7 @@ class App:
                     status, outcome = await send_bytes(send, 405, [*PREFLIGHT, PLAIN], refusal), "method"
                 else:
                     call = Call.of(scope, prefix, path, self._settings)
+                    trace.client = call.client
                     status = await self._started.answer(call, receive, send)
             except Gone:
                 status, outcome = 499, "gone"

@@ -32,13 +32,16 @@ class Call:
     query: str
     base: str
     """`scheme://host` as the public sees it, without a trailing slash."""
+    client: str
+    """Address of whoever asks, as far as it is known."""
 
     @classmethod
     def of(cls, scope: Scope, prefix: str, path: str, settings: Settings) -> Call:
         """The request of an ASGI scope. Raises `BadRequest` where its Host header is none."""
         headers = dict(scope["headers"])
         query = scope["query_string"].decode("latin-1")
-        return cls(prefix, path, scope["method"], headers, query, _base(scope, headers, settings))
+        base, client = _base(scope, headers, settings), _client(scope, headers, settings)
+        return cls(prefix, path, scope["method"], headers, query, base, client)
 
     @property
     def level0(self) -> bool:
@@ -88,6 +91,17 @@ class Call:
         first = int(wanted[1])
         stop = int(wanted[2]) + 1 if wanted[2] else _OPEN_END
         return Span(first, stop) if first < stop else None
+
+
+def _client(scope: Scope, headers: dict[bytes, bytes], settings: Settings) -> str:
+    """The peer, or the last of those that trusted proxies speak for who is no such proxy."""
+    peer: str = scope["client"][0] if scope.get("client") else ""
+    if peer in settings.trusted_proxies and b"x-forwarded-for" in headers:
+        for address in reversed(headers[b"x-forwarded-for"].decode("latin-1").split(",")):
+            peer = address.strip() or peer
+            if peer not in settings.trusted_proxies:
+                break
+    return peer
 
 
 def _base(scope: Scope, headers: dict[bytes, bytes], settings: Settings) -> str:

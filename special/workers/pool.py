@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic
 from types import TracebackType
@@ -15,6 +15,7 @@ from prometheus_client import Gauge
 
 from special import observe, render
 from special.errors import Busy, ConfigurationError, Crashed, DecodeError, TimedOut
+from special.workers.fair import FairQueue
 from special.workers.lanes import Lane, single_lane
 from special.workers.process import Child, spawn
 from special.workers.quarantine import Quarantine
@@ -35,6 +36,7 @@ class _Job:
     name: str
     message: list[bytes]
     queue: _Queue
+    client: str
     culprit: str | None
     arrived: float
     deadline: float
@@ -65,7 +67,7 @@ class _Queue:
 
     lane: Lane
     running: int = 0
-    waiting: deque[_Job] = field(default_factory=deque)
+    waiting: FairQueue[_Job] = field(default_factory=FairQueue)
 
     def count(self, state: Literal["running", "waiting"]) -> Gauge:
         """The metric of its jobs."""
@@ -117,7 +119,7 @@ class Workers:
         await asyncio.gather(*self._repairs, return_exceptions=True)
         for queue in self._queues.values():
             while queue.waiting:
-                queue.waiting.popleft().end("busy", error=Busy("the server is stopping"))
+                queue.waiting.take().end("busy", error=Busy("the server is stopping"))
         children = list(self._jobs)
         for child in children:
             child.kill()
@@ -143,13 +145,16 @@ class Workers:
         /,
         *args: object,
         deadline_s: float | None = None,
+        wait_s: float | None = None,
         lane: str | None = None,
+        client: str = "",
         culprit: str | None = None,
     ) -> T:
         """`function(*args)` in a child; both must be picklable, the function by its name.
 
-        `deadline_s` counts from now, the wait included; the lane's own bounds it. `culprit` names what
-        the job works on: after two crashes on it, its jobs are refused for ten minutes.
+        `deadline_s` counts from now, the wait included; the lane's own bounds it. `wait_s` is the longest wait for a
+        decoder, the lane's if it is not given. Clients are served in turn. `culprit` names what the job works on:
+        after two crashes on it, its jobs are refused for ten minutes.
         A caller that is cancelled leaves nothing behind: a waiting job is dropped, a running one is
         finished, or killed at its deadline, and its result thrown away.
 
@@ -161,30 +166,33 @@ class Workers:
         """
         queue = self._queues[lane or self._default]
         self._quarantine.check(culprit)
-        job = self._admit(queue, function, args, deadline_s=deadline_s, culprit=culprit)
+        allowed_s = queue.lane.deadline_s if deadline_s is None else min(deadline_s, queue.lane.deadline_s)
+        self._check(queue, allowed_s)
+        now = monotonic()
+        message = dump(Call(function, args, allowed_s))
+        name = getattr(function, "__qualname__", repr(function))
+        loop = asyncio.get_running_loop()
+        job = _Job(name, message, queue, client, culprit, now, now + allowed_s, loop.create_future())
+        longest_s = queue.lane.max_wait_s if wait_s is None else wait_s
+        job.timer = loop.call_later(min(longest_s, allowed_s), self._waited_too_long, job)
+        queue.waiting.put(client, job)
+        queue.count("waiting").inc()
         self._dispatch()
         try:
             return cast("T", await job.result)
         except asyncio.CancelledError:
             observe.DECODER_JOBS.labels("cancelled").inc()
-            if job in queue.waiting:
-                queue.waiting.remove(job)
-                job.end("cancelled")
+            if job.started is None:
+                with suppress(LookupError):  # it has just been refused, or the server stops and has emptied the queue
+                    queue.waiting.remove(client, job)
+                    job.end("cancelled")
             raise
         finally:
             observe.trace().queue_ms += ((job.started or monotonic()) - job.arrived) * 1000
 
-    def _admit(
-        self,
-        queue: _Queue,
-        function: Callable[..., object],
-        args: tuple[object, ...],
-        *,
-        deadline_s: float | None,
-        culprit: str | None,
-    ) -> _Job:
+    def _check(self, queue: _Queue, allowed_s: float) -> None:
+        """Raise `Busy` where a job cannot be taken."""
         lane = queue.lane
-        allowed_s = lane.deadline_s if deadline_s is None else min(deadline_s, lane.deadline_s)
         free = queue.running < lane.running and not queue.waiting
         refusal = (
             "the pool is not open"
@@ -199,27 +207,18 @@ class Workers:
             observe.DECODER_JOBS.labels("busy").inc()
             observe.LANE_REFUSALS.labels(lane.name).inc()
             raise Busy(f"lane {lane.name}: {refusal}")
-        loop = asyncio.get_running_loop()
-        now = monotonic()
-        message = dump(Call(function, args, allowed_s))
-        name = getattr(function, "__qualname__", repr(function))
-        job = _Job(name, message, queue, culprit, now, now + allowed_s, loop.create_future())
-        job.timer = loop.call_later(min(lane.max_wait_s, allowed_s), self._waited_too_long, job)
-        queue.waiting.append(job)
-        queue.count("waiting").inc()
-        return job
 
     def _waited_too_long(self, job: _Job) -> None:
-        job.queue.waiting.remove(job)
+        job.queue.waiting.remove(job.client, job)
         waited_s = monotonic() - job.arrived
         observe.LANE_REFUSALS.labels(job.queue.lane.name).inc()
         job.end("busy", error=Busy(f"lane {job.queue.lane.name}: no decoder was free within {waited_s:.1f} s"))
 
     def _dispatch(self) -> None:
-        """Give waiting jobs to idle children, lane by lane in their order."""
+        """Give waiting jobs to idle children, lane by lane in their order, client by client in turn."""
         for queue in self._queues.values():
             while self._idle and queue.waiting and queue.running < queue.lane.running:
-                self._begin(queue.waiting.popleft(), self._idle.pop())
+                self._begin(queue.waiting.take(), self._idle.pop())
 
     def _begin(self, job: _Job, child: Child) -> None:
         job.started = monotonic()
