@@ -10,6 +10,7 @@ import os
 import socket
 import sys
 from dataclasses import asdict
+from functools import partial
 from json import dumps
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -30,6 +31,7 @@ from special.settings import Settings
 from special.sources import open_source
 from special.volume import Cleared, Verified, VolumeStat, upkeep
 from special.web.app import SETTINGS_VARIABLE, App
+from special.web.protocol import Bounds, GuardedProtocol
 
 cli = typer.Typer(
     name="special",
@@ -115,6 +117,9 @@ def serve(
         "server_header": False,
         "proxy_headers": False,
         "lifespan": "on",
+        "http": partial(GuardedProtocol, bounds=Bounds.of(chosen)),
+        "ws": "none",
+        "limit_concurrency": chosen.max_connections,
         "timeout_graceful_shutdown": 30,
         # A new process has decoders to start before it is ready, on a machine that is busy too.
         "timeout_worker_healthcheck": 60,
@@ -167,7 +172,10 @@ def inspect_command(
     thumbs: Thumbs = None,
     config: Config = None,
 ) -> None:
-    """Tell what a master is and what a request of it would read, without reading a pixel."""
+    """Tell what a master is and what a request of it would read, without reading a pixel.
+
+    It asks as nobody: of a restricted image it tells what a stranger would be answered.
+    """
     chosen = settings.load(config, source=source, thumbs=thumbs)
     asyncio.run(inspect(chosen, identifier, request, Console()))
 

@@ -362,7 +362,8 @@ class Engine:
     async def foresee(self, planned: Planned) -> list[Span]:
         """The GETs that `run` would send, as spans of one object: renditions by their size, masters by their plan.
 
-        Reads what the plan itself rests on (large tile indexes), and no pixel.
+        Reads what the plan itself rests on (large tile indexes), and no pixel. Asks for nobody in particular: whose
+        plan it is was decided when it was made.
         """
         match planned.plan:
             case Thumb(rendition) | Derivative(rendition, _):

@@ -6,6 +6,7 @@
     │   ├── Unauthorised          401  restricted, and nobody has said who they are
     │   ├── Forbidden             403  restricted, and who they are is not enough
     │   ├── NotFound              404  no such identifier, or no such stored size
+    │   ├── Misdirected           421  a host that is not served here
     │   ├── OutOfRange            416  a Range that starts past the end of what is stored
     │   └── NotOffered            501  valid, but switched off here (upscaling)
     ├── SourceError               502  an object store said no
@@ -87,6 +88,13 @@ class NotFound(RequestError):
 
     status = 404
     code = "not-found"
+
+
+class Misdirected(RequestError):
+    """A request for a host that is not served here (RFC 9110, section 15.5.20)."""
+
+    status = 421
+    code = "misdirected"
 
 
 class OutOfRange(RequestError):

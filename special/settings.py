@@ -109,6 +109,17 @@ class Settings(BaseSettings):
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
         ("127.0.0.1", "::1"), description="Addresses whose X-Forwarded-* headers are believed."
     )
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("*",), description="Host names that are served, as patterns such as `*.example.org`; others are refused."
+    )
+    max_url_bytes: int = Field(8192, ge=256, description="Longest address of a request, query included.")
+    max_header_bytes: ByteSize = Field(
+        ByteSize(32 * 2**10), description="Most that a request's address and headers may have together."
+    )
+    receive_s: float = Field(10.0, gt=0, description="Longest time in which a request must have arrived, in seconds.")
+    max_connections: int = Field(
+        4096, ge=1, description="Connections of one server process, idle ones included; more are told to come again."
+    )
     gallery: bool | None = Field(None, description="List images at `/`; default: on for a folder, off for a bucket.")
     viewer_assets: Path | None = Field(None, description="Folder with openseadragon.min.js, instead of the CDN.")
 
@@ -186,7 +197,14 @@ class Settings(BaseSettings):
     )
 
     @field_validator(
-        "keys", "formats", "trusted_proxies", "default_roles", "jwt_algorithms", "auth_origins", mode="before"
+        "keys",
+        "formats",
+        "trusted_proxies",
+        "allowed_hosts",
+        "default_roles",
+        "jwt_algorithms",
+        "auth_origins",
+        mode="before",
     )
     @classmethod
     def _split(cls, value: Any) -> Any:
@@ -200,6 +218,13 @@ class Settings(BaseSettings):
                 raise ValueError(f"the key template '{template}' lacks {{id}}")
         if not value:
             raise ValueError("name at least one key template, such as {id}")
+        return value
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _reachable(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value:
+            raise ValueError("name at least one host, or * for any")
         return value
 
     @field_validator("jwt_algorithms")

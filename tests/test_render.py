@@ -12,7 +12,7 @@ from PIL import Image, ImageCms, ImageOps
 
 from special import render
 from special.codecs import raster as rasters
-from special.errors import BadRequest, MasterError, Unsupported
+from special.errors import BadRequest, MasterError, TooDear
 from special.geometry import Frame, Orientation, Size
 from special.iiif import MEDIA, QUALITIES, OutputFormat, Quality
 from special.layout import Format
@@ -265,7 +265,7 @@ def test_a_size_that_the_format_cannot_hold_is_the_callers_mistake() -> None:
 
 @pytest.mark.parametrize(("kind", "data"), MASTERS)
 def test_too_many_pixels_are_refused_by_the_header(kind: Format, data: bytes) -> None:
-    with pytest.raises(Unsupported, match="640×480 pixels to decode"):
+    with pytest.raises(TooDear, match="640×480 pixels to decode"):
         render.render(piece(data[: len(data) * 3 // 4], kind, (0, 0, 640, 480)), job(10, 10), ENCODING, 640 * 480 - 1)
 
 

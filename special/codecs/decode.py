@@ -10,7 +10,7 @@ import numpy as np
 from special.codecs import colour, jp2tiff, jpeg, jpegtiff, openjpeg, planes, tiffpage, vips
 from special.codecs.raster import Image, Raster, to_vips
 from special.codecs.tiffpage import Page
-from special.errors import Malformed, Unsupported
+from special.errors import Malformed, TooDear
 from special.geometry import Size, ceil_div
 from special.layout import Piece
 
@@ -32,7 +32,7 @@ def decode(piece: Piece, *, max_pixels: int, threads: int = 1) -> Raster | Image
     pixels libvips decodes as they are asked for, from top to bottom, once. A JPEG shrunk by
     `piece.reduce` is ceil(side / 2**reduce) long. Only JPEG 2000 is decoded by several threads.
 
-    Raises `Unsupported` for a picture of more than `max_pixels`, told by its header, before any is
+    Raises `TooDear` for a picture of more than `max_pixels`, told by its header, before any is
     decoded; `Malformed` and `Unsupported` for what no codec takes. What libvips finds only while
     decoding it raises later: use its images inside `vips.reading`.
     """
@@ -85,7 +85,7 @@ def _decode_jpeg(piece: Piece, max_pixels: int) -> Raster | Image:
 
 def _check(size: Size, max_pixels: int) -> None:
     if size.area > max_pixels:
-        raise Unsupported(f"{size.width}×{size.height} pixels to decode; max_master_pixels allows {max_pixels}")
+        raise TooDear(f"{size.width}×{size.height} pixels to decode; max_master_pixels allows {max_pixels}")
 
 
 def _codestream_size(piece: Piece) -> Size:

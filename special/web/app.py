@@ -18,13 +18,14 @@ from starlette.types import Receive, Scope, Send
 
 from special import journal, observe
 from special.engine import Engine
-from special.errors import Denied, SpecialError
+from special.errors import Denied, RequestError, SpecialError
 from special.identity import Verifier
 from special.observe import Trace
 from special.settings import Settings
 from special.web import pages
 from special.web.auth import Auth
 from special.web.call import Call
+from special.web.front import Front
 from special.web.images import PREFIXES, Images
 from special.web.presence import Gone
 from special.web.pulse import Pulse
@@ -40,6 +41,7 @@ class App:
     def __init__(self, settings: Settings, make_engine: Callable[[Settings], Engine] = Engine.of) -> None:
         self._settings = settings
         self._make_engine = make_engine
+        self._front = Front.of(settings)
         self._verifier = Verifier.of(settings)
         self._auth = Auth.of(settings, self._verifier)
         self._images: Images | None = None
@@ -57,6 +59,12 @@ class App:
             if slash and (prefix in PREFIXES or (prefix == "auth" and self._auth)):
                 await self._image(scope, receive, send, prefix, path.partition("?")[0])
                 return
+            if prefix not in pages.WATCHED:
+                try:
+                    self._front.base(scope, dict(scope["headers"]))
+                except RequestError as error:
+                    await send_error(send, error, head=scope["method"] == "HEAD")
+                    return
         await self._pages(scope, receive, send)
 
     @property
@@ -91,7 +99,7 @@ class App:
                     refusal = b"Only GET, HEAD and OPTIONS are served.\n"
                     status, outcome = await send_bytes(send, 405, [*PREFLIGHT, PLAIN], refusal), "method"
                 else:
-                    call = Call.of(scope, prefix, path, self._settings)
+                    call = Call.of(scope, prefix, path, self._front)
                     trace.client = call.client
                     status = await self._started.answer(call, receive, send)
             except Gone:

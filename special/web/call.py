@@ -10,12 +10,10 @@ from email.utils import parsedate_to_datetime
 from starlette.types import Scope
 
 from special import iiif, info
-from special.errors import BadRequest
 from special.iiif import BaseRequest, ImageRequest, InfoRequest, Version
-from special.settings import Settings
 from special.spans import Span, Unless
+from special.web.front import Front
 
-_HOST = re.compile(r"[A-Za-z0-9._-]{1,253}(:\d{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:\d{1,5})?", re.ASCII)
 _RANGE = re.compile(r"bytes=(\d{1,18})-(\d{0,18})", re.ASCII)
 _OPEN_END = 2**62
 
@@ -36,11 +34,11 @@ class Call:
     """Address of whoever asks, as far as it is known."""
 
     @classmethod
-    def of(cls, scope: Scope, prefix: str, path: str, settings: Settings) -> Call:
-        """The request of an ASGI scope. Raises `BadRequest` where its Host header is none."""
+    def of(cls, scope: Scope, prefix: str, path: str, front: Front) -> Call:
+        """The request of an ASGI scope. Raises `BadRequest` and `Misdirected` for its Host header."""
         headers = dict(scope["headers"])
         query = scope["query_string"].decode("latin-1")
-        base, client = _base(scope, headers, settings), _client(scope, headers, settings)
+        base, client = front.base(scope, headers), front.client(scope, headers)
         return cls(prefix, path, scope["method"], headers, query, base, client)
 
     @property
@@ -91,29 +89,6 @@ class Call:
         first = int(wanted[1])
         stop = int(wanted[2]) + 1 if wanted[2] else _OPEN_END
         return Span(first, stop) if first < stop else None
-
-
-def _client(scope: Scope, headers: dict[bytes, bytes], settings: Settings) -> str:
-    """The peer, or the last of those that trusted proxies speak for who is no such proxy."""
-    peer: str = scope["client"][0] if scope.get("client") else ""
-    if peer in settings.trusted_proxies and b"x-forwarded-for" in headers:
-        for address in reversed(headers[b"x-forwarded-for"].decode("latin-1").split(",")):
-            peer = address.strip() or peer
-            if peer not in settings.trusted_proxies:
-                break
-    return peer
-
-
-def _base(scope: Scope, headers: dict[bytes, bytes], settings: Settings) -> str:
-    if settings.base_url:
-        return settings.base_url.rstrip("/")
-    scheme, host = scope["scheme"], headers.get(b"host", b"").decode("latin-1")
-    if scope.get("client") and scope["client"][0] in settings.trusted_proxies:
-        scheme = headers.get(b"x-forwarded-proto", scheme.encode()).decode("latin-1").split(",")[0].strip()
-        host = headers.get(b"x-forwarded-host", host.encode("latin-1")).decode("latin-1").split(",")[0].strip()
-    if scheme not in ("http", "https") or not _HOST.fullmatch(host):
-        raise BadRequest("The Host header is not a host name.")
-    return f"{scheme}://{host}"
 
 
 def _date(text: str | None) -> datetime | None:

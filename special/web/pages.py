@@ -14,6 +14,8 @@ from special.engine import Engine
 from special.settings import Settings
 from special.web.pulse import Pulse
 
+WATCHED = frozenset({"livez", "readyz", "metrics"})
+"""Pages for whoever watches over the server, under whatever name they reach it."""
 GALLERY_PAGE = 24
 """Images that the gallery asks for at a time."""
 

@@ -1,0 +1,130 @@
+"""uvicorn's HTTP protocol, with bounds on what arrives: how much, and for how long it may take.
+
+uvicorn waits for ever for a request that has begun, and takes a head of any length. Here a head has a size, and
+a request, whatever comes with it, a time by which it must have arrived. What is refused is told why, as far
+as it can be, and its connection closed.
+"""
+
+from __future__ import annotations
+
+from asyncio import TimerHandle, Transport
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from special.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What one request may be."""
+
+    url_bytes: int
+    """Longest request target, query included."""
+    head_bytes: int
+    """Most that request target and headers may have together."""
+    receive_s: float
+    """Longest time from its first byte, or from the connection's start, to its last."""
+
+    @classmethod
+    def of(cls, settings: Settings) -> Bounds:
+        """As the settings say."""
+        return cls(settings.max_url_bytes, int(settings.max_header_bytes), settings.receive_s)
+
+
+class TooLong(Exception):
+    """A head that is beyond its bounds; the parser gives up at it."""
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """One connection. `bounds` is bound beforehand: `functools.partial(GuardedProtocol, bounds=…)`."""
+
+    def __init__(self, *args: Any, bounds: Bounds, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self._bounds = bounds
+        self._timer: TimerHandle | None = None
+        self._refusal = HTTPStatus.BAD_REQUEST
+        self._head_bytes = 0
+        self._pending_bytes = 0
+        self._in_head = True
+
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._arm()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._disarm()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return  # what comes after a refusal is not looked at
+        self._arm()
+        super().data_received(data)
+        # The parser tells of a header only when it is complete: one without an end is counted here.
+        self._pending_bytes = self._pending_bytes + len(data) if self._in_head else 0
+        if self._pending_bytes > self._bounds.head_bytes and not self.transport.is_closing():
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._arm()
+        self._head_bytes, self._in_head = 0, True
+
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        self._head_bytes += len(url)
+        if len(self.url) > self._bounds.url_bytes:
+            self._refusal = HTTPStatus.REQUEST_URI_TOO_LONG
+            raise TooLong
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._head_bytes += len(name) + len(value) + 4  # ": " and the end of the line
+        if self._head_bytes > self._bounds.head_bytes:
+            self._refusal = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+            raise TooLong
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._disarm()
+        self._in_head = True
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """What uvicorn calls wherever the parser gave up."""
+        self._refuse(self._refusal)
+
+    def _arm(self) -> None:
+        if self._timer is None:
+            self._timer = self.loop.call_later(self._bounds.receive_s, self._overdue)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _overdue(self) -> None:
+        self._timer = None
+        if self.transport.is_closing():
+            return
+        if self._in_head and (self.cycle is None or self.cycle.response_complete):
+            self._refuse(HTTPStatus.REQUEST_TIMEOUT)
+        else:  # a body that nobody asked for; what is being answered goes out first
+            self.transport.close()
+
+    def _refuse(self, status: HTTPStatus) -> None:
+        self._disarm()
+        sentence = f"{status.phrase}.\n".encode()
+        self.transport.write(
+            b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode())
+            + b"content-type: text/plain; charset=utf-8\r\ncache-control: no-store\r\nconnection: close\r\n"
+            + b"content-length: %d\r\n\r\n" % len(sentence)
+            + sentence
+        )
+        self.transport.close()

@@ -1,0 +1,117 @@
+"""What a connection may bring, byte by byte, to uvicorn itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from functools import partial
+
+import pytest
+import uvicorn
+
+from special.web.protocol import Bounds, GuardedProtocol
+
+BOUNDS = Bounds(url_bytes=300, head_bytes=2000, receive_s=0.5)
+
+
+async def answer(scope: dict[str, object], receive: object, send: object) -> None:
+    """Says how long the address was that reached it."""
+    body = f"{len(scope['raw_path'])}".encode()  # type: ignore[arg-type]
+    await send(  # type: ignore[operator]
+        {"type": "http.response.start", "status": 200, "headers": [(b"content-length", str(len(body)).encode())]}
+    )
+    await send({"type": "http.response.body", "body": body})  # type: ignore[operator]
+
+
+@pytest.fixture
+async def port() -> AsyncIterator[int]:
+    config = uvicorn.Config(
+        answer,  # type: ignore[arg-type]
+        port=0,
+        http=partial(GuardedProtocol, bounds=BOUNDS),  # type: ignore[arg-type]
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        timeout_keep_alive=60,
+    )
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server._serve())
+    while not server.started:  # noqa: ASYNC110  uvicorn sets no event
+        await asyncio.sleep(0.01)
+    yield server.servers[0].sockets[0].getsockname()[1]
+    server.should_exit = True
+    await serving
+
+
+async def told(port: int, *pieces: bytes) -> bytes:
+    """All that the server says to pieces that come one by one, until it hangs up."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    for piece in pieces:
+        writer.write(piece)
+        await asyncio.sleep(0.02)
+    async with asyncio.timeout(20):
+        said = await reader.read()
+    writer.close()
+    return said
+
+
+def get(path: str = "/", *more: str, close: bool = True) -> bytes:
+    lines = [f"GET {path} HTTP/1.1", "Host: a", *more, *(["Connection: close"] if close else [])]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+@pytest.mark.parametrize(
+    ("pieces", "status"),
+    [
+        pytest.param([get("/" + "a" * 299)], 200, id="longest address"),
+        pytest.param([get("/" + "a" * 300)], 414, id="address too long"),
+        pytest.param([b"GET /" + b"a" * 200, b"a" * 200], 414, id="address too long, in pieces"),
+        pytest.param([get("/", "X: " + "x" * 1900)], 200, id="longest header"),
+        pytest.param([get("/", "X: " + "x" * 2000)], 431, id="header too long"),
+        pytest.param([get("/", *[f"X{n}: {'x' * 90}" for n in range(30)])], 431, id="too many headers"),
+        pytest.param([b"GET / HTTP/1.1\r\nX: ", *[b"x" * 500] * 5], 431, id="a header without an end"),
+        pytest.param([b"GET / HTTP/1.1\r\nHost: a\r\nX: a\x00b\r\n\r\n"], 400, id="NUL in a header"),
+        pytest.param([b"GET /a\x01b HTTP/1.1\r\nHost: a\r\n\r\n"], 400, id="a control character"),
+        pytest.param([b"hello\r\n\r\n"], 400, id="no HTTP"),
+        pytest.param([], 408, id="a connection that says nothing"),
+        pytest.param([b"GET / HTTP/1.1\r\nHost:"], 408, id="a request without an end"),
+        pytest.param([get("/", *(["X: y"] * 3), close=False) * 40 + get()], 200, id="many small requests at once"),
+    ],
+)
+async def test_a_request_has_bounds(port: int, pieces: list[bytes], status: int) -> None:
+    said = await told(port, *pieces)
+    assert int(said.split(b" ")[1]) == status
+    if status != 200:
+        head, _, body = said.partition(b"\r\n\r\n")
+        assert b"connection: close" in head
+        assert b"cache-control: no-store" in head
+        assert body.endswith(b".\n")
+
+
+async def test_all_of_a_pipeline_is_answered(port: int) -> None:
+    said = await told(port, get("/1", close=False) * 50 + get("/1234"))
+    assert said.count(b"HTTP/1.1 200") == 51
+    assert said.endswith(b"\r\n\r\n5")
+
+
+async def test_a_body_that_never_ends_does_not_hold_the_connection(port: int) -> None:
+    said = await told(port, get("/", "Content-Length: 1000", close=False), b"x")
+    assert said.count(b"HTTP/1.1") == 1
+    assert b"HTTP/1.1 200" in said
+
+
+async def test_a_connection_that_was_answered_may_be_idle_longer_than_a_request_may_take(port: int) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    for _ in range(2):
+        writer.write(get(close=False))
+        assert b"200" in await reader.readuntil(b"\r\n\r\n")
+        assert await reader.readexactly(1) == b"1"
+        await asyncio.sleep(2 * BOUNDS.receive_s)
+    assert not reader.at_eof()
+    writer.close()
+
+
+async def test_a_slow_second_request_has_no_more_time_than_the_first(port: int) -> None:
+    said = await told(port, get(close=False), b"GET / HT")
+    assert said.count(b"HTTP/1.1 200") == 1
+    assert said.count(b"HTTP/1.1 408") == 1
