@@ -44,6 +44,26 @@ CREATE TRIGGER struck AFTER DELETE ON objects
 """
 
 
+BROKEN = (
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_NOTADB,
+    sqlite3.SQLITE_ERROR,  # what we ask is right: a table must be missing
+    sqlite3.SQLITE_CONSTRAINT,
+    sqlite3.SQLITE_MISMATCH,
+)
+
+
+def is_broken(error: sqlite3.Error) -> bool:
+    """Whether a ledger will never do again, where another fault of a disk may pass."""
+    code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
+    return isinstance(error, sqlite3.DatabaseError) and code & 0xFF in BROKEN
+
+
+def files_of(path: Path) -> list[Path]:
+    """A database and what SQLite keeps beside it."""
+    return [path.with_name(path.name + end) for end in ("", "-wal", "-shm")]
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One object as the ledger has it."""
@@ -103,6 +123,8 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.is_new = not path.exists()
+        """Whether it was not there before: then it knows nothing of what is on the disk."""
         self._db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
         try:
             self._db.execute("PRAGMA journal_mode = WAL")
@@ -119,8 +141,19 @@ class Ledger:
             self._db.close()
             raise
 
+        self._inode = path.stat().st_ino
+
+    @property
+    def stands(self) -> bool:
+        """Whether it is open, and still the file of its name."""
+        try:
+            return self.path.stat().st_ino == self._inode
+        except FileNotFoundError:
+            return False
+
     def close(self) -> None:
-        """Let go of the database."""
+        """Let go of the database. SQLite leaves the files alone of another one that has taken its name."""
+        self._inode = -1
         self._db.close()
 
     @contextmanager
@@ -130,19 +163,26 @@ class Ledger:
         try:
             yield
         except BaseException:
-            self._db.execute("ROLLBACK")
+            if self._db.in_transaction:  # a fault may have ended it
+                self._db.execute("ROLLBACK")
             raise
         self._db.execute("COMMIT")
 
     def check(self) -> None:
         """Read all of it. Raises `sqlite3.DatabaseError` where it is broken."""
         (answer,) = self._db.execute("PRAGMA integrity_check(1)").fetchone()
-        if answer != "ok":
-            raise sqlite3.DatabaseError(answer)
+        added = self._db.execute("SELECT sum(disk_bytes) FROM objects").fetchone()[0] or 0
+        if answer != "ok" or self._db.execute("SELECT disk_bytes FROM totals").fetchall() != [(added,)]:
+            raise sqlite3.DatabaseError(f"{self.path}: {answer}, {added} bytes in all")
 
     def files(self) -> list[Path]:
         """What the ledger takes on disk."""
-        return [self.path.with_name(self.path.name + end) for end in ("", "-wal", "-shm")]
+        return files_of(self.path)
+
+    def remove(self) -> None:
+        """Remove its files; whoever has them open finds out that they do not stand."""
+        for file in self.files():
+            file.unlink(missing_ok=True)
 
     def promised_bytes(self) -> int:
         """What objects take, and what is about to be written."""

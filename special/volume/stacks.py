@@ -17,18 +17,19 @@ from __future__ import annotations
 import errno
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from time import monotonic, time
 from typing import Literal
 
 from special.errors import ConfigurationError
 from special.observe import VOLUME_BYTES, VOLUME_EVICTIONS
+from special.volume import locks
 from special.volume.blocks import HEADER_BYTES, BlockMap, Damaged, whole_pages
 from special.volume.faults import passed_by
-from special.volume.ledger import HEADROOM_BYTES, TOUCHES, Ledger, Use
+from special.volume.ledger import HEADROOM_BYTES, TOUCHES, Ledger, Use, files_of, is_broken
 from special.volume.parts import NEW
-from special.volume.shelf import MAP_NAME, Shelf, disk_bytes, remove
+from special.volume.shelf import MAP_NAME, Shelf, destroy, disk_bytes, remove
 from special.volume.tenancy import SERVERS_NAME, Tenancy, Terms
 
 LEDGER_NAME = "ledger.sqlite"
@@ -36,6 +37,8 @@ OBJECTS_NAME = "objects"
 
 ATTEMPTS = 4
 """To admit an object: one to reserve room, one to make files, one to open them, and one for a race lost."""
+CHECK_S = 60.0
+"""How often the books are read through."""
 FULL_S = 0.1
 """How long nobody looks for room after none was found: to look for it is to try every object."""
 
@@ -57,6 +60,7 @@ class Stacks:
         self._ledger: Ledger | None = None
         self._terms: Terms | None = None
         self._full_until = 0.0
+        self._check_at = 0.0
         self._unsettled: list[tuple[int, BlockMap]] = []
 
     @property
@@ -93,10 +97,11 @@ class Stacks:
         try:
             with tenancy.setup() as alone:
                 self._terms = tenancy.agree(terms, alone=alone)
-                self._ledger = self._open_ledger(alone=alone)
-                if alone:
-                    self._reconcile()
-                with self.ledger.transaction():
+                with tenancy.books(locks.try_exclusive):
+                    self._ledger = self._open_ledger(checked=alone)
+                    if alone or self._ledger.is_new:
+                        self._reconcile(alone=alone)
+                with self.books(), self.ledger.transaction():
                     self._give_back()
                     self._make_room(0, sparing="")
         except BaseException:
@@ -119,6 +124,11 @@ class Stacks:
         """Whether an object has room when everything else has gone."""
         return blocks.describable and blocks.full_bytes <= self.terms.size_bytes - self._own_bytes()
 
+    def has_room(self, size_bytes: int) -> bool:
+        """Whether so many bytes fit without anything being evicted."""
+        with self.books():
+            return self.taken_bytes() + whole_pages(size_bytes) <= self.terms.size_bytes
+
     def find(self, blocks: BlockMap) -> Shelf | None:
         """An object's shelf, held; None if it has none that can be used. Needs no ledger."""
         try:
@@ -131,7 +141,7 @@ class Stacks:
         """An object's shelf, held, made if there is none. Raises `Full`."""
         self._at("admit")
         for _ in range(ATTEMPTS):
-            with self.ledger.transaction():
+            with self.books(), self.ledger.transaction():
                 if (shelf := self.find(blocks)) is not None:
                     return shelf
                 if self.ledger.knows(blocks.name):  # room is reserved, so files may be made
@@ -160,29 +170,34 @@ class Stacks:
         """Reserve room for one object, let `write` take it, and settle what it took. Raises `Full`."""
         name = blocks.name
         self._at("reserve")
-        with self.ledger.transaction():
-            hold = self.ledger.hold(self.tenancy.owner, name, need) if self._make_room(need, sparing=name) else None
-        if hold is None:
-            raise Full(f"no room for {need} bytes more")
-        try:
-            write()
-        finally:
-            self._unsettled.append((hold, blocks))
-            self._settle()
+        with self.books():  # until all is written and settled: new books know of no reservations
+            with self.ledger.transaction():
+                hold = self.ledger.hold(self.tenancy.owner, name, need) if self._make_room(need, sparing=name) else None
+            if hold is None:
+                raise Full(f"no room for {need} bytes more")
+            try:
+                write()
+            finally:
+                self._unsettled.append((hold, blocks))
+                self._settle()
         return True
 
     def weigh(self, blocks: BlockMap) -> None:
         """Look what an object takes by now: files of it were removed."""
-        with self.ledger.transaction():
+        with self.books(), self.ledger.transaction():
             self._weigh(blocks)
 
     def touch(self, uses: Sequence[Use]) -> None:
         """Note what was read, and say how full the volume is."""
-        for start in range(0, len(uses), TOUCHES):
-            with self.ledger.transaction():
-                self.ledger.touch(uses[start : start + TOUCHES])
-        self._settle()
-        VOLUME_BYTES.set(self.taken_bytes())
+        with self.books():
+            for start in range(0, len(uses), TOUCHES):
+                with self.ledger.transaction():
+                    self.ledger.touch(uses[start : start + TOUCHES])
+            self._settle()
+            VOLUME_BYTES.set(self.taken_bytes())
+            if monotonic() > self._check_at:
+                self._check_at = monotonic() + CHECK_S
+                self.ledger.check()
 
     def taken_bytes(self) -> int:
         """What the volume takes or has reserved, all told."""
@@ -198,19 +213,53 @@ class Stacks:
 
     def discard(self, home: Path) -> bool:
         """Remove an object that cannot be read; False if somebody reads it all the same."""
-        with self.ledger.transaction():
+        with self.books(), self.ledger.transaction():
             return self._evict(home.parent.name + home.name)
 
     def clear(self, url: str | None) -> tuple[int, int]:
         """Remove all versions of an object, or all objects: how many went, and how many are being read."""
         gone = kept = 0
-        for name in self.ledger.names(url):
-            with self.ledger.transaction():
+        with self.books():
+            names = self.ledger.names(url)
+        for name in names:
+            with self.books(), self.ledger.transaction():
                 if self._evict(name):
                     gone += 1
                 else:
                     kept += 1
         return gone, kept
+
+    @contextmanager
+    def books(self) -> Iterator[Ledger]:
+        """The ledger, beside others; the one that stands by now, if somebody has replaced it.
+
+        Where it turns out to be broken a new one is made of what is on the disk, and the work at hand fails.
+        """
+        with ExitStack() as turn:
+            turn.enter_context(self.tenancy.books(locks.try_shared))
+            while not self.ledger.stands:
+                turn.close()
+                self._replace_ledger()
+                turn.enter_context(self.tenancy.books(locks.try_shared))
+            try:
+                yield self.ledger
+            except sqlite3.Error as error:
+                if is_broken(error):
+                    turn.close()
+                    self._replace_ledger()
+                raise
+
+    def _replace_ledger(self) -> None:
+        """Open the books that stand, or make new ones. Nobody is writing meanwhile: what they weigh is all there is."""
+        with self.tenancy.books(locks.try_exclusive):
+            if self.ledger.stands:  # nobody else has found out
+                passed_by("ledger", f"{self.ledger.path} is broken, and made anew")
+                self.ledger.remove()
+            self.ledger.close()
+            self._unsettled.clear()  # numbers of other books
+            self._ledger = Ledger(self.ledger.path)
+            if self._ledger.is_new:
+                self._reconcile(alone=False)
 
     def _settle(self) -> None:
         """Give back reservations whose writing is over, for what it took; what fails is tried again later."""
@@ -264,27 +313,27 @@ class Stacks:
         paths = [self.directory, self.directory / OBJECTS_NAME, self.tenancy.path, *self.ledger.files()]
         return HEADROOM_BYTES + sum(path.stat().st_blocks * 512 for path in paths if path.exists())
 
-    def _open_ledger(self, *, alone: bool) -> Ledger:
-        """The books; new ones where they are broken and nobody else has them open."""
+    def _open_ledger(self, *, checked: bool) -> Ledger:
+        """The books; new ones where they are broken. Only while nobody else has them."""
         path = self.directory / LEDGER_NAME
         ledger: Ledger | None = None
         try:
             ledger = Ledger(path)
-            if alone:
+            if checked:
                 ledger.check()
             return ledger
         except (sqlite3.DatabaseError, Damaged) as error:
             if ledger is not None:
                 ledger.close()
-            if not alone:
+            if isinstance(error, sqlite3.Error) and not is_broken(error):
                 raise
             passed_by("ledger", error)
-            for file in (path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")):
+            for file in files_of(path):
                 file.unlink(missing_ok=True)
             return Ledger(path)
 
-    def _reconcile(self) -> None:
-        """Make the books say what is on disk. Only while nobody else is here."""
+    def _reconcile(self, *, alone: bool) -> None:
+        """Make the books say what is on disk. Only while nobody else has them."""
         on_disk: set[str] = set()
         for home in self.homes():
             name = home.parent.name + home.name
@@ -292,7 +341,7 @@ class Stacks:
                 blocks = described(home)
                 if blocks.name != name:
                     raise Damaged(f"{home} holds the map of {blocks.name}")
-                for draft in home.glob("*" + NEW):  # its making was cut short
+                for draft in home.glob("*" + NEW) if alone else ():  # its making was cut short
                     draft.unlink()
                 weight = disk_bytes(blocks, home)
             except FileNotFoundError:  # its making or removing was cut short
@@ -300,7 +349,7 @@ class Stacks:
                 continue
             except (OSError, Damaged) as error:
                 passed_by("corrupt", error)
-                remove(home)
+                destroy(home)
                 continue
             on_disk.add(name)
             with self.ledger.transaction():

@@ -1,7 +1,8 @@
 """Who uses a volume's directory: servers agree on its size, and the dead are known to be dead.
 
 One file, never unlinked, that holds the settings. Its locks say the rest: whoever sets up takes
-`SETUP_BYTE`, everybody present shares `PRESENCE_BYTE`, and each has a byte of its own from
+`SETUP_BYTE`, everybody present shares `PRESENCE_BYTE`, whoever works on the books shares
+`BOOKS_BYTE` (and takes it alone to put others in their place), and each has a byte of its own from
 `OWNER_BYTE` on. The kernel drops them all when a process dies, so nothing ever expires.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,8 +23,11 @@ from special.volume.blocks import FORMAT_VERSION, PAGE_BYTES
 SERVERS_NAME = "servers"
 SETUP_BYTE = 1 << 20
 PRESENCE_BYTE = SETUP_BYTE + 1
+BOOKS_BYTE = SETUP_BYTE + 2
 OWNER_BYTE = SETUP_BYTE + 16
 OWNERS = 4096
+BOOKS_PATIENCE_S = 10.0
+"""How long another server may keep the books: it writes some megabytes, evicts some objects, or makes books anew."""
 SETUP_PATIENCE_S = 60.0
 """How long another server may take to set up: it may have many objects to evict."""
 
@@ -72,6 +76,22 @@ class Tenancy:
             self.owner = next(n for n in range(OWNERS) if locks.try_exclusive(self._fd, OWNER_BYTE + n))
         finally:
             locks.unlock(self._fd, SETUP_BYTE)
+
+    @contextmanager
+    def books(self, take: Callable[[int, int], bool]) -> Iterator[None]:
+        """Have the books, beside others (`locks.try_shared`) or alone (`locks.try_exclusive`).
+
+        Raises `TimeoutError`.
+        """
+        deadline = monotonic() + BOOKS_PATIENCE_S
+        while not take(self._fd, BOOKS_BYTE):
+            if monotonic() > deadline:
+                raise TimeoutError(f"others have kept the books of {self.path.parent} for {BOOKS_PATIENCE_S:.0f} s")
+            sleep(0.002)
+        try:
+            yield
+        finally:
+            locks.unlock(self._fd, BOOKS_BYTE)
 
     def agree(self, terms: Terms | None, *, alone: bool) -> Terms:
         """Set the terms if we are alone, else accept them; None accepts any.

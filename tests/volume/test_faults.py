@@ -13,10 +13,10 @@ from prometheus_client import REGISTRY
 
 from special.errors import ConfigurationError
 from special.spans import Span
-from special.volume import Volume
+from special.volume import Volume, stat
 from special.volume.blocks import BlockMap
 from special.volume.stacks import LEDGER_NAME, OBJECTS_NAME, Stacks, Step
-from tests.volume.made import Made, blob, expected, until
+from tests.volume.made import Made, blob, expected, taken_bytes, until
 
 BLOCK = 64 << 10
 MIB = 1 << 20
@@ -200,18 +200,64 @@ async def test_a_directory_that_cannot_be_used_is_passed_by(tmp_path: Path, plac
     assert faults("open") > before
 
 
-async def test_a_broken_ledger_beside_a_running_server_is_passed_by(tmp_path: Path) -> None:
-    source = Made({"a": 1})
-    async with Volume(tmp_path, size_bytes=16 * MIB) as first:
-        with closing(sqlite3.connect(tmp_path / LEDGER_NAME)) as db:
-            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        (tmp_path / LEDGER_NAME).write_bytes(b"scribble" * 5000)
-        async with Volume(tmp_path, size_bytes=16 * MIB) as second:
-            assert second.broken is not None
-            for volume in (first, second):
-                assert await volume.reader(source).read(A, ALL) == expected(A, ALL)
-    async with Volume(tmp_path, size_bytes=16 * MIB) as third:
-        assert third.broken is None
+def scribble(path: Path) -> None:
+    """Nonsense in every page of the database, wherever it lies by now."""
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    for start in range(0, path.stat().st_size, 4096):
+        patch(path, start + 100, b"scribble" * 50)
+
+
+def tell_lies(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("UPDATE totals SET disk_bytes = 5")
+        db.commit()
+
+
+BROKEN_LEDGERS: dict[str, Callable[[Path], object]] = {
+    "nonsense": lambda path: path.write_bytes(b"scribble" * 5000),
+    "nonsense-in-its-pages": scribble,
+    "zeros": lambda path: path.write_bytes(bytes(path.stat().st_size)),
+    "emptied": lambda path: os.truncate(path, 0),
+    "removed": lambda path: path.unlink(),
+    "a-table-lost": lambda path: sqlite3.connect(path).execute("DROP TABLE holds").connection.close(),
+    "a-wrong-sum": tell_lies,
+}
+
+
+@pytest.mark.parametrize("damage", BROKEN_LEDGERS.values(), ids=BROKEN_LEDGERS)
+async def test_a_broken_ledger_is_made_anew_under_running_servers(
+    tmp_path: Path, damage: Callable[[Path], object]
+) -> None:
+    """Nobody is restarted; no byte is wrong; and the new books know of everything that is on the disk."""
+    keys = [f"{n}" for n in range(40)]
+    source = Made(dict.fromkeys(["a", "b", *keys], 1))
+    await filled(tmp_path)
+    async with (
+        Volume(tmp_path, size_bytes=16 * MIB, block_bytes=BLOCK, failure_memory_s=0.0) as first,
+        Volume(tmp_path, size_bytes=16 * MIB, block_bytes=BLOCK, failure_memory_s=0.0) as second,
+    ):
+        for volume in (first, second):
+            assert await volume.reader(source).read(A, ALL) == expected(A, ALL)
+        damage(tmp_path / LEDGER_NAME)
+        for volume in (first, second, first):  # each finds out for itself, by what it fails to do
+            volume._stacks._check_at = 0.0
+            await until(lambda volume=volume: volume._stacks._check_at > 0)  # type: ignore[misc]
+        async with Volume(tmp_path, size_bytes=16 * MIB, block_bytes=BLOCK) as third:
+            assert third.broken is None
+            assert {entry.url for entry in stat(tmp_path, top=100).top} >= {B.url}
+            for key in keys:  # more than there is room for
+                of = blob(key, A.size)
+                for volume in (first, second, third):
+                    assert await volume.reader(source).read(of, ALL) == expected(of, ALL)
+                    assert taken_bytes(tmp_path) <= 16 * MIB
+            assert len(source.gets) < 2 * len(keys)  # they share again what they fetch
+        assert first._stacks.ledger.stands
+        assert second._stacks.ledger.stands
+        assert stat(tmp_path).evictions > 0
+    async with Volume(tmp_path, size_bytes=16 * MIB, block_bytes=BLOCK) as later:
+        assert later._stacks.ledger.holds() == []
+        later._stacks.ledger.check()
 
 
 async def test_servers_that_disagree_are_told(tmp_path: Path) -> None:
