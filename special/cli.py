@@ -278,14 +278,37 @@ def verify(directory: Directory, json: AsJson = False) -> None:
     sys.exit(0 if found.sound else 1)
 
 
-@volume_cli.command(epilog="[bold]Example[/]   special volume clear /var/cache/special s3://archive/masters/map.jp2")
+@volume_cli.command(
+    epilog="""
+[bold]Examples[/]
+
+  special volume clear /var/cache/special map.jp2
+
+  SPECIAL_KEYS='{id},{id}.jp2' special volume clear /var/cache/special 1/2/map --source s3://archive/masters
+
+  special volume clear /var/cache/special s3://archive/masters/map.jp2
+
+  special volume clear /var/cache/special
+"""
+)
 def clear(
     directory: Directory,
-    url: Annotated[str | None, typer.Argument(help="URL of the one master to remove; none: all.")] = None,
+    image: Annotated[
+        str | None, typer.Argument(help="The one image to remove, by its identifier or its master's URL; none: all.")
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option(help="Where its master is, if the volume has masters of several sources.")
+    ] = None,
     json: AsJson = False,
+    config: Config = None,
 ) -> None:
-    """Remove one object, or all, from a volume; what is being read stays. Exits with 1 if anything had to stay."""
-    gone = upkeep.clear(directory, url)
+    """Remove one image, or all, from a volume; what is being read stays. Exits with 1 if anything had to stay."""
+    if image is None:
+        gone = upkeep.clear(directory)
+    else:
+        keys = settings.load(config, source=source or "").keys
+        root = open_source(source).root if source else None
+        gone = upkeep.clear(directory, upkeep.find(directory, image, keys=keys, root=root))
     _print_record(gone, as_json=json)
     sys.exit(1 if gone.kept else 0)
 

@@ -240,7 +240,7 @@ def test_two_server_processes_make_one(serve: Serve, masters: Path) -> None:
 def test_one_that_was_evicted_is_made_again(pair: Pair) -> None:
     wanted = promote(pair.eager, "phases.jp2")
     (url,) = (entry.url for entry in stat(pair.volume, top=100).top if entry.url.endswith("/phases.jp2"))
-    until(lambda: clear(pair.volume, url).objects == 1)  # a second after it was last read
+    until(lambda: clear(pair.volume, [url]).objects == 1)  # a second after it was last read
     made = outcomes(pair.eager)["made"]
     answer = pair.eager.get(wanted[0])
     assert not is_at_hand(answer)

@@ -5,12 +5,13 @@ All of it works beside running servers, and on a directory that no server uses. 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import time
 
+from special.errors import ConfigurationError, Missing
 from special.volume import pyramids
 from special.volume.blocks import Damaged
 from special.volume.ledger import Entry
@@ -90,11 +91,12 @@ def stat(directory: Path, *, top: int = 10) -> VolumeStat:
 
 def survey(stacks: Stacks, *, top: int) -> VolumeStat:
     """How an open volume does."""
-    entries, totals = stacks.ledger.objects(), stacks.ledger.totals()
+    with stacks.books() as ledger:
+        entries, totals, disk_bytes = ledger.objects(), ledger.totals(), stacks.taken_bytes()
     return VolumeStat(
         directory=stacks.directory,
         size_bytes=stacks.terms.size_bytes,
-        disk_bytes=stacks.taken_bytes(),
+        disk_bytes=disk_bytes,
         block_bytes=stacks.terms.block_bytes,
         objects=len(entries),
         hits=totals.hits,
@@ -140,10 +142,32 @@ def verify(directory: Path) -> Verified:
     return Verified(objects, blocks, dropped_blocks, dropped_objects, whole_pyramids, dropped_pyramids)
 
 
-def clear(directory: Path, url: str | None = None) -> Cleared:
-    """Remove all versions of one object, or all objects. Raises `ConfigurationError` if there is no volume."""
+def find(directory: Path, image: str, *, keys: Sequence[str], root: str | None = None) -> list[str]:
+    """The URLs in a volume that an image's identifier means by its key templates, below any root or a certain one.
+
+    A master's own URL means itself. Raises `Missing` where the volume has none, `ConfigurationError` where masters of
+    several sources are meant, or there is no volume.
+    """
+    with _joined(directory) as stacks, stacks.books() as ledger:
+        urls = sorted({entry.url for entry in ledger.objects()})
+    names = [template.replace("{id}", image) for template in keys]
+    roots = {url: url.removesuffix(name) for name in names for url in urls if url.endswith(f"/{name}")}
+    found = [image] if image in urls else sorted(url for url in roots if root in (None, roots[url]))
+    if not found:
+        such = f", such as {urls[0]}" if urls else ""
+        raise Missing(
+            f"{directory} has nothing of '{image}' by the keys {', '.join(keys)}; it has {len(urls)} masters{such}"
+        )
+    if len({roots.get(url) for url in found}) > 1:
+        raise ConfigurationError(f"'{image}' may be any of {', '.join(found)}: name one by its URL, or its --source")
+    return found
+
+
+def clear(directory: Path, urls: Sequence[str] | None = None) -> Cleared:
+    """Remove all versions of some objects, or of all. Raises `ConfigurationError` if there is no volume."""
     with _joined(directory) as stacks:
-        return Cleared(*stacks.clear(url))
+        counts = [stacks.clear(url) for url in (urls if urls is not None else [None])]
+        return Cleared(sum(gone for gone, _ in counts), sum(kept for _, kept in counts))
 
 
 @contextmanager

@@ -144,7 +144,7 @@ class TwoServers(RuleBasedStateMachine):
 
     @rule(key=st.one_of(st.none(), keys))
     def evict(self, key: str | None) -> None:
-        clear(self.directory, None if key is None else blob(key, 1).url)
+        clear(self.directory, None if key is None else [blob(key, 1).url])
 
     @rule(server=servers, step=steps)
     def crash_soon(self, server: int, step: Step) -> None:

@@ -1,15 +1,19 @@
+import asyncio
 import os
+import subprocess
+import sys
 from pathlib import Path
 from time import time
 
 import pytest
 
-from special.errors import ConfigurationError
+from special.errors import ConfigurationError, Missing
 from special.spans import Span
 from special.volume import Cleared, Verified, Volume, clear, stat, verify
 from special.volume.blocks import BlockMap
 from special.volume.stacks import Stacks
-from tests.volume.made import Made, blob, expected, taken_bytes, until
+from special.volume.upkeep import find
+from tests.volume.made import ROOT, Made, blob, expected, taken_bytes, until
 
 BLOCK = 64 << 10
 MIB = 1 << 20
@@ -84,9 +88,63 @@ async def test_verify_removes_an_object_that_cannot_be_read(directory: Path) -> 
 
 
 async def test_clear_one(directory: Path) -> None:
-    assert clear(directory, A.url) == Cleared(objects=1, kept=0)
+    assert clear(directory, [A.url]) == Cleared(objects=1, kept=0)
     assert [entry.url for entry in stat(directory).top] == [B.url]
-    assert clear(directory, A.url) == Cleared(objects=0, kept=0)
+    assert clear(directory, [A.url]) == Cleared(objects=0, kept=0)
+
+
+@pytest.mark.parametrize(
+    ("image", "keys", "root", "found"),
+    [
+        pytest.param("a", ["{id}"], None, ["a"], id="an identifier"),
+        pytest.param("p/b", ["{id}"], None, ["p/b"], id="with a slash"),
+        pytest.param("c", ["{id}.tif", "{id}.jp2"], None, ["c.jp2"], id="by the second template"),
+        pytest.param("d", ["{id}.tif", "{id}.jp2"], None, ["d.jp2", "d.tif"], id="by both templates"),
+        pytest.param(ROOT + "a", ["{id}.tif"], None, ["a"], id="a URL"),
+        pytest.param("e", ["{id}"], ROOT + "p/", ["p/e"], id="of a certain source"),
+    ],
+)
+async def test_find(tmp_path: Path, image: str, keys: list[str], root: str | None, found: list[str]) -> None:
+    await hold(tmp_path, ["a", "p/b", "c.jp2", "d.jp2", "d.tif", "e", "p/e"])
+    assert find(tmp_path, image, keys=keys, root=root) == [ROOT + key for key in found]
+
+
+async def hold(directory: Path, keys: list[str]) -> None:
+    """A volume with these objects, which nobody uses."""
+    async with Volume(directory, size_bytes=16 * MIB, block_bytes=BLOCK) as volume:
+        for key in keys:
+            await volume.reader(Made(dict.fromkeys(keys, 1))).read(blob(key, 5), [Span(0, 5)])
+
+
+async def test_find_says_what_there_is_instead(tmp_path: Path) -> None:
+    await hold(tmp_path, ["a.jp2", "p/a.jp2"])
+    with pytest.raises(
+        Missing, match=r"nothing of 'a' by the keys \{id\}.tif; it has 2 masters, such as s3://made/a.jp2"
+    ):
+        find(tmp_path, "a", keys=["{id}.tif"])
+    with pytest.raises(ConfigurationError, match=r"any of s3://made/a.jp2, s3://made/p/a.jp2: name one by its URL"):
+        find(tmp_path, "a.jp2", keys=["{id}"])
+    with pytest.raises(Missing, match="nothing of 'jp2'"):  # a part of a name is none
+        find(tmp_path, "jp2", keys=["{id}"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        pytest.param(["a"], 0, '{"objects": 1, "kept": 0}', id="an identifier"),
+        pytest.param(["zz"], 1, "has nothing of 'zz'", id="unknown"),
+        pytest.param(["a", "--source", "s3://elsewhere"], 1, "has nothing of 'a'", id="of another source"),
+        pytest.param([], 0, '{"objects": 2, "kept": 0}', id="all"),
+        pytest.param(["--help"], 0, "special volume clear /var/cache/special map.jp2", id="help"),
+    ],
+)
+async def test_clear_from_the_command_line(directory: Path, arguments: list[str], code: int, said: str) -> None:
+    command = [sys.executable, "-m", "special", "volume", "clear", str(directory), "--json", *arguments]
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("SPECIAL_")}
+    environ |= {"COLUMNS": "200", "AWS_REGION": "eu-west-1"}
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, env=environ)
+    assert done.returncode == code, done.stderr
+    assert said in done.stdout + done.stderr
 
 
 async def test_clear_all(directory: Path) -> None:
