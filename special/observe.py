@@ -112,10 +112,10 @@ LOOP_LAG = Gauge(
 )
 TASKS = Gauge("special_tasks", "Tasks of the event loops.", multiprocess_mode="livesum")
 VOLUME_BLOCKS = Counter("special_volume_blocks", "Blocks read through the volume, by how they were had.", ["how"])
+VOLUME_AHEAD = Counter("special_volume_ahead_bytes", "Bytes read ahead: fetched, and since then used.", ["what"])
 VOLUME_FAULTS = Counter("special_volume_faults", "Faults of the volume that were passed by, by kind.", ["kind"])
 VOLUME_BYTES = Gauge("special_volume_bytes", "Bytes the volume takes on disk.", multiprocess_mode="max")
 PROMOTIONS = Counter("special_promotions", "Pyramids by what became of making them.", ["outcome"])
-KEPT = Counter("special_kept", "Answers offered to the store of renditions, by what became of them.", ["outcome"])
 VOLUME_EVICTIONS = Counter("special_volume_evictions", "Objects evicted from the volume.")
 
 

@@ -69,11 +69,6 @@ class Settings(BaseSettings):
     thumbs: str | None = Field(None, description="Where stored renditions are; default: `thumbs/` in the state folder.")
     volume: Path | None = Field(None, description="Folder of the volume; default: `volume/` in the state folder.")
     volume_size: ByteSize = Field(ByteSize(10 * 2**30), description="Most that the volume may take on disk.")
-    store_on_miss: bool = Field(
-        False,
-        description="Whether full regions that had to be made of their master are stored, so that they are had at once "
-        "the next time.",
-    )
     hot_size: ByteSize = Field(
         ByteSize(64 * 2**20), description="Memory of each server process for small stored renditions; 0: none."
     )
@@ -86,6 +81,9 @@ class Settings(BaseSettings):
         le=2048,
         multiple_of=16,
         description="Length of the sides of a pyramid's tiles, and of those that viewers are told to ask for.",
+    )
+    read_ahead: bool = Field(
+        True, description="Whether what lies around the tiles of a walk is fetched while nobody waits."
     )
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes any free one.")

@@ -17,6 +17,7 @@ from typing import Final
 from weakref import WeakKeyDictionary
 
 from special import cost, formats
+from special.ahead import Ahead
 from special.errors import Malformed
 from special.formats.tiff.layout import TiffLayout
 from special.formats.tiff.pyramid import HEAD_BYTES, Grid
@@ -76,12 +77,13 @@ class Chart:
 class Tiles:
     """Answers requests for parts of masters."""
 
-    def __init__(self, pixels: Pixels, volume: Volume, reader: Reader, promoter: Promoter) -> None:
+    def __init__(self, pixels: Pixels, volume: Volume, reader: Reader, promoter: Promoter, ahead: Ahead | None) -> None:
         self._pixels = pixels
         self._volume = volume
         self._pyramids = volume.pyramids
         self._reader = reader
         self._promoter = promoter
+        self._ahead = ahead
         # Enough at once to keep all decoders busy while others are being read.
         at_once = 2 * pixels.settings.decoders
         self._turns = Turns(at_once, longest_line=LONGEST_LINE, longest_wait_s=LONGEST_WAIT_S)
@@ -96,7 +98,11 @@ class Tiles:
         """
         if stored is not None:
             found = self._volume.peek(blob, stored.spans)
-            return stored.assemble(found) if found is not None else None
+            if found is None:
+                return None
+            if self._ahead is not None:
+                self._ahead.went_on(blob, job)
+            return stored.assemble(found)
         parts = self._pyramids.at_hand(blob)
         chart = self._charts.get(parts) if parts is not None else None
         span = chart.find(job, parts) if chart is not None and parts is not None else None
@@ -105,7 +111,10 @@ class Tiles:
     async def show(self, master: Master, job: Job) -> bytes:
         """What the job asks for. Raises `SourceError`, `MasterError`, `DecodeError`."""
         if self._promoter.grid(master.layout) is None:
-            return await self._pixels.show(master, job, self._reader, lane="tile")
+            data = await self._pixels.show(master, job, self._reader, lane="tile")
+            if self._ahead is not None:
+                self._ahead.looked(master, job)
+            return data
         layout = self._pixels.masters.ready(master, job.box, job.size)
         if layout is not None and stored_tile(layout, job) is not None:  # nothing is cheaper, nor better
             return await self._pixels.show(master, job, self._reader, lane="tile")

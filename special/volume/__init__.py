@@ -6,13 +6,14 @@ it and, where one was made, a *pyramid*, a file of checked *parts*. The *stacks*
 with the *ledger* that says what they take and when they were read. A *flight* is a run of
 missing blocks on its way from the source.
 
-Imports go one way: volume → pyramids → flights → shelf → parts → blocks, and
+Imports go one way: volume → pyramids, stocking → flights → shelf → parts → blocks, and
 volume → stacks → ledger, tenancy, shelf → locks.
 """
 
 from special.volume.ledger import Entry
 from special.volume.parts import Parts
 from special.volume.pyramids import Elsewhere, Making, NoRoom
+from special.volume.stocking import Stocked
 from special.volume.upkeep import Cleared, Verified, VolumeStat, clear, stat, verify
 from special.volume.volume import DEFAULT_BLOCK_BYTES, Volume, VolumeReader
 
@@ -24,6 +25,7 @@ __all__ = [
     "Making",
     "NoRoom",
     "Parts",
+    "Stocked",
     "Verified",
     "Volume",
     "VolumeReader",

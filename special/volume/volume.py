@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic, time
 from types import TracebackType
@@ -28,6 +28,7 @@ from special.volume.ledger import Use
 from special.volume.pyramids import Pyramids
 from special.volume.shelf import Shelf
 from special.volume.stacks import Full, Stacks, Step
+from special.volume.stocking import Stock, Stocking
 from special.volume.tenancy import Terms
 from special.volume.upkeep import VolumeStat, survey
 
@@ -66,6 +67,8 @@ class OpenObject:
     """Blocks found in memory since the last upkeep."""
     used_s: float = 0.0
     """When it was last read, by the monotonic clock."""
+    stock: Stock = field(default_factory=Stock)
+    """What was wanted of it, and what lies ready."""
 
     @property
     def idle(self) -> bool:
@@ -112,6 +115,7 @@ class Volume:
         self._scratch = bytearray(block_bytes)
         self._upkeep: asyncio.Task[None] | None = None
         self.pyramids = Pyramids(self)
+        self.stocking = Stocking(self)
 
     async def open(self) -> None:
         """Join the directory and bring it to its size.
@@ -178,7 +182,8 @@ class Volume:
             missing = [index for index in wanted if index not in found]
             open_object.readers += 1
             try:
-                found |= await open_object.flights.bring(missing, source)
+                with self.stocking.giving_way():
+                    found |= await open_object.flights.bring(missing, source)
             finally:
                 open_object.readers -= 1
         return [blocks.cut(span, found) for span in spans]
@@ -198,6 +203,7 @@ class Volume:
             wanted: Sequence[int] = blocks.indices(spans[0])
         else:
             wanted = sorted({index for span in spans for index in blocks.indices(span)})
+        self.stocking.want(open_object, wanted)
         found = open_object.shelf.peek(wanted[: PEEK_BYTES // blocks.block_bytes + 1], self._scratch)
         _HIT.inc(len(found))
         open_object.hits += len(found)
@@ -218,6 +224,10 @@ class Volume:
     async def spend(self, shelf: Shelf, need: int, write: Callable[[], None]) -> bool:
         """Let `write` take so many bytes of the disk for an object; False if there is no room. Raises `FAULTS`."""
         return await self._with_room(self._stacks.spend, shelf.blocks, need, write) is True
+
+    async def has_room(self, size_bytes: int) -> bool:
+        """Whether so many bytes fit without anything being evicted."""
+        return await self._guarded(self._stacks.has_room, size_bytes) is True
 
     async def weigh(self, shelf: Shelf) -> None:
         """Files of an object were removed: give back what they took."""

@@ -130,6 +130,11 @@ class Workers:
         """Whether any child is up."""
         return bool(self._jobs)
 
+    @property
+    def busy(self) -> bool:
+        """Whether any job runs or waits."""
+        return any(queue.running or queue.waiting for queue in self._queues.values())
+
     async def __aenter__(self) -> Self:
         await self.start()
         return self
