@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from time import perf_counter
 
@@ -117,6 +118,18 @@ VOLUME_FAULTS = Counter("special_volume_faults", "Faults of the volume that were
 VOLUME_BYTES = Gauge("special_volume_bytes", "Bytes the volume takes on disk.", multiprocess_mode="max")
 PROMOTIONS = Counter("special_promotions", "Pyramids by what became of making them.", ["outcome"])
 VOLUME_EVICTIONS = Counter("special_volume_evictions", "Objects evicted from the volume.")
+
+
+@cache
+def _meters(route: str, status: int) -> tuple[Counter, Histogram]:
+    return ANSWERS.labels(route or "none", str(status)), ANSWER_SECONDS.labels(route or "none")
+
+
+def answered(route: str, status: int, seconds: float) -> None:
+    """Count one answer."""
+    answers, durations = _meters(route, status)
+    answers.inc()
+    durations.observe(seconds)
 
 
 def exposition() -> bytes:

@@ -115,8 +115,7 @@ class App:
                 status = await send_error(send, SpecialError(), head=method == "HEAD")
             finally:
                 seconds = perf_counter() - start
-                observe.ANSWERS.labels(trace.route or "none", str(status)).inc()
-                observe.ANSWER_SECONDS.labels(trace.route or "none").observe(seconds)
+                observe.answered(trace.route, status, seconds)
                 if failure is not None or journal.wanted():
                     _tell(trace, f"/{prefix}/{path}", method, status, outcome, seconds, failure)
 

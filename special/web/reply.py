@@ -9,6 +9,7 @@ from __future__ import annotations
 from contextlib import aclosing
 from datetime import datetime
 from email.utils import format_datetime
+from functools import lru_cache
 
 from starlette.types import Send
 
@@ -93,8 +94,13 @@ async def send_answer(send: Send, answer: Answer, headers: Headers) -> int:
 def _described(etag: str, media: str, modified: datetime | None) -> Headers:
     headers = [(b"etag", etag.encode()), (b"content-type", media.encode()), timing()]
     if modified:
-        headers.append((b"last-modified", format_datetime(modified, usegmt=True).encode()))
+        headers.append((b"last-modified", _http_date(modified)))
     return headers
+
+
+@lru_cache(maxsize=4096)
+def _http_date(moment: datetime) -> bytes:
+    return format_datetime(moment, usegmt=True).encode()
 
 
 def _length(size_bytes: int) -> tuple[bytes, bytes]:
