@@ -26,6 +26,7 @@ from special.errors import Changed, NotFound, OutOfRange
 from special.geometry import Box
 from special.iiif import MEDIA, ImageRequest, Job, Limits, Version
 from special.info import Services
+from special.keep import Keeper
 from special.layout import Stored
 from special.masters import Master, Masters
 from special.observe import trace
@@ -131,6 +132,7 @@ class Engine:
         self._promoter = Promoter(self._pixels, volume, reader, after=settings.promote_after, tile=settings.tile_size)
         self._ahead = Ahead(volume, source, masters, is_busy=lambda: workers.busy) if settings.read_ahead else None
         self._tiles = Tiles(self._pixels, volume, reader, self._promoter, self._ahead)
+        self._keeper = Keeper(store, self._encoding) if settings.store_on_miss else None
         self._assets: dict[str, tuple[Master, Kept | None, Asset]] = {}
         self._thumbs_assets: dict[str, tuple[Kept, Asset]] = {}
         self._stack = AsyncExitStack()
@@ -158,6 +160,8 @@ class Engine:
             stack.push_async_callback(self.masters.close)
             await stack.enter_async_context(self.volume)
             await stack.enter_async_context(self.workers)
+            if self._keeper:
+                stack.push_async_callback(self._keeper.close)
             stack.push_async_callback(self._promoter.close)
             if self._ahead is not None:
                 stack.push_async_callback(self._ahead.close)
@@ -285,7 +289,13 @@ class Engine:
                 return None
             if unless and unless.hold(held.blob.etag, held.blob.modified):
                 raise NotModified(held.blob.etag)
-            return Answer(held.data, MEDIA["jpg"], held.blob.etag, held.blob.size, modified=held.blob.modified)
+            return Answer(
+                held.data,
+                MEDIA[planned.plan.rendition.format],
+                held.blob.etag,
+                held.blob.size,
+                modified=held.blob.modified,
+            )
         if not isinstance(planned.plan, Tile) or planned.etag is None:
             return None
         data = self._tiles.at_hand(planned.plan.blob, planned.job, planned.stored)
@@ -391,6 +401,8 @@ class Engine:
             if master.layout.size != planned.asset.size:
                 raise
             data = await show(master, job)
+        if self._keeper and isinstance(planned.plan, Stream):
+            self._keeper.offer(planned.asset, master, job, data)
         etag = planned.etag if master.blob == planned.asset.blob else None
         return Answer(data, MEDIA[job.format], etag or self._etag(master.blob.etag, job), len(data))
 

@@ -117,6 +117,7 @@ VOLUME_AHEAD = Counter("special_volume_ahead_bytes", "Bytes read ahead: fetched,
 VOLUME_FAULTS = Counter("special_volume_faults", "Faults of the volume that were passed by, by kind.", ["kind"])
 VOLUME_BYTES = Gauge("special_volume_bytes", "Bytes the volume takes on disk.", multiprocess_mode="max")
 PROMOTIONS = Counter("special_promotions", "Pyramids by what became of making them.", ["outcome"])
+KEPT = Counter("special_kept", "Answers offered to the store of renditions, by what became of them.", ["outcome"])
 VOLUME_EVICTIONS = Counter("special_volume_evictions", "Objects evicted from the volume.")
 
 

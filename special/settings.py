@@ -69,6 +69,11 @@ class Settings(BaseSettings):
     thumbs: str | None = Field(None, description="Where stored renditions are; default: `thumbs/` in the state folder.")
     volume: Path | None = Field(None, description="Folder of the volume; default: `volume/` in the state folder.")
     volume_size: ByteSize = Field(ByteSize(10 * 2**30), description="Most that the volume may take on disk.")
+    store_on_miss: bool = Field(
+        False,
+        description="Whether full regions that had to be made of their master are stored, so that they are had at once "
+        "the next time.",
+    )
     hot_size: ByteSize = Field(
         ByteSize(64 * 2**20), description="Memory of each server process for small stored renditions; 0: none."
     )

@@ -45,6 +45,11 @@ class Blob:
         return self.root + self.key
 
 
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """What stands in for a pinned version where nothing may be stored yet."""
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Span:
     """The bytes `start <= offset < stop` of an object. Never empty."""
@@ -160,10 +165,10 @@ class Source(Reader, Protocol):
         """
         ...
 
-    async def write(self, key: str, data: bytes, *, media: str | None = None, pin: Blob | None = None) -> Blob:
+    async def write(self, key: str, data: bytes, *, media: str | None = None, pin: Blob | Absent | None = None) -> Blob:
         """Store an object whole; readers see the old one or the new one, never a part.
 
-        With `pin`, only if the stored object is still that version; else raises `Changed`.
+        With `pin`, only if the stored object is still that version, or still not there; else raises `Changed`.
         """
         ...
 

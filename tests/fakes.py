@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
-from special.spans import Blob, Opened, Source, Span, Unless
+from special.spans import Absent, Blob, Opened, Source, Span, Unless
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class CountingSource:
         self.calls.append(Call("open", key, (span,) if span else ()))
         return await self.source.open(key, span=span, pin=pin, unless=unless)
 
-    async def write(self, key: str, data: bytes, *, media: str | None = None, pin: Blob | None = None) -> Blob:
+    async def write(self, key: str, data: bytes, *, media: str | None = None, pin: Blob | Absent | None = None) -> Blob:
         self.calls.append(Call("write", key))
         return await self.source.write(key, data, media=media, pin=pin)
 

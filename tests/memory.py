@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from special.errors import Changed, Missing
-from special.spans import Blob, NotModified, Opened, Span, Unless
+from special.spans import Absent, Blob, NotModified, Opened, Span, Unless
 
 WRITTEN = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -60,10 +60,12 @@ class MemorySource:
 
         return Opened(blob, span, chunks())
 
-    async def write(self, key: str, data: bytes, *, media: str | None = None, pin: Blob | None = None) -> Blob:
+    async def write(self, key: str, data: bytes, *, media: str | None = None, pin: Blob | Absent | None = None) -> Blob:
         self.calls.append(("write", key))
-        if pin:
+        if isinstance(pin, Blob):
             self._check(pin)
+        elif pin and key in self.objects:
+            raise Changed(f"{self.root}{key} is there")
         self.objects[key] = bytes(data)
         return self.blob(key)
 

@@ -21,7 +21,7 @@ from special.iiif import Job
 from special.layout import Piece
 from special.pieces import Bounds
 from special.render import Rendered
-from special.spans import Blob, Span, solve
+from special.spans import Absent, Blob, Span, solve
 from special.store import Sizes, Store
 from tests.memory import MemorySource
 from tests.policies import policy
@@ -478,7 +478,7 @@ class MortalSource(MemorySource):
             raise Killed
         self.lives -= 1
 
-    async def write(self, key: str, data: bytes, *, media: str | None = None, pin: Blob | None = None) -> Blob:
+    async def write(self, key: str, data: bytes, *, media: str | None = None, pin: Blob | Absent | None = None) -> Blob:
         self._spend()
         return await super().write(key, data, media=media, pin=pin)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from special.asset import StoredFormat
 from special.codecs import jpeg
 from special.codecs.raster import Raster, flattened, to_vips
 from special.errors import BadRequest
@@ -32,6 +33,11 @@ class Encoding:
     """0 to 6; 4 makes files 3 to 7 % smaller in 1.7 times the time."""
     gif_effort: int = 4
     """1 to 10: how long to look for a palette."""
+
+    def described(self, *formats: StoredFormat) -> str:
+        """Formats and their qualities in words, such as `jpg 85, webp 80`."""
+        qualities = {"jpg": self.jpeg_quality, "webp": self.webp_quality}
+        return ", ".join(f"{name} {qualities[name]}" for name in formats)
 
 
 def check_fits(size: Size, output: OutputFormat) -> None:

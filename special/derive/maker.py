@@ -23,10 +23,8 @@ from special.observe import trace
 from special.pieces import Bounds, cut
 from special.render import Rendered
 from special.spans import Blob, Chunk, Parser, Source, Span, body, drive
-from special.store import Kept, Sidecar, Sizes, Store
+from special.store import Kept, Sidecar, Sizes, Store, dumped
 
-MAX_LAYOUT_BYTES = 256 * 1024
-"""A longer layout stays out of the side-car, which every cold request reads."""
 _HEAD = Span(0, 65536)
 ACCESSES: tuple[Access, ...] = ("open", "auth")
 
@@ -250,12 +248,12 @@ class Maker:
                 # Somebody took it away and left the sizes file as it was: believe nothing of it.
                 return await self._bring(identifier, blob, replace(kept, sidecar=None) if kept else None)
             await self._store.source.write(wanted.key, data, media=MEDIA[wanted.format])
-        dumped = _dumped(master.layout) if master else known.layout if known else None
+        layout = dumped(master.layout) if master else known.layout if known else None
         if steps.publish:
-            await self._store.publish(identifier, target.sidecar(dumped, settled=not steps.sweep))
+            await self._store.publish(identifier, target.sidecar(layout, settled=not steps.sweep))
         if steps.sweep:
             await self._sweep(target)
-            await self._store.note(identifier, target.sidecar(dumped, settled=True))
+            await self._store.note(identifier, target.sidecar(layout, settled=True))
         return Outcome(identifier, "made", described(steps), written=len(steps.render) + len(steps.move))
 
     async def _withdraw(self, target: Target, sizes: Sizes, kept: Kept) -> None:
@@ -323,8 +321,3 @@ def described(steps: Steps) -> str:
         "clear `open/`" if steps.sweep else "",
     ]
     return ", ".join(filter(None, words))
-
-
-def _dumped(layout: Layout) -> bytes | None:
-    data = layout.dump()
-    return data if len(data) <= MAX_LAYOUT_BYTES else None

@@ -70,8 +70,7 @@ class Policy:
     @property
     def encoding(self) -> str:
         """How renditions are encoded, in words: those of another encoding are made anew."""
-        qualities = {"jpg": self.care.jpeg_quality, "webp": self.care.webp_quality}
-        return ", ".join(f"{name} {qualities[name]}" for name in self.formats)
+        return self.care.described(*self.formats)
 
     def sizes(self, shape: Size) -> Sizes:
         """The sizes for one master, by who may have them. A small master has its own size, once."""

@@ -23,7 +23,7 @@ from special.errors import Denied, Missing, Unreachable
 from special.sources.aws import NO_CREDENTIALS, Account
 from special.sources.patience import Patience
 from special.sources.wire import Answer, Facts, Listed, by_status, tag
-from special.spans import Span, Unless
+from special.spans import Absent, Span, Unless
 
 
 class BotocoreWire:
@@ -65,8 +65,9 @@ class BotocoreWire:
             client = await self._connected()
             return _Answer(path, await client.get_object(Bucket=self._bucket, Key=path, **options))
 
-    async def put(self, path: str, data: bytes, *, media: str | None, match: str | None) -> str:
-        options = {"ContentType": media, "IfMatch": match}
+    async def put(self, path: str, data: bytes, *, media: str | None, match: str | Absent | None) -> str:
+        condition = {"IfNoneMatch": "*"} if isinstance(match, Absent) else {"IfMatch": match}
+        options = {"ContentType": media, **condition}
         given = {name: value for name, value in options.items() if value is not None}
         with _explained(path):
             client = await self._connected()

@@ -18,7 +18,7 @@ from special.sources.patience import Patience, Turns
 from special.sources.promises import count_get, counting_errors, cut, require
 from special.sources.stores import nameable
 from special.sources.wire import Answer, Facts, OutOfRange, Wire, matchable
-from special.spans import Blob, NotModified, Opened, Span, Unless, given
+from special.spans import Absent, Blob, NotModified, Opened, Span, Unless, given
 
 log = logging.getLogger(__name__)
 
@@ -126,9 +126,9 @@ class Bucket:
         await anext(chunks)  # up to its first yield: an unread body that is closed must still let go of its connection
         return Opened(blob, sent, chunks)
 
-    async def write(self, key: str, data: bytes, *, media: str | None = None, pin: Blob | None = None) -> Blob:
+    async def write(self, key: str, data: bytes, *, media: str | None = None, pin: Blob | Absent | None = None) -> Blob:
         wire, path = self._route(key)
-        match = matchable(pin.etag) if pin else None
+        match = matchable(pin.etag) if isinstance(pin, Blob) else pin
 
         async def attempt() -> Blob:
             # A pinned write whose answer got lost finds itself there on the second try, and says `Changed`.
@@ -138,7 +138,7 @@ class Bucket:
         try:
             return await self._patience.persist(attempt, self._turns, size_bytes=len(data))
         except Missing as error:
-            if pin is None:
+            if not isinstance(pin, Blob):
                 raise
             raise Changed(f"{pin.url} is gone, it was {pin.etag}") from error
 

@@ -23,7 +23,7 @@ from typing import TypeVar
 
 from special.errors import Changed, ConfigurationError, Denied, Missing, SourceError, Unreachable
 from special.sources.promises import count_get, counting_errors, cut, require
-from special.spans import Blob, NotModified, Opened, Span, Unless
+from special.spans import Absent, Blob, NotModified, Opened, Span, Unless
 
 T = TypeVar("T")
 
@@ -78,7 +78,7 @@ class Folder:
         count_get(len(sent) if sent else 0)
         return Opened(blob, sent, self._chunks(blob, sent, first))
 
-    async def write(self, key: str, data: bytes, *, media: str | None = None, pin: Blob | None = None) -> Blob:
+    async def write(self, key: str, data: bytes, *, media: str | None = None, pin: Blob | Absent | None = None) -> Blob:
         with counting_errors():
             return await _in_thread(lambda: self._write(key, data, pin))
 
@@ -134,7 +134,7 @@ class Folder:
                 (chunk,) = await _in_thread(lambda piece=piece: self._read(blob, [piece]))  # type: ignore[misc]
             yield chunk
 
-    def _write(self, key: str, data: bytes, pin: Blob | None) -> Blob:
+    def _write(self, key: str, data: bytes, pin: Blob | Absent | None) -> Blob:
         """Beside its place under another name, then renamed into it: readers see all or nothing."""
         path = self._locate(key)
         temporary = path.parent / f"{_TEMPORARY}{secrets.token_hex(8)}"
@@ -149,8 +149,11 @@ class Folder:
                     os.utime(file.fileno(), ns=(now_ns, now_ns))
                     os.fsync(file.fileno())
                     with _locked(path.parent):
-                        if pin is not None:
-                            self._expect_still(pin, path)
+                        match pin:
+                            case Blob():
+                                self._expect_still(pin, path)
+                            case Absent() if path.exists():
+                                raise Changed(f"{self._root}{key} is there by now")
                         temporary.replace(path)
                     return self._blob(key, os.fstat(file.fileno()))
             except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:

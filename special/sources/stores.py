@@ -23,10 +23,10 @@ from obstore.exceptions import (
 
 from special.errors import Changed, Denied, Missing
 from special.sources.wire import Answer, Facts, Listed, by_status, tag
-from special.spans import NotModified, Span, Unless
+from special.spans import Absent, NotModified, Span, Unless
 
 if TYPE_CHECKING:
-    from obstore import GetOptions, GetResult
+    from obstore import GetOptions, GetResult, PutMode
     from obstore.store import ObjectStore
 
 _STATUS = re.compile(r"status code: (\d{3})")
@@ -66,14 +66,15 @@ class ObstoreWire:
             options["if_modified_since"] = unless.since
         return await self._get(path, options)
 
-    async def put(self, path: str, data: bytes, *, media: str | None, match: str | None) -> str:
+    async def put(self, path: str, data: bytes, *, media: str | None, match: str | Absent | None) -> str:
+        mode: PutMode = "create" if isinstance(match, Absent) else {"e_tag": match} if match else "overwrite"
         try:
             result = await obstore.put_async(
                 self._store,
                 path,
                 data,
                 attributes={"Content-Type": media} if media else None,
-                mode={"e_tag": match} if match else "overwrite",
+                mode=mode,
                 use_multipart=False,
             )
         except FAILURES as error:

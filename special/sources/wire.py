@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Protocol
 
 from special.errors import Changed, Denied, Missing, SourceError, Unreachable
-from special.spans import NotModified, Span, Unless
+from special.spans import Absent, NotModified, Span, Unless
 
 
 class Facts(Protocol):
@@ -96,8 +96,8 @@ class Wire(Protocol):
         """Bytes of an object; `match` is a value for If-Match. Raises `NotModified`, and `OutOfRange` for a 416."""
         ...
 
-    async def put(self, path: str, data: bytes, *, media: str | None, match: str | None) -> str:
-        """Store an object whole; its new tag."""
+    async def put(self, path: str, data: bytes, *, media: str | None, match: str | Absent | None) -> str:
+        """Store an object whole, in place of the one with that tag; its new tag."""
         ...
 
     async def delete(self, path: str) -> None:

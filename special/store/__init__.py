@@ -11,8 +11,9 @@ spares a server the master's headers, and tells `derive` what still stands. What
 read here, so that the two never part.
 """
 
-from special.store.sidecar import Sidecar
+from special.store.addition import Addition
+from special.store.sidecar import Sidecar, dumped
 from special.store.sizes import Sizes, rendition_key
 from special.store.store import Held, Kept, Store
 
-__all__ = ["Held", "Kept", "Sidecar", "Sizes", "Store", "rendition_key"]
+__all__ = ["Addition", "Held", "Kept", "Sidecar", "Sizes", "Store", "dumped", "rendition_key"]

@@ -9,12 +9,15 @@ from datetime import datetime
 from typing import Any
 
 from special.geometry import Size
+from special.layout import Layout
 from special.spans import Blob
 from special.store.sizes import Sizes
 
 SIDECAR_NAME = "special.json"
 SIDECAR_VERSION = 1
 """Another version is refused by name."""
+MAX_LAYOUT_BYTES = 256 * 1024
+"""A longer layout stays out of the side-car, which every cold request reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,3 +91,9 @@ class Sidecar:
             encoding=str(document["encoding"]),
             settled=bool(document["settled"]),
         )
+
+
+def dumped(layout: Layout) -> bytes | None:
+    """A layout as a side-car keeps it; None where it is too long."""
+    data = layout.dump()
+    return data if len(data) <= MAX_LAYOUT_BYTES else None

@@ -6,15 +6,17 @@ import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
 from special.asset import Access, Rendition, Rule, stricter
-from special.errors import Malformed, Missing
+from special.errors import Changed, Malformed, Missing
 from special.geometry import Size
+from special.iiif import MEDIA
 from special.remember import Remembered
-from special.spans import Blob, NotModified, Opened, Source, Span, Unless, body, given
+from special.spans import Absent, Blob, NotModified, Opened, Source, Span, Unless, body, given
+from special.store.addition import Addition
 from special.store.sidecar import SIDECAR_NAME, Sidecar
 from special.store.sizes import SIZES_NAMES, Sizes
 
@@ -142,6 +144,52 @@ class Store:
         """
         await self.note(identifier, sidecar)
         await self.announce(identifier, sidecar.sizes)
+
+    async def add(self, addition: Addition) -> bool:
+        """Store one rendition more; False where it cannot be added, or somebody else has just written.
+
+        The file, the side-car, then the sizes file, each only if it is as it was when it was read: whoever else
+        writes wins. Costs two or three GETs, and three writes.
+        """
+        identifier = addition.identifier
+        try:
+            read = await self._look_up(identifier, None)
+        except Missing:
+            read = None
+        if read:
+            addition = replace(addition, limit=stricter(addition.limit, read.kept.rule.max_unauthorised))
+        rendition = addition.rendition
+        ours = addition.beside(read.kept.sidecar if read else None)
+        if ours is None or (read and read.kept.sidecar is None):
+            return False
+        sizes_key, sidecar_key, media = (
+            f"{identifier}/{SIZES_NAMES[0]}",
+            f"{identifier}/{SIDECAR_NAME}",
+            "application/json",
+        )
+        try:
+            await self.source.write(rendition.key, addition.data, media=MEDIA[rendition.format], pin=Absent())
+        except Changed:
+            return False
+        try:
+            pin = read.sidecar[0] if read and read.sidecar else Absent()
+            sidecar = await self.source.write(sidecar_key, ours.dump(), media=media, pin=pin)
+            pin = read.sizes[0] if read and read.sizes else Absent()
+            sizes = await self.source.write(sizes_key, ours.sizes.dump(), media=media, pin=pin)
+        except Changed:
+            await self._clear(rendition, addition)
+            return False
+        found = (sizes, ours.sizes), (sidecar, ours)
+        self._known.put(identifier, _Read(*found, _kept(identifier, *found)))
+        return True
+
+    async def _clear(self, rendition: Rendition, addition: Addition) -> None:
+        """Take back what must not lie in the open by now. Anything else does no harm until it is pruned."""
+        self.forget(addition.identifier)
+        kept = await self.fresh(addition.identifier)
+        limit = kept.rule.max_unauthorised if kept else None
+        if rendition.access == "open" and limit is not None and rendition.size.long_side > limit:
+            await self.source.delete(rendition.key)
 
     async def announce(self, identifier: str, sizes: Sizes) -> None:
         """Write the sizes file alone, for renditions that are not known to be of any version of a master."""

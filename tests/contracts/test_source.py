@@ -16,7 +16,7 @@ import pytest
 from special import observe
 from special.errors import Changed, Missing
 from special.sources import Bucket, Folder, open_source
-from special.spans import NotModified, Source, Span, Unless, body
+from special.spans import Absent, NotModified, Source, Span, Unless, body
 from tests.servers import S3Server
 
 BIG = bytes(range(256)) * 4096  # 1 MiB in which every aligned 256 bytes are alike, and no two neighbours
@@ -282,6 +282,23 @@ async def test_a_pinned_write_replaces_only_what_was_seen(backend: Backend) -> N
     with pytest.raises(Changed):
         await backend.source.write("a", b"three", pin=written)
     assert await keys(backend.source) == []
+
+
+async def test_a_first_write_replaces_nothing(backend: Backend) -> None:
+    written = await backend.source.write("deep/a", b"one", pin=Absent())
+    with pytest.raises(Changed):
+        await backend.source.write("deep/a", b"two", pin=Absent())
+    assert await body(await backend.source.open("deep/a", pin=written)) == b"one"
+    await backend.source.delete("deep/a")
+    await backend.source.write("deep/a", b"three", pin=Absent())
+
+
+async def test_of_many_first_writes_one_is_first(backend: Backend) -> None:
+    results = await asyncio.gather(
+        *(backend.source.write("a", b"%d" % number, pin=Absent()) for number in range(8)), return_exceptions=True
+    )
+    (number,) = (place for place, result in enumerate(results) if not isinstance(result, Changed))
+    assert await body(await backend.source.open("a")) == b"%d" % number
 
 
 async def test_readers_never_see_a_part_of_a_write(backend: Backend) -> None:
