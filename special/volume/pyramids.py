@@ -33,7 +33,7 @@ class NoRoom(Exception):
 
 
 class Elsewhere(Exception):
-    """Another process is making this pyramid."""
+    """Somebody is making this pyramid already."""
 
 
 class InUse(Protocol):
@@ -168,7 +168,7 @@ class Pyramids:
         in_use.readers += 1  # keeps it from being evicted, and its files open
         try:
             if not shelf.lock_pyramid():
-                raise Elsewhere(f"another process makes {name} of {blob.url}")
+                raise Elsewhere(f"{name} of {blob.url} is being made")
             try:
                 draft = await uncut(asyncio.to_thread(_begin, shelf, name, head_bytes))
                 if draft is None:

@@ -234,13 +234,16 @@ class TestBooks:
         with closing(stacks.admit(left)) as shelf:
             assert len(shelf.pick(range(32))) == 32
 
-    def test_a_broken_ledger_of_a_running_server_is_not_replaced(self, join: Join, tmp_path: Path) -> None:
-        join()
+    def test_a_broken_ledger_of_a_running_server_is_replaced(self, join: Join, left: BlockMap, tmp_path: Path) -> None:
+        running = join()
         with closing(sqlite3.connect(tmp_path / LEDGER_NAME)) as db:
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         (tmp_path / LEDGER_NAME).write_bytes(b"scribble" * 5000)
-        with pytest.raises(sqlite3.DatabaseError):
-            join()
+        assert names(join()) == ["a1"]
+        assert not running.ledger.stands
+        running.touch([])
+        assert running.ledger.stands
+        assert names(running) == ["a1"]
 
     def test_an_object_without_files_is_struck_out(self, join: Join, left: BlockMap, tmp_path: Path) -> None:
         home = Stacks(tmp_path, at=ignore).home(left.name)
