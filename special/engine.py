@@ -22,7 +22,8 @@ from special import access, cost, formats, iiif, info, promote, route
 from special.access import Grant, Identity
 from special.ahead import Ahead
 from special.asset import Asset, Rendition
-from special.errors import Changed, NotFound, OutOfRange
+from special.assets import Assets
+from special.errors import Changed, OutOfRange
 from special.geometry import Box
 from special.iiif import MEDIA, ImageRequest, Job, Limits, Version
 from special.info import Services
@@ -37,13 +38,11 @@ from special.route import Derivative, Plan, Stream, Thumb, Tile
 from special.settings import Settings
 from special.sources import open_source
 from special.spans import NotModified, Source, Span, Unless, body, runs_of, solve
-from special.store import Kept, Store
+from special.store import Store
 from special.tiles import Tiles
 from special.volume import Volume
 from special.workers import Gate, Lane, Workers, standard_lanes
 
-KNOWN_ASSETS = 10_000
-"""So many images are put together once, not for every request."""
 LARGE_PIXELS = 4_000_000
 """Full regions above this many pixels wait in a lane of their own."""
 
@@ -124,7 +123,6 @@ class Engine:
         self.volume = volume
         self.workers = workers
         self.limits = Limits(settings.max_width, settings.max_height, settings.max_area, settings.upscaling)
-        self._rules = access.Rules.of(settings)
         self._encoding = Encoding(jpeg_quality=settings.jpeg_quality, webp_quality=settings.webp_quality)
         self.gate = Gate(_lanes(settings), budget_bytes=settings.decode_budget_bytes)
         self._pixels = Pixels(settings, masters, workers, self.gate, self._encoding)
@@ -133,8 +131,7 @@ class Engine:
         self._ahead = Ahead(volume, source, masters, is_busy=lambda: workers.busy) if settings.read_ahead else None
         self._tiles = Tiles(self._pixels, volume, reader, self._promoter, self._ahead)
         self._keeper = Keeper(store, self._encoding) if settings.store_on_miss else None
-        self._assets: dict[str, tuple[Master, Kept | None, Asset]] = {}
-        self._thumbs_assets: dict[str, tuple[Kept, Asset]] = {}
+        self.assets = Assets(store, masters, access.Rules.of(settings), regrid=self._promoter.tiling)
         self._stack = AsyncExitStack()
 
     @classmethod
@@ -175,45 +172,11 @@ class Engine:
 
     # What is known
 
-    async def asset(self, identifier: str) -> Asset:
-        """The image behind an identifier, master and renditions. Raises `Missing`, `MasterError`, `SourceError`."""
-        kept = await self.store.find(identifier)
-        if kept and kept.sidecar and kept.sidecar.layout and not self.masters.knows(identifier):
-            layout = formats.load(kept.sidecar.layout)
-            self.masters.learn(identifier, Master(kept.sidecar.blob(self.source.root), layout))
-        master = await self.masters.find(identifier)
-        known = self._assets.get(identifier)
-        if known is not None and known[0] is master and known[1] is kept:
-            return known[2]
-        if len(self._assets) >= KNOWN_ASSETS:
-            self._assets.clear()
-        asset = self._asset(identifier, master, kept)
-        self._assets[identifier] = master, kept, asset
-        return asset
-
-    async def thumbs_asset(self, identifier: str) -> Asset:
-        """The image behind an identifier as far as stored renditions tell. Raises `NotFound`. Never asks the master."""
-        kept = await self.store.find(identifier)
-        if kept is None or not kept.renditions:
-            raise NotFound("No sizes of this image are stored.")
-        known = self._thumbs_assets.get(identifier)
-        if known is not None and known[0] is kept:
-            return known[1]
-        # Sizes that are not stored are rounded by the master's own shape, where it is known.
-        shape = kept.sidecar.shape if kept.sidecar else kept.renditions[0].size
-        names = (identifier, kept.sidecar.key) if kept.sidecar else (identifier,)
-        rule = self._rules.govern(kept.rule, *names)
-        asset = Asset(identifier, shape, None, renditions=kept.renditions, rule=rule)
-        if len(self._thumbs_assets) >= KNOWN_ASSETS:
-            self._thumbs_assets.clear()
-        self._thumbs_assets[identifier] = kept, asset
-        return asset
-
     async def info(
         self, identifier: str, uri: str, *, version: Version, identity: Identity, services: Services = ()
     ) -> Card:
         """info.json at level 2, at 0 for those who may see less. `services` lead callers of restricted images on."""
-        asset = await self.asset(identifier)
+        asset = await self.assets.find(identifier)
         grant = access.grant(asset, identity)
         document = info.info(asset, uri, version=version, limits=self.limits, grant=grant, services=services)
         return Card(document, info.level(grant), asset.restricted)
@@ -222,7 +185,7 @@ class Engine:
         self, identifier: str, uri: str, *, version: Version, identity: Identity, services: Services = ()
     ) -> Card:
         """info.json at level 0."""
-        asset = await self.thumbs_asset(identifier)
+        asset = await self.assets.find_stored(identifier)
         grant = access.grant(asset, identity)
         document = info.info_thumbs(asset, uri, version=version, grant=grant, services=services)
         return Card(document, 0, asset.restricted)
@@ -241,7 +204,7 @@ class Engine:
 
     async def plan(self, request: ImageRequest, *, version: Version, identity: Identity) -> Planned:
         """How to answer a request for any region and size. Raises `RequestError`, `Missing`, `MasterError`."""
-        asset = await self.asset(request.identifier)
+        asset = await self.assets.find(request.identifier)
         grant = access.grant(asset, identity)
         # `max` is what info.json tells this caller; any other size is refused by the grant, not cut down to it.
         bounded = isinstance(request.size.form, iiif.Max)
@@ -252,7 +215,7 @@ class Engine:
 
     async def plan_thumb(self, request: ImageRequest, *, version: Version, identity: Identity) -> Planned:
         """How to answer a request by stored renditions alone. Raises `RequestError`."""
-        asset = await self.thumbs_asset(request.identifier)
+        asset = await self.assets.find_stored(request.identifier)
         grant = access.grant(asset, identity)
         job = route.thumb_job(request, asset, grant, version=version)
         plan = route.plan_thumb(asset, job, grant, upscale_percent=self.settings.upscale_percent)
@@ -264,7 +227,7 @@ class Engine:
         planned = Planned(asset, plan, job, grant, canonical, etag)
         if not isinstance(plan, Tile):
             return planned
-        master, _, _ = self._assets[asset.identifier]
+        master = self.assets.master(asset)
         layout = self.masters.ready(master, job.box, job.size)
         if layout is None:
             return replace(planned, final=False)
@@ -410,30 +373,6 @@ class Engine:
         lane = "full" if job.output.area <= LARGE_PIXELS else "max"
         return await self._pixels.show(master, job, self.source, lane=lane)
 
-    def _asset(self, identifier: str, master: Master, kept: Kept | None) -> Asset:
-        asset = _asset(identifier, master, kept)
-        asset = replace(asset, rule=self._rules.govern(asset.rule, identifier, master.blob.key))
-        # Viewers ask for the pyramid's tiles from the start: those are the ones that will be at hand.
-        grid = self._promoter.grid(master.layout)
-        return asset if grid is None else replace(asset, tiling=grid.tiling)
-
 
 def _lanes(settings: Settings) -> tuple[Lane, ...]:
     return *standard_lanes(settings.decoders), promote.LANE
-
-
-def _asset(identifier: str, master: Master, kept: Kept | None) -> Asset:
-    layout = master.layout
-    asset = Asset(
-        identifier,
-        layout.size,
-        master.blob,
-        levels=layout.levels,
-        tiling=layout.tiling,
-        has_color=layout.has_color,
-    )
-    if kept is None:
-        return asset
-    # Renditions of an older version of the master are not this image; its rule holds all the same.
-    stale = kept.sidecar is not None and kept.sidecar.etag != master.blob.etag
-    return replace(asset, renditions=() if stale else kept.renditions, rule=kept.rule)

@@ -25,7 +25,7 @@ from special.formats.tiff import pyramid
 from special.formats.tiff.pyramid import HEAD_BYTES, Grid, Place
 from special.geometry import Box, Frame, Size
 from special.iiif import Job
-from special.layout import Layout, Piece
+from special.layout import Layout, Piece, Tiling
 from special.masters import Master
 from special.observe import PROMOTIONS
 from special.pixels import PIXELS_VERSION, Pixels
@@ -113,6 +113,11 @@ class Promoter:
         """The grid of a master's pyramid, whether there is one yet or not; None for one that needs none."""
         grid = Grid(layout.size, self.tile)
         return grid if self._after and pyramid.is_dear(layout, grid) else None
+
+    def tiling(self, layout: Layout) -> Tiling | None:
+        """The tiles of a master's pyramid, whether there is one yet or not; None for one that needs none."""
+        grid = self.grid(layout)
+        return None if grid is None else grid.tiling
 
     def count(self, master: Master, tiles: int = 1) -> None:
         """So many tiles of a dear master are wanted that a pyramid would have given."""

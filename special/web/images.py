@@ -179,7 +179,7 @@ class Images:
     # What all of them share
 
     async def _asset(self, call: Call, identifier: str) -> Asset:
-        return await (self.engine.thumbs_asset if call.level0 else self.engine.asset)(identifier)
+        return await (self.engine.assets.find_stored if call.level0 else self.engine.assets.find)(identifier)
 
     def _uri(self, call: Call, request: ImageRequest | InfoRequest | BaseRequest) -> str:
         return call.uri(request, id_segments=self._settings.id_segments)
