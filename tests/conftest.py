@@ -8,7 +8,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests import live, servers
+from tests import azurite, live, servers
+from tests.azurite import AzureServer
 from tests.live import LiveServer
 from tests.servers import S3Server
 
@@ -24,6 +25,15 @@ def moto_s3() -> Iterator[S3Server]:
 def seaweed_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """A real S3 server: it checks signatures and keeps a request log (`server.logged(bucket)`)."""
     with servers.seaweed(tmp_path_factory.mktemp("seaweed")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def azure() -> Iterator[AzureServer]:
+    """Azure's blob store, as its emulator plays it."""
+    if azurite.NPM is None:
+        pytest.skip("npm, which fetches Azurite, is not installed")
+    with azurite.azurite() as server:
         yield server
 
 

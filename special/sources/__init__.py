@@ -1,12 +1,13 @@
 """The places that masters and renditions live in, each behind the `Source` protocol.
 
 `open_source` takes a URL and gives what lives there; opening asks nothing over the network. The tests hold a folder,
-moto and SeaweedFS to one contract, and read `http://` too. `az://` and `gs://` share every line of `bucket` and
-`stores` with them, but no test here talks to Azure or Google.
+moto, SeaweedFS and Azurite to one contract, and read `http://` too. `gs://` shares every line of `bucket` and
+`stores` with them, but no test here talks to Google.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from datetime import timedelta
 from pathlib import Path
@@ -121,7 +122,9 @@ def _s3(url: str, rest: str, patience: Patience, concurrency: int) -> Bucket:
 
 def _elsewhere(provider: str, url: str, rest: str, patience: Patience, concurrency: int) -> Bucket:
     name, prefix = _container(url, rest)
-    client = _client(patience, allow_http=False)
+    # An emulator, or a gateway on the same machine. obstore takes all else from the environment itself.
+    endpoint = os.environ.get("AZURE_STORAGE_ENDPOINT") or os.environ.get("AZURE_ENDPOINT") or ""
+    client = _client(patience, allow_http=provider == "az" and endpoint.startswith("http://"))
     try:
         store = (
             AzureStore(name, client_options=client, retry_config=_ONCE)

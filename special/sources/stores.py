@@ -22,7 +22,7 @@ from obstore.exceptions import (
 )
 
 from special.errors import Changed, Denied, Missing
-from special.sources.wire import Answer, Facts, Listed, by_status, tag
+from special.sources.wire import Answer, Facts, Listed, OutOfRange, by_status, tag
 from special.spans import Absent, NotModified, Span, Unless
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>(\w+)</Code>")
+_PAST_THE_END = "Wanted range starting at"
+"""What obstore says itself where a store sends the whole object in place of a 416, as Azure may."""
 _UNNAMEABLE = re.compile(r"(?:^|/)\.{0,2}(?:/|$)|[\x00-\x1f\x7f]")
 """An empty segment (a slash first, last or doubled), `.`, `..`, and ASCII control characters.
 
@@ -61,7 +63,8 @@ class ObstoreWire:
         if match is not None:
             options["if_match"] = match
         if unless is not None and unless.etag is not None:
-            options["if_none_match"] = unless.etag
+            if unless.etag.strip() != "*":  # Azure refuses it; `bucket` looks at every answer all the same
+                options["if_none_match"] = unless.etag
         elif unless is not None:
             options["if_modified_since"] = unless.since
         return await self._get(path, options)
@@ -158,5 +161,7 @@ def _ours(error: Exception) -> Exception:
             return Changed(said)
         case PermissionDeniedError() | UnauthenticatedError():
             return Denied(said)
+    if _PAST_THE_END in said:
+        return OutOfRange(said)
     status, code = _STATUS.search(said), _CODE.search(said)
     return by_status(int(status[1]) if status else None, code[1] if code else "", said)
