@@ -98,7 +98,8 @@ class Stocking:
             return "enough"
         shelf, blocks, stock = in_use.shelf, in_use.shelf.blocks, in_use.stock
         here = set(await asyncio.to_thread(shelf.published))
-        missing = {index for span in spans for index in blocks.indices(span)} - here
+        # What was wanted, or fetched ahead, and is not on the disk is on its way there.
+        missing = {index for span in spans for index in blocks.indices(span)} - here - stock.wanted - stock.unused
         if not missing:
             return "here"
         chosen = stock.allowance(missing, most=most_bytes // blocks.block_bytes)
@@ -108,7 +109,7 @@ class Stocking:
             return "some"
         task = asyncio.ensure_future(in_use.flights.bring(chosen, source))
         self._fetching.add(task)
-        stock.unused.update(set(chosen) - stock.wanted)
+        stock.unused.update(chosen)
         try:
             await asyncio.wait([task])
         finally:

@@ -17,7 +17,7 @@ import pytest
 from tests.faults import processes
 from tests.faults.conftest import Library, started
 from tests.faults.noise import Noise
-from tests.faults.sampler import sampled
+from tests.faults.sampler import alone_on_disk, sampled
 from tests.faults.viewers import for_seconds, metric, one_of_each, view
 from tests.servers import S3Server
 
@@ -33,7 +33,10 @@ KNOWN_BYTES = 1.25
 def small_volume(s3: S3Server, home: Path, count: int) -> Iterator[tuple[Library, dict[str, Noise]]]:
     """A server of two processes whose volume holds three of its masters."""
     masters = {f"{n}.tif": Noise(n, 768, 768) for n in range(count)}
-    with started(s3, home, "--volume-size", str(VOLUME_BYTES)) as library:
+    with (
+        alone_on_disk(home / "volume", 2 * VOLUME_BYTES),
+        started(s3, home, "--volume-size", str(VOLUME_BYTES)) as library,
+    ):
         for name, master in masters.items():
             library.put(master.file, name)
         yield library, masters
@@ -54,13 +57,11 @@ async def flood(library: Library, masters: dict[str, Noise], *, seconds: float) 
         print(f"\n{load}", end="")
         assert load.wrong == []
         assert set(load.statuses) == {200}
-    print(
-        f"\n{len(masters)} masters on {VOLUME_BYTES} bytes: at most {max(samples)} in {len(samples)} samples;", end=" "
-    )
+    print(f"\n{len(masters)} masters on {VOLUME_BYTES:,} bytes: {samples};", end=" ")
     print(f"{gone:.0f} evictions, {len(library.between.log)} requests to the store;", end=" ")
     print(f"memory {memory / MIB:.0f} to {after / MIB:.0f} MiB, descriptors {files} to {files_after}")
-    assert max(samples) <= VOLUME_BYTES
-    assert max(samples) > VOLUME_BYTES / 2  # it was used, too
+    assert max(samples.taken) <= VOLUME_BYTES
+    assert max(samples.taken) > VOLUME_BYTES / 2  # it was used, too
     assert gone > 0
     assert after < KNOWN_BYTES * memory
     assert files_after <= files
