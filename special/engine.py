@@ -140,8 +140,14 @@ class Engine:
         source = open_source(settings.source)
         thumbs = open_source(settings.thumbs_url, create=True)
         store = Store(thumbs, ttl_s=settings.asset_ttl_s, hot_bytes=int(settings.hot_size))
-        masters = Masters(source, keys=settings.keys, ttl_s=settings.asset_ttl_s, max_gap_bytes=settings.max_gap_bytes)
         volume = Volume(settings.volume_directory, size_bytes=int(settings.volume_size))
+        masters = Masters(
+            source,
+            keys=settings.keys,
+            ttl_s=settings.asset_ttl_s,
+            max_gap_bytes=settings.max_gap_bytes,
+            notes=volume.notes,
+        )
         workers = Workers(
             settings.decoders,
             memory_bytes=int(settings.decoder_memory),

@@ -2,23 +2,32 @@
 
 The first look costs one GET of the object's head, which tells version, size and format at once;
 more only where the headers lie elsewhere. After that a master is believed for a while, then asked after with
-If-None-Match. A side-car that `derive` wrote saves even the first look.
+If-None-Match. What one server found out it notes in the volume: whoever comes to know of the master later, in another
+process or after a restart, asks only whether that version still stands. A side-car that `derive` wrote saves even
+that.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
 from typing import TypeVar
 from weakref import WeakValueDictionary
 
 from special import formats
-from special.errors import Changed, Denied, Malformed, Missing
+from special.errors import Changed, Denied, Malformed, MasterError, Missing
 from special.geometry import Box, Size
 from special.layout import Layout
 from special.remember import Remembered
 from special.spans import Blob, Chunk, NotModified, Opened, Reader, Source, Span, Unless, body, drive
+from special.volume import Noted, Notes
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -39,12 +48,19 @@ class Master:
 
 
 class Masters:
-    """Finds masters in one source by key templates; remembers them."""
+    """Finds masters in one source by key templates; remembers them, and notes what it found where there are `notes`."""
 
     def __init__(
-        self, source: Source, *, keys: Sequence[str] = ("{id}",), ttl_s: float = 60.0, max_gap_bytes: int = 65536
+        self,
+        source: Source,
+        *,
+        keys: Sequence[str] = ("{id}",),
+        ttl_s: float = 60.0,
+        max_gap_bytes: int = 65536,
+        notes: Notes | None = None,
     ) -> None:
         self.source = source
+        self._notes = notes
         self._keys = tuple(keys)
         self._max_gap_bytes = max_gap_bytes
         self._known: Remembered[str, Master] = Remembered(self._look_up, ttl_s=ttl_s)
@@ -103,18 +119,19 @@ class Masters:
     def keep(self, blob: Blob, layout: Layout) -> None:
         """Remember what has been found out about a master beyond its headers."""
         _keep(self._grown, blob, layout, GROWN_LAYOUTS)
+        self._note(blob, layout)
 
     async def close(self) -> None:
         """Cancel the look-ups that are under way."""
         await self._known.close()
 
     async def _look_up(self, identifier: str, previous: Master | None) -> Master:
-        unless = Unless(previous.blob.etag) if previous else None
+        known = previous or await self._noted(identifier)
         try:
-            opened = await self._open(identifier, unless)
+            opened = await self._open(identifier, Unless(known.blob.etag) if known else None)
         except NotModified:
-            assert previous is not None, "only a conditional read can find nothing new"
-            return previous
+            assert known is not None, "only a conditional read can find nothing new"
+            return known
         head = await body(opened)
         try:
             return Master(opened.blob, await self._parse(opened.blob, head))
@@ -125,8 +142,7 @@ class Masters:
 
     async def _open(self, identifier: str, unless: Unless | None) -> Opened:
         denied: Denied | None = None
-        for template in self._keys:
-            key = template.replace("{id}", identifier)
+        for key in self._keys_of(identifier):
             try:
                 return await self.source.open(key, span=Span(0, HEAD_BYTES), unless=unless)
             except Missing:
@@ -137,13 +153,48 @@ class Masters:
             raise denied
         raise Missing(f"{self.source.root} has no object for '{identifier}' by the keys {', '.join(self._keys)}")
 
+    def _keys_of(self, identifier: str) -> list[str]:
+        """Where its master may lie, in the order in which that is tried."""
+        return [template.replace("{id}", identifier) for template in self._keys]
+
+    async def _noted(self, identifier: str) -> Master | None:
+        """What somebody noted of the master, whether or not that version still stands."""
+        if self._notes is None:
+            return None
+        noted = await self._notes.recall([self.source.root + key for key in self._keys_of(identifier)])
+        return await asyncio.to_thread(_master, noted, self.source.root) if noted is not None else None
+
+    def _note(self, blob: Blob, layout: Layout) -> None:
+        if self._notes is not None:
+            self._notes.jot(blob, partial(_text, blob, layout))
+
     async def _parse(self, blob: Blob, head: bytes) -> Layout:
         if not head:
             raise Malformed(f"{blob.url} is empty")
         seen = [(Span(0, len(head)), head)]
         layout = await drive(formats.parse(blob.size), self.source, blob, max_gap_bytes=self._max_gap_bytes, seen=seen)
         _keep(self._heads, blob, seen, FRESH_HEADS)
+        self._note(blob, layout)
         return layout
+
+
+def _text(blob: Blob, layout: Layout) -> bytes:
+    """What is noted of a master: a line of what the store said of it, and its layout's serial form."""
+    modified = blob.modified.isoformat() if blob.modified else None
+    return json.dumps({"media": blob.media, "modified": modified}).encode() + b"\n" + layout.dump()
+
+
+def _master(noted: Noted, root: str) -> Master | None:
+    """What was noted; None where another version of this program wrote it in another form."""
+    line, _, dump = noted.text.partition(b"\n")
+    try:
+        facts, layout = json.loads(line), formats.load(dump)
+        modified = datetime.fromisoformat(facts["modified"]) if facts["modified"] else None
+        blob = Blob(root, noted.url.removeprefix(root), noted.etag, noted.size_bytes, facts["media"], modified)
+    except (MasterError, ValueError, KeyError, TypeError) as fault:
+        log.info("what was noted of %s is of no use: %s", noted.url, fault)
+        return None
+    return Master(blob, layout)
 
 
 def _keep(entries: dict[Blob, T], blob: Blob, value: T, count: int) -> None:

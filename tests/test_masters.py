@@ -11,10 +11,14 @@ from PIL import Image
 
 from special.errors import Malformed, Missing, Unsupported
 from special.geometry import Box, Size
-from special.masters import HEAD_BYTES, Masters
+from special.masters import HEAD_BYTES, Master, Masters
+from special.observe import Trace, tracing
 from special.sources import open_source
 from special.spans import Span
+from special.volume import Volume
 from tests.fakes import Call, CountingSource
+
+FIXTURES = Path(__file__).parents[1] / "fixtures"
 
 
 def png(width: int, height: int) -> bytes:
@@ -101,3 +105,80 @@ async def test_a_learned_master_costs_nothing(source: CountingSource) -> None:
 async def test_what_is_no_picture_is_said_so(source: CountingSource, name: str, error: type[Exception]) -> None:
     with pytest.raises(error):
         await Masters(source).find(name)
+
+
+async def looked_up(tmp_path: Path, key: str, *, ttl_s: float = 60.0) -> tuple[Master, list[Call], Trace]:
+    """A master as a server finds it that was just started, what that cost, and its notes written."""
+    source = CountingSource(open_source(str(tmp_path / "masters")))
+    with tracing() as spent:
+        async with Volume(tmp_path / "volume", size_bytes=64 << 20) as volume:
+            master = await Masters(source, ttl_s=ttl_s, notes=volume.notes).find(key)
+            await volume.notes.settle()
+    return master, source.calls, spent
+
+
+@pytest.fixture
+def pyramid(tmp_path: Path) -> str:
+    """A TIFF whose headers take several reads."""
+    (tmp_path / "masters").mkdir()
+    noise = pyvips.Image.gaussnoise(900, 700).cast("uchar")
+    noise.tiffsave(str(tmp_path / "masters" / "a.tif"), tile=True, pyramid=True, tile_width=64, tile_height=64)
+    return "a.tif"
+
+
+async def test_a_server_that_starts_anew_asks_only_whether_the_version_still_stands(
+    tmp_path: Path, pyramid: str
+) -> None:
+    first, calls, spent = await looked_up(tmp_path, pyramid)
+    assert len(calls) > 2
+    assert spent.bytes > HEAD_BYTES
+    second, calls, spent = await looked_up(tmp_path, pyramid)
+    assert calls == [Call("open", pyramid, (Span(0, HEAD_BYTES),))]
+    assert spent.bytes == 0
+    assert second == first
+
+
+async def test_a_second_process_learns_from_the_first(tmp_path: Path, pyramid: str) -> None:
+    async with Volume(tmp_path / "volume", size_bytes=64 << 20) as volume:
+        first = Masters(open_source(str(tmp_path / "masters")), notes=volume.notes)
+        found = await first.find(pyramid)
+        await volume.notes.settle()
+        second, calls, spent = await looked_up(tmp_path, pyramid)
+    assert (second, len(calls), spent.bytes) == (found, 1, 0)
+
+
+async def test_a_note_of_an_older_version_is_not_believed(tmp_path: Path, pyramid: str) -> None:
+    first, _, _ = await looked_up(tmp_path, pyramid)
+    (tmp_path / "masters" / pyramid).write_bytes(png(50, 60))
+    second, _, _ = await looked_up(tmp_path, pyramid)
+    assert second.layout.size == Size(50, 60)
+    assert second.blob.etag != first.blob.etag
+    third, calls, spent = await looked_up(tmp_path, pyramid)
+    assert (third, len(calls), spent.bytes) == (second, 1, 0)
+
+
+async def test_a_layout_that_grew_is_noted_as_it_is(tmp_path: Path, pyramid: str) -> None:
+    jp2 = (FIXTURES / "jp2" / "archive.jp2").read_bytes()
+    (tmp_path / "masters" / "a.jp2").write_bytes(jp2)
+    async with Volume(tmp_path / "volume", size_bytes=64 << 20) as volume:
+        source = open_source(str(tmp_path / "masters"))
+        masters = Masters(source, notes=volume.notes)
+        master = await masters.find("a.jp2")
+        distrusted = master.layout.distrusted("for a test")
+        assert distrusted is not None
+        masters.keep(master.blob, distrusted)
+        await volume.notes.settle()
+    found, calls, spent = await looked_up(tmp_path, "a.jp2")
+    assert found.layout == distrusted
+    assert (len(calls), spent.bytes) == (1, 0)
+
+
+async def test_a_note_in_a_form_that_this_version_does_not_write_is_of_no_use(tmp_path: Path, pyramid: str) -> None:
+    first, _, _ = await looked_up(tmp_path, pyramid)
+    for text in (b"", b'{"media": null, "modified": null}\nT\x00 of old', b"{}\n" + first.layout.dump()):
+        async with Volume(tmp_path / "volume", size_bytes=64 << 20) as volume:
+            volume.notes.jot(first.blob, lambda text=text: text)
+            await volume.notes.settle()
+        again, calls, _ = await looked_up(tmp_path, pyramid)
+        assert again == first
+        assert len(calls) > 2

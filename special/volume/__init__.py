@@ -2,15 +2,16 @@
 
 The words of this room. A *block* is what is fetched, stored and checked as one. A *shelf* is
 the files of one object (one version of one master): a sparse data file, a map of the blocks in
-it and, where one was made, a *pyramid*, a file of checked *parts*. The *stacks* are all shelves,
-with the *ledger* that says what they take and when they were read. A *flight* is a run of
-missing blocks on its way from the source.
+it and, where one was made, a *pyramid*, a file of checked *parts*, and a *note* of what its
+headers say. The *stacks* are all shelves, with the *ledger* that says what they take and when
+they were read. A *flight* is a run of missing blocks on its way from the source.
 
-Imports go one way: volume → pyramids, stocking → flights → shelf → parts → blocks, and
+Imports go one way: volume → notes, stocking → pyramids → flights → shelf → parts → blocks, and
 volume → stacks → ledger, tenancy, shelf → locks.
 """
 
 from special.volume.ledger import Entry
+from special.volume.notes import Noted, Notes
 from special.volume.parts import Parts
 from special.volume.pyramids import Elsewhere, Making, NoRoom
 from special.volume.stocking import Stocked
@@ -24,6 +25,8 @@ __all__ = [
     "Entry",
     "Making",
     "NoRoom",
+    "Noted",
+    "Notes",
     "Parts",
     "Stocked",
     "Verified",

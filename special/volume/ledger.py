@@ -266,6 +266,12 @@ class Ledger:
         query = "SELECT name FROM objects WHERE ?1 IS NULL OR url = ?1"
         return [name for (name,) in self._db.execute(query, (url,))]
 
+    def current(self, url: str) -> str | None:
+        """The name of the version of an object that was entered last."""
+        query = "SELECT name FROM objects WHERE url = ? AND NOT stale ORDER BY made_s DESC LIMIT 1"
+        row = self._db.execute(query, (url,)).fetchone()
+        return None if row is None else str(row[0])
+
     def totals(self) -> Totals:
         """All objects together."""
         return Totals(*self._db.execute("SELECT disk_bytes, hits, misses, evictions FROM totals").fetchone())

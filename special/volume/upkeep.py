@@ -12,7 +12,7 @@ from pathlib import Path
 from time import time
 
 from special.errors import ConfigurationError, Missing
-from special.volume import pyramids
+from special.volume import notes, pyramids
 from special.volume.blocks import Damaged
 from special.volume.ledger import Entry
 from special.volume.shelf import Shelf
@@ -66,11 +66,13 @@ class Verified:
     """Pyramids that were right from end to end."""
     dropped_pyramids: int = 0
     """Pyramids that were wrong: removed, to be made again."""
+    dropped_notes: int = 0
+    """Notes that were wrong: removed, to be found out again."""
 
     @property
     def sound(self) -> bool:
         """Whether nothing had to be dropped."""
-        return not (self.dropped_blocks or self.dropped_objects or self.dropped_pyramids)
+        return not (self.dropped_blocks or self.dropped_objects or self.dropped_pyramids or self.dropped_notes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,7 @@ def verify(directory: Path) -> Verified:
 
     Raises `ConfigurationError` if there is none.
     """
-    objects = blocks = dropped_blocks = dropped_objects = whole_pyramids = dropped_pyramids = 0
+    objects = blocks = dropped_blocks = dropped_objects = whole_pyramids = dropped_pyramids = dropped_notes = 0
     with _joined(directory) as stacks:
         for home in stacks.homes():
             try:
@@ -135,11 +137,13 @@ def verify(directory: Path) -> Verified:
                             dropped_blocks += 1
                         shelf.unlock_blocks([index])
                 whole, dropped = pyramids.verify(shelf)
-                if dropped:
+                noted = notes.verify(shelf)
+                if dropped or not noted:
                     stacks.weigh(shelf.blocks)
             whole_pyramids += whole
             dropped_pyramids += dropped
-    return Verified(objects, blocks, dropped_blocks, dropped_objects, whole_pyramids, dropped_pyramids)
+            dropped_notes += not noted
+    return Verified(objects, blocks, dropped_blocks, dropped_objects, whole_pyramids, dropped_pyramids, dropped_notes)
 
 
 def find(directory: Path, image: str, *, keys: Sequence[str], root: str | None = None) -> list[str]:

@@ -25,6 +25,7 @@ from special.volume.blocks import PAGE_BYTES, BlockMap
 from special.volume.faults import FAULTS, passed_by
 from special.volume.flights import Budget, Flights, Manners, uncut
 from special.volume.ledger import Use
+from special.volume.notes import Notes
 from special.volume.pyramids import Pyramids
 from special.volume.shelf import Shelf
 from special.volume.stacks import Full, Stacks, Step
@@ -116,6 +117,7 @@ class Volume:
         self._upkeep: asyncio.Task[None] | None = None
         self.pyramids = Pyramids(self)
         self.stocking = Stocking(self)
+        self.notes = Notes(self)
 
     async def open(self) -> None:
         """Join the directory and bring it to its size.
@@ -136,6 +138,7 @@ class Volume:
         """Stop what is on its way, write down what was used, and leave the directory."""
         if self._upkeep is None:
             return
+        await self.notes.close()
         self._upkeep.cancel()
         await asyncio.gather(self._upkeep, *self._opening.values(), return_exceptions=True)
         self._upkeep = None
@@ -232,6 +235,10 @@ class Volume:
     async def weigh(self, shelf: Shelf) -> None:
         """Files of an object were removed: give back what they took."""
         await self._guarded(self._stacks.weigh, shelf.blocks)
+
+    async def consult(self, question: Callable[[Stacks], T]) -> T | None:
+        """An answer out of the books, in the disk thread; None while the volume is `broken`, or they are."""
+        return None if self.broken is not None else await self._guarded(question, self._stacks)
 
     async def stat(self, *, top: int = 10) -> VolumeStat | None:
         """How the volume does; None while it is `broken`. What was read in the last second may be missing."""
