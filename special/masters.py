@@ -33,6 +33,8 @@ T = TypeVar("T")
 
 HEAD_BYTES = 65536
 """How much of an object is read to learn what it is: most headers and all small indexes fit."""
+CHUNK_BYTES = 2048
+"""The least that a later read takes: parsers know how much they want."""
 FRESH_HEADS = 64
 """Masters whose first bytes are kept until somebody asks for their pixels: mostly at once."""
 GROWN_LAYOUTS = 256
@@ -172,7 +174,14 @@ class Masters:
         if not head:
             raise Malformed(f"{blob.url} is empty")
         seen = [(Span(0, len(head)), head)]
-        layout = await drive(formats.parse(blob.size), self.source, blob, max_gap_bytes=self._max_gap_bytes, seen=seen)
+        layout = await drive(
+            formats.parse(blob.size),
+            self.source,
+            blob,
+            chunk_bytes=CHUNK_BYTES,
+            max_gap_bytes=self._max_gap_bytes,
+            seen=seen,
+        )
         _keep(self._heads, blob, seen, FRESH_HEADS)
         self._note(blob, layout)
         return layout

@@ -2,19 +2,22 @@
 
 A pyramid's directories lie all over the file, each linked from the one before, so reading them
 one by one costs a round trip each. What is asked for in one go here: a directory's long values
-together with the next directory, all sub-directories at once, and with a first directory far
-from the start the end of the file, where the small levels of a pyramid are.
+together with the next directory, all sub-directories at once, with a first directory far
+from the start the end of the file, where the small levels of a pyramid are, and with the second
+one what lies where the others should be (see `guess`).
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from typing import Literal
 
 from special.errors import Malformed
+from special.formats.tiff.guess import Pyramid
 from special.formats.tiff.tags import COPIED, NUMBERS, WIDTHS, Tag
+from special.geometry import Size
 from special.spans import Parser, Span
 
 Order = Literal["<", ">"]
@@ -24,13 +27,13 @@ MAX_DIRECTORIES = 32
 """More than any pyramid has: 32 halvings exceed the format's own limits."""
 MAX_ENTRIES = 200
 """Fields of one directory; the most that cameras write is about 100. 200 × 20 bytes fit in one look."""
-LOOK_BYTES = 4096
-"""What is asked for at a directory's offset: all of one that is allowed."""
+LOOK_BYTES = 8192
+"""What is asked for at the first directory's offset: all of one that is allowed, and lists of some 900 tiles."""
 EAGER_BYTES = 16384
 """Longest value that is read with its directory. Profiles of printers are longer (500 KB): read with the pixels."""
 EAGER_INDEX_BYTES = 65536
 """Longest list of tiles that is read with its directory; of longer ones, the part that is needed, when it is."""
-TAIL_BYTES = 65536
+TAIL_BYTES = 32768
 """How much of the file's end is read along with a first directory that is not at its start."""
 
 WANTED = COPIED | {
@@ -123,6 +126,14 @@ class Dialect:
     order: Order
     big: bool
 
+    def entries_bytes(self, look: bytes) -> int:
+        """How much of what starts with `look` is a directory's entries. Raises `Malformed`."""
+        count_of, entry, _ = _STRUCTS[self.order, self.big]
+        if len(look) < count_of.size:
+            return count_of.size
+        (count,) = count_of.unpack_from(look)
+        return int(count_of.size + min(count, MAX_ENTRIES) * entry.size)
+
     def directory(self, look: bytes, at: int) -> tuple[Directory, int]:
         """Fields that are wanted, and the next directory's offset, from the bytes at a directory's own offset.
 
@@ -193,8 +204,10 @@ def directories(size_bytes: int) -> Parser[list[Directory]]:
     dialect, at = header(head)
     seen = _Links(size_bytes)
     looks = [seen.look(at)]
+    tail = size_bytes
     if TAIL_BYTES < at < size_bytes - TAIL_BYTES:
-        looks.append(Span(size_bytes - TAIL_BYTES, size_bytes))
+        tail = size_bytes - TAIL_BYTES
+        looks.append(Span(tail, size_bytes))
     parts = yield looks
     first, following = dialect.directory(parts[0], at)
     found = [first]
@@ -204,15 +217,61 @@ def directories(size_bytes: int) -> Parser[list[Directory]]:
         parts = yield [seen.look(at) for at in links]
         found += [dialect.directory(look, at)[0] for at, look in zip(links, parts, strict=True)]
     else:
-        while following and len(found) < MAX_DIRECTORIES:
-            at = following
-            (look,) = yield [seen.look(at)]
-            directory, following = dialect.directory(look, at)
-            if not (first.is_reduced or directory.smaller_than(first)):
-                break
-            found.append(directory)
+        found += yield from _chain(dialect, seen, first, at, following, tail=tail)
+    _spare_profiles(found)
     yield from _fill(found, WANTED)
     return found
+
+
+def _spare_profiles(found: Sequence[Directory]) -> None:
+    """Leave out the colour profiles of smaller levels: that of the full picture holds for all."""
+    base = next((directory for directory in found if not directory.is_reduced), found[0])
+    for directory in found:
+        if directory is not base:
+            directory.fields.pop(Tag.ICC_PROFILE, None)
+
+
+def _chain(
+    dialect: Dialect, seen: _Links, first: Directory, at: int, following: int, *, tail: int
+) -> Parser[list[Directory]]:
+    """The directories behind the first, as long as they grow smaller; each with the long values of the one before.
+
+    What is read to find out where the next one is, is read for those behind it too, where they can be guessed.
+    """
+    found, links = [first], [at]
+    pyramid = _pyramid(first, at)
+    read = [Span(tail, seen.size_bytes)] if tail < seen.size_bytes else []
+    while following and len(found) < MAX_DIRECTORIES:
+        links.append(following)
+        look_bytes = pyramid.directory_bytes(len(found)) if pyramid else LOOK_BYTES
+        here = next((span for span in read if span.start <= following < span.stop), None)
+        wanted = [seen.look(following, min(look_bytes, here.stop - following) if here else look_bytes)]
+        if here is None and pyramid:
+            wanted += pyramid.windows(links, size_bytes=seen.size_bytes, tail=tail)
+            read += wanted[1:]
+        lacking = _lacking(found[-1:], INDEX if len(found) > 1 else WANTED)
+        parts = yield [*wanted, *(entry.span for _, entry in lacking)]
+        _put(lacking, parts[len(wanted) :])
+        head = parts[0]
+        if dialect.entries_bytes(head) > len(head):
+            (head,) = yield [seen.span(following, LOOK_BYTES)]
+        directory, following = dialect.directory(head, following)
+        if not (first.is_reduced or directory.smaller_than(first)):
+            break
+        found.append(directory)
+    return found[1:]
+
+
+def _pyramid(first: Directory, at: int) -> Pyramid | None:
+    """What the other levels of a first page would be; None for strips, and for what makes no sense."""
+    sides = [first.number(tag, 0) for tag in (Tag.IMAGE_WIDTH, Tag.IMAGE_LENGTH, Tag.TILE_WIDTH, Tag.TILE_LENGTH)]
+    lists = [first.fields[tag] for tag in (Tag.TILE_OFFSETS, Tag.TILE_BYTE_COUNTS) if tag in first.fields]
+    if not all(sides) or len(lists) < 2:
+        return None
+    number_bytes = sum(WIDTHS[entry.type] for entry in lists)
+    reach_bytes = max(entry.span.stop for entry in first.fields.values()) - at
+    size, tile = Size(sides[0], sides[1]), Size(sides[2], sides[3])
+    return Pyramid.of(size, tile, number_bytes=number_bytes, reach_bytes=reach_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,24 +281,42 @@ class _Links:
     size_bytes: int
     seen: set[int] = field(default_factory=set)
 
-    def look(self, at: int) -> Span:
+    def look(self, at: int, length: int = LOOK_BYTES) -> Span:
+        """What to read of a directory that is linked. Raises `Malformed`."""
         if at in self.seen:
             raise Malformed(f"the TIFF directories form a circle: byte {at} is linked twice")
         if not 8 <= at < self.size_bytes:
             raise Malformed(f"a TIFF directory is said to be at byte {at} of {self.size_bytes}")
         self.seen.add(at)
-        return Span(at, min(at + LOOK_BYTES, self.size_bytes))
+        return self.span(at, length)
+
+    def span(self, at: int, length: int) -> Span:
+        """So many bytes, or as many as there are."""
+        return Span(at, min(at + length, self.size_bytes))
 
 
-def _fill(found: list[Directory], tags: Set[int]) -> Parser[None]:
-    """Read those values that did not fit into their entries and are not too long, all in one go."""
-    lacking = [
+Lacking = list[tuple[Directory, Field]]
+"""Fields that are not read yet."""
+
+
+def _lacking(found: Sequence[Directory], tags: Set[int]) -> Lacking:
+    """Values that did not fit into their entries and are not too long."""
+    return [
         (directory, entry)
         for directory in found
         for entry in directory.fields.values()
         if entry.raw is None and entry.tag in tags and entry.is_eager
     ]
+
+
+def _put(lacking: Lacking, parts: Sequence[bytes]) -> None:
+    """Enter values that were read."""
+    for (directory, entry), raw in zip(lacking, parts, strict=True):
+        directory.fields[entry.tag] = Field(entry.tag, entry.type, entry.count, entry.at, raw)
+
+
+def _fill(found: Sequence[Directory], tags: Set[int]) -> Parser[None]:
+    """Read lacking values, all in one go."""
+    lacking = _lacking(found, tags)
     if lacking:
-        parts = yield [entry.span for _, entry in lacking]
-        for (directory, entry), raw in zip(lacking, parts, strict=True):
-            directory.fields[entry.tag] = Field(entry.tag, entry.type, entry.count, entry.at, raw)
+        _put(lacking, (yield [entry.span for _, entry in lacking]))

@@ -76,7 +76,6 @@ class TiffLayout:
                 except (Malformed, Unsupported):
                     continue
                 if (page.samples, page.bits) == (full.samples, full.bits):
-                    page.directory.fields.pop(Tag.ICC_PROFILE, None)
                     pyramid[factor] = Level(page, factor)
         return cls(
             size_bytes,
