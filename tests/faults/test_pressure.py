@@ -28,6 +28,9 @@ SOAK_S = float(os.environ.get("SOAK_S", "600"))
 KNOWN_BYTES = 1.25
 """How much more memory than early on a server may have after a long time: allocators do not give all of it back."""
 
+KNOWN_FILES = 2 * 3 * 2
+"""How many more descriptors: each of two processes may have the two files open of all three masters that there are."""
+
 
 @contextmanager
 def small_volume(s3: S3Server, home: Path, count: int) -> Iterator[tuple[Library, dict[str, Noise]]]:
@@ -64,7 +67,7 @@ async def flood(library: Library, masters: dict[str, Noise], *, seconds: float) 
     assert max(samples.taken) > VOLUME_BYTES / 2  # it was used, too
     assert gone > 0
     assert after < KNOWN_BYTES * memory
-    assert files_after <= files
+    assert files_after <= files + KNOWN_FILES
 
 
 async def test_more_masters_than_there_is_room_for(seaweed_s3: S3Server, tmp_path: Path) -> None:
