@@ -1,8 +1,17 @@
-"""Addresses that mean harm: a grammar of them, and what an answer to one may look like."""
+"""Addresses that mean harm: a grammar of them, and what must hold of any address at all."""
 
 from __future__ import annotations
 
 from hypothesis import strategies as st
+
+from special import iiif
+from special.errors import RequestError
+from special.geometry import Box, Size
+from special.iiif import ImageRequest, Limits, Version
+
+IMAGE = Size(3000, 2001)
+LIMITS = Limits(max_width=5000, max_area=10_000_000, upscaling=True)
+VERSIONS: tuple[Version, ...] = (2, 3)
 
 HEX = "0123456789abcdefABCDEF"
 CONTROL = [f"%{code:02x}" for code in (*range(0x20), 0x7F)]
@@ -73,3 +82,36 @@ def addresses(draw: st.DrawFn) -> str:
         return f"/{draw(prefixes)}/{draw(identifiers)}/info.json"
     parts[which] = draw((identifiers, regions, sizes, rotations, lasts)[which])
     return f"/{draw(prefixes)}/" + "/".join(parts)
+
+
+def exercise(data: bytes) -> None:
+    """Read one address, as both kinds of site and in both versions."""
+    path = data.decode("latin-1")
+    for segments in (1, 3):
+        try:
+            request = iiif.parse(path, id_segments=segments)
+        except RequestError:
+            continue
+        quoted = iiif.quote_identifier(request.identifier, id_segments=segments)
+        assert iiif.parse_identifier(quoted) == request.identifier
+        if isinstance(request, ImageRequest):
+            for version in VERSIONS:
+                _resolved(request, version)
+
+
+def _resolved(request: ImageRequest, version: Version) -> None:
+    try:
+        job = iiif.resolve(request, IMAGE, version=version, limits=LIMITS)
+    except RequestError:
+        return
+    assert job.box.within(IMAGE) == job.box
+    assert LIMITS.allow(job.size)
+    assert 0 <= job.angle < 360
+    assert Box.whole(job.output).size == job.output
+    canonical = iiif.canonical(job, IMAGE, version=version, limits=LIMITS, has_color=True)
+    again = iiif.parse(f"a/{canonical}")
+    assert isinstance(again, ImageRequest)
+    once_more = iiif.resolve(again, IMAGE, version=version, limits=LIMITS)
+    assert once_more.box == job.box
+    assert once_more.size == job.size
+    assert iiif.canonical(once_more, IMAGE, version=version, limits=LIMITS, has_color=True) == canonical

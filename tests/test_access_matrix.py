@@ -29,6 +29,7 @@ source = "masters"
 max_width = {LARGEST}
 upscaling = true
 decoders = 2
+allowed_hosts = ["*.org"]
 default_roles = ["reader"]
 jwt_key = "secret"
 jwt_algorithms = ["HS256"]
@@ -198,6 +199,17 @@ async def test_nobody_sees_more_than_they_may(
             faults += [f"{form} {path}: {it}" for it in flaws_of_refusal(answer, form, known=caller == "known")]
         if answer.is_success and private(answer) != (rule.limit is not None):
             faults.append(f"{form} {path}: {answer.headers}")
+    assert faults == []
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+async def test_under_another_name_nobody_sees_anything(client: httpx.AsyncClient, caller: str) -> None:
+    faults = []
+    for rule, url, form in product((*RULES, FREE), WANTED, ("GET", "HEAD")):
+        path = path_of(rule, caller, url, warm=True)
+        answer = await client.request(form, path, headers=CALLERS[caller] | {"Host": "evil.example"})
+        if answer.status_code != 421 or answer.headers["cache-control"] != "no-store" or "etag" in answer.headers:
+            faults.append(f"{form} {path}: {answer.status_code} {answer.headers}")
     assert faults == []
 
 

@@ -23,7 +23,7 @@ from special.volume import Volume
 from special.web.app import App
 from special.workers import Lane, Workers
 from tests.fakes import CountingSource
-from tests.hostile import addresses
+from tests.hostile import addresses, exercise
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -144,6 +144,14 @@ async def test_any_text_at_all_is_answered(site: Site, text: str, prefix: str) -
     status, headers, _ = await site.get(f"/{prefix}{text}", query=text)
     assert status < 500
     assert not any(NOT_IN_HEADERS.search(part) for pair in headers for part in pair)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    path=st.from_regex(r"(2/|v3/)?[a-c%0-9]{1,5}/[a-z0-9,:.]{1,12}/[!^a-z0-9,:.]{1,9}/!?[0-9.]{1,4}/[a-z]+\.(jpg|png)")
+)
+async def test_a_canonical_address_gives_the_same_job(path: str) -> None:
+    exercise(path.encode())
 
 
 async def test_an_identifier_is_decoded_exactly_once(site: Site) -> None:
