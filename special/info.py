@@ -68,6 +68,8 @@ _FEATURES: dict[Version, tuple[str, ...]] = {
 }
 _REGIONS = frozenset({"regionByPct", "regionByPx", "regionSquare"})
 """Features that only those have who may see everything."""
+_ANY_SIZE = frozenset({"sizeByW", "sizeByWh"})
+"""Features that are not named to others: OpenSeadragon then asks for sizes above `maxWidth`, which it does not know."""
 _UPSCALING: dict[Version, str] = {3: "sizeUpscaling", 2: "sizeAboveFull"}
 
 
@@ -105,7 +107,7 @@ def info(
     if "maxHeight" in bounds:
         # Section 5.3: maxHeight needs maxWidth beside it.
         bounds.setdefault("maxWidth", limits.reduce(asset.size).width)
-    features = [name for name in _FEATURES[version] if grant.unlimited or name not in _REGIONS]
+    features = [name for name in _FEATURES[version] if grant.unlimited or name not in _REGIONS | _ANY_SIZE]
     if limits.upscaling and ("maxWidth" in bounds or "maxArea" in bounds):
         features.append(_UPSCALING[version])
     # Sections 5 of the compliance documents: png comes with level 2.

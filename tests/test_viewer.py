@@ -44,9 +44,12 @@ async def test_everything_that_the_page_names_is_there(page: httpx.AsyncClient):
     html = (await page.get("/")).text
     named = re.findall(r'(?:src|href)="(viewer/[^"]+)"', html)
     assert sorted(named) == ["viewer/page.js", "viewer/style.css"]
+    named += re.findall(r'from "./([^"]+)"', (await page.get("/viewer/page.js")).text)
+    named[2:] = [f"viewer/{name}" for name in named[2:]]
     media = {name: (await page.get(f"/{name}")).headers["content-type"] for name in named}
     assert media == {
         "viewer/page.js": "text/javascript; charset=utf-8",
+        "viewer/login.js": "text/javascript; charset=utf-8",
         "viewer/style.css": "text/css; charset=utf-8",
     }
 

@@ -1,8 +1,9 @@
 """The page at `/`: a gallery, a deep-zoom viewer, and what each of its requests cost.
 
-It shows a newcomer that the server works and an operator which route an image takes. Three
-files without a build step or a line of inline script, so that a strict content policy holds;
-OpenSeadragon comes from a CDN, pinned by its hash, or from a folder of the operator's.
+It shows a newcomer that the server works and an operator which route an image takes, and it leads callers of
+restricted images to the login that info.json names. Four files without a build step or a line of inline
+script, so that a strict content policy holds; OpenSeadragon comes from a CDN, pinned by its hash, or from a
+folder of the operator's.
 """
 
 from __future__ import annotations
@@ -29,10 +30,11 @@ LIBRARY_INTEGRITY = "sha384-KKly+4vqqBHitr2XfNKWa3+0asIVpzYs2HijkM/zz0X6rgnyLuQE
 """Of that very file in the npm package; a test computes it again."""
 
 _MEDIA = {".css": "text/css", ".js": "text/javascript"}
-# OpenSeadragon adds one <style> of its own and decodes in a worker that it makes from a blob.
+# OpenSeadragon adds one <style> of its own and decodes in a worker that it makes from a blob; the token service of a
+# login answers in a frame.
 _POLICY = (
     "default-src 'none'; script-src 'self' https://cdn.jsdelivr.net; worker-src blob:; connect-src 'self'; "
-    "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
+    "frame-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
 )
 
@@ -58,7 +60,7 @@ def routes(
     where the folder lacks it.
     """
     here = files(__name__)
-    served = {name: (here / name).read_bytes() for name in ("style.css", "page.js")}
+    served = {name: (here / name).read_bytes() for name in ("style.css", "page.js", "login.js")}
     library, integrity = LIBRARY_URL, LIBRARY_INTEGRITY
     if assets is not None:
         served[LIBRARY] = _library(assets)

@@ -1,6 +1,8 @@
 // The page at `/`: a gallery, a deep-zoom viewer, and what each request cost.
 // All costs come from the Server-Timing header of each image, as the browser hands it on.
 
+import { loggedIn, probed, sentence, waysIn } from "./login.js";
+
 const find = (selector) => document.querySelector(selector);
 const ROUTES = ["thumb", "derivative", "stream", "tile", "failed"];
 const images = new Map(); // identifier -> path of its image service
@@ -84,6 +86,7 @@ async function open(id) {
   info.id = new URL(path, location).href; // ask the server that gave this page, whatever its public name
   show(true);
   describe(id, info);
+  offer(waysIn(info)[0]).catch(report);
   try {
     await loadLibrary();
   } catch (problem) {
@@ -138,6 +141,27 @@ function describe(id, info) {
   find("#links").replaceChildren(
     ...links.map(([text, rest]) => Object.assign(document.createElement("a"), { textContent: text, href: `${info.id}/${rest}`, target: "_blank" })),
   );
+}
+
+// Restricted images: the smaller picture is shown, and the way to the whole one is offered
+
+let way = null;
+
+async function offer(found) {
+  way = found;
+  find("#access").hidden = true;
+  if (!found) return;
+  const told = await probed(found);
+  if (way !== found || told.status === 200) return;
+  find("#access span").textContent = sentence(told.heading, told.note);
+  find("#access button").textContent = sentence(found.access.confirmLabel ?? found.access.label) || "Log in";
+  find("#access button").title = sentence(found.access.label);
+  find("#access").hidden = false;
+}
+
+async function enter() {
+  const told = await loggedIn(way);
+  return told.status === 200 ? navigate() : report(sentence(told.heading, told.note));
 }
 
 const actions = {
@@ -263,6 +287,7 @@ find("header form").addEventListener("submit", (event) => {
 });
 find("#more").addEventListener("click", safely(more));
 find("#stage nav").addEventListener("click", ({ target }) => actions[target.dataset.do]?.());
+find("#access button").addEventListener("click", safely(enter));
 find("#address button").addEventListener("click", safely(() => {
   find("#address input").select();
   return navigator.clipboard?.writeText(find("#address input").value);

@@ -6,7 +6,10 @@ import shutil
 import subprocess
 import tarfile
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -15,6 +18,7 @@ from special import viewer
 from special.errors import MasterError, Missing
 from tests.conftest import Serve
 from tests.live import MASTERS, LiveServer
+from tests.logins import SECRET, token
 
 CHROMIUM = shutil.which("chromium")
 NPM = shutil.which("npm")
@@ -178,3 +182,80 @@ def test_without_the_library_the_image_is_shown_whole_and_the_way_out_is_named(l
     expect(page.get_by_role("alert")).to_contain_text("--viewer-assets DIR")
     expect(page.locator("#canvas img")).to_have_js_property("complete", True)
     assert page.locator("#canvas img").evaluate("(it) => Math.max(it.naturalWidth, it.naturalHeight)") == 1600
+
+
+class LoginPage(BaseHTTPRequestHandler):
+    """Somebody else's login page: whoever presses its button is a reader."""
+
+    def do_GET(self) -> None:
+        entered = self.path.startswith("/in")
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        if entered:  # cookies know no ports: it is sent to the image server too
+            self.send_header("Set-Cookie", f"login={token('reader')}; Path=/; HttpOnly; SameSite=Lax")
+        self.end_headers()
+        self.wfile.write(b"<script>close()</script>" if entered else b"<form action=in><button>I am a reader</button>")
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def login_page() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), LoginPage) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/"
+        server.shutdown()
+
+
+def restricted(serve: Serve, folder: Path, login: str) -> LiveServer:
+    """A server of the samples where only readers see `map.jp2` with sides of more than 200 pixels."""
+    (folder / "key").write_bytes(SECRET)
+    rule = '[[rules]]\nidentifiers = "map*"\nmax_unauthorised = 200\nroles = ["reader"]\n'
+    (folder / "special.toml").write_text(rule)
+    settings = {
+        "SPECIAL_JWT_KEY": str(folder / "key"),
+        "SPECIAL_JWT_ALGORITHMS": "HS256",
+        "SPECIAL_JWT_COOKIE": "login",
+        "SPECIAL_AUTH_PROFILE": "active",
+        "SPECIAL_AUTH_LOGIN_URL": login,
+    }
+    return serve(MASTERS, "--config", str(folder / "special.toml"), settings=settings)
+
+
+def test_a_restricted_image_is_shown_small_and_in_full_after_login(
+    serve: Serve, tmp_path: Path, page: Page, problems: list[str]
+):
+    with login_page() as login:
+        server = restricted(serve, tmp_path, login)
+        page.goto(f"{server.url}/#map.jp2")
+        expect(page.locator("#access")).to_contain_text("This image is restricted")
+        wait_until_loaded(page)
+        page.get_by_role("button", name="1:1").click()
+        wait_until_loaded(page)
+        asked = [row.split(" → ") for row in page.locator("#log td:nth-child(2)").all_inner_texts()]
+        assert asked
+        assert all(region == "full" and max(map(int, size.split(","))) <= 200 for region, size in asked)
+        with page.expect_popup() as opened:
+            page.get_by_role("button", name="Log in").click()
+        with opened.value.expect_event("close"):
+            opened.value.get_by_role("button", name="I am a reader").click()
+        expect(page.locator("#shape")).to_contain_text("tiles of")
+        expect(page.locator("#access")).to_be_hidden()
+        wait_until_loaded(page)
+        page.get_by_role("button", name="1:1").click()
+        expect(page.locator("#zoom")).to_have_text("100 %")
+        wait_until_loaded(page)
+        asked = [row.split(" → ") for row in page.locator("#log td:nth-child(2)").all_inner_texts()]
+        assert [size for region, size in asked if region.split(",")[2:] == size.split(",")], asked
+    assert problems == []
+
+
+def test_a_login_that_is_left_says_why_there_is_no_more_to_see(serve: Serve, tmp_path: Path, page: Page):
+    with login_page() as login:
+        server = restricted(serve, tmp_path, login)
+        page.goto(f"{server.url}/#map.jp2")
+        with page.expect_popup() as opened:
+            page.get_by_role("button", name="Log in").click()
+        opened.value.close()
+        expect(page.get_by_role("alert")).to_have_text("No access. You are not logged in.")

@@ -1,0 +1,104 @@
+"""Cheap answers are never starved by dear ones (promise P11)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import Serve
+from tests.faults.crowd import Reply, ask, percentile
+
+WIDTH, HEIGHT = 3000, 2000
+"""Above 4 megapixels: the lane of the dearest."""
+CROWD = 8
+"""Clients that want the whole picture, each again as soon as it has been answered or refused."""
+WHOLE = "/iiif/3/large.jpg/full/max/0/default.jpg"
+THUMB = "/iiif/3/large.jpg/full/!200,200/0/default.jpg"
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    """A large master, and a stored size of it."""
+    masters, thumbs = tmp_path / "masters", tmp_path / "thumbs"
+    stored = thumbs / "large.jpg" / "open"
+    masters.mkdir()
+    stored.mkdir(parents=True)
+    noise = np.random.default_rng(11).integers(0, 256, (HEIGHT // 10, WIDTH // 10, 3), dtype=np.uint8)
+    large = Image.fromarray(noise).resize((WIDTH, HEIGHT))
+    large.save(masters / "large.jpg", quality=85)
+    large.resize((200, 133)).save(stored / "200.jpg")
+    (thumbs / "large.jpg" / "s.json").write_text(json.dumps({"o": [[200, 133]]}))
+    return masters, thumbs
+
+
+@asynccontextmanager
+async def crowded(url: str) -> AsyncIterator[Counter[int]]:
+    """The time in which a crowd keeps the dearest lane full, queue and all; what it was answered so far, by status."""
+    answers: Counter[int] = Counter()
+    refused = asyncio.Event()
+
+    async def insist() -> None:
+        while True:
+            reply = await ask(url, WHOLE)
+            answers[reply.status] += 1
+            if reply.status == 503:
+                refused.set()
+                await asyncio.sleep(0.1)
+
+    crowd = [asyncio.create_task(insist()) for _ in range(CROWD)]
+    try:
+        async with asyncio.timeout(60):
+            await refused.wait()
+        yield answers
+    finally:
+        for task in crowd:
+            task.cancel()
+        await asyncio.gather(*crowd, return_exceptions=True)
+
+
+async def thumbnails(url: str, count: int) -> list[Reply]:
+    return [await ask(url, THUMB) for _ in range(count)]
+
+
+async def test_thumbnails_pass_by_a_crowd_that_wants_whole_pictures(serve: Serve, folders: tuple[Path, Path]) -> None:
+    masters, thumbs = folders
+    url = serve(masters, "--thumbs", str(thumbs), settings={"SPECIAL_DECODERS": "1"}).url
+    assert (await ask(url, WHOLE)).status == 200
+    async with crowded(url) as answers:
+        replies = await thumbnails(url, 100)
+        assert answers[503] > 0, "the crowd was not large enough"
+    assert {it.status for it in replies} == {200}
+    assert {it.headers["x-special-route"] for it in replies} == {"thumb"}
+    assert all("queue;dur=0.0, decode;dur=0.0" in it.headers["server-timing"] for it in replies)
+    assert set(answers) <= {200, 503}
+
+
+@pytest.mark.long
+async def test_thumbnails_are_not_much_slower_beside_a_crowd(
+    serve: Serve, folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The figures of P11; the ratio means something only on a machine that does nothing else."""
+    masters, thumbs = folders
+    url = serve(masters, "--thumbs", str(thumbs)).url
+    assert (await ask(url, WHOLE)).status == 200
+    await thumbnails(url, 200)
+    idle = await thumbnails(url, 2000)
+    async with crowded(url) as answers:
+        beside = await thumbnails(url, 2000)
+    before_ms, beside_ms = percentile(idle, 99), percentile(beside, 99)
+    with capsys.disabled():
+        print(
+            f"thumbnails: p50 {percentile(idle, 50):.1f} ms, p99 {before_ms:.1f} ms idle; "
+            f"p50 {percentile(beside, 50):.1f} ms, p99 {beside_ms:.1f} ms beside {CROWD} clients of full/max, "
+            f"who were answered {answers[200]} and refused {answers[503]} times"
+        )
+    assert {it.status for it in beside} == {200}
+    assert beside_ms <= 2 * before_ms
