@@ -389,6 +389,27 @@ def test_large_bytes_travel_uncopied() -> None:
     assert any(part is large for part in dump(Returned(large)))
 
 
+@pytest.mark.parametrize("count", [0, 1, 70_000, 3 << 20])
+def test_a_reply_is_read_back(count: int) -> None:
+    value = [bytes(count), "words", {"n": count}, b"x" * (count // 2)]
+    body = b"".join(dump(Returned(value)))[LENGTH.size :]
+    assert load_reply(bytearray(body)) == Returned(value)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"cos\nsystem\n.", id="an older protocol"),
+        pytest.param(b"".join(dump(Returned(bytes(1 << 20))))[LENGTH.size : -1000], id="cut off"),
+        pytest.param(pickle.dumps([1, 2]), id="no reply"),
+    ],
+)
+def test_what_is_no_reply_is_refused(body: bytes) -> None:
+    with pytest.raises((pickle.UnpicklingError, EOFError)):
+        load_reply(body)
+
+
 @pytest.mark.parametrize(
     "value",
     [
