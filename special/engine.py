@@ -270,6 +270,12 @@ class Engine:
         data = self._tiles.at_hand(planned.plan.blob, planned.job, planned.stored)
         return None if data is None else Answer(data, MEDIA["jpg"], planned.etag, len(data))
 
+    async def link(self, planned: Planned) -> str | None:
+        """Where a proxy can fetch the answer from its store by itself; None where it must be made or passed on."""
+        if not isinstance(planned.plan, Thumb):
+            return None
+        return await self.store.source.link(planned.plan.rendition.key)
+
     async def run(self, planned: Planned, *, unless: Unless | None = None, span: Span | None = None) -> Answer:
         """Make the answer; `span` is what is wanted of a stored rendition that is copied.
 

@@ -69,6 +69,11 @@ class Settings(BaseSettings):
     thumbs: str | None = Field(None, description="Where stored renditions are; default: `thumbs/` in the state folder.")
     volume: Path | None = Field(None, description="Folder of the volume; default: `volume/` in the state folder.")
     volume_size: ByteSize = Field(ByteSize(10 * 2**30), description="Most that the volume may take on disk.")
+    offload: bool = Field(
+        False,
+        description="Whether an nginx in front that offers to fetches stored renditions from their bucket by itself; "
+        "`tests/nginx-offload.conf` shows how.",
+    )
     store_on_miss: bool = Field(
         False,
         description="Whether full regions that had to be made of their master are stored, so that they are had at once "

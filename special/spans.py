@@ -172,6 +172,13 @@ class Source(Reader, Protocol):
         """
         ...
 
+    async def link(self, key: str) -> str | None:
+        """An address at which whoever has it may GET the object for a few minutes; None where there are none.
+
+        Nothing is asked of the store: whether the object is there shows when the address is used.
+        """
+        ...
+
     async def delete(self, key: str) -> None:
         """Remove an object; one that is not there is no error."""
         ...

@@ -66,6 +66,9 @@ class CountingSource:
         self.calls.append(Call("write", key))
         return await self.source.write(key, data, media=media, pin=pin)
 
+    async def link(self, key: str) -> str | None:
+        return await self.source.link(key)
+
     async def delete(self, key: str) -> None:
         self.calls.append(Call("delete", key))
         await self.source.delete(key)

@@ -69,6 +69,9 @@ class MemorySource:
         self.objects[key] = bytes(data)
         return self.blob(key)
 
+    async def link(self, key: str) -> str | None:
+        return None
+
     async def delete(self, key: str) -> None:
         self.calls.append(("delete", key))
         self.objects.pop(key, None)

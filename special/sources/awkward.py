@@ -74,6 +74,13 @@ class BotocoreWire:
             result = await client.put_object(Bucket=self._bucket, Key=path, Body=data, **given)
         return tag(result["ETag"], len(data), None)
 
+    async def link(self, path: str, seconds: int) -> str | None:
+        with _explained(path):
+            client = await self._connected()
+            asked = {"Bucket": self._bucket, "Key": path}
+            link: str = await client.generate_presigned_url("get_object", Params=asked, ExpiresIn=seconds)
+            return link
+
     async def delete(self, path: str) -> None:
         with _explained(path):
             client = await self._connected()

@@ -26,6 +26,8 @@ SMALL_BYTES = 262144
 """A body up to this size is read before it is handed on, so that a failure on the way can be mended unseen."""
 CHUNK_BYTES = 262144
 """Larger bodies are streamed in pieces of this size."""
+LINK_S = 300
+"""How long a link holds: long enough for a proxy that follows it at once."""
 _IMPOSSIBLE = re.compile("[\0\ud800-\udfff]")
 """NUL, and what UTF-8 cannot say."""
 _PROBE = ".special-probe"
@@ -141,6 +143,10 @@ class Bucket:
             if not isinstance(pin, Blob):
                 raise
             raise Changed(f"{pin.url} is gone, it was {pin.etag}") from error
+
+    async def link(self, key: str) -> str | None:
+        wire, path = self._route(key)
+        return await wire.link(path, LINK_S)
 
     async def delete(self, key: str) -> None:
         wire, path = self._route(key)

@@ -82,6 +82,9 @@ class Folder:
         with counting_errors():
             return await _in_thread(lambda: self._write(key, data, pin))
 
+    async def link(self, key: str) -> str | None:
+        return None
+
     async def delete(self, key: str) -> None:
         with counting_errors():
             await _in_thread(lambda: self._delete(key))

@@ -100,6 +100,10 @@ class Wire(Protocol):
         """Store an object whole, in place of the one with that tag; its new tag."""
         ...
 
+    async def link(self, path: str, seconds: int) -> str | None:
+        """A signed URL for one GET or more of them; None where the store knows no such thing."""
+        ...
+
     async def delete(self, path: str) -> None:
         """Remove an object, if it is there."""
         ...

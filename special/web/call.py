@@ -15,6 +15,7 @@ from special.spans import Span, Unless
 from special.web.front import Front
 
 _RANGE = re.compile(r"bytes=(\d{1,18})-(\d{0,18})", re.ASCII)
+_PLACE = re.compile(r"/[A-Za-z0-9_/-]{1,64}", re.ASCII)
 _OPEN_END = 2**62
 
 
@@ -70,6 +71,12 @@ class Call:
         identifier = iiif.quote_identifier(request.identifier, id_segments=id_segments)
         version = f"{self.path.partition('/')[0]}/" if request.version else ""
         return f"{self.base}/{self.prefix}/{version}{identifier}"
+
+    @property
+    def offload(self) -> str | None:
+        """The place in the proxy's configuration that fetches what it is told the address of, if it has one."""
+        place = self.header(b"x-offload-to") or ""
+        return place if _PLACE.fullmatch(place) else None
 
     @property
     def unless(self) -> Unless | None:

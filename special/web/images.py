@@ -107,6 +107,10 @@ class Images:
             at_hand = None if span else self.engine.at_hand(planned, unless=unless)
             if at_hand is not None:
                 return await send_answer(send, at_hand, headers)
+            if self._settings.offload and call.offload and (link := await self.engine.link(planned)):
+                # The proxy passes on the conditions and the range too, and keeps these headers.
+                told = [(b"x-accel-redirect", call.offload.encode()), (b"x-stored-url", link.encode())]
+                return await send_bytes(send, 200, [*headers, *told, timing()], b"")
             work = self.engine.run(planned, unless=unless, span=span)
             # A copied object is on its way at once; whatever needs a decoder ends when its client leaves.
             answer = await (work if copied else while_there(work, receive))
