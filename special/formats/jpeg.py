@@ -3,6 +3,10 @@
 Its scans can only be decoded from the start, so any part needs all of the bytes; but the
 decoder can leave out the higher frequencies and give 1/2, 1/4 or 1/8 of the pixels for a
 fraction of the time. Markers are read as far as the frame header, no further.
+
+A progressive JPEG is read whole too. At 1/8 its mean values alone would do, but encoders put their last bit
+(successive approximation) near the end: after 86 to 88 % of the file in libjpeg's own order of scans (three
+photographs of 0.15 to 0.3 MB at quality 85), and nothing says where that is but the scans before.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import subprocess
 import zlib
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -218,6 +219,7 @@ def test_lengths_that_put_a_boundary_inside_a_packet_are_found_out() -> None:
     [
         pytest.param(kept("plt-lies"), {True, False}, id="bare: where a run begins or ends"),
         pytest.param(rework.lying_plt(kept("archive")), {True}, id="sop: everywhere"),
+        pytest.param(rework.lying_plt(kept("ht")), {True, False}, id="HTJ2K"),
     ],
 )
 def test_no_region_is_made_of_packets_that_are_cut_wrong(data: bytes, found: set[bool]) -> None:
@@ -365,3 +367,11 @@ def test_a_tile_of_a_tiled_master_costs_its_tile(large: dict[str, bytes]) -> Non
     trips, read, _ = asyncio.run(costs(data, box, box.size))
     assert trips <= 3
     assert read <= 1.1 * tile + Q
+
+
+def test_very_many_tiles_are_told_of() -> None:
+    layout = parsed(kept("tlm"))
+    canvas = replace(layout.header.canvas, tile_width=2, tile_height=2)
+    many = replace(layout, header=replace(layout.header, canvas=canvas))
+    assert any("10058 tiles" in note and "larger tiles" in note for note in many.notes)
+    assert not any("tiles:" in note for note in layout.notes)

@@ -178,7 +178,10 @@ def _passes(bits: Bits) -> int:
 
 
 def _segments(style: int, before: int, passes: int) -> list[int]:
-    """How many passes each new codeword segment has (B.10.7.2, D.4.2, D.6)."""
+    """How many passes each new codeword segment has (B.10.7.2, D.4.2, D.6; of HTJ2K, T.814 B.3)."""
+    if style & HIGH_THROUGHPUT:  # the cleanup pass by itself, then all refinement
+        first = [1] if not before else []
+        return first + ([passes - len(first)] if passes > len(first) else [])
     if style & TERMINATE:
         return [1] * passes
     if not style & BYPASS:

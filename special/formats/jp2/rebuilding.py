@@ -66,9 +66,8 @@ def _fill(header: Header, picks: Picks, spans: Sequence[Span], parts: Sequence[b
         begins, ends = _edges(picked, start, stop)
         if header.uses_sop and len(picked):
             start = _past_sop(np.frombuffer(pool, np.uint8), start, stop)
-        if not header.is_high_throughput:
-            edges = np.flatnonzero(ends if header.uses_sop else begins | ends)  # an SOP shows where a packet begins
-            _try_packets(header, picks.tiles[number], picks.numbers[number][picked], edges, pool, start, stop)
+        edges = np.flatnonzero(ends if header.uses_sop else begins | ends)  # an SOP shows where a packet begins
+        _try_packets(header, picks.tiles[number], picks.numbers[number][picked], edges, pool, start, stop)
         bodies = np.full((len(starts), 2), -1, np.int64)  # packets, (start, stop)
         bodies[picked, 0], bodies[picked, 1] = start, stop
         tile = surgery.tile_part(number, (view[a:b] if a >= 0 else empty for a, b in bodies.tolist()))
