@@ -201,7 +201,9 @@ class Settings(BaseSettings):
         None, description="What viewers call the login; it should name the institution. Default: by the page's host."
     )
     auth_origins: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="Origins of viewers that are given access tokens, such as `https://example.org`; default: any."
+        (),
+        description="Origins of viewers that are given access tokens, such as `https://example.org`, and may fetch "
+        "info.json with cookies; default: tokens for any, cookies for none.",
     )
     auth_token_key: Path | None = Field(
         None,

@@ -93,6 +93,31 @@ async def test_info_of_a_restricted_image_names_the_services(client: httpx.Async
     assert (await client.get(f"/auth/probe/{path}")).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("origin", "allowed", "credentials"),
+    [
+        pytest.param(VIEWER, VIEWER, "true", id="a viewer that is given tokens"),
+        pytest.param("https://evil.example", "*", None, id="another"),
+        pytest.param(f"{VIEWER}.evil.example", "*", None, id="a longer name"),
+        pytest.param("null", "*", None, id="opaque"),
+        pytest.param(None, "*", None, id="none"),
+    ],
+)
+async def test_a_listed_viewer_may_ask_for_info_as_its_user(
+    client: httpx.AsyncClient, origin: str | None, allowed: str, credentials: str | None
+) -> None:
+    """So one that has fetched info.json as a stranger's finds more in it after the login."""
+    headers = {"Cookie": f"login={token('reader')}"} | ({"Origin": origin} if origin else {})
+    answer = await client.get("/iiif/3/small.png/info.json", headers=headers)
+    assert answer.headers["access-control-allow-origin"] == allowed
+    assert answer.headers.get("access-control-allow-credentials") == credentials
+    assert "Origin" in answer.headers["vary"].split(", ")
+    assert answer.headers["cache-control"] == "private, no-store"
+    assert answer.json()["profile"] == "level2"
+    picture = await client.get("/iiif/3/small.png/full/max/0/default.jpg", headers=headers)
+    assert (picture.status_code, picture.headers["access-control-allow-origin"]) == (200, "*")
+
+
 async def test_info_of_an_open_image_names_none(client: httpx.AsyncClient) -> None:
     assert "service" not in (await client.get("/iiif/free.png/info.json")).json()
 

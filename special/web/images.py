@@ -79,7 +79,8 @@ class Images:
         make = self.engine.thumbs_info if call.level0 else self.engine.info
         services = self._auth.flow.services(call.base, uri) if self._auth else ()
         card = await make(request.identifier, uri, version=version, identity=identity, services=services)
-        headers = [*CORS, *self._caching("Accept", restricted=card.restricted, age_s=60)]
+        cors, vary = self._cors(call)
+        headers = [*cors, *self._caching("Accept", *vary, restricted=card.restricted, age_s=60)]
         level = info.profile(version, card.level)
         if version == 3:
             headers.append((b"content-type", f'application/ld+json;profile="{info.CONTEXT[3]}"'.encode()))
@@ -93,6 +94,20 @@ class Images:
             headers.append((b"link", f'{context},<{level}>;rel="profile"'.encode()))
         data = json.dumps(card.document, indent=2, ensure_ascii=False).encode()
         return await send_bytes(send, 200, headers, data, head=call.head)
+
+    def _cors(self, call: Call) -> tuple[Headers, tuple[str, ...]]:
+        """Who may read info.json from another origin, and what that varies by.
+
+        Everybody, but as a stranger; viewers of the origins that are given tokens also as their user, once they
+        have seen by the probe service that it is worth asking again (Fetch, section 3.3.5).
+        """
+        if self._auth is None or not self._auth.origins:
+            return CORS, ()
+        origin = call.header(b"origin")
+        if origin not in self._auth.origins:
+            return CORS, ("Origin",)
+        named = [(b"access-control-allow-origin", origin.encode()), (b"access-control-allow-credentials", b"true")]
+        return [*named, *CORS[1:]], ("Origin",)
 
     # Pixels
 
