@@ -26,7 +26,7 @@ from special.derive.options import Options, Task
 from special.derive.run import run
 from special.errors import ConfigurationError, SpecialError
 from special.inspect import inspect
-from special.observe import counts_folder
+from special.observe import SHARED_COUNTS, counts_folder
 from special.settings import Settings
 from special.sources import open_source
 from special.volume import Cleared, Verified, VolumeStat, upkeep
@@ -128,7 +128,7 @@ def serve(
         uvicorn.Server(uvicorn.Config(app, **options)).run(sockets=[listener])
         return
     with counts_folder() as counts:
-        os.environ |= {SETTINGS_VARIABLE: chosen.model_dump_json(), "PROMETHEUS_MULTIPROC_DIR": str(counts)}
+        os.environ |= {SETTINGS_VARIABLE: chosen.model_dump_json(), SHARED_COUNTS: str(counts)}
         processes = uvicorn.Config("special.web.app:create", factory=True, workers=chosen.workers, **options)
         Multiprocess(processes, sockets=[listener]).run()
 

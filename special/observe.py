@@ -23,6 +23,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
 
 
 @dataclass(slots=True)
@@ -133,16 +134,27 @@ def answered(route: str, status: int, seconds: float) -> None:
     durations.observe(seconds)
 
 
-def exposition() -> bytes:
-    """All metrics in Prometheus' text format, added up over the server's processes.
+SHARED_COUNTS = "PROMETHEUS_MULTIPROC_DIR"
+"""The variable that names the folder through which several processes share their counts."""
 
-    Several processes share their counts through the folder that `PROMETHEUS_MULTIPROC_DIR` names.
-    """
-    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-        return generate_latest(REGISTRY)
+
+def exposition() -> bytes:
+    """All metrics in Prometheus' text format, added up over the server's processes."""
+    return generate_latest(_registry())
+
+
+def samples() -> Iterator[Sample]:
+    """The same, one value after the other."""
+    for family in _registry().collect():
+        yield from family.samples
+
+
+def _registry() -> CollectorRegistry:
+    if SHARED_COUNTS not in os.environ:
+        return REGISTRY
     registry = CollectorRegistry()
-    registry.register(_AllProcesses(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])))
-    return generate_latest(registry)
+    registry.register(_AllProcesses(Path(os.environ[SHARED_COUNTS])))
+    return registry
 
 
 _COUNTS, _OWNER = "special-metrics-", "owner"

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -22,6 +23,7 @@ from special.errors import Denied, RequestError, SpecialError
 from special.identity import Verifier
 from special.observe import Trace
 from special.settings import Settings
+from special.status import Slowest
 from special.web import pages
 from special.web.auth import Auth
 from special.web.call import Call
@@ -46,8 +48,12 @@ class App:
         self._auth = Auth.of(settings, self._verifier)
         self._images: Images | None = None
         self._pulse = Pulse()
+        shared = os.environ.get(observe.SHARED_COUNTS)
+        self._slowest = Slowest(Path(shared) if shared else None) if settings.status else None
         self._pages = Starlette(
-            routes=pages.routes(settings, lambda: self._images.engine if self._images else None, self._pulse),
+            routes=pages.routes(
+                settings, lambda: self._images.engine if self._images else None, self._pulse, self._slowest
+            ),
             lifespan=lambda _: self.running(),
         )
 
@@ -116,6 +122,8 @@ class App:
             finally:
                 seconds = perf_counter() - start
                 observe.answered(trace.route, status, seconds)
+                if self._slowest:
+                    self._slowest.add(f"/{prefix}/{path}", trace.route, status, seconds)
                 if failure is not None or journal.wanted():
                     _tell(trace, f"/{prefix}/{path}", method, status, outcome, seconds, failure)
 

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from special import observe, viewer
+from special import __version__, observe, status, viewer
 from special.engine import Engine
 from special.settings import Settings
 from special.web.pulse import Pulse
@@ -20,8 +20,10 @@ GALLERY_PAGE = 24
 """Images that the gallery asks for at a time."""
 
 
-def routes(settings: Settings, engine: Callable[[], Engine | None], pulse: Pulse) -> list[Route]:
-    """All pages; `engine` gives the open engine, None until there is one."""
+def routes(
+    settings: Settings, engine: Callable[[], Engine | None], pulse: Pulse, slowest: status.Slowest | None
+) -> list[Route]:
+    """All pages; `engine` gives the open engine, None until there is one. The status page is there with `slowest`."""
 
     async def live(_: Request) -> Response:
         return PlainTextResponse(f"the event loop is {pulse.lag_s:.2f} s late\n", 200 if pulse.alive else 503)
@@ -48,7 +50,14 @@ def routes(settings: Settings, engine: Callable[[], Engine | None], pulse: Pulse
         following = images[-1] if len(images) == GALLERY_PAGE else None
         return viewer.Listing(images=tuple(images), next=following, listing=True)
 
+    about = {
+        "version": __version__,
+        "source": settings.source,
+        "workers": settings.workers,
+        "volume_size": int(settings.volume_size),
+    }
     return [
+        *(status.routes(slowest, about) if slowest else ()),
         Route("/livez", live),
         Route("/readyz", ready),
         Route("/metrics", metrics),
