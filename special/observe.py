@@ -14,16 +14,19 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from time import perf_counter
+from time import monotonic
+from typing import Literal
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
+
+Step = Literal["source", "queue", "decode", "encode"]
 
 
 @dataclass(slots=True)
@@ -46,6 +49,8 @@ class Trace:
     """Time from encoded bytes to pixels of the right size."""
     encode_ms: float = 0.0
     """Time from pixels to the answer's bytes."""
+    steps: list[tuple[Step, float, float]] = field(default_factory=list)
+    """Each part of these times: what it was, and from when to when by `monotonic`, in seconds."""
 
     def count_get(self, size_bytes: int) -> None:
         """One GET of that many bytes was sent."""
@@ -55,11 +60,32 @@ class Trace:
     @contextmanager
     def reading(self) -> Iterator[None]:
         """Time spent inside counts as `source_ms`."""
-        start = perf_counter()
+        start_s = monotonic()
         try:
             yield
         finally:
-            self.source_ms += (perf_counter() - start) * 1000
+            self.took("source", start_s, monotonic())
+
+    def took(self, what: Step, start_s: float, stop_s: float) -> None:
+        """A step was taken, from when to when by `monotonic`."""
+        ms = (stop_s - start_s) * 1000
+        match what:
+            case "source":
+                self.source_ms += ms
+            case "queue":
+                self.queue_ms += ms
+            case "decode":
+                self.decode_ms += ms
+            case "encode":
+                self.encode_ms += ms
+        self.steps.append((what, start_s, stop_s))
+
+    def drawn(self, decode_ms: float, encode_ms: float) -> None:
+        """A decoder has just answered, and says how long it took for both its steps."""
+        stop_s = monotonic()
+        between_s = stop_s - encode_ms / 1000
+        self.took("decode", between_s - decode_ms / 1000, between_s)
+        self.took("encode", between_s, stop_s)
 
     def server_timing(self) -> str:
         """The value of a Server-Timing header (W3C Server Timing, section 3)."""

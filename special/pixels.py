@@ -86,8 +86,7 @@ class Pixels:
             wait_s=admitted.left_s,  # what has been let in and read is not refused any more
             culprit=culprit,
         )
-        trace().decode_ms += rendered.decode_ms
-        trace().encode_ms += rendered.encode_ms
+        trace().drawn(rendered.decode_ms, rendered.encode_ms)
         return rendered.data
 
 

@@ -112,6 +112,10 @@ class Settings(BaseSettings):
         "brief",
         description="What is logged: `brief`, failures alone, in words; `json` or `logfmt`, a line per request.",
     )
+    otel: bool = Field(
+        False,
+        description="Whether each request is a span of OpenTelemetry, sent as `OTEL_*` says; needs the extra `otel`.",
+    )
     status: bool = Field(False, description="Whether `/status` shows how the server does; it names images.")
 
     keys: Annotated[tuple[str, ...], NoDecode] = Field(

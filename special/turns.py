@@ -57,7 +57,7 @@ class Turns:
             raise Busy(f"no turn at {name} within {self._longest_wait_s:.0f} s") from None
         finally:
             line.waiting -= 1
-            trace().queue_ms += (monotonic() - start) * 1000
+            trace().took("queue", start, monotonic())
         try:
             yield line
         finally:

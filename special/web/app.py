@@ -11,7 +11,7 @@ import threading
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from time import perf_counter
+from time import monotonic
 from typing import Any
 
 from starlette.applications import Starlette
@@ -24,6 +24,7 @@ from special.identity import Verifier
 from special.observe import Trace
 from special.settings import Settings
 from special.status import Slowest
+from special.telemetry import Telemetry
 from special.web import pages
 from special.web.auth import Auth
 from special.web.call import Call
@@ -47,6 +48,7 @@ class App:
         self._verifier = Verifier.of(settings)
         self._auth = Auth.of(settings, self._verifier)
         self._images: Images | None = None
+        self._telemetry: Telemetry | None = None
         self._pulse = Pulse()
         shared = os.environ.get(observe.SHARED_COUNTS)
         self._slowest = Slowest(Path(shared) if shared else None) if settings.status else None
@@ -81,10 +83,13 @@ class App:
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None, None]:
         """The time in which requests are answered: the engine is open inside."""
+        self._telemetry = Telemetry.of(self._settings)
         async with self._make_engine(self._settings) as engine, self._pulse.beating():
             self._images = Images(self._settings, engine, self._verifier, self._auth)
             yield
             self._images = None
+        if self._telemetry:
+            self._telemetry.close()
 
     @property
     def _started(self) -> Images:
@@ -93,7 +98,7 @@ class App:
         return self._images
 
     async def _image(self, scope: Scope, receive: Receive, send: Send, prefix: str, path: str) -> None:
-        start = perf_counter()
+        start = monotonic()
         method: str = scope["method"]
         with observe.tracing() as trace:
             status, outcome = 500, "ok"
@@ -120,8 +125,10 @@ class App:
                 outcome, failure = SpecialError.code, error
                 status = await send_error(send, SpecialError(), head=method == "HEAD")
             finally:
-                seconds = perf_counter() - start
+                seconds = monotonic() - start
                 observe.answered(trace.route, status, seconds)
+                if self._telemetry:
+                    self._telemetry.tell(trace, scope["headers"], method, f"/{prefix}/{path}", status, outcome, start)
                 if self._slowest:
                     self._slowest.add(f"/{prefix}/{path}", trace.route, status, seconds)
                 if failure is not None or journal.wanted():

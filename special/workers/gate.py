@@ -144,7 +144,7 @@ class Gate:
             self._give_up(door, waiting)
             raise
         finally:
-            observe.trace().queue_ms += (self._clock() - arrived_s) * 1000
+            observe.trace().took("queue", arrived_s, self._clock())
         if not waiting.turn.done():
             self._give_up(door, waiting)
             raise _busy(door, f"no place within {door.lane.max_wait_s:g} s", door.wait_s(client))

@@ -193,7 +193,7 @@ class Workers:
                     job.end("cancelled")
             raise
         finally:
-            observe.trace().queue_ms += ((job.started or monotonic()) - job.arrived) * 1000
+            observe.trace().took("queue", job.arrived, job.started or monotonic())
 
     def _check(self, queue: _Queue, allowed_s: float) -> None:
         """Raise `Busy` where a job cannot be taken."""
