@@ -45,8 +45,10 @@ UPKEEP_S = 1.0
 """How often uses are written down, idle objects let go, and a broken directory tried again (ten times as long)."""
 IDLE_S = 60.0
 """After so long without a read an object's files are closed."""
-ADMISSION_S = 2.0
-"""A disk that needs longer to open an object is passed by."""
+ADMISSION_S = 5.0
+"""A disk that needs longer to open an object is passed by: as long as a leader that hangs.
+
+Shorter, and a flood on a machine without a free processor goes past the volume, each reader with GETs of its own."""
 
 Key = tuple[str, str, int]
 T = TypeVar("T")
