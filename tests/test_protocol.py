@@ -94,6 +94,21 @@ async def test_all_of_a_pipeline_is_answered(port: int) -> None:
     assert said.endswith(b"\r\n\r\n5")
 
 
+async def test_a_connection_may_bring_any_number_of_requests(port: int) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    for number in range(100):
+        writer.write(get(f"/{number}", close=False))
+        assert b"200" in await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(1)
+    writer.close()
+
+
+async def test_a_request_may_begin_in_a_large_piece(port: int) -> None:
+    many = get("/", close=False) * 100
+    said = await told(port, many + get()[:20], get()[20:])
+    assert said.count(b"HTTP/1.1 200") == 101
+
+
 async def test_a_body_that_never_ends_does_not_hold_the_connection(port: int) -> None:
     said = await told(port, get("/", "Content-Length: 1000", close=False), b"x")
     assert said.count(b"HTTP/1.1") == 1

@@ -48,7 +48,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._refusal = HTTPStatus.BAD_REQUEST
         self._head_bytes = 0
         self._pending_bytes = 0
-        self._in_head = True
+        self._in_head = False
+        self._has_begun = False
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -62,16 +63,18 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return  # what comes after a refusal is not looked at
         self._arm()
+        self._has_begun = False
         super().data_received(data)
-        # The parser tells of a header only when it is complete: one without an end is counted here.
-        self._pending_bytes = self._pending_bytes + len(data) if self._in_head else 0
+        # The parser tells of a header only when it is complete: one without an end is counted here, from the second
+        # piece on, since the first may have ended the request before it.
+        self._pending_bytes = self._pending_bytes + len(data) if self._in_head and not self._has_begun else 0
         if self._pending_bytes > self._bounds.head_bytes and not self.transport.is_closing():
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._arm()
-        self._head_bytes, self._in_head = 0, True
+        self._head_bytes, self._in_head, self._has_begun = 0, True, True
 
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
@@ -93,7 +96,6 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._disarm()
-        self._in_head = True
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
@@ -113,7 +115,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._timer = None
         if self.transport.is_closing():
             return
-        if self._in_head and (self.cycle is None or self.cycle.response_complete):
+        if self.cycle is None or (self._in_head and self.cycle.response_complete):
             self._refuse(HTTPStatus.REQUEST_TIMEOUT)
         else:  # a body that nobody asked for; what is being answered goes out first
             self.transport.close()
