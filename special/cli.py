@@ -121,8 +121,8 @@ def serve(
         "ws": "none",
         "limit_concurrency": chosen.max_connections,
         "timeout_graceful_shutdown": 30,
-        # A new process has decoders to start before it is ready, on a machine that is busy too.
-        "timeout_worker_healthcheck": 60,
+        # A new process answers once it has imported all this; one killed before that is missed for as long.
+        "timeout_worker_healthcheck": 15,
     }
     if chosen.workers == 1:
         uvicorn.Server(uvicorn.Config(app, **options)).run(sockets=[listener])

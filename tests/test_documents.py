@@ -60,7 +60,7 @@ def test_every_variable_is_a_setting(text: str):
     assert named <= set(Settings.model_fields)
 
 
-@pytest.mark.parametrize("path", sorted(set(re.findall(r"\b(?:fixtures|tests|special)/[\w./]+\w|\.ci/run", README))))
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"\b(?:fixtures|tests|special)/[\w./-]+\w|\.ci/run", README))))
 def test_a_path_exists(path: str):
     assert (ROOT / path).exists()
 
