@@ -574,7 +574,7 @@ async def test_sizes_file_of_a_finished_run_is_the_policys(bench: Bench) -> None
         kept = await Store(bench.thumbs).fresh(ID)
         assert kept is not None
         shape = size_of(master)
-        assert Sizes.of(kept.renditions) == policy(sizes, max_unauthorised=limit, stored_as=formats).sizes(shape)
+        assert Sizes.of(kept.renditions) == policy(sizes, max_unauthorised=limit, formats=stored_as).sizes(shape)
         assert kept.rule.max_unauthorised == limit
 
 

@@ -11,6 +11,7 @@ from time import monotonic
 import numpy as np
 import pytest
 
+from special.errors import Busy
 from special.geometry import Box
 from special.spans import Blob, Span
 from special.volume.blocks import BlockMap
@@ -135,7 +136,9 @@ async def test_all_get_the_same_error_and_the_next_one_tries_again(
     name = library.put(master.file)
     library.between.choose = lambda exchange: refusal if exchange.key == name and exchange.match else None
     replies = await asyncio.gather(*(ask(library.url, address(name, REGION)) for _ in range(50)))
-    assert Counter((reply.status, reply.body) for reply in replies) == {(status, replies[0].body): 50}
+    told = [reply for reply in replies if reply.body.decode() != f"{Busy.sentence}\n"]  # nobody waits longer than that
+    assert len(told) > 25
+    assert {(reply.status, reply.body) for reply in told} == {(status, told[0].body)}
     spans = Counter(each.span for each in library.pinned(name))
     assert max(spans.values()) <= 2 * tries  # each of two processes asks for itself; each may be refused so often
     assert np.all([each.status == refusal.status for each in library.pinned(name)])

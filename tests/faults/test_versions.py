@@ -124,10 +124,11 @@ async def test_a_crowd_that_meets_a_new_version_looks_it_up_once(library: Librar
     name, region = library.put(edition(0)[1]), Box(0, 0, 768, 512)
     held = Held()
     library.between.choose = lambda exchange: held if exchange.key == name and exchange.match else None
-    crowd = [asyncio.create_task(ask_again(library.url, address(name, region))) for _ in range(40)]
-    await until(lambda: len(library.pinned(name)) >= 40)
+    crowd = [asyncio.create_task(ask_again(library.url, address(name, region))) for _ in range(20)]
+    await until(lambda: len(library.pinned(name)) >= 4)  # as many whole pictures as are let in by one process
     await library.put_aside(edition(1)[1], name)
     held.released.set()
     replies = await asyncio.gather(*crowd)
     assert {edition(0)[0].version_shown(region, reply.body) for reply in replies} == {1}
-    assert len(library.heads(name)) <= 4  # the old one and the new one, by each process
+    read = [each for each in library.heads(name) if each.status != 304]
+    assert len(read) <= 4  # the old one and the new one, by each process

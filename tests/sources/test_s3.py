@@ -118,7 +118,7 @@ async def test_a_wrong_secret_is_denied(key: str, variable: str, seaweed_s3: S3S
     source = bucket_of(seaweed_s3.bucket(), seaweed_s3.environ | {variable: "wrong"})
     with pytest.raises(Denied) as denied:
         await source.open(key)
-    assert denied.value.public == "The image could not be read from its store."
+    assert denied.value.public == Missing.sentence
     with pytest.raises(Denied):
         await source.stat(key)
     with pytest.raises(Denied):
