@@ -33,6 +33,7 @@ from special.masters import Master, Masters
 from special.observe import trace
 from special.pixels import PIXELS_VERSION, Pixels, stored_tile
 from special.promote import Promoter
+from special.remember import Recent
 from special.render import Encoding
 from special.route import Derivative, Plan, Stream, Thumb, Tile
 from special.settings import Settings
@@ -132,6 +133,7 @@ class Engine:
         self._tiles = Tiles(self._pixels, volume, reader, self._promoter, self._ahead)
         self._keeper = Keeper(store, self._encoding) if settings.store_on_miss else None
         self.assets = Assets(store, masters, access.Rules.of(settings), regrid=self._promoter.tiling)
+        self._hot_tiles: Recent[tuple[str, str], bytes] = Recent(int(settings.hot_size), len)
         self._stack = AsyncExitStack()
 
     @classmethod
@@ -267,8 +269,16 @@ class Engine:
             )
         if not isinstance(planned.plan, Tile) or planned.etag is None:
             return None
-        data = self._tiles.at_hand(planned.plan.blob, planned.job, planned.stored)
-        return None if data is None else Answer(data, MEDIA["jpg"], planned.etag, len(data))
+        name, blob = (planned.asset.identifier, planned.etag), planned.plan.blob
+        data = self._hot_tiles.get(name)
+        if data is not None:
+            self.volume.in_use(blob)  # it is not evicted meanwhile: its other tiles will be asked for
+        else:
+            data = self._tiles.at_hand(blob, planned.job, planned.stored)
+            if data is None:
+                return None
+            self._hot_tiles.put(name, data)
+        return Answer(data, MEDIA["jpg"], planned.etag, len(data))
 
     async def link(self, planned: Planned) -> str | None:
         """Where a proxy can fetch the answer from its store by itself; None where it must be made or passed on."""

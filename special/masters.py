@@ -16,20 +16,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import TypeVar
 from weakref import WeakValueDictionary
 
 from special import formats
 from special.errors import Changed, Denied, Malformed, MasterError, Missing
 from special.geometry import Box, Size
 from special.layout import Layout
-from special.remember import Remembered
+from special.remember import Recent, Remembered
 from special.spans import Blob, Chunk, NotModified, Opened, Reader, Source, Span, Unless, body, drive
 from special.volume import Noted, Notes
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 HEAD_BYTES = 65536
 """How much of an object is read to learn what it is: most headers and all small indexes fit."""
@@ -66,8 +63,8 @@ class Masters:
         self._keys = tuple(keys)
         self._max_gap_bytes = max_gap_bytes
         self._known: Remembered[str, Master] = Remembered(self._look_up, ttl_s=ttl_s)
-        self._heads: dict[Blob, list[Chunk]] = {}
-        self._grown: dict[Blob, Layout] = {}
+        self._heads: Recent[Blob, list[Chunk]] = Recent(FRESH_HEADS)
+        self._grown: Recent[Blob, Layout] = Recent(GROWN_LAYOUTS)
         self._growing: WeakValueDictionary[Blob, asyncio.Lock] = WeakValueDictionary()
 
     async def find(self, identifier: str) -> Master:
@@ -91,11 +88,11 @@ class Masters:
 
     def head(self, blob: Blob) -> list[Chunk]:
         """What was read to learn what a master is, for the first who asks for its pixels; nothing after that."""
-        return self._heads.pop(blob, [])
+        return self._heads.pop(blob) or []
 
     def ready(self, master: Master, box: Box, size: Size) -> Layout | None:
         """The layout that `prepared` gives, where it need not read for it; None where it must."""
-        layout = self._grown.get(master.blob, master.layout)
+        layout = self._grown.get(master.blob) or master.layout
         return layout if layout.prepare(box, size) is None else None
 
     async def prepared(
@@ -110,7 +107,7 @@ class Masters:
         if ready is not None:
             return ready
         async with self._growing.setdefault(master.blob, asyncio.Lock()):
-            layout = self._grown.get(master.blob, master.layout)
+            layout = self._grown.get(master.blob) or master.layout
             missing = layout.prepare(box, size)
             if missing is None:  # somebody else has just read it
                 return layout
@@ -120,7 +117,7 @@ class Masters:
 
     def keep(self, blob: Blob, layout: Layout) -> None:
         """Remember what has been found out about a master beyond its headers."""
-        _keep(self._grown, blob, layout, GROWN_LAYOUTS)
+        self._grown.put(blob, layout)
         self._note(blob, layout)
 
     async def close(self) -> None:
@@ -182,7 +179,7 @@ class Masters:
             max_gap_bytes=self._max_gap_bytes,
             seen=seen,
         )
-        _keep(self._heads, blob, seen, FRESH_HEADS)
+        self._heads.put(blob, seen)
         self._note(blob, layout)
         return layout
 
@@ -204,11 +201,3 @@ def _master(noted: Noted, root: str) -> Master | None:
         log.info("what was noted of %s is of no use: %s", noted.url, fault)
         return None
     return Master(blob, layout)
-
-
-def _keep(entries: dict[Blob, T], blob: Blob, value: T, count: int) -> None:
-    """Put an entry behind the others, and drop the first ones beyond so many."""
-    entries.pop(blob, None)
-    entries[blob] = value
-    while len(entries) > count:
-        del entries[next(iter(entries))]

@@ -28,6 +28,41 @@ class _Entry(Generic[T]):
     believed_until: float
 
 
+class Recent(Generic[N, T]):
+    """The values that were put or asked for last, as many as are not above a capacity together."""
+
+    def __init__(self, capacity: int, weigh: Callable[[T], int] = lambda value: 1) -> None:
+        self._capacity = capacity
+        self._weigh = weigh
+        self._weight = 0
+        self._values: OrderedDict[N, T] = OrderedDict()
+
+    def __contains__(self, name: N) -> bool:
+        return name in self._values
+
+    def get(self, name: N) -> T | None:
+        """The value, if it is there: now it is the last one that was asked for."""
+        value = self._values.get(name)
+        if value is not None:
+            self._values.move_to_end(name)
+        return value
+
+    def put(self, name: N, value: T) -> None:
+        """Keep a value in place of the name's older one, and let go of the ones that were asked for longest ago."""
+        self.pop(name)
+        self._values[name] = value
+        self._weight += self._weigh(value)
+        while self._weight > self._capacity:
+            self._weight -= self._weigh(self._values.popitem(last=False)[1])
+
+    def pop(self, name: N) -> T | None:
+        """Let go of a value, and return it, if it is there."""
+        value = self._values.pop(name, None)
+        if value is not None:
+            self._weight -= self._weigh(value)
+        return value
+
+
 class Remembered(Generic[N, T]):
     """A bounded, expiring, single-flight memory from a name of type N to a value of type T.
 
@@ -50,12 +85,9 @@ class Remembered(Generic[N, T]):
         self._look_up = look_up
         self._ttl_s = ttl_s
         self._missing_ttl_s = missing_ttl_s
-        self._capacity = capacity
-        self._weigh = weigh
-        self._weight = 0
         self._clock = clock
-        self._entries: OrderedDict[N, _Entry[T]] = OrderedDict()
-        self._missing: OrderedDict[N, _Entry[Missing]] = OrderedDict()
+        self._entries: Recent[N, _Entry[T]] = Recent(capacity, lambda entry: weigh(entry.value))
+        self._missing: Recent[N, _Entry[Missing]] = Recent(MOST_MISSING)
         self._flights: dict[N, asyncio.Task[T]] = {}
 
     async def get(self, name: N) -> T:
@@ -68,7 +100,7 @@ class Remembered(Generic[N, T]):
         if missing is not None:
             if now < missing.believed_until:
                 raise missing.value.with_traceback(None)
-            del self._missing[name]
+            self._missing.pop(name)
         flight = self._flights.get(name)
         if flight is None:
             entry = self._entries.get(name)
@@ -80,18 +112,12 @@ class Remembered(Generic[N, T]):
     def at_hand(self, name: N) -> T | None:
         """The value, if it is believed: nothing is waited for."""
         entry = self._entries.get(name)
-        if entry is None or self._clock() >= entry.believed_until:
-            return None
-        self._entries.move_to_end(name)
-        return entry.value
+        return entry.value if entry is not None and self._clock() < entry.believed_until else None
 
     def put(self, name: N, value: T) -> None:
         """Remember a value that was learned by other means."""
-        self.forget(name)
-        self._entries[name] = _Entry(value, self._clock() + self._ttl_s)
-        self._weight += self._weigh(value)
-        while self._weight > self._capacity:
-            self._weight -= self._weigh(self._entries.popitem(last=False)[1].value)
+        self._missing.pop(name)
+        self._entries.put(name, _Entry(value, self._clock() + self._ttl_s))
 
     def __contains__(self, name: N) -> bool:
         """Whether a value is known, expired or not."""
@@ -99,10 +125,8 @@ class Remembered(Generic[N, T]):
 
     def forget(self, name: N) -> None:
         """Look up anew at the next `get`, from nothing."""
-        entry = self._entries.pop(name, None)
-        if entry is not None:
-            self._weight -= self._weigh(entry.value)
-        self._missing.pop(name, None)
+        self._entries.pop(name)
+        self._missing.pop(name)
 
     async def close(self) -> None:
         """Cancel the look-ups that are under way."""
@@ -116,9 +140,7 @@ class Remembered(Generic[N, T]):
             value = await self._look_up(name, previous)
         except Missing as missing:
             self.forget(name)
-            self._missing[name] = _Entry(missing, self._clock() + self._missing_ttl_s)
-            if len(self._missing) > MOST_MISSING:
-                self._missing.popitem(last=False)
+            self._missing.put(name, _Entry(missing, self._clock() + self._missing_ttl_s))
             raise
         except SpecialError:
             self.forget(name)

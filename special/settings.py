@@ -80,7 +80,8 @@ class Settings(BaseSettings):
         "the next time.",
     )
     hot_size: ByteSize = Field(
-        ByteSize(64 * 2**20), description="Memory of each server process for small stored renditions; 0: none."
+        ByteSize(64 * 2**20),
+        description="Memory of each server process for small renditions, and as much for stored tiles; 0: none.",
     )
     promote_after: int = Field(
         8, ge=0, description="Tiles after which the volume makes a pyramid of a master that is dear per tile; 0: never."

@@ -8,7 +8,6 @@ the same: the second time a tile that is at hand costs a look into memory.
 from __future__ import annotations
 
 import json
-from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -22,6 +21,7 @@ from special.errors import NotFound
 from special.flow import MEDIA as AUTH_MEDIA
 from special.identity import Verifier
 from special.iiif import BaseRequest, ImageRequest, InfoRequest, Version
+from special.remember import Recent
 from special.route import Thumb
 from special.settings import Settings
 from special.spans import NotModified
@@ -53,7 +53,7 @@ class Images:
         self._settings = settings
         self._verifier = verifier
         self._auth = auth
-        self._prepared: OrderedDict[Key, Prepared] = OrderedDict()
+        self._prepared: Recent[Key, Prepared] = Recent(REMEMBERED)
 
     async def answer(self, call: Call, receive: Receive, send: Send) -> int:
         """Answer one request and give the status. Raises `SpecialError`, `Gone`, `Broken`."""
@@ -141,9 +141,7 @@ class Images:
         planned = await make(request, version=version, identity=identity)
         prepared = Prepared(planned, self._image_headers(call, request, planned, version))
         if planned.final:
-            self._prepared[_key(call, identity)] = prepared
-            if len(self._prepared) > REMEMBERED:
-                self._prepared.popitem(last=False)
+            self._prepared.put(_key(call, identity), prepared)
         return prepared
 
     async def _remembered(self, call: Call, identity: Identity) -> Prepared | None:
@@ -153,7 +151,7 @@ class Images:
         if prepared is None:
             return None
         if await self._asset(call, prepared.planned.asset.identifier) is not prepared.planned.asset:
-            self._prepared.pop(key, None)
+            self._prepared.pop(key)
             return None
         return prepared
 

@@ -12,19 +12,21 @@ from tests.bench.thumbs import lay_out
 
 
 def run(bench: Bench) -> Iterator[Result]:
-    """Each of many thumbnails in turn: our `/thumbs/` and `/iiif/` beside a bare route, and beside memory."""
+    """Many thumbnails in turn, each out of S3, beside a bare route; and one out of our memory, beside memory."""
     names = lay_out(bench.folder / "buckets")
+    where = ("s3://masters", "--thumbs", "s3://thumbs")
     with (
         webserver.store(bench.folder / "store", bench.folder / "buckets") as aws,
-        live.special("s3://masters", "--thumbs", "s3://thumbs", home=bench.folder, settings=aws) as ours,
+        live.special(*where, home=bench.folder / "plain", settings={**aws, "SPECIAL_HOT_SIZE": "0"}) as plain,
+        live.special(*where, home=bench.folder / "hot", settings=aws) as hot,
         floor.serving({**os.environ, **aws}) as bare,
     ):
         thumbs = [Ask(f"/thumbs/{name}/full/!200,200/0/default.jpg") for name in names]
         stored = [Ask(f"/stored/{name}/open/200.jpg") for name in names]
-        mine = Side("special", running(ours), thumbs, bench.folder)
+        mine = Side("special", running(plain), thumbs, bench.folder)
         theirs = Side("Starlette + obstore", bare, stored, bench.folder)
         assert mine.check()[0].content == theirs.check()[0].content
         yield bench.faster("thumbnail out of S3", 0.9, mine, theirs)
         memory = Side("Starlette from memory", bare, [Ask("/memory/x")], bench.folder)
-        one = Side("special", running(ours), thumbs[:1], bench.folder)
-        yield bench.faster("the same one, over and over", 1.0, one, memory)
+        one = Side("special", running(hot), thumbs[:1], bench.folder)
+        yield bench.faster("the same one from the hot cache", 1.0, one, memory)
