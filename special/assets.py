@@ -68,6 +68,18 @@ class Assets:
         self._stored[identifier] = kept, asset
         return asset
 
+    def stands(self, asset: Asset) -> bool:
+        """Whether `find`, or `find_stored`, would give this very asset again without having to look."""
+        if asset.blob is None:
+            kept, known = self._stored.get(asset.identifier, (None, None))
+            return known is asset and self._store.still(asset.identifier, kept)
+        master, kept, known = self._whole.get(asset.identifier, (None, None, None))
+        return (
+            known is asset
+            and master is self._masters.at_hand(asset.identifier)
+            and self._store.still(asset.identifier, kept)
+        )
+
     def master(self, asset: Asset) -> Master:
         """The master of an image that was just found."""
         return self._whole[asset.identifier][0]

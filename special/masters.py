@@ -74,6 +74,10 @@ class Masters:
         """
         return await self._known.get(identifier)
 
+    def at_hand(self, identifier: str) -> Master | None:
+        """The master of an identifier, if it is believed: nothing is waited for."""
+        return self._known.at_hand(identifier)
+
     def knows(self, identifier: str) -> bool:
         """Whether the master has been looked at already, or learned of, however long ago."""
         return identifier in self._known

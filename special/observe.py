@@ -89,11 +89,20 @@ class Trace:
 
     def server_timing(self) -> str:
         """The value of a Server-Timing header (W3C Server Timing, section 3)."""
+        return _idle(self.route) if not (self.steps or self.gets) else self._timing()
+
+    def _timing(self) -> str:
         return (
             f'route;desc="{self.route}", '
             f'source;dur={self.source_ms:.1f};desc="gets={self.gets} bytes={self.bytes}", '
             f"queue;dur={self.queue_ms:.1f}, decode;dur={self.decode_ms:.1f}, encode;dur={self.encode_ms:.1f}"
         )
+
+
+@cache
+def _idle(route: str) -> str:
+    """What is said of an answer that was at hand."""
+    return Trace(route=route)._timing()
 
 
 _current: ContextVar[Trace | None] = ContextVar("special_trace", default=None)
@@ -104,15 +113,18 @@ def trace() -> Trace:
     return _current.get() or Trace()
 
 
-@contextmanager
-def tracing() -> Iterator[Trace]:
+class tracing:  # noqa: N801  used as a statement
     """A new trace for everything inside, tasks started there included."""
-    fresh = Trace()
-    token = _current.set(fresh)
-    try:
-        yield fresh
-    finally:
-        _current.reset(token)
+
+    __slots__ = ("_token", "_trace")
+
+    def __enter__(self) -> Trace:
+        self._trace = Trace()
+        self._token = _current.set(self._trace)
+        return self._trace
+
+    def __exit__(self, *raised: object) -> None:
+        _current.reset(self._token)
 
 
 ANSWERS = Counter("special_answers", "Answers by route and status.", ["route", "status"])

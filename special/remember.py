@@ -95,10 +95,9 @@ class Remembered(Generic[N, T]):
         value = self.at_hand(name)
         if value is not None:
             return value
-        now = self._clock()
         missing = self._missing.get(name)
         if missing is not None:
-            if now < missing.believed_until:
+            if self._clock() < missing.believed_until:
                 raise missing.value.with_traceback(None)
             self._missing.pop(name)
         flight = self._flights.get(name)
@@ -113,6 +112,11 @@ class Remembered(Generic[N, T]):
         """The value, if it is believed: nothing is waited for."""
         entry = self._entries.get(name)
         return entry.value if entry is not None and self._clock() < entry.believed_until else None
+
+    def lacks(self, name: N) -> bool:
+        """Whether it is believed that there is nothing of that name."""
+        missing = self._missing.get(name)
+        return missing is not None and self._clock() < missing.believed_until
 
     def put(self, name: N, value: T) -> None:
         """Remember a value that was learned by other means."""

@@ -83,6 +83,11 @@ class Store:
         except Missing:
             return None
 
+    def still(self, identifier: str, kept: Kept | None) -> bool:
+        """Whether `find` would give this again without having to look."""
+        read = self._known.at_hand(identifier)
+        return read.kept is kept if read is not None else kept is None and self._known.lacks(identifier)
+
     async def fresh(self, identifier: str) -> Kept | None:
         """The same as it is now, whatever is remembered: two or three GETs."""
         try:

@@ -150,7 +150,8 @@ class Images:
         prepared = self._prepared.get(key)
         if prepared is None:
             return None
-        if await self._asset(call, prepared.planned.asset.identifier) is not prepared.planned.asset:
+        asset = prepared.planned.asset
+        if not self.engine.assets.stands(asset) and await self._asset(call, asset.identifier) is not asset:
             self._prepared.pop(key)
             return None
         return prepared

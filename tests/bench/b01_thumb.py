@@ -14,11 +14,14 @@ from tests.bench.thumbs import lay_out
 def run(bench: Bench) -> Iterator[Result]:
     """Many thumbnails in turn, each out of S3, beside a bare route; and one out of our memory, beside memory."""
     names = lay_out(bench.folder / "buckets")
+    plain_home, hot_home = bench.folder / "plain", bench.folder / "hot"
+    plain_home.mkdir()
+    hot_home.mkdir()
     where = ("s3://masters", "--thumbs", "s3://thumbs")
     with (
         webserver.store(bench.folder / "store", bench.folder / "buckets") as aws,
-        live.special(*where, home=bench.folder / "plain", settings={**aws, "SPECIAL_HOT_SIZE": "0"}) as plain,
-        live.special(*where, home=bench.folder / "hot", settings=aws) as hot,
+        live.special(*where, home=plain_home, settings={**aws, "SPECIAL_HOT_SIZE": "0"}) as plain,
+        live.special(*where, home=hot_home, settings=aws) as hot,
         floor.serving({**os.environ, **aws}) as bare,
     ):
         thumbs = [Ask(f"/thumbs/{name}/full/!200,200/0/default.jpg") for name in names]
