@@ -381,7 +381,7 @@ class Engine:
             data = await show(master, job)
         except Changed:
             # Somebody has overwritten it: once more, from its new headers.
-            self.masters.forget(identifier)
+            self.masters.forget(identifier, master)
             master = await self.masters.find(identifier)
             if master.layout.size != planned.asset.size:
                 raise

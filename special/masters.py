@@ -86,9 +86,10 @@ class Masters:
         """Believe a side-car."""
         self._known.put(identifier, master)
 
-    def forget(self, identifier: str) -> None:
-        """The master turned out to be another version: look again."""
-        self._known.forget(identifier)
+    def forget(self, identifier: str, master: Master) -> None:
+        """A master turned out to be another version by now: look again, unless somebody has done so already."""
+        if self._known.at_hand(identifier) is master:
+            self._known.forget(identifier)
 
     def head(self, blob: Blob) -> list[Chunk]:
         """What was read to learn what a master is, for the first who asks for its pixels; nothing after that."""

@@ -85,7 +85,10 @@ def derive(masters: str, thumbs: str, *options: str, count: int) -> Run:
 
 def peak_kib(process: int) -> int:
     # proc_pid_status(5): most of it that was ever resident; a process that has ended has none
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc", str(process), "status").read_text())
+    try:
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc", str(process), "status").read_text())
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
     return int(found[1]) if found else 0
 
 

@@ -69,7 +69,7 @@ class Pair:
 @pytest.fixture(scope="module")
 def pair(serve: Serve, masters: Path) -> Iterator[Pair]:
     plain = serve(masters, settings={"SPECIAL_PROMOTE_AFTER": "0"})
-    eager = serve(masters, settings={"SPECIAL_PROMOTE_AFTER": "2"})
+    eager = serve(masters, settings={"SPECIAL_PROMOTE_AFTER": "2", "SPECIAL_HOT_SIZE": "0"})
     with (
         httpx.Client(base_url=plain.url, timeout=60) as one,
         httpx.Client(base_url=eager.url, timeout=60) as other,

@@ -110,4 +110,3 @@ async def test_each_master_is_one_machine_s_and_a_lost_machine_moves_its_share_a
     assert lost not in after.values()
     moved = [name for name in MASTERS if before[name] != after[name]]
     assert sorted(moved) == sorted(name for name in MASTERS if before[name] == lost)
-    assert len({after[name] for name in moved}) == MACHINES - 1  # shared among those that are left
