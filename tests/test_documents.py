@@ -36,7 +36,7 @@ CURLS = [shlex.split(line) for block in BLOCKS for line in block.splitlines() if
 def test_two_commands_set_everything_up():
     serve, test = ONE_LINERS
     assert serve.endswith(" && .venv/bin/special serve fixtures/masters")
-    assert test.endswith(" && .venv/bin/python -m pytest -n 2")
+    assert test.endswith(" && .venv/bin/python -m pytest")
 
 
 def test_ci_runs_the_second_command():

@@ -140,7 +140,8 @@ async def test_all_get_the_same_error_and_the_next_one_tries_again(
     assert len(told) > 25
     assert {(reply.status, reply.body) for reply in told} == {(status, told[0].body)}
     spans = Counter(each.span for each in library.pinned(name))
-    assert max(spans.values()) <= 2 * tries  # each of two processes asks for itself; each may be refused so often
+    # Each of two processes asks for itself, and again for those who were let in later; each may be refused so often.
+    assert max(spans.values()) <= 4 * tries
     assert np.all([each.status == refusal.status for each in library.pinned(name)])
     library.between.choose = lambda exchange: None
     await asyncio.sleep(1)  # longer than a failure is remembered

@@ -135,7 +135,7 @@ async def restarts(tmp_path: Path, *, times: int) -> None:
         await asking
     print(f"\n{times} rolling restarts under load: {told}")
     assert (told.cut, told.wrong) == ([], 0)
-    assert told.turned_away <= times  # uvicorn closes a connection whose request it has not read
+    assert told.turned_away <= CLIENTS * times  # uvicorn closes connections whose requests it has not read
     assert set(told.statuses) <= {200, 503}  # a busy machine refuses some, in so many words
     assert told.statuses[200] > 0
 
