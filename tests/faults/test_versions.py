@@ -41,7 +41,7 @@ async def overwritten(library: Library, *, seed: int, overwrites: int, reads: in
     async def reader() -> None:
         # A busy machine answers some with 503: what counts is what was shown.
         while len(shown) < reads and (n := next(asked, None)) is not None:
-            region = Box(0, 0, master.width, master.height) if n % 20 == 0 else master.region(chance)
+            region = Box(0, 0, master.width, master.height) if n % 3 == 0 else master.region(chance)
             reply = await ask(library.url, address(name, region))
             if reply.status == 200:
                 version = master.version_shown(region, reply.body)
