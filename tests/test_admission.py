@@ -29,7 +29,7 @@ from special.volume import Volume
 from special.web.app import App
 from special.workers import Workers, standard_lanes
 from tests.fakes import CountingSource
-from tests.faults.processes import resident_bytes
+from tests.processes import resident_bytes
 
 WIDTH, HEIGHT = 800, 600
 MAX = "/iiif/3/{}/full/max/0/default.jpg"

@@ -9,25 +9,22 @@ import asyncio
 import io
 import json
 import os
-import re
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from special.sources import open_source
-from tests import servers
-from tests.bench.bench import family
+from tests import processes, servers
 from tests.servers import S3Server
 
 MANY, FEW = 100_000, 300
 UPLOADS_AT_ONCE = 32
-GROWTH_KIB = 32 * 1024
+GROWTH_BYTES = 32 << 20
 """What the last nine tenths of a run may add to what the first tenth took."""
 
 
@@ -36,7 +33,7 @@ class Run:
     """What one run of the command did."""
 
     results: Counter[str]
-    peaks_kib: dict[int, int]
+    peaks: dict[int, int]
     """Peak memory of all its processes together, by how much of the work was done then, in per cent."""
     summary: str
 
@@ -68,7 +65,7 @@ def derive(masters: str, thumbs: str, *options: str, count: int) -> Run:
     """One run, watched while it goes."""
     command = [sys.executable, "-m", "special", "derive", f"s3://{masters}", "--thumbs", f"s3://{thumbs}"]
     results: Counter[str] = Counter()
-    peaks_kib: dict[int, int] = {}
+    peaks: dict[int, int] = {}
     with subprocess.Popen(
         [*command, "--sizes", "32", "--json", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -77,19 +74,10 @@ def derive(masters: str, thumbs: str, *options: str, count: int) -> Run:
         for number, line in enumerate(process.stdout, 1):
             results[json.loads(line)["result"]] += 1
             if number * 10 % count == 0:
-                peaks_kib[number * 100 // count] = sum(map(peak_kib, family([process.pid])))
+                peaks[number * 100 // count] = processes.peak_bytes(process.pid)
         summary = process.stderr.read()
     assert process.returncode == 0, summary
-    return Run(results, peaks_kib, summary.splitlines()[-1])
-
-
-def peak_kib(process: int) -> int:
-    # proc_pid_status(5): most of it that was ever resident; a process that has ended has none
-    try:
-        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc", str(process), "status").read_text())
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-    return int(found[1]) if found else 0
+    return Run(results, peaks, summary.splitlines()[-1])
 
 
 async def go_through(s3: S3Server, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,10 +87,10 @@ async def go_through(s3: S3Server, count: int, monkeypatch: pytest.MonkeyPatch) 
     await fill(masters, count)
     for options, result in ((("--plan",), "due"), ((), "made"), (("--plan",), "stood"), ((), "stood")):
         run = derive(masters, thumbs, *options, count=count)
-        peaks = ", ".join(f"{kib >> 10} MiB at {share} %" for share, kib in run.peaks_kib.items() if share in (10, 100))
+        peaks = ", ".join(f"{peak >> 20} MiB at {share} %" for share, peak in run.peaks.items() if share in (10, 100))
         print(f"\n{' '.join(('derive', *options))} on {os.cpu_count()} cores: {run.summary} Peak memory: {peaks}.")
         assert run.results == {result: count}
-        assert run.peaks_kib[100] <= run.peaks_kib[10] + GROWTH_KIB
+        assert max(run.peaks.values()) <= run.peaks[10] + GROWTH_BYTES
 
 
 async def test_a_bucket_of_hundreds(store: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:

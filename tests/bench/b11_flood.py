@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 
 from special.volume.volume import DEFAULT_BLOCK_BYTES
 from tests import live
-from tests.bench.bench import Bench, Result, family
+from tests.bench.bench import Bench, Result
 from tests.bench.cold import shelf
 from tests.bench.tiles import walk
 from tests.faults.proxy import blocks_got
+from tests.processes import status_bytes
 
 REQUESTS = 1000
 MOST_BYTES = 150 << 20
@@ -28,11 +28,11 @@ def run(bench: Bench) -> Iterator[Result]:
             f"s3://{here.bucket}", "--workers", str(os.cpu_count() or 1), home=here.home, settings=here.s3.environ
         ) as ours,
     ):
-        idle = _bytes(ours.process.pid, "VmRSS")
+        idle = status_bytes(ours.process.pid, "VmRSS")
         tiles = walk()
         paths = [f"/iiif/3/{here.keys[0]}/{tiles[number % len(tiles)]}" for number in range(REQUESTS)]
         asyncio.run(_flood(ours.url, paths))
-        more = _bytes(ours.process.pid, "VmHWM") - idle
+        more = status_bytes(ours.process.pid, "VmHWM") - idle
         gets = here.between.gets(here.keys[0])
     often = blocks_got(gets, DEFAULT_BLOCK_BYTES)
     said = f"{len(gets)} GETs of {len(often)} blocks, {sum(get.sent_bytes for get in gets):,} bytes"
@@ -45,12 +45,3 @@ async def _flood(url: str, paths: list[str]) -> None:
     async with httpx.AsyncClient(base_url=url, timeout=120, limits=limits) as client:
         for answer in await asyncio.gather(*map(client.get, paths)):
             answer.raise_for_status()
-
-
-def _bytes(process: int, field: str) -> int:
-    """A field of proc_pid_status(5), added up over a process and its children."""
-    total = 0
-    for each in family([process]):
-        lines = (Path("/proc") / str(each) / "status").read_text().splitlines()
-        total += next((int(line.split()[1]) << 10 for line in lines if line.startswith(f"{field}:")), 0)
-    return total

@@ -7,11 +7,10 @@ turns, and the median of each turn's ratio counts. What is not a ratio is exact:
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -20,6 +19,7 @@ from time import perf_counter
 import httpx
 
 from tests.live import LiveServer
+from tests.processes import cpu_s
 
 CLIENTS = 8
 """Connections that the load generator keeps busy."""
@@ -155,14 +155,17 @@ class Side:
         script = self.folder / "load.lua"
         script.write_text(_lua(self.asks))
         command = [tool, "-t1", f"-c{CLIENTS}", f"-d{max(1, round(seconds))}s", "--timeout", "60s", "-s", str(script)]
-        before_s = cpu_s(self.server.processes)
+        before_s = self._cpu_s()
         said = subprocess.run([*command, self.server.url], check=True, capture_output=True, text=True).stdout
-        spent_s = cpu_s(self.server.processes) - before_s
+        spent_s = self._cpu_s() - before_s
         wrong = re.search(r"Non-2xx or 3xx responses: (\d+)|Socket errors: .*", said)
         rate, count = re.search(r"Requests/sec:\s+([\d.]+)", said), re.search(r"(\d+) requests in", said)
         if wrong or not rate or not count or not int(count[1]):
             raise RuntimeError(f"{self.name}: {wrong[0] if wrong else said}")
         return Rate(float(rate[1]), spent_s / int(count[1]) * 1000)
+
+    def _cpu_s(self) -> float:
+        return sum(map(cpu_s, self.server.processes))
 
     def check(self, status: int = 200) -> list[httpx.Response]:
         """The first requests' answers. Raises `RuntimeError` unless they have that status."""
@@ -197,26 +200,6 @@ def found(tool: str, install: str) -> str:
 def running(server: LiveServer) -> Running:
     """special, as a server under load."""
     return Running(server.url, (server.process.pid,))
-
-
-def cpu_s(processes: Iterable[int]) -> float:
-    """Processor seconds that processes and their children have taken up to now."""
-    ticks = 0
-    for process in family(processes):
-        # proc_pid_stat(5): the name may hold spaces; user and system time are fields 14 and 15
-        fields = Path("/proc", str(process), "stat").read_text().rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
-
-
-def family(processes: Iterable[int]) -> Iterator[int]:
-    """Processes and all their children."""
-    left = list(processes)
-    while left:
-        process = left.pop()
-        yield process
-        for thread in Path("/proc", str(process), "task").iterdir():
-            left += map(int, (thread / "children").read_text().split())
 
 
 def timed(work: Callable[[], object]) -> float:

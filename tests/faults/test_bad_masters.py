@@ -23,8 +23,7 @@ from PIL import Image
 
 from special import errors
 from special.errors import BadRequest, Crashed, SpecialError
-from tests import live
-from tests.faults import processes
+from tests import live, processes
 from tests.faults.corpus import mutations, pillow
 from tests.faults.crowd import Reply, ask, ask_again
 from tests.faults.noise import Noise, address

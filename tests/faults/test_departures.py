@@ -16,7 +16,7 @@ from special.geometry import Box
 from special.spans import Blob, Span
 from special.volume.blocks import BlockMap
 from special.volume.stacks import Stacks
-from tests.faults import processes
+from tests import processes
 from tests.faults.conftest import Library
 from tests.faults.crowd import ask, ask_again, asked, at_once
 from tests.faults.noise import Noise, address

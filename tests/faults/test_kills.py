@@ -17,11 +17,10 @@ from pathlib import Path
 import pytest
 
 from special.errors import Crashed
-from tests import live
-from tests.faults import processes
+from tests import live, processes
 from tests.faults.crowd import ask_again
 from tests.faults.noise import Noise, address
-from tests.faults.processes import GONE
+from tests.processes import GONE
 from tests.volume.made import until
 
 KILLS = int(os.environ.get("KILLS", "500"))

@@ -16,8 +16,7 @@ from time import monotonic
 
 import pytest
 
-from tests import live
-from tests.faults import processes
+from tests import live, processes
 from tests.faults.crowd import Reply, ask, percentile
 from tests.faults.noise import Noise, address
 

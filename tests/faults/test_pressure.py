@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults import processes
+from tests import processes
 from tests.faults.conftest import Library, started
 from tests.faults.noise import Noise
 from tests.faults.sampler import alone_on_disk, sampled

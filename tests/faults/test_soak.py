@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults import processes
+from tests import processes
 from tests.faults.conftest import started
 from tests.faults.crowd import Broken, ask, asked
 from tests.faults.test_weather import Holdings

@@ -18,8 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import live
-from tests.faults import processes
+from tests import live, processes
 from tests.faults.crowd import Broken, ask
 from tests.faults.noise import Noise, address
 from tests.live import LiveServer

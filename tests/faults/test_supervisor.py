@@ -4,8 +4,7 @@ import asyncio
 import socket
 from pathlib import Path
 
-from tests import live
-from tests.faults import processes
+from tests import live, processes
 from tests.volume.made import until
 
 

@@ -42,12 +42,33 @@ def lives(pid: int) -> bool:
         return False
 
 
+def cpu_s(pid: int) -> float:
+    """Processor seconds that a process and all that come from it have taken up to now."""
+    ticks = 0
+    for each in family(pid):
+        with suppress(*GONE):
+            # proc_pid_stat(5): the name may hold spaces; user and system time are fields 14 and 15
+            fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def resident_bytes(pid: int) -> int:
     """Memory that a process and all that come from it have to themselves: shared pages count once for each sharer."""
+    return status_bytes(pid, "RssAnon")
+
+
+def peak_bytes(pid: int) -> int:
+    """The most memory that a process and all that come from it ever had, each at its own time; shared pages count."""
+    return status_bytes(pid, "VmHWM")
+
+
+def status_bytes(pid: int, field: str) -> int:
+    """A field of proc_pid_status(5) that counts kilobytes, added up over a process and all that come from it."""
     total = 0
     for each in family(pid):
         with suppress(*GONE):
-            found = re.search(r"RssAnon:\s+(\d+) kB", Path(f"/proc/{each}/status").read_text())
+            found = re.search(rf"^{field}:\s+(\d+) kB", Path(f"/proc/{each}/status").read_text(), re.MULTILINE)
             total += 1024 * int(found[1]) if found else 0
     return total
 
