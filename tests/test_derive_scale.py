@@ -34,7 +34,7 @@ class Run:
 
     results: Counter[str]
     peaks: dict[int, int]
-    """Peak memory of all its processes together, by how much of the work was done then, in per cent."""
+    """Peak memory of all its processes together in bytes, by how much of the work was done then, in per cent."""
     summary: str
 
 
