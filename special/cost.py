@@ -24,8 +24,8 @@ OTHER: Final = 12
 """Bytes for each pixel of any other answer: a copy that is turned, what encoders hold, and longer files."""
 ENCODED: Final = 6
 """Copies of what is read: as it came, as one piece, as a message, and whatever a decoder makes of it."""
-ALWAYS: Final = 4 << 20
-"""Bytes for the smallest of answers."""
+ALWAYS: Final = 8 << 20
+"""Bytes for the smallest of answers: what libraries take when they are first used is among them."""
 
 
 def decode_bytes(format: Format, extract: Extract, job: Job) -> int:  # noqa: A002  the field's name for it

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -357,6 +358,19 @@ async def test_nothing_is_left_open() -> None:
 async def test_children_that_cannot_start_are_a_setting_that_cannot_work() -> None:
     with pytest.raises(errors.ConfigurationError, match="decoder_memory"):
         await Workers(1, memory_bytes=1 << 20).start()
+    assert children() == set()
+
+
+async def test_children_killed_before_they_are_ready_are_replaced(tmp_path: Path) -> None:
+    async with Workers(3, memory_bytes=MEMORY, prepare=partial(jobs.die, tmp_path, times=3)) as workers:
+        assert await workers.run(operator.add, 1, 1) == 2
+        await until(lambda: len(children()) == 4)
+        assert len(os.listdir(tmp_path)) == 3
+
+
+async def test_no_child_at_all_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(errors.ConfigurationError, match="SIGKILL before it was ready"):
+        await Workers(2, memory_bytes=MEMORY, prepare=partial(jobs.die, tmp_path, times=3)).start()
     assert children() == set()
 
 

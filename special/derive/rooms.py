@@ -14,7 +14,7 @@ from special.layout import Piece
 from special.pieces import Bounds
 from special.render import Rendered, render_all
 from special.settings import Settings
-from special.sources import open_source
+from special.sources import Patience, open_source
 from special.spans import Source
 from special.store import Store
 from special.workers import Lane, Workers
@@ -25,6 +25,8 @@ READ_AHEAD = 2
 """Masters that are read while as many as there are decoders are decoded: so many are in memory at once."""
 IMAGES_AT_ONCE = 32
 """Images under way at once. Most wait for the store, for an answer of a few bytes."""
+OVERNIGHT = Patience(deadline_s=120.0, retries=20, on_credit=False)
+"""A store that asks for less haste is waited for: nobody else is waiting, and a failed image is one to look after."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +54,9 @@ async def working(settings: Settings, policy: Policy) -> AsyncIterator[Rooms]:
 
 
 def _rooms(stack: AsyncExitStack, settings: Settings, policy: Policy, draw: Draw) -> Rooms:
-    source = open_source(settings.source)
+    source = open_source(settings.source, patience=OVERNIGHT)
     stack.push_async_callback(source.close)
-    store = Store(open_source(settings.thumbs_url, create=True))
+    store = Store(open_source(settings.thumbs_url, create=True, patience=OVERNIGHT))
     stack.push_async_callback(store.close)
     naming = Naming(settings.keys, settings.id_segments)
     bounds = Bounds.of(settings)

@@ -2,8 +2,8 @@
 
 A failure that may pass (a reset, a timeout, throttling, a short body) is tried again after a random wait, a
 few times, inside one deadline, and only as long as the store answers at least half of what it is asked: a
-store in trouble is not asked twice as much besides. What will not pass (`Missing`, `Denied`, `Changed`) is
-never tried again.
+store in trouble is not asked twice as much besides. Work that nobody waits for is tried on and on, at a pace
+that such a store can bear. What will not pass (`Missing`, `Denied`, `Changed`) is never tried again.
 """
 
 from __future__ import annotations
@@ -62,6 +62,10 @@ class Patience:
     """Tries after the first one."""
     backoff_s: float = 0.1
     """Most that is waited before the second try; doubles with each further one."""
+    longest_backoff_s: float = 5.0
+    """Most that is waited before any try."""
+    on_credit: bool = True
+    """Whether a store that refuses more than it answers gets no second try."""
 
     async def persist(self, attempt: Callable[[], Awaitable[T]], turns: Turns, *, size_bytes: int = 0) -> T:
         """What `attempt` gives, tried again while it raises `Unreachable` or takes too long for that many bytes.
@@ -83,8 +87,11 @@ class Patience:
                     turns.earn()
                     raise
                 # Full jitter: those who failed together must not come back together.
-                wait_s = random.uniform(0, self.backoff_s * 2**tries)  # noqa: S311 - no secret depends on it
-                if tries == self.retries or monotonic() + wait_s > last_start or not turns.spend():
+                most_s = min(self.longest_backoff_s, self.backoff_s * 2**tries)
+                wait_s = random.uniform(0, most_s)  # noqa: S311 - no secret depends on it
+                if tries == self.retries or monotonic() + wait_s > last_start:
+                    raise
+                if self.on_credit and not turns.spend():
                     raise
             else:
                 return answer
@@ -93,7 +100,7 @@ class Patience:
 
     async def in_time(self, attempt: Callable[[], Awaitable[T]], size_bytes: int, *, tries: int) -> T:
         """One try, `Unreachable` if it takes too long for that many bytes after so many tries that failed."""
-        limit_s = self.request_s * 2**tries + size_bytes / SLOWEST_BYTES_PER_S
+        limit_s = min(self.request_s * 2**tries, self.deadline_s) + size_bytes / SLOWEST_BYTES_PER_S
         try:
             async with asyncio.timeout(limit_s):
                 return await attempt()

@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import traceback
+from contextlib import suppress
 from typing import Any, Final
 
 from special.errors import SpecialError
@@ -19,8 +20,8 @@ _PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 
 
 def main(descriptor: int) -> None:
-    """Serve the parent at the other end of this socket; never returns."""
-    with socket.socket(fileno=descriptor) as parent:
+    """Serve the parent at the other end of this socket until it has gone; never returns."""
+    with socket.socket(fileno=descriptor) as parent, suppress(BrokenPipeError, ConnectionResetError):
         setup = _receive(parent)
         if isinstance(setup, Setup):
             _confine(setup)

@@ -103,13 +103,20 @@ class Workers:
         self._open = False
 
     async def start(self) -> None:
-        """Start all children; returns when they are ready. Raises `ConfigurationError` if one cannot be had."""
+        """Start all children, and wait for them. Raises `ConfigurationError` if none can be had.
+
+        One that dies before it is ready, killed from outside perhaps, is replaced in the background as it would be
+        later: it must not keep a server from starting.
+        """
         self._open = True
         results = await asyncio.gather(*(self._add() for _ in range(self._size)), return_exceptions=True)
-        for result in results:
-            if result is not None:
-                await self.close()
-                raise result
+        failures = [result for result in results if result is not None]
+        if len(failures) == self._size:
+            await self.close()
+            raise failures[0]
+        for failure in failures:
+            log.warning("%s; trying again", failure)
+            self._repair()
 
     async def close(self) -> None:
         """End all children and wait until they are gone. Whoever waits for a result gets `Busy`."""
@@ -277,9 +284,7 @@ class Workers:
         if job is not None and not job.overdue:
             self._quarantine.crashed(job.culprit)
             job.end("crashed", error=Crashed(f"decoder {child.pid} {child.ending} during {job.name}"))
-        repair = asyncio.create_task(self._replace())
-        self._repairs.add(repair)
-        repair.add_done_callback(self._repairs.discard)
+        self._repair()
         self._dispatch()
 
     def _free(self, child: Child, job: _Job) -> None:
@@ -293,6 +298,12 @@ class Workers:
         self._jobs[child] = None
         self._idle.append(child)
         self._dispatch()
+
+    def _repair(self) -> None:
+        """Have another child in the background."""
+        repair = asyncio.create_task(self._replace())
+        self._repairs.add(repair)
+        repair.add_done_callback(self._repairs.discard)
 
     async def _replace(self) -> None:
         pause_s = _FIRST_PAUSE_S

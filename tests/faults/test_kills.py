@@ -61,6 +61,7 @@ async def killed(tmp_path: Path, *, kills: int, pause_s: float) -> None:
         dead = Counter[str]()
         while dead.total() < kills:
             await asyncio.sleep(chance.uniform(0, 2 * pause_s))
+            assert server.process.poll() is None, server.log.read_text()[-2000:]
             serving = processes.servers(supervisor)
             decoding = [child for each in serving for child in processes.children(each)]
             is_server = dead.total() % SERVERS == SERVERS - 1

@@ -66,6 +66,19 @@ async def test_a_store_that_is_down_is_asked_once_when_its_credit_is_spent() -> 
     assert store.asked == requests + MOST_CREDIT
 
 
+async def test_what_nobody_waits_for_needs_no_credit() -> None:
+    turns, store = Turns(1), down(3 * MOST_CREDIT)
+    patience = Patience(retries=3 * MOST_CREDIT, backoff_s=0.0001, longest_backoff_s=0.0001, on_credit=False)
+    assert await patience.persist(store.answer, turns) == "answer"
+
+
+async def test_waits_stop_growing() -> None:
+    store = down(20)
+    async with asyncio.timeout(10):  # twenty waits that double would take up to a hundred seconds
+        await Patience(retries=20, backoff_s=0.0001, longest_backoff_s=0.001).persist(store.answer, Turns(1))
+    assert store.asked == 21
+
+
 @pytest.mark.parametrize("answer", [Missing("gone"), Changed("another"), SourceError("odd")], ids=lambda it: it.code)
 async def test_an_answer_earns_a_retry_whatever_it_is(answer: SourceError) -> None:
     turns = Turns(1)
