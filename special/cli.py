@@ -1,37 +1,29 @@
 """The command `special`: serve, derive, inspect, volume.
 
 Exit codes: 0 done, 1 something failed (said which), 2 bad usage or a setting that cannot work.
+
+Each command imports its own room: `--help` need not wait for codecs, nor a server process for `derive`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 import sys
 from dataclasses import asdict
-from functools import partial
 from json import dumps
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
-import uvicorn
 from rich.console import Console
 from rich.table import Table
-from uvicorn.supervisors import Multiprocess
 
-from special import __version__, journal, settings
-from special.derive.options import Options, Task
-from special.derive.run import run
+from special import settings
 from special.errors import ConfigurationError, SpecialError
-from special.inspect import inspect
-from special.observe import SHARED_COUNTS, counts_folder
-from special.settings import Settings
-from special.sources import open_source
-from special.volume import Cleared, Verified, VolumeStat, upkeep
-from special.web.app import SETTINGS_VARIABLE, App
-from special.web.protocol import Bounds, GuardedProtocol
+
+if TYPE_CHECKING:
+    from special.derive.options import Task
+    from special.volume import Cleared, Verified, VolumeStat
 
 cli = typer.Typer(
     name="special",
@@ -102,55 +94,9 @@ def serve(
         workers=workers,
         viewer_assets=viewer_assets,
     )
-    journal.setup(chosen.log_format, sys.stderr)
-    app = App(chosen)
-    asyncio.run(_check(chosen))
-    listener = _listen(chosen.host, chosen.port)
-    host, port = listener.getsockname()[:2]
-    Console(stderr=True, soft_wrap=True).print(
-        f"[bold]special {__version__}[/] serves {chosen.source} at http://{host}:{port}/  (Ctrl-C stops it)",
-        highlight=False,
-    )
-    options: dict[str, Any] = {
-        "log_level": "warning",
-        "access_log": False,
-        "server_header": False,
-        "proxy_headers": False,
-        "lifespan": "on",
-        "http": partial(GuardedProtocol, bounds=Bounds.of(chosen)),
-        "ws": "none",
-        "limit_concurrency": chosen.max_connections,
-        "timeout_graceful_shutdown": 30,
-        # A new process answers once it has imported all this; one killed before that is missed for as long.
-        "timeout_worker_healthcheck": 15,
-    }
-    if chosen.workers == 1:
-        uvicorn.Server(uvicorn.Config(app, **options)).run(sockets=[listener])
-        return
-    with counts_folder() as counts:
-        os.environ |= {SETTINGS_VARIABLE: chosen.model_dump_json(), SHARED_COUNTS: str(counts)}
-        processes = uvicorn.Config("special.web.app:create", factory=True, workers=chosen.workers, **options)
-        Multiprocess(processes, sockets=[listener]).run()
+    from special.web.server import serve_with
 
-
-async def _check(chosen: Settings) -> None:
-    """Find out before serving what would fail at every request: no bucket, no permission, no folder."""
-    for url, create in ((chosen.source, False), (chosen.thumbs_url, True)):
-        source = open_source(url, create=create)
-        try:
-            await source.check()
-        finally:
-            await source.close()
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=2048)
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot listen on {host} port {port}: {error.strerror}; choose another with --port"
-        ) from None
+    serve_with(chosen)
 
 
 @cli.command(
@@ -176,6 +122,8 @@ def inspect_command(
 
     It asks as nobody: of a restricted image it tells what a stranger would be answered.
     """
+    from special.inspect import inspect
+
     chosen = settings.load(config, source=source, thumbs=thumbs)
     asyncio.run(inspect(chosen, identifier, request, Console()))
 
@@ -232,6 +180,8 @@ def derive(
     config: Config = None,
 ) -> None:
     """Make the stored renditions of the images of SOURCE."""
+    from special.derive.run import Options, run
+
     asked: dict[Task, bool] = {"foresee": plan, "verify": verify, "remake": force, "migrate": migrate}
     tasks = [task for task, is_asked in asked.items() if is_asked]
     if len(tasks) > 1:
@@ -267,12 +217,17 @@ AsJson = Annotated[bool, typer.Option("--json", help="As one JSON object.")]
 @volume_cli.command(epilog="[bold]Example[/]   special volume stat /var/cache/special --json")
 def stat(directory: Directory, json: AsJson = False) -> None:
     """Tell how a volume does: objects, bytes, hit rate, age, the images that are read most."""
-    _print_record(upkeep.stat(directory), as_json=json)
+    from special.volume import upkeep
+
+    found = upkeep.stat(directory)
+    _print_record(found, as_json=json, hit_rate=round(found.hit_rate, 4))
 
 
 @volume_cli.command(epilog="[bold]Example[/]   special volume verify /var/cache/special")
 def verify(directory: Directory, json: AsJson = False) -> None:
     """Check every block, and drop what is wrong: it will be fetched again. Exits with 1 if anything was."""
+    from special.volume import upkeep
+
     found = upkeep.verify(directory)
     _print_record(found, as_json=json)
     sys.exit(0 if found.sound else 1)
@@ -303,6 +258,9 @@ def clear(
     config: Config = None,
 ) -> None:
     """Remove one image, or all, from a volume; what is being read stays. Exits with 1 if anything had to stay."""
+    from special.sources import open_source
+    from special.volume import upkeep
+
     if image is None:
         gone = upkeep.clear(directory)
     else:
@@ -313,10 +271,8 @@ def clear(
     sys.exit(1 if gone.kept else 0)
 
 
-def _print_record(record: VolumeStat | Verified | Cleared, *, as_json: bool) -> None:
-    fields = asdict(record)
-    if isinstance(record, VolumeStat):
-        fields["hit_rate"] = round(record.hit_rate, 4)
+def _print_record(record: VolumeStat | Verified | Cleared, *, as_json: bool, **more: float) -> None:
+    fields = asdict(record) | more
     if as_json:
         print(dumps(fields, default=str))
         return

@@ -15,7 +15,6 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Protocol
 
-import aiohttp
 import jwt
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
@@ -108,7 +107,7 @@ class KeySet:
         self._tried_at = self._clock()
         try:
             self._keys = parse(await self._fetch(self._address), self._algorithms)
-        except (OSError, TimeoutError, aiohttp.ClientError, ValueError) as fault:
+        except (OSError, TimeoutError, ValueError) as fault:
             log.warning("the keys at %s cannot be read: %s: %s", self._address, type(fault).__name__, fault)
         else:
             self._read_at = self._tried_at
@@ -198,13 +197,18 @@ async def _from_disk(path: str) -> bytes:
 
 
 async def _download(url: str) -> bytes:
+    import aiohttp  # a server's start need not wait for it
+
     timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
-    async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url, allow_redirects=False) as answer:
-        if answer.status != 200:
-            raise ValueError(f"it answers {answer.status}")
-        data = bytearray()
-        async for chunk in answer.content.iter_chunked(65536):
-            data += chunk
-            if len(data) > _MAX_BYTES:
-                raise ValueError(f"it has more than {_MAX_BYTES} bytes")
-        return bytes(data)
+    try:
+        async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url, allow_redirects=False) as answer:
+            if answer.status != 200:
+                raise ValueError(f"it answers {answer.status}")
+            data = bytearray()
+            async for chunk in answer.content.iter_chunked(65536):
+                data += chunk
+                if len(data) > _MAX_BYTES:
+                    raise ValueError(f"it has more than {_MAX_BYTES} bytes")
+            return bytes(data)
+    except aiohttp.ClientError as fault:
+        raise OSError(f"{type(fault).__name__}: {fault}") from fault

@@ -7,9 +7,12 @@ moto, SeaweedFS and Azurite to one contract, and read `http://` too. `gs://` sha
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 from datetime import timedelta
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -18,12 +21,12 @@ from obstore.exceptions import BaseError
 from obstore.store import AzureStore, GCSStore, HTTPStore
 
 from special.errors import ConfigurationError
-from special.sources.awkward import BotocoreWire
 from special.sources.aws import Account
 from special.sources.bucket import Bucket
 from special.sources.local import Folder
 from special.sources.patience import Patience
 from special.sources.stores import ObstoreWire
+from special.sources.wire import Wire
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
@@ -113,11 +116,18 @@ def _s3(url: str, rest: str, patience: Patience, concurrency: int) -> Bucket:
         f"s3://{name}/{prefix}",
         ObstoreWire(store),
         prefix=prefix,
-        awkward=BotocoreWire(name, account, patience=patience, concurrency=concurrency),
+        awkward=partial(_awkward, name, account, patience, concurrency),
         account=account,
         patience=patience,
         concurrency=concurrency,
     )
+
+
+async def _awkward(name: str, account: Account, patience: Patience, concurrency: int) -> Wire:
+    # Most never need it, and its imports take a third of a second, for which a server's loop must not stand still.
+    awkward = await asyncio.to_thread(import_module, "special.sources.awkward")
+    wire: Wire = awkward.BotocoreWire(name, account, patience=patience, concurrency=concurrency)
+    return wire
 
 
 def _elsewhere(provider: str, url: str, rest: str, patience: Patience, concurrency: int) -> Bucket:

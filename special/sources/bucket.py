@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
 
 from special.errors import Changed, ConfigurationError, Denied, Missing, SourceError, Unreachable
@@ -52,16 +52,18 @@ class Bucket:
         wire: Wire,
         *,
         prefix: str = "",
-        awkward: Wire | None = None,
+        awkward: Callable[[], Awaitable[Wire]] | None = None,
         account: Account | None = None,
         patience: Patience,
         concurrency: int,
     ) -> None:
-        """`awkward` takes the keys that obstore cannot name, and the listings; without it there are no such keys."""
+        """`awkward` opens what takes the keys that obstore cannot name, and the listings; without it there are none."""
         self._root = root
         self._wire = wire
         self._prefix = prefix
-        self._awkward = awkward
+        self._open_awkward = awkward
+        self._awkward: Wire | None = None
+        self._opening = asyncio.Lock()
         self._account = account
         self._patience = patience
         self._turns = Turns(concurrency)
@@ -90,7 +92,7 @@ class Bucket:
                 )
 
     async def stat(self, key: str) -> Blob:
-        wire, path = self._route(key)
+        wire, path = await self._route(key)
 
         async def attempt() -> Blob:
             return self._blob(await wire.head(path))
@@ -110,7 +112,7 @@ class Bucket:
     async def open(
         self, key: str, *, span: Span | None = None, pin: Blob | None = None, unless: Unless | None = None
     ) -> Opened:
-        wire, path = self._route(key)
+        wire, path = await self._route(key)
 
         async def attempt() -> tuple[Blob, Answer, bytes | None]:
             answer = await self._get(wire, path, span, pin, unless)
@@ -129,7 +131,7 @@ class Bucket:
         return Opened(blob, sent, chunks)
 
     async def write(self, key: str, data: bytes, *, media: str | None = None, pin: Blob | Absent | None = None) -> Blob:
-        wire, path = self._route(key)
+        wire, path = await self._route(key)
         match = matchable(pin.etag) if isinstance(pin, Blob) else pin
 
         async def attempt() -> Blob:
@@ -145,11 +147,11 @@ class Bucket:
             raise Changed(f"{pin.url} is gone, it was {pin.etag}") from error
 
     async def link(self, key: str) -> str | None:
-        wire, path = self._route(key)
+        wire, path = await self._route(key)
         return await wire.link(path, LINK_S)
 
     async def delete(self, key: str) -> None:
-        wire, path = self._route(key)
+        wire, path = await self._route(key)
 
         async def attempt() -> None:
             with suppress(Missing):
@@ -158,7 +160,7 @@ class Bucket:
         await self._patience.persist(attempt, self._turns)
 
     async def list(self, prefix: str = "", *, after: str = "") -> AsyncIterator[Blob]:
-        wire = self._awkward or self._wire
+        wire = await self._other() or self._wire
         last = self._prefix + after if after else ""
         failures = 0
         while True:
@@ -181,7 +183,7 @@ class Bucket:
     async def _read(self, blob: Blob, span: Span) -> bytes:
         """One span of the pinned version, whole."""
         require(span, blob)
-        wire, path = self._route(blob.key)
+        wire, path = await self._route(blob.key)
 
         async def attempt() -> bytes:
             return await _whole(await self._get(wire, path, span, blob, None))
@@ -253,10 +255,17 @@ class Bucket:
                 left_bytes -= len(chunk)
                 yield chunk
 
-    def _route(self, key: str) -> tuple[Wire, str]:
+    async def _other(self) -> Wire | None:
+        """What takes awkward keys and listings, opened when it is first needed."""
+        async with self._opening:
+            if self._awkward is None and self._open_awkward is not None:
+                self._awkward = await self._open_awkward()
+        return self._awkward
+
+    async def _route(self, key: str) -> tuple[Wire, str]:
         """Which library can name a key, and the whole key. Raises `Missing` for what no object can be called."""
         path = self._prefix + key
-        wire = self._wire if nameable(path) else self._awkward
+        wire = self._wire if nameable(path) else await self._other()
         # Amazon S3 User Guide, "Naming Amazon S3 objects": UTF-8, at most 1,024 bytes. Others allow no more.
         if wire is None or not key or _IMPOSSIBLE.search(key) or len(path.encode()) > 1024:
             raise Missing(f"{key!r} names nothing in {self._root}")

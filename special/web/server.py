@@ -1,0 +1,75 @@
+"""The server of `special serve`: what is checked first, its port, and one process or several."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+from functools import partial
+from typing import Any
+
+import uvicorn
+from rich.console import Console
+from uvicorn.supervisors import Multiprocess
+
+from special import __version__, journal
+from special.errors import ConfigurationError
+from special.observe import SHARED_COUNTS, counts_folder
+from special.settings import Settings
+from special.sources import open_source
+from special.web.app import SETTINGS_VARIABLE, App
+from special.web.protocol import Bounds, GuardedProtocol
+
+
+def serve_with(chosen: Settings) -> None:
+    """Answer requests until a signal ends it. Raises `ConfigurationError` before any is taken."""
+    journal.setup(chosen.log_format, sys.stderr)
+    app = App(chosen)
+    asyncio.run(_check(chosen))
+    listener = _listen(chosen.host, chosen.port)
+    host, port = listener.getsockname()[:2]
+    Console(stderr=True, soft_wrap=True).print(
+        f"[bold]special {__version__}[/] serves {chosen.source} at http://{host}:{port}/  (Ctrl-C stops it)",
+        highlight=False,
+    )
+    options: dict[str, Any] = {
+        "log_level": "warning",
+        "access_log": False,
+        "server_header": False,
+        "proxy_headers": False,
+        "lifespan": "on",
+        "http": partial(GuardedProtocol, bounds=Bounds.of(chosen)),
+        "ws": "none",
+        "limit_concurrency": chosen.max_connections,
+        "timeout_graceful_shutdown": 30,
+        # A new process answers once it has imported all this; one killed before that is missed for as long.
+        "timeout_worker_healthcheck": 15,
+    }
+    if chosen.workers == 1:
+        uvicorn.Server(uvicorn.Config(app, **options)).run(sockets=[listener])
+        return
+    with counts_folder() as counts:
+        os.environ |= {SETTINGS_VARIABLE: chosen.model_dump_json(), SHARED_COUNTS: str(counts)}
+        processes = uvicorn.Config("special.web.app:create", factory=True, workers=chosen.workers, **options)
+        Multiprocess(processes, sockets=[listener]).run()
+
+
+async def _check(chosen: Settings) -> None:
+    """Find out before serving what would fail at every request: no bucket, no permission, no folder."""
+    for url, create in ((chosen.source, False), (chosen.thumbs_url, True)):
+        source = open_source(url, create=create)
+        try:
+            await source.check()
+        finally:
+            await source.close()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot listen on {host} port {port}: {error.strerror}; choose another with --port"
+        ) from None
