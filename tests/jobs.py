@@ -18,11 +18,12 @@ def environment() -> dict[str, str]:
 
 
 def limits() -> dict[str, int]:
-    """The soft limits that children run under, and the signals that they ignore."""
+    """The soft limits that children run under, how nice they are, and the signals that they ignore."""
     return {
         "memory": resource.getrlimit(resource.RLIMIT_AS)[0],
         "core": resource.getrlimit(resource.RLIMIT_CORE)[0],
         "cpu": resource.getrlimit(resource.RLIMIT_CPU)[0],
+        "nice": os.nice(0),
         "SIGINT": int(signal.getsignal(signal.SIGINT) is signal.SIG_IGN),
         "SIGTERM": int(signal.getsignal(signal.SIGTERM) is signal.SIG_IGN),
     }

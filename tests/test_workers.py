@@ -19,6 +19,7 @@ from prometheus_client import REGISTRY
 
 from special import errors, observe
 from special.workers import Lane, Workers, standard_lanes
+from special.workers.child import NICENESS
 from special.workers.quarantine import SECONDS, Quarantine
 from special.workers.wire import LENGTH, Returned, dump, load_reply
 from tests import jobs
@@ -93,6 +94,7 @@ async def test_a_child_is_confined(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not {"AWS_SECRET_ACCESS_KEY", "SPECIAL_SOURCE", "HOME"} & seen.keys()
     assert limits["memory"] == MEMORY
     assert limits["core"] == 0
+    assert limits["nice"] == min(19, os.nice(0) + NICENESS)
     assert 0 < limits["cpu"] < 60
     assert limits["SIGINT"] == limits["SIGTERM"] == 1
 

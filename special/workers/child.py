@@ -16,6 +16,8 @@ from typing import Any, Final
 from special.errors import SpecialError
 from special.workers.wire import LENGTH, Call, Failed, Raised, Ready, Reply, Returned, Setup, dump
 
+NICENESS: Final = 10
+"""Behind the server's own process, which answers the cheap requests while every processor decodes (nice(2))."""
 _PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 
 
@@ -33,9 +35,10 @@ def main(descriptor: int) -> None:
 
 
 def _confine(setup: Setup) -> None:
-    """Limits of memory and core files, and no life beyond the parent's."""
+    """Limits of memory and core files, the processor after others, and no life beyond the parent's."""
     resource.setrlimit(resource.RLIMIT_AS, (setup.memory_bytes, setup.memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.nice(NICENESS)
     # A service manager signals the whole group; jobs that run are finished, and the parent ends us when it ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +11,7 @@ from PIL import Image
 
 from tests.conftest import Serve
 from tests.faults.crowd import Reply, ask, percentile
+from tests.faults.insist import insisting
 
 WIDTH, HEIGHT = 3000, 2000
 """Above 4 megapixels: the lane of the dearest."""
@@ -39,31 +36,6 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
     return masters, thumbs
 
 
-@asynccontextmanager
-async def crowded(url: str) -> AsyncIterator[Counter[int]]:
-    """The time in which a crowd keeps the dearest lane full, queue and all; what it was answered so far, by status."""
-    answers: Counter[int] = Counter()
-    refused = asyncio.Event()
-
-    async def insist() -> None:
-        while True:
-            reply = await ask(url, WHOLE)
-            answers[reply.status] += 1
-            if reply.status == 503:
-                refused.set()
-                await asyncio.sleep(0.1)
-
-    crowd = [asyncio.create_task(insist()) for _ in range(CROWD)]
-    try:
-        async with asyncio.timeout(60):
-            await refused.wait()
-        yield answers
-    finally:
-        for task in crowd:
-            task.cancel()
-        await asyncio.gather(*crowd, return_exceptions=True)
-
-
 async def thumbnails(url: str, count: int) -> list[Reply]:
     return [await ask(url, THUMB) for _ in range(count)]
 
@@ -72,12 +44,12 @@ async def test_thumbnails_pass_by_a_crowd_that_wants_whole_pictures(serve: Serve
     masters, thumbs = folders
     url = serve(masters, "--thumbs", str(thumbs), settings={"SPECIAL_DECODERS": "1"}).url
     assert (await ask(url, WHOLE)).status == 200
-    async with crowded(url) as answers:
+    async with insisting(url, WHOLE, CROWD) as answers:
         replies = await thumbnails(url, 100)
-        assert answers[503] > 0, "the crowd was not large enough"
     assert {it.status for it in replies} == {200}
     assert {it.headers["x-special-route"] for it in replies} == {"thumb"}
     assert all("queue;dur=0.0, decode;dur=0.0" in it.headers["server-timing"] for it in replies)
+    assert answers[503] > 0
     assert set(answers) <= {200, 503}
 
 
@@ -91,7 +63,7 @@ async def test_thumbnails_are_not_much_slower_beside_a_crowd(
     assert (await ask(url, WHOLE)).status == 200
     await thumbnails(url, 200)
     idle = await thumbnails(url, 2000)
-    async with crowded(url) as answers:
+    async with insisting(url, WHOLE, CROWD) as answers:
         beside = await thumbnails(url, 2000)
     before_ms, beside_ms = percentile(idle, 99), percentile(beside, 99)
     with capsys.disabled():
