@@ -17,6 +17,9 @@ from special import observe
 from special.engine import Answer, Described
 from special.errors import SpecialError
 
+PIECE_BYTES = 262144
+"""Larger answers are sent in pieces of this size, between which others have their turn."""
+
 Headers = list[tuple[bytes, bytes]]
 
 CORS: Headers = [
@@ -79,7 +82,9 @@ async def send_answer(send: Send, answer: Answer, headers: Headers) -> int:
         headers.append((b"content-range", f"bytes {answer.span.start}-{answer.span.stop - 1}/{answer.total}".encode()))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     if isinstance(answer.body, bytes):
-        await send({"type": "http.response.body", "body": answer.body})
+        for stop in range(PIECE_BYTES, answer.size + PIECE_BYTES, PIECE_BYTES):
+            piece = answer.body[stop - PIECE_BYTES : stop]  # all of a small one, not copied
+            await send({"type": "http.response.body", "body": piece, "more_body": stop < answer.size})
         return status
     async with aclosing(answer.body) as chunks:
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -19,6 +20,8 @@ from tests.faults.crowd import ask
 REFUSED = "refused"
 PAUSE_S = 0.1
 """What a client waits once it was refused."""
+NICENESS = 10
+"""They stand for clients on other machines, which take no processor from the server."""
 READY_WITHIN_S = 60.0
 
 
@@ -56,6 +59,7 @@ async def insist(url: str, path: str, clients: int) -> None:
                     print(REFUSED, flush=True)
                 await asyncio.sleep(PAUSE_S)
 
+    os.nice(NICENESS)
     crowd = [asyncio.create_task(client()) for _ in range(clients)]
     await asyncio.to_thread(sys.stdin.read)
     for task in crowd:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ WIDTH, HEIGHT = 3000, 2000
 """Above 4 megapixels: the lane of the dearest."""
 CROWD = 8
 """Clients that want the whole picture, each again as soon as it has been answered or refused."""
+ROUNDS = 5
 WHOLE = "/iiif/3/large.jpg/full/max/0/default.jpg"
 THUMB = "/iiif/3/large.jpg/full/!200,200/0/default.jpg"
 
@@ -62,15 +64,20 @@ async def test_thumbnails_are_not_much_slower_beside_a_crowd(
     url = serve(masters, "--thumbs", str(thumbs)).url
     assert (await ask(url, WHOLE)).status == 200
     await thumbnails(url, 200)
-    idle = await thumbnails(url, 2000)
-    async with insisting(url, WHOLE, CROWD) as answers:
-        beside = await thumbnails(url, 2000)
+    idle: list[Reply] = []
+    beside: list[Reply] = []
+    told: Counter[int] = Counter()
+    for _ in range(ROUNDS):  # in turn, lest one of them have the better weather
+        idle += await thumbnails(url, 1000)
+        async with insisting(url, WHOLE, CROWD) as answers:
+            beside += await thumbnails(url, 1000)
+        told += answers
     before_ms, beside_ms = percentile(idle, 99), percentile(beside, 99)
     with capsys.disabled():
         print(
             f"thumbnails: p50 {percentile(idle, 50):.1f} ms, p99 {before_ms:.1f} ms idle; "
             f"p50 {percentile(beside, 50):.1f} ms, p99 {beside_ms:.1f} ms beside {CROWD} clients of full/max, "
-            f"who were answered {answers[200]} and refused {answers[503]} times"
+            f"who were answered {told[200]} and refused {told[503]} times"
         )
     assert {it.status for it in beside} == {200}
     assert beside_ms <= 2 * before_ms
