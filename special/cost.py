@@ -16,7 +16,7 @@ from special.geometry import Size
 from special.iiif import Job
 from special.layout import Extract, Format
 
-DECODED: Final[dict[Format, int]] = {"jp2": 24, "tiff": 8, "jpeg": 6, "png": 8, "webp": 8, "gif": 6}
+DECODED: Final[dict[Format, int]] = {"jp2": 24, "tiff": 8, "jpeg": 6, "png": 8, "webp": 8, "gif": 12}
 """Bytes for each pixel that is decoded."""
 PLAIN: Final = 6
 """Bytes for each pixel of an answer in JPEG that is not turned: the raster and, three times, the file."""

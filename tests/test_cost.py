@@ -37,7 +37,7 @@ def job(width: int, height: int, *, angle: float = 0, mirror: bool = False, to: 
         pytest.param("tiff", [], 512, job(1, 1), ALWAYS + 8 * 512 + 6, id="holes of a TIFF"),
         pytest.param("png", [(0, 1)], 100, job(1, 1), ALWAYS + 6 + 800 + 6, id="from PNG"),
         pytest.param("webp", [(0, 1)], 100, job(1, 1), ALWAYS + 6 + 800 + 6, id="from WebP"),
-        pytest.param("gif", [(0, 1)], 100, job(1, 1), ALWAYS + 6 + 600 + 6, id="from GIF"),
+        pytest.param("gif", [(0, 1)], 100, job(1, 1), ALWAYS + 6 + 1200 + 6, id="from GIF"),
     ],
 )
 def test_memory_by_format_and_answer(
