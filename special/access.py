@@ -27,6 +27,9 @@ class Identity:
     known: bool = False
     """Whether anybody proved to be anybody."""
 
+    def __hash__(self) -> int:
+        return hash(self.roles)  # computed once by the set, and asked for at every request
+
 
 NOBODY = Identity()
 """A caller that has said nothing about itself."""

@@ -31,6 +31,9 @@ class Rendition:
     """Its key in the store of renditions."""
     format: StoredFormat = "jpg"
 
+    def __hash__(self) -> int:
+        return hash(self.key)  # which a string computes once, and hot paths ask for again and again
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:

@@ -127,6 +127,8 @@ class Opened:
     """Which bytes are being sent; None for an empty object."""
     chunks: AsyncGenerator[bytes, None]
     """The body. Whoever takes it must exhaust it or `aclose()` it."""
+    data: bytes | None = None
+    """The same, where all of it has come already; `chunks` may then be left alone."""
 
 
 class Reader(Protocol):
@@ -203,6 +205,8 @@ async def given(data: bytes) -> AsyncGenerator[bytes, None]:
 
 async def body(opened: Opened) -> bytes:
     """All of an opened object's bytes, in memory."""
+    if opened.data is not None:
+        return opened.data
     async with aclosing(opened.chunks) as chunks:
         return b"".join([chunk async for chunk in chunks])
 

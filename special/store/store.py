@@ -113,7 +113,7 @@ class Store:
             held = await self._hot.get(name)
             if unless is not None and unless.hold(held.blob.etag, held.blob.modified):
                 raise NotModified(held.blob.etag)
-            return Opened(held.blob, Span.whole(held.blob) if held.data else None, given(held.data))
+            return Opened(held.blob, Span.whole(held.blob) if held.data else None, given(held.data), held.data)
         return await self._first(identifier, rendition, partial(self.source.open, span=span, unless=unless))
 
     async def stat_rendition(self, identifier: str, rendition: Rendition) -> Blob:

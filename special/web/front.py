@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import translate
+from functools import lru_cache
 from typing import Self
 
 from starlette.types import Scope
@@ -47,11 +48,9 @@ class Front:
         if self.proxies and self._peer(scope) in self.proxies:
             scheme = _text(headers, b"x-forwarded-proto", scheme).split(",")[0].strip()
             host = _text(headers, b"x-forwarded-host", host).split(",")[0].strip()
-        named = _HOST.fullmatch(host)
-        if scheme not in ("http", "https") or named is None:
-            raise BadRequest("The Host header is not a host name.")
-        if self.hosts and not self.hosts.fullmatch(named[1].lower()):
-            raise Misdirected(f"This server does not answer for {named[1]}.")
+        name = _host_name(scheme, host)
+        if self.hosts and not self.hosts.fullmatch(name):
+            raise Misdirected(f"This server does not answer for {name}.")
         return self.base_url or f"{scheme}://{host}"
 
     def client(self, scope: Scope, headers: Mapping[bytes, bytes]) -> str:
@@ -68,6 +67,15 @@ class Front:
     def _peer(scope: Scope) -> str:
         client = scope.get("client")
         return client[0] if client else ""
+
+
+@lru_cache(maxsize=1024)
+def _host_name(scheme: str, host: str) -> str:
+    """The name in a Host header, in lower case and without a port."""
+    named = _HOST.fullmatch(host)
+    if scheme not in ("http", "https") or named is None:
+        raise BadRequest("The Host header is not a host name.")
+    return named[1].lower()
 
 
 def _text(headers: Mapping[bytes, bytes], name: bytes, default: str) -> str:

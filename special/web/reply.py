@@ -82,9 +82,11 @@ async def send_answer(send: Send, answer: Answer, headers: Headers) -> int:
         headers.append((b"content-range", f"bytes {answer.span.start}-{answer.span.stop - 1}/{answer.total}".encode()))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     if isinstance(answer.body, bytes):
-        for stop in range(PIECE_BYTES, answer.size + PIECE_BYTES, PIECE_BYTES):
-            piece = answer.body[stop - PIECE_BYTES : stop]  # all of a small one, not copied
-            await send({"type": "http.response.body", "body": piece, "more_body": stop < answer.size})
+        stop = 0
+        while stop < answer.size - PIECE_BYTES:
+            start, stop = stop, stop + PIECE_BYTES
+            await send({"type": "http.response.body", "body": answer.body[start:stop], "more_body": True})
+        await send({"type": "http.response.body", "body": answer.body[stop:]})
         return status
     async with aclosing(answer.body) as chunks:
         try:
