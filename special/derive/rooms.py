@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from special.derive.candidates import Naming
 from special.derive.maker import Draw, Maker
@@ -14,7 +14,7 @@ from special.layout import Piece
 from special.pieces import Bounds
 from special.render import Rendered, render_all
 from special.settings import Settings
-from special.sources import Patience, open_source
+from special.sources import Patience, check_source, open_source
 from special.spans import Source
 from special.store import Store
 from special.workers import Lane, Workers
@@ -27,6 +27,8 @@ IMAGES_AT_ONCE = 32
 """Images under way at once. Most wait for the store, for an answer of a few bytes."""
 OVERNIGHT = Patience(deadline_s=120.0, retries=20, on_credit=False)
 """A store that asks for less haste is waited for: nobody else is waiting, and a failed image is one to look after."""
+AT_START = replace(OVERNIGHT, deadline_s=30.0)
+"""One that does not answer at all is told of while somebody is still looking."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,12 @@ class Rooms:
     store: Store
     maker: Maker
     naming: Naming
+
+
+async def check(settings: Settings) -> None:
+    """Find out what no image could be made with. Raises `ConfigurationError`; costs a GET of each place."""
+    await check_source(settings.source, patience=AT_START)
+    await check_source(settings.thumbs_url, create=True, patience=AT_START)
 
 
 @asynccontextmanager

@@ -24,7 +24,7 @@ from special.derive.options import Options
 from special.derive.outcome import BAD, Outcome
 from special.derive.policy import Policy
 from special.derive.progress import Bar, Display, JsonLines, Lines, Tally
-from special.derive.rooms import IMAGES_AT_ONCE, Rooms, looking
+from special.derive.rooms import IMAGES_AT_ONCE, Rooms, check, looking
 from special.errors import ConfigurationError, SpecialError
 from special.settings import Settings
 
@@ -47,6 +47,7 @@ async def run(
     if identifiers and (options.names_from is not None or options.queue is not None):
         raise ConfigurationError("name images as arguments, or by --from or --queue, not both")
     console = console or Console(stderr=True, soft_wrap=True)
+    await check(settings)
     tally = Tally()
     try:
         async with _rooms(settings, options) as rooms:

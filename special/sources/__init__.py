@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 SCHEMES = ("file", "s3", "az", "gs", "https", "http")
 """What a source's URL may start with; a plain path is a folder, too."""
 
-__all__ = ["SCHEMES", "Bucket", "Folder", "Patience", "open_source"]
+__all__ = ["SCHEMES", "Bucket", "Folder", "Patience", "check_source", "open_source"]
 
 
 def open_source(
@@ -60,6 +60,18 @@ def open_source(
             return _web(url, waiting, concurrency)
     known = ", ".join(f"{name}://" for name in SCHEMES)
     raise ConfigurationError(f"'{url}' is no source: use a folder's path or one of {known}")
+
+
+async def check_source(url: str, *, create: bool = False, patience: Patience | None = None) -> None:
+    """Find out before any work what would fail at all of it: no bucket, no permission, no folder.
+
+    Raises `ConfigurationError`, and says what to do about it.
+    """
+    source = open_source(url, create=create, patience=patience)
+    try:
+        await source.check()
+    finally:
+        await source.close()
 
 
 def _folder(path: Path, create: bool) -> Folder:

@@ -169,9 +169,10 @@ class Bucket:
                     yield self._blob(listed)
                     last, failures = listed.path, 0
             except Unreachable:
-                failures += 1
-                if failures > self._patience.retries:
+                if failures == self._patience.retries:
                     raise
+                await asyncio.sleep(self._patience.wait_s(failures))
+                failures += 1
             else:
                 return
 

@@ -86,9 +86,7 @@ class Patience:
                 if not isinstance(error, Unreachable):
                     turns.earn()
                     raise
-                # Full jitter: those who failed together must not come back together.
-                most_s = min(self.longest_backoff_s, self.backoff_s * 2**tries)
-                wait_s = random.uniform(0, most_s)  # noqa: S311 - no secret depends on it
+                wait_s = self.wait_s(tries)
                 if tries == self.retries or monotonic() + wait_s > last_start:
                     raise
                 if self.on_credit and not turns.spend():
@@ -97,6 +95,12 @@ class Patience:
                 return answer
             tries += 1
             await asyncio.sleep(wait_s)
+
+    def wait_s(self, tries: int) -> float:
+        """How long to wait after so many further tries that failed."""
+        # Full jitter: those who failed together must not come back together.
+        most_s = min(self.longest_backoff_s, self.backoff_s * 2**tries)
+        return random.uniform(0, most_s)  # noqa: S311 - no secret depends on it
 
     async def in_time(self, attempt: Callable[[], Awaitable[T]], size_bytes: int, *, tries: int) -> T:
         """One try, `Unreachable` if it takes too long for that many bytes after so many tries that failed."""

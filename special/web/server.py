@@ -17,7 +17,7 @@ from special import __version__, journal
 from special.errors import ConfigurationError
 from special.observe import SHARED_COUNTS, counts_folder
 from special.settings import Settings
-from special.sources import open_source
+from special.sources import check_source
 from special.web.app import SETTINGS_VARIABLE, App
 from special.web.protocol import Bounds, GuardedProtocol
 
@@ -56,13 +56,8 @@ def serve_with(chosen: Settings) -> None:
 
 
 async def _check(chosen: Settings) -> None:
-    """Find out before serving what would fail at every request: no bucket, no permission, no folder."""
-    for url, create in ((chosen.source, False), (chosen.thumbs_url, True)):
-        source = open_source(url, create=create)
-        try:
-            await source.check()
-        finally:
-            await source.close()
+    await check_source(chosen.source)
+    await check_source(chosen.thumbs_url, create=True)
 
 
 def _listen(host: str, port: int) -> socket.socket:
