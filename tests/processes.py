@@ -75,7 +75,12 @@ def status_bytes(pid: int, field: str) -> int:
 
 def descriptors(pid: int) -> int:
     """How many files and sockets a process and all that come from it have open."""
-    return sum(len(list(_open(each))) for each in family(pid))
+    return len(open_files(pid))
+
+
+def open_files(pid: int) -> list[str]:
+    """The same by name, as proc_pid_fd(5) has it: one that was unlinked ends with ` (deleted)`."""
+    return [name for each in family(pid) for name in _open(each)]
 
 
 def owner_of_port(pid: int, port: int) -> int | None:

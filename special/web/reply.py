@@ -6,6 +6,7 @@ client must never take a part for the whole.
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import aclosing
 from datetime import datetime
 from email.utils import format_datetime
@@ -17,7 +18,7 @@ from special import observe
 from special.engine import Answer, Described
 from special.errors import SpecialError
 
-PIECE_BYTES = 262144
+PIECE_BYTES = 65536
 """Larger answers are sent in pieces of this size, between which others have their turn."""
 
 Headers = list[tuple[bytes, bytes]]
@@ -86,6 +87,7 @@ async def send_answer(send: Send, answer: Answer, headers: Headers) -> int:
         while stop < answer.size - PIECE_BYTES:
             start, stop = stop, stop + PIECE_BYTES
             await send({"type": "http.response.body", "body": answer.body[start:stop], "more_body": True})
+            await asyncio.sleep(0)
         await send({"type": "http.response.body", "body": answer.body[stop:]})
         return status
     async with aclosing(answer.body) as chunks:

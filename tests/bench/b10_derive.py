@@ -1,4 +1,7 @@
-"""B10: `derive` makes four sizes of 48-megapixel masters, beside the bare codec calls for the same."""
+"""B10: `derive` makes four sizes of 48-megapixel masters, beside the bare codec calls for the same.
+
+And beside `vipsthumbnail`, which a site would call in a script: once for each size of each master.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ MASTERS = 16
 """So many that starting the command and its decoders, about a second, counts for little beside them."""
 REDUCTION = 2
 """What opj_decompress discards to have 1500 pixels for the largest size."""
+SIDES = (1024, 400, 200, 100)
 
 
 def run(bench: Bench) -> Iterator[Result]:
@@ -36,8 +40,14 @@ def run(bench: Bench) -> Iterator[Result]:
             command = [sys.executable, "-m", "tests.bench.b10_derive", str(source), str(out)]
             return timed(lambda: subprocess.run(command, check=True))
 
+        def script(source: Path = source) -> float:
+            out = bench.folder / f"script-{next(folders)}"
+            out.mkdir()
+            return timed(lambda: _vipsthumbnail(source, out))
+
         one, two = Trial("1 job", lambda make=derive: make(1)), Trial("2 jobs", lambda make=derive: make(2))
         yield bench.sooner(f"derive {MASTERS} × {name}", 0.9, one, Trial("bare codecs", bare))
+        yield bench.sooner(f"derive {MASTERS} × {name}", 1.0, one, Trial("vipsthumbnail", script))
         if (os.cpu_count() or 1) > 1:
             yield bench.sooner(f"derive {MASTERS} × {name}, 2 jobs", 1.8, two, one)
     few, many = (
@@ -88,9 +98,17 @@ def _bare(source: Path, out: Path) -> None:
             command = ["opj_decompress", "-i", str(master), "-o", str(path), "-r", str(REDUCTION)]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         picture = pyvips.Image.thumbnail(str(path), 1024, size="down").copy_memory()
-        for side in (1024, 400, 200, 100):
+        for side in SIDES:
             picture = picture.thumbnail_image(side, size="down").copy_memory()
             picture.jpegsave(out / f"{master.stem}-{side}.jpg", Q=85)
+
+
+def _vipsthumbnail(source: Path, out: Path) -> None:
+    tool = found("vipsthumbnail", "apt-get install libvips-tools")
+    for master in sorted(source.iterdir()):
+        for side in SIDES:
+            to = out / f"{master.stem}-{side}.jpg[Q=85]"
+            subprocess.run([tool, str(master), "--size", f"{side}x{side}>", "-o", str(to)], check=True)
 
 
 if __name__ == "__main__":
