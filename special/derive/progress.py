@@ -101,6 +101,10 @@ class Bar:
     def expect(self, total: int) -> None:
         self.progress.update(self.progress.task_ids[0], total=total)
 
+    def finish(self) -> None:
+        """All is done: there were as many as were shown, should the count have been slower than the work."""
+        self.expect(int(self.progress.tasks[0].completed))
+
 
 @dataclass(slots=True)
 class Lines:

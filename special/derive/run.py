@@ -161,5 +161,6 @@ def _counting(chosen: AsyncIterator[Candidate], bar: Bar) -> Iterator[None]:
     task = asyncio.create_task(count())
     try:
         yield
+        bar.finish()
     finally:
         task.cancel()
