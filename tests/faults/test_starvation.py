@@ -62,21 +62,17 @@ async def test_thumbnails_pass_by_a_crowd_that_wants_whole_pictures(serve: Serve
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(
-    ("hot_size", "bar"), [pytest.param("0", 2.0, id="out of S3"), pytest.param("64MiB", None, id="from memory")]
-)
+@pytest.mark.parametrize("hot_size", [pytest.param("0", id="out of S3"), pytest.param("64MiB", id="from memory")])
 async def test_thumbnails_are_not_much_slower_beside_a_crowd(
     seaweed_s3: S3Server,
     tmp_path: Path,
     folders: tuple[Path, Path],
     capsys: pytest.CaptureFixture[str],
     hot_size: str,
-    bar: float | None,
 ) -> None:
     """The figures of P11, which mean something only on a machine that does nothing else.
 
-    S3 takes its usual time. Thumbnails that are in memory already take so little that one answer of a megabyte,
-    which is sent meanwhile, counts for more than the bar allows; how much more is told.
+    S3 takes its usual time.
     """
     buckets = [seaweed_s3.bucket() for _ in folders]
     for folder, bucket in zip(folders, buckets, strict=True):
@@ -110,4 +106,4 @@ async def test_thumbnails_are_not_much_slower_beside_a_crowd(
             f"who were answered {told[200]} and refused {told[503]} times"
         )
     assert {reply.status for reply in idle + beside} == {200}
-    assert bar is None or beside_ms <= bar * before_ms
+    assert beside_ms <= 2 * before_ms
