@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
 import signal
+import struct
 from pathlib import Path
 
 import pyvips
@@ -27,6 +29,13 @@ def limits() -> dict[str, int]:
         "SIGINT": int(signal.getsignal(signal.SIGINT) is signal.SIG_IGN),
         "SIGTERM": int(signal.getsignal(signal.SIGTERM) is signal.SIG_IGN),
     }
+
+
+def slice_ns() -> int:
+    """What the kernel holds for the wished-for slice of this process (x86-64 Linux; 0 before 6.12)."""
+    attributes = ctypes.create_string_buffer(48)
+    assert ctypes.CDLL(None).syscall(315, 0, attributes, len(attributes), 0) == 0  # sched_getattr(2)
+    return int(struct.unpack_from("=IIQiIQ", attributes)[-1])
 
 
 def refuse(message: str) -> None:

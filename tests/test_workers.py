@@ -19,7 +19,7 @@ from prometheus_client import REGISTRY
 
 from special import errors, observe
 from special.workers import Lane, Workers, standard_lanes
-from special.workers.child import NICENESS
+from special.workers.child import NICENESS, SLICE_NS
 from special.workers.quarantine import SECONDS, Quarantine
 from special.workers.wire import LENGTH, Returned, dump, load_reply
 from tests import jobs
@@ -97,6 +97,14 @@ async def test_a_child_is_confined(monkeypatch: pytest.MonkeyPatch) -> None:
     assert limits["nice"] == min(19, os.nice(0) + NICENESS)
     assert 0 < limits["cpu"] < 60
     assert limits["SIGINT"] == limits["SIGTERM"] == 1
+
+
+@pytest.mark.skipif(
+    os.uname().machine != "x86_64" or tuple(map(int, os.uname().release.split(".")[:2])) < (6, 12),
+    reason="slices are Linux's from 6.12 on, and read here as x86-64 has them",
+)
+async def test_a_child_lets_whoever_wishes_for_less_in_at_once(workers: Workers) -> None:
+    assert await workers.run(jobs.slice_ns) == SLICE_NS
 
 
 async def test_an_error_of_ours_arrives_as_itself(workers: Workers) -> None:

@@ -30,6 +30,7 @@ from special.web.auth import Auth
 from special.web.call import Call
 from special.web.front import Front
 from special.web.images import PREFIXES, Images
+from special.web.memory import settle
 from special.web.presence import Gone
 from special.web.pulse import Pulse
 from special.web.reply import PLAIN, PREFLIGHT, Broken, send_bytes, send_error
@@ -158,6 +159,7 @@ def create() -> App:
     threading.Thread(target=_end_with_supervisor, daemon=True).start()
     settings = Settings.model_validate_json(os.environ[SETTINGS_VARIABLE])
     journal.setup(settings.log_format, sys.stderr)
+    settle()
     return App(settings)
 
 

@@ -19,6 +19,7 @@ from special.observe import SHARED_COUNTS, counts_folder
 from special.settings import Settings
 from special.sources import check_source
 from special.web.app import SETTINGS_VARIABLE, App
+from special.web.memory import settle
 from special.web.protocol import Bounds, GuardedProtocol
 
 
@@ -47,6 +48,7 @@ def serve_with(chosen: Settings) -> None:
         "timeout_worker_healthcheck": 15,
     }
     if chosen.workers == 1:
+        settle()
         uvicorn.Server(uvicorn.Config(app, **options)).run(sockets=[listener])
         return
     with counts_folder() as counts:

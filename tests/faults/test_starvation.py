@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -48,6 +49,25 @@ async def thumbnails(url: str, count: int) -> list[Reply]:
     return [await ask(url, THUMB) for _ in range(count)]
 
 
+def may_go_first() -> bool:
+    """Whether this user may have a processor before everybody else."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+    except PermissionError:
+        return False
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    return True
+
+
+async def unhindered(url: str, count: int) -> list[Reply]:
+    """The same by a client on another machine, as it were: one that never waits for a processor of this one."""
+    os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(1))
+    try:
+        return await thumbnails(url, count)
+    finally:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
 async def test_thumbnails_pass_by_a_crowd_that_wants_whole_pictures(serve: Serve, folders: tuple[Path, Path]) -> None:
     masters, thumbs = folders
     url = serve(masters, "--thumbs", str(thumbs), settings={"SPECIAL_DECODERS": "1"}).url
@@ -62,18 +82,23 @@ async def test_thumbnails_pass_by_a_crowd_that_wants_whole_pictures(serve: Serve
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("hot_size", [pytest.param("0", id="out of S3"), pytest.param("64MiB", id="from memory")])
+@pytest.mark.parametrize(
+    ("hot_size", "workers"), [pytest.param("0", 1, id="out of S3"), pytest.param("64MiB", 2, id="from memory")]
+)
 async def test_thumbnails_are_not_much_slower_beside_a_crowd(
     seaweed_s3: S3Server,
     tmp_path: Path,
     folders: tuple[Path, Path],
     capsys: pytest.CaptureFixture[str],
     hot_size: str,
+    workers: int,
 ) -> None:
     """The figures of P11, which mean something only on a machine that does nothing else.
 
-    S3 takes its usual time.
+    S3 takes its usual time. From memory they hold with a server process for each of two processors.
     """
+    if not may_go_first():
+        pytest.skip("whoever measures this must not wait for a processor, which this user may not have (SCHED_RR)")
     buckets = [seaweed_s3.bucket() for _ in folders]
     for folder, bucket in zip(folders, buckets, strict=True):
         for path in folder.rglob("*.*"):
@@ -85,7 +110,11 @@ async def test_thumbnails_are_not_much_slower_beside_a_crowd(
         live.special(
             *places,
             home=tmp_path,
-            settings={**replace(seaweed_s3, endpoint=between.endpoint).environ, "SPECIAL_HOT_SIZE": hot_size},
+            settings={
+                **replace(seaweed_s3, endpoint=between.endpoint).environ,
+                "SPECIAL_HOT_SIZE": hot_size,
+                "SPECIAL_WORKERS": str(workers),
+            },
         ) as it,
     ):
         assert (await ask(it.url, WHOLE)).status == 200
@@ -94,9 +123,9 @@ async def test_thumbnails_are_not_much_slower_beside_a_crowd(
         beside: list[Reply] = []
         told: Counter[int] = Counter()
         for _ in range(ROUNDS):  # in turn, lest one of them have the better weather
-            idle += await thumbnails(it.url, THUMBNAILS)
+            idle += await unhindered(it.url, THUMBNAILS)
             async with insisting(it.url, WHOLE, CROWD) as answers:
-                beside += await thumbnails(it.url, THUMBNAILS)
+                beside += await unhindered(it.url, THUMBNAILS)
             told += answers
     before_ms, beside_ms = percentile(idle, 99), percentile(beside, 99)
     with capsys.disabled():
