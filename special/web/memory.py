@@ -12,7 +12,7 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 def settle() -> None:
-    """Keep what has been loaded out of the garbage collector's sight, and freed memory at hand. Call when all is imported.
+    """Keep what is loaded out of the garbage collector's sight, and freed memory at hand. Call when all is imported.
 
     A full collection walks over some 86,000 objects at start, 20 to 60 ms, none of which will ever be garbage. And
     memory that goes back to the system comes again page by page: taking an answer of 1.3 MB from a

@@ -24,8 +24,8 @@ WIDTH, HEIGHT = 3000, 2000
 """Above 4 megapixels: the lane of the dearest."""
 CROWD = 8
 """Clients that want the whole picture, each again as soon as it has been answered or refused."""
-ROUNDS, THUMBNAILS = 5, 400
-"""So many times so many."""
+THUMBNAILS = 400
+"""In each round."""
 WHOLE = "/iiif/3/large.jpg/full/max/0/default.jpg"
 THUMB = "/iiif/3/large.jpg/full/!200,200/0/default.jpg"
 
@@ -81,52 +81,53 @@ async def test_thumbnails_pass_by_a_crowd_that_wants_whole_pictures(serve: Serve
     assert set(answers) <= {200, 503}
 
 
-@pytest.mark.long
-@pytest.mark.parametrize(
-    ("hot_size", "workers"), [pytest.param("0", 1, id="out of S3"), pytest.param("64MiB", 2, id="from memory")]
-)
-async def test_thumbnails_are_not_much_slower_beside_a_crowd(
-    seaweed_s3: S3Server,
-    tmp_path: Path,
-    folders: tuple[Path, Path],
-    capsys: pytest.CaptureFixture[str],
-    hot_size: str,
-    workers: int,
-) -> None:
-    """The figures of P11, which mean something only on a machine that does nothing else.
-
-    S3 takes its usual time. From memory they hold with a server process for each of two processors.
-    """
+@pytest.fixture
+def alone() -> None:
+    """The figures of P11 mean something only on a machine that does nothing else, to a client that never waits."""
     if not may_go_first():
         pytest.skip("whoever measures this must not wait for a processor, which this user may not have (SCHED_RR)")
+
+
+@pytest.mark.long
+async def test_thumbnails_out_of_s3_are_not_much_slower_beside_a_crowd(
+    seaweed_s3: S3Server, tmp_path: Path, folders: tuple[Path, Path], alone: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """S3 takes its usual time, and one server process answers."""
     buckets = [seaweed_s3.bucket() for _ in folders]
     for folder, bucket in zip(folders, buckets, strict=True):
         for path in folder.rglob("*.*"):
             if path.is_file():
                 seaweed_s3.client().upload_file(str(path), bucket, str(path.relative_to(folder)))
     places = (f"s3://{buckets[0]}", "--thumbs", f"s3://{buckets[1]}")
-    with (
-        proxy(seaweed_s3.endpoint, delay_s=DELAY_S) as between,
-        live.special(
-            *places,
-            home=tmp_path,
-            settings={
-                **replace(seaweed_s3, endpoint=between.endpoint).environ,
-                "SPECIAL_HOT_SIZE": hot_size,
-                "SPECIAL_WORKERS": str(workers),
-            },
-        ) as it,
-    ):
-        assert (await ask(it.url, WHOLE)).status == 200
-        await thumbnails(it.url, 200)
-        idle: list[Reply] = []
-        beside: list[Reply] = []
-        told: Counter[int] = Counter()
-        for _ in range(ROUNDS):  # in turn, lest one of them have the better weather
-            idle += await unhindered(it.url, THUMBNAILS)
-            async with insisting(it.url, WHOLE, CROWD) as answers:
-                beside += await unhindered(it.url, THUMBNAILS)
-            told += answers
+    with proxy(seaweed_s3.endpoint, delay_s=DELAY_S) as between:
+        settings = {**replace(seaweed_s3, endpoint=between.endpoint).environ, "SPECIAL_HOT_SIZE": "0"}
+        with live.special(*places, home=tmp_path, settings=settings) as it:
+            await hold_beside_a_crowd(it.url, 5, capsys)
+
+
+@pytest.mark.long
+async def test_thumbnails_from_memory_are_not_much_slower_beside_a_crowd(
+    tmp_path: Path, folders: tuple[Path, Path], alone: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A process for each of two processors; the masters are in a folder, for a store here would take its share."""
+    masters, thumbs = folders
+    places = (masters, "--thumbs", str(thumbs), "--workers", "2")
+    with live.special(*places, home=tmp_path) as it:
+        await hold_beside_a_crowd(it.url, 12, capsys)
+
+
+async def hold_beside_a_crowd(url: str, rounds: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """Measure thumbnails alone and beside a crowd, in turn, lest one of them have the better weather."""
+    assert (await ask(url, WHOLE)).status == 200
+    await thumbnails(url, 200)
+    idle: list[Reply] = []
+    beside: list[Reply] = []
+    told: Counter[int] = Counter()
+    for _ in range(rounds):
+        idle += await unhindered(url, THUMBNAILS)
+        async with insisting(url, WHOLE, CROWD) as answers:
+            beside += await unhindered(url, THUMBNAILS)
+        told += answers
     before_ms, beside_ms = percentile(idle, 99), percentile(beside, 99)
     with capsys.disabled():
         print(
