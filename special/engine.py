@@ -330,7 +330,7 @@ class Engine:
             raise OutOfRange(f"The stored image ends before byte {span.start}.") from error
         partial = opened.span if span else None
         return Answer(
-            opened.chunks if opened.data is None else opened.data,
+            opened.body,
             MEDIA[rendition.format],
             opened.blob.etag,
             len(opened.span) if opened.span else 0,

@@ -119,16 +119,14 @@ class Unless:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """An object whose body is on its way."""
+    """An object whose body is on its way, or has come."""
 
     blob: Blob
     """The version that is being sent."""
     span: Span | None
     """Which bytes are being sent; None for an empty object."""
-    chunks: AsyncGenerator[bytes, None]
-    """The body. Whoever takes it must exhaust it or `aclose()` it."""
-    data: bytes | None = None
-    """The same, where all of it has come already; `chunks` may then be left alone."""
+    body: bytes | AsyncGenerator[bytes, None]
+    """All of it, or its chunks as they come; whoever takes those must exhaust or `aclose()` them."""
 
 
 class Reader(Protocol):
@@ -197,17 +195,11 @@ class Source(Reader, Protocol):
         ...
 
 
-async def given(data: bytes) -> AsyncGenerator[bytes, None]:
-    """A body that is in memory already."""
-    if data:
-        yield data
-
-
 async def body(opened: Opened) -> bytes:
     """All of an opened object's bytes, in memory."""
-    if opened.data is not None:
-        return opened.data
-    async with aclosing(opened.chunks) as chunks:
+    if isinstance(opened.body, bytes):
+        return opened.body
+    async with aclosing(opened.body) as chunks:
         return b"".join([chunk async for chunk in chunks])
 
 

@@ -18,7 +18,7 @@ from special.sources.patience import Patience, Turns
 from special.sources.promises import count_get, counting_errors, cut, require
 from special.sources.stores import nameable
 from special.sources.wire import Answer, Facts, OutOfRange, Wire, matchable
-from special.spans import Absent, Blob, NotModified, Opened, Span, Unless, given
+from special.spans import Absent, Blob, NotModified, Opened, Span, Unless
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +125,7 @@ class Bucket:
         blob, answer, data = await self._patience.persist(attempt, self._turns, size_bytes=SMALL_BYTES)
         sent = Span(answer.start, answer.stop) if answer.stop > answer.start else None
         if data is not None:
-            return Opened(blob, sent, given(data), data)
+            return Opened(blob, sent, data)
         chunks = self._stream(wire, path, blob, answer)
         await anext(chunks)  # up to its first yield: an unread body that is closed must still let go of its connection
         return Opened(blob, sent, chunks)

@@ -15,7 +15,7 @@ from special.errors import Changed, Malformed, Missing
 from special.geometry import Size
 from special.iiif import MEDIA
 from special.remember import Remembered
-from special.spans import Absent, Blob, NotModified, Opened, Source, Span, Unless, body, given
+from special.spans import Absent, Blob, NotModified, Opened, Source, Span, Unless, body
 from special.store.addition import Addition
 from special.store.sidecar import SIDECAR_NAME, Sidecar
 from special.store.sizes import SIZES_NAMES, Sizes
@@ -113,7 +113,7 @@ class Store:
             held = await self._hot.get(name)
             if unless is not None and unless.hold(held.blob.etag, held.blob.modified):
                 raise NotModified(held.blob.etag)
-            return Opened(held.blob, Span.whole(held.blob) if held.data else None, given(held.data), held.data)
+            return Opened(held.blob, Span.whole(held.blob) if held.data else None, held.data)
         return await self._first(identifier, rendition, partial(self.source.open, span=span, unless=unless))
 
     async def stat_rendition(self, identifier: str, rendition: Rendition) -> Blob:

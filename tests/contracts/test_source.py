@@ -240,10 +240,12 @@ async def test_a_pin_that_holds_is_no_hindrance(backend: Backend) -> None:
 async def test_a_body_may_be_left_unread(backend: Backend) -> None:
     backend.put("a", BIG * 4)
     for _ in range(3):
-        opened = await backend.source.open("a")
-        await opened.chunks.aclose()
-    opened = await backend.source.open("a")
-    async with aclosing(opened.chunks) as chunks:
+        chunks = (await backend.source.open("a")).body
+        assert not isinstance(chunks, bytes)
+        await chunks.aclose()
+    chunks = (await backend.source.open("a")).body
+    assert not isinstance(chunks, bytes)
+    async with aclosing(chunks):
         assert len(await anext(chunks)) > 0
     assert await body(await backend.source.open("a", span=Span(0, 3))) == BIG[:3]
 
