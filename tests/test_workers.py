@@ -378,10 +378,18 @@ async def test_children_killed_before_they_are_ready_are_replaced(tmp_path: Path
         assert len(os.listdir(tmp_path)) == 3
 
 
+async def test_children_that_are_all_killed_before_they_are_ready_are_started_again(tmp_path: Path) -> None:
+    async with Workers(1, memory_bytes=MEMORY, prepare=partial(jobs.die, tmp_path, times=2 * 2 + 1)) as workers:
+        assert await workers.run(operator.add, 1, 1) == 2
+        await until(lambda: len(children()) == 2)
+        assert len(os.listdir(tmp_path)) == 5
+
+
 async def test_no_child_at_all_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(errors.ConfigurationError, match="SIGKILL before it was ready"):
-        await Workers(2, memory_bytes=MEMORY, prepare=partial(jobs.die, tmp_path, times=3)).start()
+        await Workers(2, memory_bytes=MEMORY, prepare=partial(jobs.die, tmp_path, times=3 * 3)).start()
     assert children() == set()
+    assert len(os.listdir(tmp_path)) == 9
 
 
 @pytest.mark.parametrize("job", [pytest.param("time.sleep, 60", id="at work"), pytest.param("os.getpid", id="idle")])

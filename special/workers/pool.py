@@ -24,6 +24,8 @@ from special.workers.wire import Call, Failed, Outcome, Raised, Returned, dump
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+_STARTS: Final = 3
+"""So often a pool is started of which no child gets ready."""
 _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 5.0
 """Between attempts to replace a child, where a replacement does not even get ready."""
@@ -103,19 +105,23 @@ class Workers:
         self._open = False
 
     async def start(self) -> None:
-        """Start all children, and wait for them. Raises `ConfigurationError` if none can be had.
+        """Start all children, and wait for them. Raises `ConfigurationError` if none can be had, three times over.
 
-        One that dies before it is ready, killed from outside perhaps, is replaced in the background as it would be
-        later: it must not keep a server from starting.
+        Those that die before they are ready, killed from outside perhaps, are replaced in the background as they would
+        be later, or at once where no other is up: they must not keep a server from starting.
         """
         self._open = True
-        results = await asyncio.gather(*(self._add() for _ in range(self._size)), return_exceptions=True)
-        failures = [result for result in results if result is not None]
-        if len(failures) == self._size:
-            await self.close()
-            raise failures[0]
-        for failure in failures:
-            log.warning("%s; trying again", failure)
+        for attempt in range(1, _STARTS + 1):
+            results = await asyncio.gather(*(self._add() for _ in range(self._size)), return_exceptions=True)
+            failures = [result for result in results if result is not None]
+            if len(failures) == self._size and attempt == _STARTS:
+                await self.close()
+                raise failures[0]
+            for failure in failures:
+                log.warning("%s; trying again", failure)
+            if len(failures) < self._size:
+                break
+        for _ in failures:
             self._repair()
 
     async def close(self) -> None:
