@@ -25,7 +25,9 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _STARTS: Final = 3
-"""So often a pool is started of which no child gets ready."""
+"""So often each child is tried while none is up."""
+_ALONE_S: Final = 1.0
+"""So long the first one has the processors to itself."""
 _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 5.0
 """Between attempts to replace a child, where a replacement does not even get ready."""
@@ -105,22 +107,24 @@ class Workers:
         self._open = False
 
     async def start(self) -> None:
-        """Start all children, and wait for them. Raises `ConfigurationError` if none can be had, three times over.
+        """Start all children, and wait for the first; the others get ready in the background.
 
-        Those that die before they are ready, killed from outside perhaps, are replaced in the background as they would
-        be later, or at once where no other is up: they must not keep a server from starting.
+        One that dies before it is ready, killed from outside perhaps, is tried again: it must not keep a server from
+        starting. Raises `ConfigurationError` where none gets ready, each tried three times.
         """
         self._open = True
-        for attempt in range(1, _STARTS + 1):
-            results = await asyncio.gather(*(self._add() for _ in range(self._size)), return_exceptions=True)
-            failures = [result for result in results if result is not None]
-            if len(failures) == self._size and attempt == _STARTS:
-                await self.close()
+        coming = [self._repair(tries=_STARTS)]
+        try:
+            await asyncio.wait(coming, timeout=_ALONE_S)
+            coming += [self._repair(tries=_STARTS) for _ in range(self._size - 1)]
+            while not self.ready and (left := [task for task in coming if not task.done()]):
+                await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
+            failures = [error for task in coming if task.done() and (error := task.exception())]
+            if not self.ready:
                 raise failures[0]
-            for failure in failures:
-                log.warning("%s; trying again", failure)
-            if len(failures) < self._size:
-                break
+        except BaseException:
+            await self.close()
+            raise
         for _ in failures:
             self._repair()
 
@@ -305,18 +309,23 @@ class Workers:
         self._idle.append(child)
         self._dispatch()
 
-    def _repair(self) -> None:
+    def _repair(self, *, tries: int | None = None) -> asyncio.Task[None]:
         """Have another child in the background."""
-        repair = asyncio.create_task(self._replace())
+        repair = asyncio.create_task(self._replace(tries))
         self._repairs.add(repair)
         repair.add_done_callback(self._repairs.discard)
+        return repair
 
-    async def _replace(self) -> None:
-        pause_s = _FIRST_PAUSE_S
+    async def _replace(self, tries: int | None) -> None:
+        """Try until it works, or so often where no other child is up."""
+        pause_s, failures = _FIRST_PAUSE_S, 0
         while True:
             try:
                 return await self._add()
             except (ConfigurationError, OSError) as error:
-                log.error("no replacement for a decoder: %s; trying again in %.1f s", error, pause_s)
+                failures += 1
+                if failures == tries and not self.ready:
+                    raise
+                log.error("no decoder more: %s; trying again in %.1f s", error, pause_s)
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
