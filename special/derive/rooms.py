@@ -68,9 +68,13 @@ def _rooms(stack: AsyncExitStack, settings: Settings, policy: Policy, draw: Draw
     stack.push_async_callback(store.close)
     naming = Naming(settings.keys, settings.id_segments)
     bounds = Bounds.of(settings)
-    at_once = settings.decoders + READ_AHEAD
+    at_once = _masters_at_once(settings)
     maker = Maker(source, store, draw, policy, naming=naming, bounds=bounds, masters_at_once=at_once)
     return Rooms(source, store, maker, naming)
+
+
+def _masters_at_once(settings: Settings) -> int:
+    return settings.decoders + READ_AHEAD
 
 
 async def _drawing(stack: AsyncExitStack, settings: Settings, policy: Policy) -> Draw:
@@ -78,7 +82,7 @@ async def _drawing(stack: AsyncExitStack, settings: Settings, policy: Policy) ->
     lane = Lane(
         "derive",
         running=settings.decoders,
-        queue=READ_AHEAD,
+        queue=_masters_at_once(settings),  # all of them, while decoders start or are replaced
         max_wait_s=DECODE_DEADLINE_S,
         deadline_s=2 * DECODE_DEADLINE_S,
     )
