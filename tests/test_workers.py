@@ -20,6 +20,7 @@ from prometheus_client import REGISTRY
 from special import errors, observe
 from special.workers import Lane, Workers, standard_lanes
 from special.workers.child import NICENESS, SLICE_NS
+from special.workers.process import spawn
 from special.workers.quarantine import SECONDS, Quarantine
 from special.workers.wire import LENGTH, Returned, dump, load_reply
 from tests import jobs
@@ -383,6 +384,25 @@ async def test_children_that_are_all_killed_before_they_are_ready_are_started_ag
         assert await workers.run(operator.add, 1, 1) == 2
         await until(lambda: len(children()) == 2)
         assert len(os.listdir(tmp_path)) == 5
+
+
+async def test_a_pool_may_be_closed_while_its_children_get_ready() -> None:
+    up = observe.DECODERS_UP._value.get()
+    for turn in range(8):
+        async with Workers(2, memory_bytes=MEMORY) as workers:
+            await asyncio.sleep(turn * 0.1)
+            assert workers.ready
+        assert children() == set()
+        assert observe.DECODERS_UP._value.get() == up
+
+
+async def test_a_child_that_gets_ready_when_nobody_waits_any_more_is_no_loss(workers: Workers) -> None:
+    await until(lambda: observe.DECODERS_UP._value.get() == 3)
+    child = await spawn(workers, memory_bytes=MEMORY, prepare=os.getpid)
+    child.kill()
+    await child.gone
+    assert observe.DECODERS_UP._value.get() == 3
+    assert await workers.run(operator.add, 1, 1) == 2
 
 
 async def test_no_child_at_all_is_an_error(tmp_path: Path) -> None:

@@ -279,6 +279,8 @@ class Workers:
 
     def lost(self, child: Child) -> None:
         """A child has died: fail its job alone, and start another."""
+        if child not in self._jobs:
+            return  # it got ready just when nobody waited for it any more
         observe.DECODERS_UP.dec()
         job = self._jobs[child]
         if job is None:

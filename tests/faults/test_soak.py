@@ -19,7 +19,7 @@ import pytest
 
 from tests import processes
 from tests.faults.conftest import started
-from tests.faults.crowd import Broken, ask, asked
+from tests.faults.crowd import Broken, ask, asked, at_once
 from tests.faults.test_weather import Holdings
 from tests.faults.viewers import for_seconds, metric
 from tests.servers import S3Server
@@ -87,6 +87,7 @@ async def soaked(s3: S3Server, home: Path, *, warm_s: float, soak_s: float) -> N
     options = ("--thumbs", f"s3://{thumbs}", "--volume-size", "64MiB")
     with started(s3, home, *options, bucket=bucket, workers=1) as library:
         url, pid = library.url, library.server.process.pid
+        await at_once(url, holdings.paths)
         await load(url, holdings.paths, seed=1, going=for_seconds(warm_s))
         await asyncio.sleep(6)  # connections that idle are closed after five
         first = await Held.by(url, pid)
