@@ -42,7 +42,7 @@ def expected(of: Blob, spans: Sequence[Span]) -> list[bytes]:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for something that nobody announces."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):  # a broken directory is tried again after ten
         while not condition():  # noqa: ASYNC110  a file, a lock or a process makes it true
             await asyncio.sleep(0.005)
 
