@@ -100,12 +100,10 @@ async def test_a_child_is_confined(monkeypatch: pytest.MonkeyPatch) -> None:
     assert limits["SIGINT"] == limits["SIGTERM"] == 1
 
 
-@pytest.mark.skipif(
-    os.uname().machine != "x86_64" or tuple(map(int, os.uname().release.split(".")[:2])) < (6, 12),
-    reason="slices are Linux's from 6.12 on, and read here as x86-64 has them",
-)
 async def test_a_child_lets_whoever_wishes_for_less_in_at_once(workers: Workers) -> None:
-    assert await workers.run(jobs.slice_ns) == SLICE_NS
+    """Older kernels, and those that only look like Linux, take the wish and forget it."""
+    release = tuple(map(int, os.uname().release.split(".")[:2]))
+    assert await workers.run(jobs.slice_ns) == (SLICE_NS if release >= (6, 12) else 0)
 
 
 async def test_an_error_of_ours_arrives_as_itself(workers: Workers) -> None:
