@@ -120,7 +120,7 @@ class Workers:
             while not self.ready and (left := [task for task in coming if not task.done()]):
                 await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
             failures = [error for task in coming if task.done() and (error := task.exception())]
-            if not self.ready:
+            if len(failures) == self._size:
                 raise failures[0]
         except BaseException:
             await self.close()
