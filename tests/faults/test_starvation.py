@@ -106,12 +106,16 @@ async def test_thumbnails_out_of_s3_are_not_much_slower_beside_a_crowd(
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("workers", ["1", "2"])
 async def test_thumbnails_from_memory_are_not_much_slower_beside_a_crowd(
-    tmp_path: Path, folders: tuple[Path, Path], alone: None, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, folders: tuple[Path, Path], alone: None, capsys: pytest.CaptureFixture[str], workers: str
 ) -> None:
-    """A process for each of two processors; the masters are in a folder, for a store here would take its share."""
+    """By one process, as is the default, and by one for each of two processors.
+
+    The masters are in a folder, for a store here would take its share.
+    """
     masters, thumbs = folders
-    places = (masters, "--thumbs", str(thumbs), "--workers", "2")
+    places = (masters, "--thumbs", str(thumbs), "--workers", workers)
     with live.special(*places, home=tmp_path) as it:
         await hold_beside_a_crowd(it.url, 12, capsys)
 
