@@ -76,7 +76,9 @@ def serve(
     volume_size: Annotated[str | None, typer.Option(help="Most that the volume may take, such as 10GiB.")] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on. Default 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one. Default 8000.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Server processes. Default 1.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Server processes. Default: one for each processor, at most 4.")
+    ] = None,
     viewer_assets: Annotated[
         Path | None, typer.Option(help="Folder with openseadragon.min.js, instead of the CDN.")
     ] = None,
@@ -195,6 +197,7 @@ def derive(
         max_unauthorised=max_unauthorised,
         jpeg_quality=quality,
         webp_quality=quality,
+        workers=1,
         decoders=jobs,
     )
     options = Options(

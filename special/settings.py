@@ -6,6 +6,7 @@ below. A list is written with commas in a flag or a variable, as an array in TOM
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -27,7 +28,11 @@ def default_home() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "special"
 
 
-def machine_memory_bytes(group: Path = Path("/sys/fs/cgroup")) -> int:
+CONTROL_GROUP = Path("/sys/fs/cgroup")
+"""Where Linux says what this process, or the container that it runs in, may have."""
+
+
+def machine_memory_bytes(group: Path = CONTROL_GROUP) -> int:
     """What this machine has, or the container that this process runs in, if that is less."""
     has = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for name in ("memory.max", "memory/memory.limit_in_bytes"):  # cgroup 2 and 1
@@ -40,6 +45,35 @@ def machine_memory_bytes(group: Path = Path("/sys/fs/cgroup")) -> int:
     return has
 
 
+def machine_processors(group: Path = CONTROL_GROUP) -> int:
+    """How many processors this process may use: its affinity, or its container's quota, rounded up, if that is less."""
+    may = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):  # cgroup 2 and 1
+        try:
+            quota_us, period_us = " ".join((group / name).read_text() for name in names).split()
+        except (OSError, ValueError):
+            continue
+        if quota_us.isdecimal():  # else "max", or -1
+            may = min(may, max(1, math.ceil(int(quota_us) / int(period_us))))
+    return may
+
+
+def default_workers() -> int:
+    """A process for each of the first few processors: then a cheap answer need not wait for what another does.
+
+    More than that would only take memory, since all that is dear is done by decoders.
+    """
+    return min(machine_processors(), MOST_WORKERS)
+
+
+def default_decoders(workers: int) -> int:
+    """What gives each processor a decoder, and each server process two where it can: one is kept for tiles."""
+    processors = machine_processors()
+    return max(min(2, processors), math.ceil(processors / workers))
+
+
+MOST_WORKERS = 4
+"""Server processes that are started where nobody says how many."""
 SECRET_ALGORITHMS = ("HS256", "HS384", "HS512")
 """Signatures by a secret that the login page and this server share (RFC 7518, section 3.2)."""
 PUBLIC_ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
@@ -98,9 +132,16 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes any free one.")
-    workers: int = Field(1, ge=1, description="Server processes.")
+    workers: int = Field(
+        default_factory=default_workers,
+        ge=1,
+        description=f"Server processes; default: one for each processor, at most {MOST_WORKERS}.",
+    )
     decoders: int = Field(
-        default_factory=lambda: os.cpu_count() or 1, ge=1, description="Decoder processes of each server process."
+        default_factory=lambda known: default_decoders(known.get("workers", 1)),
+        ge=1,
+        description="Decoder processes of each server process; default: the processors divided by `workers`, "
+        "but 2 where there are as many.",
     )
     decoder_memory: ByteSize = Field(ByteSize(4 * 2**30), description="Address space of one decoder process.")
     decode_memory: ByteSize | None = Field(

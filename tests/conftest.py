@@ -42,7 +42,7 @@ Serve = Callable[..., LiveServer]
 
 @pytest.fixture(scope="module")
 def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
-    """Starts servers, each with a state folder of its own: `serve(source, *options, settings={…})`."""
+    """Starts servers, each with a state folder of its own: `serve(source, *options, settings={…}, workers=1)`."""
     with ExitStack() as running:
 
         def start(*arguments: object, **settings: object) -> LiveServer:
@@ -55,7 +55,7 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
 @pytest.fixture(scope="session")
 def live_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     """A server of the sample masters, with everything as a newcomer has it."""
-    with live.special(live.MASTERS, home=tmp_path_factory.mktemp("home")) as server:
+    with live.special(live.MASTERS, home=tmp_path_factory.mktemp("home"), workers=None) as server:
         yield server
 
 

@@ -34,16 +34,23 @@ class LiveServer:
 
 @contextmanager
 def special(
-    source: str | Path, *options: str, home: Path, settings: Mapping[str, str] | None = None
+    source: str | Path,
+    *options: str,
+    home: Path,
+    settings: Mapping[str, str] | None = None,
+    workers: int | None = 1,
 ) -> Iterator[LiveServer]:
     """Serve a source on a free port of the loopback address; it is ready when it is yielded.
 
     `settings` are environment variables, `SPECIAL_…` among them; those of the test run are not passed on.
+    `workers` are its processes: one, so that what a test counts is in one place; None: as many as users have.
     """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("SPECIAL_")}
     environ = {**inherited, "SPECIAL_HOME": str(home), **(settings or {})}
     port, log = free_ports(1)[0], home / "serve.log"
     command = [sys.executable, "-m", "special", "serve", str(source), "--port", str(port), *options]
+    if workers is not None:
+        command += ["--workers", str(workers)]
     with log.open("wb") as output:
         process = subprocess.Popen(command, env=environ, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
     server = LiveServer(f"http://127.0.0.1:{port}", home, log, process)

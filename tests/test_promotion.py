@@ -218,7 +218,7 @@ def test_opacity_stays_with_the_master(pair: Pair, name: str) -> None:
 
 
 def test_two_server_processes_make_one(serve: Serve, masters: Path) -> None:
-    server = serve(masters, "--workers", "2", settings={"SPECIAL_PROMOTE_AFTER": "2"})
+    server = serve(masters, settings={"SPECIAL_PROMOTE_AFTER": "2"}, workers=2)
     with httpx.Client(base_url=server.url, timeout=60) as client:
         wanted = tiles(client, "map.jp2")
 

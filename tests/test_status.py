@@ -25,7 +25,7 @@ def test_there_is_no_status_page_unless_it_is_asked_for(live_server: LiveServer)
 
 
 def test_the_figures_are_those_of_all_processes(serve: Serve) -> None:
-    server = serve(MASTERS, "--workers", "2", settings={"SPECIAL_STATUS": "true", "SPECIAL_DECODERS": "1"})
+    server = serve(MASTERS, settings={"SPECIAL_STATUS": "true", "SPECIAL_DECODERS": "1"}, workers=2)
     for _ in range(12):  # a connection each: both processes answer some
         assert httpx.get(f"{server.url}{TILE}", timeout=60).status_code == 200
     assert httpx.get(f"{server.url}/iiif/3/none/info.json").status_code == 404

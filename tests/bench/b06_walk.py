@@ -19,7 +19,7 @@ def run(bench: Bench) -> Iterator[Result]:
     with (
         webserver.store(bench.folder / "store", bucket.parent) as aws,
         iipsrv(bench.folder / "iipsrv", bucket, processes=cores) as peer,
-        live.special(f"s3://{bucket.name}", "--workers", str(cores), home=bench.folder, settings=aws) as ours,
+        live.special(f"s3://{bucket.name}", home=bench.folder, settings=aws, workers=cores) as ours,
     ):
         mine = Side("special", running(ours), [Ask(f"/iiif/3/photo.tif/{tile}") for tile in walk()], bench.folder)
         theirs = Side("iipsrv", peer, [Ask(f"/iiif/photo.tif/{tile}") for tile in walk()], bench.folder)

@@ -38,8 +38,7 @@ def run(bench: Bench) -> Iterator[Result]:
             home = bench.folder / f"after-{promote_after}"
             home.mkdir()
             settings = aws | {"SPECIAL_PROMOTE_AFTER": str(promote_after), "SPECIAL_TILE_SIZE": str(SIDE)}
-            options = ("--workers", str(workers))
-            with live.special(f"s3://{bucket.name}", *options, home=home, settings=settings) as ours:
+            with live.special(f"s3://{bucket.name}", home=home, settings=settings, workers=workers) as ours:
                 mine = Side("special", running(ours), asks, bench.folder)
                 if promote_after < NEVER:
                     _wait_for_pyramid(mine)

@@ -65,8 +65,7 @@ def started(s3: S3Server, home: Path, *options: str, bucket: str | None = None, 
     bucket = bucket or s3.bucket()
     with proxy(s3.endpoint, delay_s=DELAY_S) as between:
         environ = replace(s3, endpoint=between.endpoint).environ | {"SPECIAL_DECODERS": "1"}
-        options = ("--workers", str(workers), *options)
-        with live.special(f"s3://{bucket}", *options, home=home, settings=environ) as server:
+        with live.special(f"s3://{bucket}", *options, home=home, settings=environ, workers=workers) as server:
             yield Library(s3, between, server, bucket)
 
 

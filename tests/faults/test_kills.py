@@ -54,7 +54,7 @@ async def killed(tmp_path: Path, *, kills: int, pause_s: float) -> None:
             else:
                 told[reply.body.decode().strip()] += 1
 
-    with live.special(folder, "--workers", "2", home=tmp_path, settings={"SPECIAL_DECODERS": "1"}) as server:
+    with live.special(folder, home=tmp_path, settings={"SPECIAL_DECODERS": "1"}, workers=2) as server:
         supervisor = server.process.pid
         crowd = [asyncio.create_task(client(n)) for n in range(CLIENTS)]
         await until(lambda: answers[200] > CLIENTS)

@@ -106,17 +106,12 @@ async def test_thumbnails_out_of_s3_are_not_much_slower_beside_a_crowd(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("workers", ["1", "2"])
 async def test_thumbnails_from_memory_are_not_much_slower_beside_a_crowd(
-    tmp_path: Path, folders: tuple[Path, Path], alone: None, capsys: pytest.CaptureFixture[str], workers: str
+    tmp_path: Path, folders: tuple[Path, Path], alone: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """By one process, as is the default, and by one for each of two processors.
-
-    The masters are in a folder, for a store here would take its share.
-    """
+    """By a server as users start it. The masters are in a folder, for a store here would take its share."""
     masters, thumbs = folders
-    places = (masters, "--thumbs", str(thumbs), "--workers", workers)
-    with live.special(*places, home=tmp_path) as it:
+    with live.special(masters, "--thumbs", str(thumbs), home=tmp_path, workers=None) as it:
         await hold_beside_a_crowd(it.url, 12, capsys)
 
 

@@ -95,7 +95,7 @@ async def stops(tmp_path: Path, *, times: int) -> None:
         home = tmp_path / f"{turn}"
         home.mkdir()
         with live.special(
-            tmp_path / "masters", "--workers", str(1 + turn % 2), home=home, settings={"SPECIAL_DECODERS": "1"}
+            tmp_path / "masters", home=home, settings={"SPECIAL_DECODERS": "1"}, workers=1 + turn % 2
         ) as server:
             told = await stopped(server, pictures, seed=turn)
         assert told.cut == []
@@ -117,9 +117,7 @@ async def test_twenty_stops_under_load_truncate_nothing(tmp_path: Path) -> None:
 
 async def restarts(tmp_path: Path, *, times: int) -> None:
     pictures, told, over = masters(tmp_path / "masters"), Told(), asyncio.Event()
-    with live.special(
-        tmp_path / "masters", "--workers", "2", home=tmp_path, settings={"SPECIAL_DECODERS": "1"}
-    ) as server:
+    with live.special(tmp_path / "masters", home=tmp_path, settings={"SPECIAL_DECODERS": "1"}, workers=2) as server:
         supervisor = server.process.pid
         await until(lambda: len(processes.servers(supervisor)) == 2)
         asking = asyncio.create_task(keep_asking(server.url, pictures, told, seed=1, going=lambda: not over.is_set()))

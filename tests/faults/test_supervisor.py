@@ -9,7 +9,7 @@ from tests.volume.made import until
 
 
 async def test_no_process_outlives_a_killed_supervisor(tmp_path: Path) -> None:
-    with live.special(live.MASTERS, "--workers", "2", home=tmp_path) as server:
+    with live.special(live.MASTERS, home=tmp_path, workers=2) as server:
         await until(lambda: len(processes.servers(server.process.pid)) == 2)
         others = processes.family(server.process.pid)[1:]
         assert len(others) > 4  # two servers and their decoders
