@@ -8,12 +8,12 @@ server would have answered without it. This function runs in a decoder process (
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from special import machine
 from special.codecs import jpeg, vips
 from special.codecs import raster as rasters
 from special.codecs.decode import decode
@@ -53,7 +53,7 @@ def retile(piece: Piece, cuts: Sequence[Cut], tile: int, quality: int, max_pixel
     channels = 0
     with vips.reading(piece.format):
         # All processors: a flood may be waiting for it, and nobody is served by one that is done later.
-        picture = decode(piece, max_pixels=max_pixels, threads=os.cpu_count() or 1)
+        picture = decode(piece, max_pixels=max_pixels, threads=machine.processors())
         frames = [cut.crop.within(_size_of(picture)) for cut in cuts]
         if not isinstance(picture, np.ndarray) and len(cuts) > 1:
             # What is decoded on demand is decoded once, and only as far as it is looked at.

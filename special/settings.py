@@ -20,6 +20,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from special import machine
 from special.errors import ConfigurationError
 
 
@@ -28,52 +29,23 @@ def default_home() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "special"
 
 
-CONTROL_GROUP = Path("/sys/fs/cgroup")
-"""Where Linux says what this process, or the container that it runs in, may have."""
-
-
-def machine_memory_bytes(group: Path = CONTROL_GROUP) -> int:
-    """What this machine has, or the container that this process runs in, if that is less."""
-    has = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):  # cgroup 2 and 1
-        try:
-            limit = (group / name).read_text().strip()
-        except OSError:
-            continue
-        if limit.isdecimal():  # else "max"
-            has = min(has, int(limit))
-    return has
-
-
-def machine_processors(group: Path = CONTROL_GROUP) -> int:
-    """How many processors this process may use: its affinity, or its container's quota, rounded up, if that is less."""
-    may = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):  # cgroup 2 and 1
-        try:
-            quota_us, period_us = " ".join((group / name).read_text() for name in names).split()
-        except (OSError, ValueError):
-            continue
-        if quota_us.isdecimal():  # else "max", or -1
-            may = min(may, max(1, math.ceil(int(quota_us) / int(period_us))))
-    return may
+MOST_WORKERS = 4
+"""Server processes that are started where nobody says how many."""
 
 
 def default_workers() -> int:
-    """A process for each of the first few processors: then a cheap answer need not wait for what another does.
+    """A process for each of the first few processors, so that a cheap answer need not wait for what another does.
 
-    More than that would only take memory, since all that is dear is done by decoders.
+    More than that would only take memory: what is dear is done by decoders.
     """
-    return min(machine_processors(), MOST_WORKERS)
+    return min(machine.processors(), MOST_WORKERS)
 
 
-def default_decoders(workers: int) -> int:
+def default_decoders(workers: int, processors: int) -> int:
     """What gives each processor a decoder, and each server process two where it can: one is kept for tiles."""
-    processors = machine_processors()
     return max(min(2, processors), math.ceil(processors / workers))
 
 
-MOST_WORKERS = 4
-"""Server processes that are started where nobody says how many."""
 SECRET_ALGORITHMS = ("HS256", "HS384", "HS512")
 """Signatures by a secret that the login page and this server share (RFC 7518, section 3.2)."""
 PUBLIC_ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
@@ -138,10 +110,10 @@ class Settings(BaseSettings):
         description=f"Server processes; default: one for each processor, at most {MOST_WORKERS}.",
     )
     decoders: int = Field(
-        default_factory=lambda known: default_decoders(known.get("workers", 1)),
+        default_factory=lambda known: default_decoders(known.get("workers", 1), machine.processors()),
         ge=1,
         description="Decoder processes of each server process; default: the processors divided by `workers`, "
-        "but 2 where there are as many.",
+        "but at least 2 if there are two.",
     )
     decoder_memory: ByteSize = Field(ByteSize(4 * 2**30), description="Address space of one decoder process.")
     decode_memory: ByteSize | None = Field(
@@ -332,7 +304,7 @@ class Settings(BaseSettings):
     @property
     def decode_budget_bytes(self) -> int:
         """Memory for all answers in the making, the default included."""
-        return int(self.decode_memory or machine_memory_bytes() // 2 // self.workers)
+        return int(self.decode_memory or machine.memory_bytes() // 2 // self.workers)
 
     @property
     def max_gap_bytes(self) -> int:

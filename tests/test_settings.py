@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
+from special import machine
 from special.errors import ConfigurationError
-from special.settings import Settings, load
+from special.settings import Settings, default_decoders, load
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -89,6 +90,18 @@ def test_bad_files(tmp_path: Path) -> None:
 def test_settings_survive_the_way_to_a_server_process() -> None:
     chosen = load(source="s3://x", keys="{id},{id}.jp2", volume_size="5GiB")
     assert Settings.model_validate_json(chosen.model_dump_json()) == chosen
+
+
+def test_server_processes_and_their_decoders_follow_the_processors() -> None:
+    processors = machine.processors()
+    chosen = load(source="x")
+    assert chosen.workers == min(processors, 4)
+    assert chosen.workers * chosen.decoders >= processors
+    assert load(source="x", workers=1).decoders == processors
+    assert load(source="x", workers=3, decoders=5).decoders == 5
+    assert [default_decoders(*it) for it in ((1, 1), (2, 2), (4, 4), (4, 8))] == [1, 2, 2, 2]
+    assert default_decoders(4, 64) == 16
+    assert default_decoders(16, 16) == 2
 
 
 if __name__ == "__main__":
