@@ -226,6 +226,7 @@ async def test_sixty_four_tiles_at_once_read_each_block_once(
         pytest.param([".", "--host", "203.0.113.1"], {}, "--port", id="not our address"),
         pytest.param([".", "--config", "none.toml"], {}, "none.toml", id="no configuration file"),
         pytest.param([".", "--viewer-assets", "."], {}, "openseadragon", id="no viewer library"),
+        pytest.param([".", "--volume-size", "1KiB"], {}, "volume_size", id="no room for a volume"),
     ],
 )
 def test_what_cannot_work_is_one_sentence(

@@ -101,7 +101,9 @@ class Volume:
         at: Callable[[Step], None] = lambda step: None,
     ) -> None:
         if size_bytes < LEAST_BYTES:
-            raise ConfigurationError(f"a volume needs at least {LEAST_BYTES} bytes, not {size_bytes}")
+            raise ConfigurationError(
+                f"a volume (volume_size) needs at least {LEAST_BYTES >> 20} MiB, not {size_bytes} bytes"
+            )
         if block_bytes < PAGE_BYTES or block_bytes % PAGE_BYTES:
             raise ConfigurationError(f"a block is a multiple of {PAGE_BYTES} bytes, not {block_bytes}")
         self.directory = directory

@@ -11,9 +11,11 @@ from typing import Any
 
 import uvicorn
 from rich.console import Console
+from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from special import __version__, journal
+from special.engine import Engine
 from special.errors import ConfigurationError
 from special.observe import SHARED_COUNTS, counts_folder
 from special.settings import Settings
@@ -54,12 +56,16 @@ def serve_with(chosen: Settings) -> None:
     with counts_folder() as counts:
         os.environ |= {SETTINGS_VARIABLE: chosen.model_dump_json(), SHARED_COUNTS: str(counts)}
         processes = uvicorn.Config("special.web.app:create", factory=True, workers=chosen.workers, **options)
-        Multiprocess(processes, sockets=[listener]).run()
+        supervisor = Multiprocess(processes, sockets=[listener])
+        supervisor.run()
+        if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
+            sys.exit(STARTUP_FAILURE)  # as one process does by itself
 
 
 async def _check(chosen: Settings) -> None:
     await check_source(chosen.source)
     await check_source(chosen.thumbs_url, create=True)
+    Engine.of(chosen)  # so that what would fail in every server process fails here
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -85,7 +85,7 @@ async def soaked(s3: S3Server, home: Path, *, warm_s: float, soak_s: float) -> N
     holdings, bucket, thumbs = Holdings.of(6), s3.bucket(), s3.bucket()
     holdings.store(s3.client(), bucket, thumbs)
     options = ("--thumbs", f"s3://{thumbs}", "--volume-size", "64MiB")
-    with started(s3, home, *options, bucket=bucket, workers=1) as library:
+    with started(s3, home, *options, bucket=bucket) as library:
         url, pid = library.url, library.server.process.pid
         await at_once(url, holdings.paths)
         await load(url, holdings.paths, seed=1, going=for_seconds(warm_s))
