@@ -186,7 +186,7 @@ class Ledger:
 
     def promised_bytes(self) -> int:
         """What objects take, and what is about to be written."""
-        (objects,) = self._db.execute("SELECT disk_bytes FROM totals").fetchone()
+        objects = self.totals().disk_bytes
         (held,) = self._db.execute("SELECT coalesce(sum(bytes), 0) FROM holds").fetchone()
         return int(objects) + int(held)
 
@@ -274,4 +274,7 @@ class Ledger:
 
     def totals(self) -> Totals:
         """All objects together."""
-        return Totals(*self._db.execute("SELECT disk_bytes, hits, misses, evictions FROM totals").fetchone())
+        row = self._db.execute("SELECT disk_bytes, hits, misses, evictions FROM totals").fetchone()
+        if row is None:
+            raise sqlite3.DatabaseError(f"{self.path}: the totals are gone")
+        return Totals(*row)

@@ -222,6 +222,7 @@ BROKEN_LEDGERS: dict[str, Callable[[Path], object]] = {
     "removed": lambda path: path.unlink(),
     "a-table-lost": lambda path: sqlite3.connect(path).execute("DROP TABLE holds").connection.close(),
     "a-wrong-sum": tell_lies,
+    "no-sum": lambda path: sqlite3.connect(path, isolation_level=None).execute("DELETE FROM totals").connection.close(),
 }
 
 
