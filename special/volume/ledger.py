@@ -125,6 +125,8 @@ class Ledger:
         self.path = path
         self.is_new = not path.exists()
         """Whether it was not there before: then it knows nothing of what is on the disk."""
+        if self.is_new:
+            self.remove()  # what SQLite kept beside one that somebody removed
         self._db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
         try:
             self._db.execute("PRAGMA journal_mode = WAL")
@@ -170,10 +172,10 @@ class Ledger:
 
     def check(self) -> None:
         """Read all of it. Raises `sqlite3.DatabaseError` where it is broken."""
-        (answer,) = self._db.execute("PRAGMA integrity_check(1)").fetchone()
+        answers = self._db.execute("PRAGMA integrity_check(1)").fetchall()
         added = self._db.execute("SELECT sum(disk_bytes) FROM objects").fetchone()[0] or 0
-        if answer != "ok" or self._db.execute("SELECT disk_bytes FROM totals").fetchall() != [(added,)]:
-            raise sqlite3.DatabaseError(f"{self.path}: {answer}, {added} bytes in all")
+        if answers != [("ok",)] or self._db.execute("SELECT disk_bytes FROM totals").fetchall() != [(added,)]:
+            raise sqlite3.DatabaseError(f"{self.path}: {answers}, {added} bytes in all")
 
     def files(self) -> list[Path]:
         """What the ledger takes on disk."""

@@ -257,7 +257,7 @@ class Stacks:
                 self.ledger.remove()
             self.ledger.close()
             self._unsettled.clear()  # numbers of other books
-            self._ledger = Ledger(self.ledger.path)
+            self._ledger = self._open_ledger(checked=False)
             if self._ledger.is_new:
                 self._reconcile(alone=False)
 

@@ -214,11 +214,18 @@ def tell_lies(path: Path) -> None:
         db.commit()
 
 
+def exchange(path: Path) -> None:
+    other = path.with_name("other")
+    other.write_bytes(b"scribble" * 5000)
+    other.replace(path)
+
+
 BROKEN_LEDGERS: dict[str, Callable[[Path], object]] = {
     "nonsense": lambda path: path.write_bytes(b"scribble" * 5000),
     "nonsense-in-its-pages": scribble,
     "zeros": lambda path: path.write_bytes(bytes(path.stat().st_size)),
     "emptied": lambda path: os.truncate(path, 0),
+    "another-file-in-its-place": exchange,
     "removed": lambda path: path.unlink(),
     "a-table-lost": lambda path: sqlite3.connect(path).execute("DROP TABLE holds").connection.close(),
     "a-wrong-sum": tell_lies,
