@@ -384,6 +384,15 @@ async def test_children_that_are_all_killed_before_they_are_ready_are_started_ag
         assert len(os.listdir(tmp_path)) == 5
 
 
+async def test_children_are_started_again_however_often_they_are_killed(tmp_path: Path) -> None:
+    """The first of two is, once it was ready, and the second before, more often than it is tried at the start."""
+    async with Workers(1, memory_bytes=MEMORY, prepare=partial(jobs.die, tmp_path, times=8, spared=1)) as workers:
+        (first,) = workers._jobs
+        first.kill()
+        await until(lambda: len(children()) == 2 and len(workers._jobs) == 2)
+        assert len(os.listdir(tmp_path)) == 9
+
+
 async def test_a_pool_may_be_closed_while_its_children_get_ready() -> None:
     up = observe.DECODERS_UP._value.get()
     for turn in range(8):

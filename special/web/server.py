@@ -12,7 +12,6 @@ from typing import Any
 import uvicorn
 from rich.console import Console
 from uvicorn.config import STARTUP_FAILURE
-from uvicorn.supervisors import Multiprocess
 
 from special import __version__, journal
 from special.engine import Engine
@@ -23,6 +22,7 @@ from special.sources import check_source
 from special.web.app import SETTINGS_VARIABLE, App
 from special.web.memory import settle
 from special.web.protocol import Bounds, GuardedProtocol
+from special.web.supervisor import START_S, Supervisor
 
 
 def serve_with(chosen: Settings) -> None:
@@ -46,8 +46,7 @@ def serve_with(chosen: Settings) -> None:
         "ws": "none",
         "limit_concurrency": chosen.max_connections,
         "timeout_graceful_shutdown": 30,
-        # A new process answers once it has imported all this; one killed before that is missed for as long.
-        "timeout_worker_healthcheck": 15,
+        "timeout_worker_healthcheck": START_S,
     }
     if chosen.workers == 1:
         settle()
@@ -56,7 +55,7 @@ def serve_with(chosen: Settings) -> None:
     with counts_folder() as counts:
         os.environ |= {SETTINGS_VARIABLE: chosen.model_dump_json(), SHARED_COUNTS: str(counts)}
         processes = uvicorn.Config("special.web.app:create", factory=True, workers=chosen.workers, **options)
-        supervisor = Multiprocess(processes, sockets=[listener])
+        supervisor = Supervisor(processes, sockets=[listener])
         supervisor.run()
         if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
             sys.exit(STARTUP_FAILURE)  # as one process does by itself

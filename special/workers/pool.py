@@ -104,7 +104,7 @@ class Workers:
         self._idle: list[Child] = []
         self._repairs: set[asyncio.Task[None]] = set()
         self._quarantine = Quarantine()
-        self._open = False
+        self._open = self._started = False
 
     async def start(self) -> None:
         """Start all children, and wait for the first; the others get ready in the background.
@@ -122,6 +122,7 @@ class Workers:
             failures = [error for task in coming if task.done() and (error := task.exception())]
             if len(failures) == self._size:
                 raise failures[0]
+            self._started = True
         except BaseException:
             await self.close()
             raise
@@ -319,14 +320,14 @@ class Workers:
         return repair
 
     async def _replace(self, tries: int | None) -> None:
-        """Try until it works, or so often where no other child is up."""
+        """Try until it works, or so often while we start and no other child is up."""
         pause_s, failures = _FIRST_PAUSE_S, 0
         while True:
             try:
                 return await self._add()
             except (ConfigurationError, OSError) as error:
                 failures += 1
-                if failures == tries and not self.ready:
+                if failures == tries and not (self.ready or self._started):
                     raise
                 log.error("no decoder more: %s; trying again in %.1f s", error, pause_s)
             await asyncio.sleep(pause_s)
