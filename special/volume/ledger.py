@@ -56,7 +56,9 @@ BROKEN = (
 def is_broken(error: sqlite3.Error) -> bool:
     """Whether a ledger will never do again, where another fault of a disk may pass."""
     code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
-    return isinstance(error, sqlite3.DatabaseError) and code & 0xFF in BROKEN
+    # What is shorter than it says has lost something, and will not find it again.
+    gone = code & 0xFF in BROKEN or code == sqlite3.SQLITE_IOERR_SHORT_READ
+    return isinstance(error, sqlite3.DatabaseError) and gone
 
 
 def files_of(path: Path) -> list[Path]:

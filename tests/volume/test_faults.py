@@ -15,6 +15,7 @@ from special.errors import ConfigurationError
 from special.spans import Span
 from special.volume import Volume, stat
 from special.volume.blocks import BlockMap
+from special.volume.ledger import Ledger, is_broken
 from special.volume.stacks import LEDGER_NAME, OBJECTS_NAME, Stacks, Step
 from tests.volume.made import Made, blob, expected, taken_bytes, until
 
@@ -231,6 +232,15 @@ BROKEN_LEDGERS: dict[str, Callable[[Path], object]] = {
     "a-wrong-sum": tell_lies,
     "no-sum": lambda path: sqlite3.connect(path, isolation_level=None).execute("DELETE FROM totals").connection.close(),
 }
+
+
+def test_a_ledger_whose_log_was_cut_short_is_broken(tmp_path: Path) -> None:
+    """As it happens to new books where somebody closes old ones whose file was emptied."""
+    with closing(Ledger(tmp_path / LEDGER_NAME)):
+        os.truncate(tmp_path / f"{LEDGER_NAME}-wal", 0)
+        with pytest.raises(sqlite3.Error) as caught:
+            Ledger(tmp_path / LEDGER_NAME)
+    assert is_broken(caught.value)
 
 
 @pytest.mark.parametrize("damage", BROKEN_LEDGERS.values(), ids=BROKEN_LEDGERS)
