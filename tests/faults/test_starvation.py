@@ -106,12 +106,16 @@ async def test_thumbnails_out_of_s3_are_not_much_slower_beside_a_crowd(
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("workers", [pytest.param(1, id="1"), pytest.param(None, id="default")])
 async def test_thumbnails_from_memory_are_not_much_slower_beside_a_crowd(
-    tmp_path: Path, folders: tuple[Path, Path], alone: None, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, folders: tuple[Path, Path], alone: None, capsys: pytest.CaptureFixture[str], workers: int | None
 ) -> None:
-    """By a server as users start it. The masters are in a folder, for a store here would take its share."""
+    """By one process, and by a server as users start it.
+
+    The masters are in a folder, for a store here would take its share.
+    """
     masters, thumbs = folders
-    with live.special(masters, "--thumbs", str(thumbs), home=tmp_path, workers=None) as it:
+    with live.special(masters, "--thumbs", str(thumbs), home=tmp_path, workers=workers) as it:
         await hold_beside_a_crowd(it.url, 12, capsys)
 
 
