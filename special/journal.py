@@ -51,7 +51,11 @@ def wanted() -> bool:
 
 def request(level: int, fields: dict[str, Any], *, failure: BaseException | None = None) -> None:
     """Say what became of one request. `failure` adds its traceback."""
-    _requests.log(level, "request", extra={"fields": fields}, exc_info=failure)
+    if _requests.isEnabledFor(level):
+        # Made here, for `log` would look for the caller's file and line first, which takes as long as all the rest.
+        raised = (type(failure), failure, failure.__traceback__) if failure is not None else None
+        made = _requests.makeRecord(LOGGER, level, "", 0, "request", (), raised, extra={"fields": fields})
+        _requests.handle(made)
 
 
 def clean(text: str) -> str:

@@ -44,6 +44,7 @@ class Pixels:
             stored = stored_tile(layout, job)
             if stored:
                 return stored.assemble(await reader.read(blob, stored.spans))
+        self.gate.check(lane, client=trace().client)  # whoever is refused is not even planned for
         async with self.piece(blob, layout, job, reader, lane=lane, seen=seen) as (piece, admitted):
             return await self.draw(piece, job, admitted, culprit=f"{blob.url} {blob.etag}")
 

@@ -69,6 +69,20 @@ async def test_so_many_are_in_and_so_many_wait_and_the_next_is_refused_at_once()
     await crowd.ends()
 
 
+async def test_who_would_be_refused_is_told_so_before_anything_is_known_of_its_cost() -> None:
+    crowd = Crowd(Gate([LANE], budget_bytes=100))
+    for name in ("a1", "a2", "a3", "a4", "a5"):
+        crowd.gate.check("test", client="a")
+        await crowd.comes(name)
+    with pytest.raises(Busy, match="lane test: 3 wait already"):
+        crowd.gate.check("test", client="a")
+    crowd.gate.check("test", client="b")  # somebody of the crowd would give way
+    assert (crowd.gate.waiting("test"), crowd.refused()) == (3, {}), "nobody has, for nobody has come"
+    await crowd.comes("b1")
+    assert crowd.refused() == {"a5": "lane test: somebody with fewer requests came"}
+    await crowd.ends()
+
+
 async def test_a_single_request_stands_behind_one_of_a_crowds() -> None:
     crowd = Crowd(Gate([LANE], budget_bytes=100))
     await crowd.comes("a1", "a2", "a3", "a4", "a5", "a6", "b1")
@@ -129,6 +143,8 @@ async def test_a_wait_that_would_be_too_long_is_refused_before_it_begins() -> No
     refusal = crowd.tasks["c1"].exception()
     assert isinstance(refusal, Busy)
     assert refusal.retry_after_s == 12
+    with pytest.raises(Busy, match=r"lane test: the wait would be 12\.0 s"):
+        crowd.gate.check("test", client="c")
     await crowd.ends()
 
 

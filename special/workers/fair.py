@@ -60,12 +60,15 @@ class FairQueue(Generic[T]):
 
         None, and nothing is dropped, where `client` has the most itself, or as many but one.
         """
-        longest = max(self._turns, key=lambda name: len(self._turns[name]), default=client)
-        items = self._turns.get(longest, deque())
-        if len(items) < len(self._turns.get(client, ())) + 2:
+        if not self.gives_way(client):
             return None
         self._count -= 1
-        return items.pop()
+        return max(self._turns.values(), key=len).pop()
+
+    def gives_way(self, client: str) -> bool:
+        """Whether `give_way` would drop anything."""
+        most = max(map(len, self._turns.values()), default=0)
+        return most >= len(self._turns.get(client, ())) + 2
 
     def before(self, client: str) -> int:
         """How many items would be taken before a further one of `client`, if nobody else came."""

@@ -109,6 +109,12 @@ class Gate:
         """How many jobs of a lane wait."""
         return len(self._doors[lane].waiting)
 
+    def check(self, lane: str, *, client: str = "") -> None:
+        """Raise `Busy` where `admit` would do so at once, whatever the cost; then it need not even be told."""
+        door = self._doors[lane]
+        if door.waiting or door.inside >= door.places:
+            self._check_room(door, client)
+
     @asynccontextmanager
     async def admit(self, lane: str, cost_bytes: int, *, client: str = "") -> AsyncGenerator[Admitted, None]:
         """A place and memory for one job, waited for in the client's turn and given back at the end of the block.
@@ -150,17 +156,18 @@ class Gate:
             raise _busy(door, f"no place within {door.lane.max_wait_s:g} s", door.wait_s(client))
         waiting.turn.result()
 
-    def _make_room(self, door: _Door, client: str) -> None:
+    def _check_room(self, door: _Door, client: str) -> None:
         expected_s = door.wait_s(client)
         if expected_s > door.lane.max_wait_s:
             raise _busy(door, f"the wait would be {expected_s:.1f} s", expected_s)
-        if len(door.waiting) < door.room:
-            return
-        longest = door.waiting.give_way(client)
-        if longest is None:
+        if len(door.waiting) >= door.room and not door.waiting.gives_way(client):
             raise _busy(door, f"{len(door.waiting)} wait already", expected_s)
-        refusal = _busy(door, "somebody with fewer requests came", door.wait_s(longest.client))
-        longest.turn.set_exception(refusal)
+
+    def _make_room(self, door: _Door, client: str) -> None:
+        self._check_room(door, client)
+        if len(door.waiting) >= door.room and (longest := door.waiting.give_way(client)) is not None:
+            refusal = _busy(door, "somebody with fewer requests came", door.wait_s(longest.client))
+            longest.turn.set_exception(refusal)
 
     def _give_up(self, door: _Door, waiting: _Waiting) -> None:
         """Whoever leaves gives back what it was let in to at that very moment, or its place in the queue."""
