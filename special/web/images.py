@@ -16,7 +16,7 @@ from starlette.types import Receive, Send
 from special import iiif, info, observe
 from special.access import Identity
 from special.asset import Asset
-from special.engine import Engine, Planned
+from special.engine import Answer, Engine, Planned
 from special.errors import NotFound
 from special.flow import MEDIA as AUTH_MEDIA
 from special.identity import Verifier
@@ -24,9 +24,10 @@ from special.iiif import BaseRequest, ImageRequest, InfoRequest, Version
 from special.remember import Recent
 from special.route import Thumb
 from special.settings import Settings
-from special.spans import NotModified
+from special.spans import NotModified, Unless
 from special.web.auth import Auth, probe
 from special.web.call import Call
+from special.web.courtesy import OneByOne
 from special.web.presence import while_there
 from special.web.reply import CORS, Headers, send_answer, send_bytes, send_head, timing
 
@@ -53,6 +54,7 @@ class Images:
         self._settings = settings
         self._verifier = verifier
         self._auth = auth
+        self._beginning = OneByOne()
         self._prepared: Recent[Key, Prepared] = Recent(REMEMBERED)
 
     async def answer(self, call: Call, receive: Receive, send: Send) -> int:
@@ -126,14 +128,20 @@ class Images:
                 # The proxy passes on the conditions and the range too, and keeps these headers.
                 told = [(b"x-accel-redirect", call.offload.encode()), (b"x-stored-url", link.encode())]
                 return await send_bytes(send, 200, [*headers, *told, timing()], b"")
-            work = self.engine.run(planned, unless=unless, span=span)
-            # A copied object is on its way at once; whatever needs a decoder ends when its client leaves.
-            answer = await (work if copied else while_there(work, receive))
+            if copied:  # and on its way at once
+                answer = await self.engine.run(planned, unless=unless, span=span)
+            else:  # which ends when its client leaves
+                answer = await while_there(self._made(planned, unless), receive)
         except NotModified as same:
             tag = same.etag or (unless.only_etag if unless else None)
             etag = [(b"etag", tag.encode())] if tag else []
             return await send_bytes(send, 304, [*headers, *etag, timing()], None)
         return await send_answer(send, answer, headers)
+
+    async def _made(self, planned: Planned, unless: Unless | None) -> Answer:
+        """An answer that is not at hand, or why there is none: either takes a while to tell."""
+        await self._beginning.turn()
+        return await self.engine.run(planned, unless=unless)
 
     async def _prepare(self, call: Call, request: ImageRequest, identity: Identity) -> Prepared:
         version = call.version(request.version)

@@ -6,7 +6,6 @@ client must never take a part for the whole.
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import aclosing
 from datetime import datetime
 from email.utils import format_datetime
@@ -17,6 +16,7 @@ from starlette.types import Send
 from special import observe
 from special.engine import Answer, Described
 from special.errors import SpecialError
+from special.web.courtesy import after_others
 
 PIECE_BYTES = 65536
 """Larger answers are sent in pieces of this size, between which others have their turn."""
@@ -87,7 +87,7 @@ async def send_answer(send: Send, answer: Answer, headers: Headers) -> int:
         while stop < answer.size - PIECE_BYTES:
             start, stop = stop, stop + PIECE_BYTES
             await send({"type": "http.response.body", "body": answer.body[start:stop], "more_body": True})
-            await asyncio.sleep(0)
+            await after_others()
         await send({"type": "http.response.body", "body": answer.body[stop:]})
         return status
     async with aclosing(answer.body) as chunks:

@@ -1,0 +1,96 @@
+"""Who goes first in the event loop, counted in its turns."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import pytest
+from starlette.types import Message
+
+from special.engine import Answer
+from special.web.courtesy import TURNS, OneByOne
+from special.web.reply import PIECE_BYTES, send_answer
+
+
+@dataclass
+class Loop:
+    """Counts the turns of the event loop, as somebody does who has a little to do in each."""
+
+    turn: int = 0
+    events: list[int] = field(default_factory=list)
+    """In which turns something happened."""
+
+    async def count(self) -> None:
+        while True:
+            await asyncio.sleep(0)
+            self.turn += 1
+
+    def note(self) -> None:
+        self.events.append(self.turn)
+
+    @property
+    def gaps(self) -> list[int]:
+        return [after - before for before, after in pairwise(self.events)]
+
+
+@asynccontextmanager
+async def counted() -> AsyncIterator[Loop]:
+    loop = Loop()
+    counter = asyncio.create_task(loop.count())
+    await asyncio.sleep(0)  # it counts from now on
+    yield loop
+    counter.cancel()
+    with suppress(asyncio.CancelledError):
+        await counter
+
+
+async def test_dear_requests_that_come_together_begin_one_by_one() -> None:
+    async with counted() as loop:
+        line = OneByOne()
+
+        async def begin() -> None:
+            await line.turn()
+            loop.note()
+
+        await asyncio.gather(*(begin() for _ in range(5)))
+    assert loop.events[0] >= TURNS
+    assert len(loop.gaps) == 4
+    assert min(loop.gaps) >= TURNS
+
+
+async def test_who_leaves_the_line_holds_nobody_up() -> None:
+    line = OneByOne()
+    tasks = [asyncio.create_task(line.turn()) for _ in range(4)]
+    await asyncio.sleep(0)
+    tasks[0].cancel()  # has its turns
+    tasks[2].cancel()  # waits for them
+    async with asyncio.timeout(5):
+        ends = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(end) for end in ends] == [asyncio.CancelledError, type(None), asyncio.CancelledError, type(None)]
+
+
+@pytest.mark.parametrize(
+    ("size", "pieces"),
+    [
+        pytest.param(PIECE_BYTES, 1, id="one piece"),
+        pytest.param(PIECE_BYTES + 1, 2, id="two"),
+        pytest.param(5 * PIECE_BYTES, 5, id="five"),
+    ],
+)
+async def test_a_large_answer_goes_out_in_pieces_with_turns_for_others_between(size: int, pieces: int) -> None:
+    data = bytes(range(256)) * (size // 256) + b"." * (size % 256)
+    sent: list[bytes] = []
+    async with counted() as loop:
+
+        async def send(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                loop.note()
+                sent.append(message["body"])
+
+        await send_answer(send, Answer(data, "image/jpeg", '"x"', len(data)), [])
+    assert b"".join(sent) == data
+    assert loop.gaps == [TURNS] * (pieces - 1)
