@@ -53,7 +53,7 @@ async def test_dear_requests_that_come_together_begin_one_by_one() -> None:
         line = OneByOne()
 
         async def begin() -> None:
-            await line.turn()
+            await line.turn("a")
             loop.note()
 
         await asyncio.gather(*(begin() for _ in range(5)))
@@ -62,15 +62,30 @@ async def test_dear_requests_that_come_together_begin_one_by_one() -> None:
     assert min(loop.gaps) >= TURNS
 
 
-async def test_who_leaves_the_line_holds_nobody_up() -> None:
+async def test_clients_take_turns_to_begin() -> None:
+    line, begun = OneByOne(), []
+
+    async def begin(client: str) -> None:
+        await line.turn(client)
+        begun.append(client)
+
+    await asyncio.gather(*map(begin, "aaaaaabcb"))
+    assert "".join(begun) == "aabcabaaa"
+
+
+@pytest.mark.parametrize("turns", [pytest.param(turns, id=f"{turns} turns later") for turns in range(3 * TURNS)])
+async def test_who_leaves_the_line_holds_nobody_up(turns: int) -> None:
+    """Whenever they leave: with their turn, before it, or just when it comes."""
     line = OneByOne()
-    tasks = [asyncio.create_task(line.turn()) for _ in range(4)]
-    await asyncio.sleep(0)
-    tasks[0].cancel()  # has its turns
-    tasks[2].cancel()  # waits for them
+    tasks = [asyncio.create_task(line.turn("ab"[number % 2])) for number in range(6)]
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    for task in tasks[:5]:
+        task.cancel()
     async with asyncio.timeout(5):
         ends = await asyncio.gather(*tasks, return_exceptions=True)
-    assert [type(end) for end in ends] == [asyncio.CancelledError, type(None), asyncio.CancelledError, type(None)]
+        assert ends[5] is None
+        await line.turn("c")
 
 
 @pytest.mark.parametrize(

@@ -153,6 +153,7 @@ async def test_a_crash_fails_its_own_job_alone(
 
 
 async def test_a_successor_is_ready_before_the_dead_one_is_replaced(workers: Workers) -> None:
+    await until(lambda: observe.DECODERS_UP._value.get() == 3)  # the pool is open as soon as one is up
     spare = children()
     with pytest.raises(errors.Crashed):
         await workers.run(os.abort)

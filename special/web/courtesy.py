@@ -8,7 +8,10 @@ large answers does so in every turn.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Final
+
+from special.workers.fair import FairQueue
 
 TURNS: Final = 6
 """So many turns of the event loop pass in between: some 50 µs where nobody else is there."""
@@ -21,12 +24,36 @@ async def after_others() -> None:
 
 
 class OneByOne:
-    """Those who begin something dear: one after the other, and others in between."""
+    """Those who begin something dear: one after the other, clients in turn, and others in between."""
 
     def __init__(self) -> None:
-        self._next = asyncio.Lock()
+        self._taken = False
+        self._waiting: FairQueue[asyncio.Future[None]] = FairQueue()
 
-    async def turn(self) -> None:
-        """Wait for one's turn to begin; the next one's comes once others have had theirs."""
-        async with self._next:
+    async def turn(self, client: str) -> None:
+        """Wait for this client's turn to begin; the next one's comes once others have had theirs."""
+        if self._taken:
+            mine = asyncio.get_running_loop().create_future()
+            self._waiting.put(client, mine)
+            try:
+                await mine
+            except asyncio.CancelledError:
+                if mine.cancelled():
+                    with suppress(LookupError):  # it has been passed over
+                        self._waiting.remove(client, mine)
+                else:  # its turn came at that very moment
+                    self._pass_on()
+                raise
+        self._taken = True
+        try:
             await after_others()
+        finally:
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        while self._waiting:
+            following = self._waiting.take()
+            if not following.done():  # else it is just leaving
+                following.set_result(None)
+                return
+        self._taken = False

@@ -140,7 +140,7 @@ class Images:
 
     async def _made(self, planned: Planned, unless: Unless | None) -> Answer:
         """An answer that is not at hand, or why there is none: either takes a while to tell."""
-        await self._beginning.turn()
+        await self._beginning.turn(observe.trace().client)
         return await self.engine.run(planned, unless=unless)
 
     async def _prepare(self, call: Call, request: ImageRequest, identity: Identity) -> Prepared:
