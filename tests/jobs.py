@@ -68,14 +68,24 @@ def waste_memory(megabytes: int) -> None:
 
 def die(marks: Path, times: int, spared: int = 0) -> None:
     """Be killed, as often in all as this says, after so many who were not; each of both leaves a file in a folder."""
+    if _is_chosen(marks, times, spared):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def decline(marks: Path, times: int, spared: int = 0) -> None:
+    """Raise an error of ours, as often as `die` would have it."""
+    if _is_chosen(marks, times, spared):
+        raise Malformed("no, thank you")
+
+
+def _is_chosen(marks: Path, times: int, spared: int) -> bool:
     for n in range(spared + times):
         try:
             (marks / str(n)).touch(exist_ok=False)
         except FileExistsError:
             continue
-        if n >= spared:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return
+        return n >= spared
+    return False
 
 
 def burn() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import operator
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -369,6 +370,19 @@ async def test_children_that_cannot_start_are_a_setting_that_cannot_work() -> No
     with pytest.raises(errors.ConfigurationError, match="decoder_memory"):
         await Workers(1, memory_bytes=1 << 20).start()
     assert children() == set()
+
+
+async def test_a_child_that_says_it_cannot_get_ready_is_not_tried_again(tmp_path: Path) -> None:
+    with pytest.raises(errors.ConfigurationError, match=re.escape("(Malformed: no, thank you); decoder_memory may be")):
+        await Workers(3, memory_bytes=MEMORY, prepare=partial(jobs.decline, tmp_path, times=9)).start()
+    assert children() == set()
+    assert len(os.listdir(tmp_path)) in (1, 4)  # the first had the processors to itself for a second only
+
+
+async def test_a_child_that_cannot_get_ready_beside_one_that_did_is_tried_again(tmp_path: Path) -> None:
+    async with Workers(1, memory_bytes=MEMORY, prepare=partial(jobs.decline, tmp_path, times=2, spared=1)) as workers:
+        await until(lambda: len(workers._jobs) == 2)
+        assert len(os.listdir(tmp_path)) == 3
 
 
 async def test_children_killed_before_they_are_ready_are_replaced(tmp_path: Path) -> None:

@@ -10,16 +10,17 @@ import sys
 import threading
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 from starlette.applications import Starlette
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from special import journal, observe
 from special.engine import Engine
-from special.errors import Denied, RequestError, SpecialError
+from special.errors import ConfigurationError, Denied, RequestError, SpecialError
 from special.identity import Verifier
 from special.observe import Trace
 from special.settings import Settings
@@ -74,6 +75,8 @@ class App:
                 except RequestError as error:
                     await send_error(send, error, head=scope["method"] == "HEAD")
                     return
+        elif scope["type"] == "lifespan":
+            send = partial(_say_briefly, send)
         await self._pages(scope, receive, send)
 
     @property
@@ -152,6 +155,14 @@ def _tell(
         fields["error"] = journal.clean(str(failure))
     known = failure is None or isinstance(failure, SpecialError)
     journal.request(level if known else logging.ERROR, fields, failure=None if known else failure)
+
+
+async def _say_briefly(send: Send, message: Message) -> None:
+    """Hand on what Starlette says of a start or stop; of a setting that cannot work the sentence, not the traceback."""
+    error = sys.exception()
+    if message["type"] == "lifespan.startup.failed" and isinstance(error, ConfigurationError):
+        message = {**message, "message": str(error)}
+    await send(message)
 
 
 def create() -> App:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from special.errors import SpecialError
-from special.workers.wire import LENGTH, Call, Failed, Raised, Ready, Reply, Returned, Setup, dump
+from special.workers.wire import LENGTH, Call, Failed, Raised, Ready, Reply, Returned, Setup, Unready, dump
 
 NICENESS: Final = 10
 """Behind the server's own process, which answers the cheap requests while every processor decodes (nice(2))."""
@@ -33,9 +33,9 @@ def main(descriptor: int) -> None:
         setup = _receive(parent)
         if isinstance(setup, Setup):
             _confine(setup)
-            setup.prepare()
-            _send(parent, Ready())
-            while isinstance(call := _receive(parent), Call):
+            readiness = _prepare(setup)
+            _send(parent, readiness)
+            while isinstance(readiness, Ready) and isinstance(call := _receive(parent), Call):
                 _send(parent, _work(call))
     os._exit(0)  # codecs have threads and exit handlers that nobody needs to wait for
 
@@ -61,6 +61,16 @@ def _stand_back() -> None:
     if number is not None:
         wish = _SCHED_ATTR.pack(_SCHED_ATTR.size, os.SCHED_OTHER, 0, niceness, 0, SLICE_NS, 0, 0)
         ctypes.CDLL(None).syscall(number, 0, wish, 0)
+
+
+def _prepare(setup: Setup) -> Ready | Unready:
+    try:
+        setup.prepare()
+    except MemoryError:  # what else it says, cffi's page of help, leads astray
+        return Unready("MemoryError")
+    except Exception as error:  # whatever it is, the parent says it, once
+        return Unready(" ".join(f"{type(error).__name__}: {error}".split()))
+    return Ready()
 
 
 def _work(call: Call) -> Reply:

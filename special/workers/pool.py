@@ -17,7 +17,7 @@ from special import observe, render
 from special.errors import Busy, ConfigurationError, Crashed, DecodeError, TimedOut
 from special.workers.fair import FairQueue
 from special.workers.lanes import Lane, single_lane
-from special.workers.process import Child, spawn
+from special.workers.process import Child, Unfit, spawn
 from special.workers.quarantine import Quarantine
 from special.workers.wire import Call, Failed, Outcome, Raised, Returned, dump
 
@@ -110,12 +110,15 @@ class Workers:
         """Start all children, and wait for the first; the others get ready in the background.
 
         One that dies before it is ready, killed from outside perhaps, is tried again: it must not keep a server from
-        starting. Raises `ConfigurationError` where none gets ready, each tried three times.
+        starting. Raises `ConfigurationError` where none gets ready, each tried three times, or the first says that it
+        cannot.
         """
         self._open = True
         coming = [self._repair(tries=_STARTS)]
         try:
             await asyncio.wait(coming, timeout=_ALONE_S)
+            if coming[0].done() and isinstance(error := coming[0].exception(), Unfit):
+                raise error
             coming += [self._repair(tries=_STARTS) for _ in range(self._size - 1)]
             while not self.ready and (left := [task for task in coming if not task.done()]):
                 await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
@@ -327,7 +330,8 @@ class Workers:
                 return await self._add()
             except (ConfigurationError, OSError) as error:
                 failures += 1
-                if failures == tries and not (self.ready or self._started):
+                hopeless = failures == tries or (tries is not None and isinstance(error, Unfit))
+                if hopeless and not (self.ready or self._started):
                     raise
                 log.error("no decoder more: %s; trying again in %.1f s", error, pause_s)
             await asyncio.sleep(pause_s)

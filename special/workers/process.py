@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Final, Protocol, cast
 
 from special.errors import ConfigurationError
-from special.workers.wire import LENGTH, Outcome, Ready, Setup, dump, load_reply
+from special.workers.wire import LENGTH, Outcome, Ready, Setup, Unready, dump, load_reply
 
 START_SECONDS: Final = 60.0
 """A child that is not ready by then never will be."""
@@ -23,6 +23,10 @@ _INHERITED: Final = frozenset(
 _QUIET: Final = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
 """One job, one thread: threads nobody needs cost each child address space."""
 _PROGRAM: Final = "import sys; from special.workers.child import main; main(int(sys.argv[1]))"
+
+
+class Unfit(ConfigurationError):
+    """A child says itself that it cannot get ready: under the same limits no other will."""
 
 
 class Owner(Protocol):
@@ -66,7 +70,10 @@ class Child(asyncio.BufferedProtocol):
         return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
 
     async def prepare(self, setup: Setup) -> None:
-        """Send the first message and wait until the child is ready. Raises `ConfigurationError` if it never is."""
+        """Send the first message and wait until the child is ready.
+
+        Raises `ConfigurationError` if it never is, `Unfit` where it says why.
+        """
         self.send(dump(setup))
         try:
             async with asyncio.timeout(START_SECONDS):
@@ -106,11 +113,16 @@ class Child(asyncio.BufferedProtocol):
             except Exception:  # a pickle from a broken process may raise anything; such a process is not used again
                 self.kill()
                 return
-            if isinstance(reply, Ready):
-                self._is_ready = True
-                self._ready.set_result(None)
-            else:
-                self._owner.replied(self, reply)
+            match reply:
+                case Ready():
+                    self._is_ready = True
+                    self._ready.set_result(None)
+                case Unready(reason):
+                    self._ready.set_exception(
+                        Unfit(f"a decoder process cannot get ready ({reason}); decoder_memory may be too low")
+                    )
+                case _:
+                    self._owner.replied(self, reply)
 
     def connection_lost(self, exc: Exception | None) -> None:
         # The socket closes when the process ends, after its memory is freed: this wait is short.
@@ -130,7 +142,7 @@ class Child(asyncio.BufferedProtocol):
 async def spawn(owner: Owner, *, memory_bytes: int, prepare: Callable[[], object]) -> Child:
     """A child that is ready for jobs. Costs an interpreter's start and `prepare`'s imports, about 0.3 s.
 
-    Raises `ConfigurationError` if it ends before it is ready, or does not get ready.
+    Raises `Unfit` if it says that it cannot get ready, `ConfigurationError` if it ends before, or takes too long.
     """
     ours, theirs = socket.socketpair()
     environment = {name: value for name, value in os.environ.items() if name in _INHERITED}

@@ -48,6 +48,14 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
+class Unready:
+    """The child cannot get ready, and ends."""
+
+    reason: str
+    """What its preparation raised, in one line."""
+
+
+@dataclass(frozen=True, slots=True)
 class Returned:
     """The function returned."""
 
@@ -70,7 +78,7 @@ class Failed:
 
 
 Outcome = Returned | Raised | Failed
-Reply = Ready | Outcome
+Reply = Ready | Unready | Outcome
 
 
 def dump(message: Setup | Call | Reply) -> list[bytes]:
@@ -90,7 +98,7 @@ def load_reply(body: bytes | bytearray) -> Reply:
     save that copy and cost a file and two system calls for each.
     """
     reply = _Guarded(_Body(body)).load()
-    if not isinstance(reply, Ready | Returned | Raised | Failed):
+    if not isinstance(reply, Reply):
         raise pickle.UnpicklingError(f"a {type(reply).__name__} is no reply")
     return reply
 

@@ -66,3 +66,4 @@ def test_processes_that_cannot_start_end_the_server(tmp_path: Path) -> None:
     done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 3, done.stderr
     assert "decoder_memory may be too low" in done.stderr
+    assert "Traceback" not in done.stderr
