@@ -87,10 +87,11 @@ async def go_through(s3: S3Server, count: int, monkeypatch: pytest.MonkeyPatch) 
     await fill(masters, count)
     for options, result in ((("--plan",), "due"), ((), "made"), (("--plan",), "stood"), ((), "stood")):
         run = derive(masters, thumbs, *options, count=count)
-        peaks = ", ".join(f"{peak >> 20} MiB at {share} %" for share, peak in run.peaks.items() if share in (10, 100))
+        early, most = run.peaks[10], max(run.peaks.values())  # at the very end some processes have gone
+        peaks = f"{early >> 20} MiB at 10 %, {most >> 20} MiB at most"
         print(f"\n{' '.join(('derive', *options))} on {os.cpu_count()} cores: {run.summary} Peak memory: {peaks}.")
         assert run.results == {result: count}
-        assert max(run.peaks.values()) <= run.peaks[10] + GROWTH_BYTES
+        assert most <= early + GROWTH_BYTES
 
 
 async def test_a_bucket_of_hundreds(store: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
