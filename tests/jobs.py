@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import struct
+import sys
 from pathlib import Path
 
 import pyvips
@@ -72,10 +73,10 @@ def die(marks: Path, times: int, spared: int = 0) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def decline(marks: Path, times: int, spared: int = 0) -> None:
-    """Raise an error of ours, as often as `die` would have it."""
+def decline(marks: Path, error: Exception, times: int, spared: int = 0) -> None:
+    """Raise this error as often as `die` would have it."""
     if _is_chosen(marks, times, spared):
-        raise Malformed("no, thank you")
+        raise error
 
 
 def _is_chosen(marks: Path, times: int, spared: int) -> bool:
@@ -86,6 +87,12 @@ def _is_chosen(marks: Path, times: int, spared: int) -> bool:
             continue
         return n >= spared
     return False
+
+
+def get_ready_again(answer: bytes) -> None:
+    """Write an answer to the parent that nobody waits for."""
+    os.write(int(sys.argv[1]), answer)
+    signal.pause()
 
 
 def burn() -> None:

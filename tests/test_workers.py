@@ -6,7 +6,6 @@ import asyncio
 import operator
 import os
 import pickle
-import re
 import signal
 import subprocess
 import sys
@@ -23,7 +22,7 @@ from special.workers import Lane, Workers, standard_lanes
 from special.workers.child import NICENESS, SLICE_NS
 from special.workers.process import spawn
 from special.workers.quarantine import SECONDS, Quarantine
-from special.workers.wire import LENGTH, Returned, dump, load_reply
+from special.workers.wire import LENGTH, Ready, Returned, Unready, dump, load_reply
 from tests import jobs
 
 MEMORY = 2 << 30
@@ -372,17 +371,39 @@ async def test_children_that_cannot_start_are_a_setting_that_cannot_work() -> No
     assert children() == set()
 
 
-async def test_a_child_that_says_it_cannot_get_ready_is_not_tried_again(tmp_path: Path) -> None:
-    with pytest.raises(errors.ConfigurationError, match=re.escape("(Malformed: no, thank you); decoder_memory may be")):
-        await Workers(3, memory_bytes=MEMORY, prepare=partial(jobs.decline, tmp_path, times=9)).start()
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        pytest.param(ImportError("no\nroom"), "ImportError: no room; decoder_memory may be too low", id="any"),
+        pytest.param(MemoryError("see below"), "MemoryError; decoder_memory may be too low", id="no memory"),
+        pytest.param(errors.ConfigurationError("pip install it"), "pip install it", id="one that names the fix"),
+    ],
+)
+async def test_a_child_that_says_it_cannot_get_ready_is_not_tried_again(
+    tmp_path: Path, error: Exception, told: str
+) -> None:
+    with pytest.raises(errors.ConfigurationError) as raised:
+        await Workers(3, memory_bytes=MEMORY, prepare=partial(jobs.decline, tmp_path, error, times=9)).start()
+    assert str(raised.value) == f"a decoder process cannot get ready: {told}"
     assert children() == set()
     assert len(os.listdir(tmp_path)) in (1, 4)  # the first had the processors to itself for a second only
 
 
 async def test_a_child_that_cannot_get_ready_beside_one_that_did_is_tried_again(tmp_path: Path) -> None:
-    async with Workers(1, memory_bytes=MEMORY, prepare=partial(jobs.decline, tmp_path, times=2, spared=1)) as workers:
+    prepare = partial(jobs.decline, tmp_path, ImportError("no room"), times=2, spared=1)
+    async with Workers(1, memory_bytes=MEMORY, prepare=prepare) as workers:
         await until(lambda: len(workers._jobs) == 2)
         assert len(os.listdir(tmp_path)) == 3
+
+
+@pytest.mark.parametrize("again", [Ready(), Unready("no room")], ids=["ready", "unready"])
+async def test_a_child_that_gets_ready_twice_is_ended(workers: Workers, again: Ready | Unready) -> None:
+    complaints: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    with pytest.raises(errors.Crashed):
+        await workers.run(jobs.get_ready_again, b"".join(dump(again)))
+    assert await workers.run(operator.add, 1, 1) == 2
+    assert complaints == []
 
 
 async def test_children_killed_before_they_are_ready_are_replaced(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import traceback
 from contextlib import suppress
 from typing import Any, Final
 
-from special.errors import SpecialError
+from special.errors import ConfigurationError, SpecialError
 from special.workers.wire import LENGTH, Call, Failed, Raised, Ready, Reply, Returned, Setup, Unready, dump
 
 NICENESS: Final = 10
@@ -66,10 +66,11 @@ def _stand_back() -> None:
 def _prepare(setup: Setup) -> Ready | Unready:
     try:
         setup.prepare()
-    except MemoryError:  # what else it says, cffi's page of help, leads astray
-        return Unready("MemoryError")
+    except ConfigurationError as error:
+        return Unready(str(error))
     except Exception as error:  # whatever it is, the parent says it, once
-        return Unready(" ".join(f"{type(error).__name__}: {error}".split()))
+        said = "" if isinstance(error, MemoryError) else f": {error}"  # cffi's adds help that leads astray
+        return Unready(f"{type(error).__name__}{' '.join(said.split())}; decoder_memory may be too low")
     return Ready()
 
 

@@ -114,13 +114,13 @@ class Child(asyncio.BufferedProtocol):
                 self.kill()
                 return
             match reply:
+                case Ready() | Unready() if self._ready.done():
+                    self.kill()  # nobody waits for that, or not any more
                 case Ready():
                     self._is_ready = True
                     self._ready.set_result(None)
                 case Unready(reason):
-                    self._ready.set_exception(
-                        Unfit(f"a decoder process cannot get ready ({reason}); decoder_memory may be too low")
-                    )
+                    self._ready.set_exception(Unfit(f"a decoder process cannot get ready: {reason}"))
                 case _:
                     self._owner.replied(self, reply)
 

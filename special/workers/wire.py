@@ -52,7 +52,7 @@ class Unready:
     """The child cannot get ready, and ends."""
 
     reason: str
-    """What its preparation raised, in one line."""
+    """What its preparation raised, in one line that names the fix."""
 
 
 @dataclass(frozen=True, slots=True)
