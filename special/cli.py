@@ -220,18 +220,18 @@ AsJson = Annotated[bool, typer.Option("--json", help="As one JSON object.")]
 @volume_cli.command(epilog="[bold]Example[/]   special volume stat /var/cache/special --json")
 def stat(directory: Directory, json: AsJson = False) -> None:
     """Tell how a volume does: objects, bytes, hit rate, age, the images that are read most."""
-    from special.volume import upkeep
+    from special.volume import admin
 
-    found = upkeep.stat(directory)
+    found = admin.stat(directory)
     _print_record(found, as_json=json, hit_rate=round(found.hit_rate, 4))
 
 
 @volume_cli.command(epilog="[bold]Example[/]   special volume verify /var/cache/special")
 def verify(directory: Directory, json: AsJson = False) -> None:
     """Check every block, and drop what is wrong: it will be fetched again. Exits with 1 if anything was."""
-    from special.volume import upkeep
+    from special.volume import admin
 
-    found = upkeep.verify(directory)
+    found = admin.verify(directory)
     _print_record(found, as_json=json)
     sys.exit(0 if found.sound else 1)
 
@@ -261,15 +261,15 @@ def clear(
     config: Config = None,
 ) -> None:
     """Remove one image, or all, from a volume; what is being read stays. Exits with 1 if anything had to stay."""
-    from special.sources import open_source
-    from special.volume import upkeep
+    from special.storage import open_source
+    from special.volume import admin
 
     if image is None:
-        gone = upkeep.clear(directory)
+        gone = admin.clear(directory)
     else:
         keys = settings.load(config, source=source or "").keys
         root = open_source(source).root if source else None
-        gone = upkeep.clear(directory, upkeep.find(directory, image, keys=keys, root=root))
+        gone = admin.clear(directory, admin.find(directory, image, keys=keys, root=root))
     _print_record(gone, as_json=json)
     sys.exit(1 if gone.kept else 0)
 

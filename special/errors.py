@@ -173,7 +173,7 @@ class Unsupported(MasterError):
     code = "unsupported"
 
 
-class TooDear(MasterError):
+class TooExpensive(MasterError):
     """Showing this much of it takes more bytes, pixels or memory than one answer may take. Less of it may be had."""
 
     status = 422

@@ -6,12 +6,12 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from special import iiif
-from special.access import NOBODY
-from special.engine import Engine
+from special.auth.access import ANONYMOUS
 from special.errors import BadRequest
 from special.geometry import Box, Size, ceil_div
 from special.iiif import ImageRequest
-from special.masters import Master
+from special.images.masters import Master
+from special.serving.engine import Engine
 from special.settings import Settings
 
 
@@ -57,7 +57,7 @@ def _described(identifier: str, master: Master) -> Table:
 
 async def _costs(engine: Engine, identifier: str) -> Table:
     """What each size and the middle tile of each scale factor that info.json names would read."""
-    document = (await engine.info(identifier, "", version=3, identity=NOBODY)).document
+    document = (await engine.info(identifier, "", version=3, identity=ANONYMOUS)).document
     width, height = document["width"], document["height"]
     requests = [f"full/{size['width']},{size['height']}" for size in document.get("sizes", [])]
     for grid in document.get("tiles", []):
@@ -65,8 +65,8 @@ async def _costs(engine: Engine, identifier: str) -> Table:
         requests += [_middle_tile(Size(width, height), tile, factor) for factor in grid["scaleFactors"]]
     table = Table("request", "route", Column("GETs", justify="right"), Column("bytes", justify="right"))
     for request in requests:
-        planned = await engine.plan(_parsed(identifier, f"{request}/0/default.jpg"), version=3, identity=NOBODY)
-        runs = await engine.foresee(planned)
+        planned = await engine.plan(_parsed(identifier, f"{request}/0/default.jpg"), version=3, identity=ANONYMOUS)
+        runs = await engine.estimate(planned)
         table.add_row(request, planned.plan.name, str(len(runs)), f"{sum(len(run) for run in runs):,}")
     return table
 
@@ -81,8 +81,8 @@ def _middle_tile(image: Size, tile: Size, factor: int) -> str:
 
 
 async def _foreseen(engine: Engine, identifier: str, request: str) -> Table:
-    planned = await engine.plan(_parsed(identifier, request), version=3, identity=NOBODY)
-    runs = await engine.foresee(planned)
+    planned = await engine.plan(_parsed(identifier, request), version=3, identity=ANONYMOUS)
+    runs = await engine.estimate(planned)
     table = Table(title=request, show_header=False, title_justify="left", title_style="bold")
     output = planned.job.output
     table.add_row("route", planned.plan.name)

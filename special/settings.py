@@ -20,8 +20,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from special import machine
 from special.errors import ConfigurationError
+from special.observability import machine
 
 
 def default_home() -> Path:
@@ -78,7 +78,7 @@ class Settings(BaseSettings):
     offload: bool = Field(
         False,
         description="Whether an nginx in front that offers to fetches stored renditions from their bucket by itself; "
-        "`tests/nginx-offload.conf` shows how.",
+        "`tests/support/nginx-offload.conf` shows how.",
     )
     store_on_miss: bool = Field(
         False,

@@ -8,10 +8,10 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests import azurite, live, servers
-from tests.azurite import AzureServer
-from tests.live import LiveServer
-from tests.servers import S3Server
+from tests.support import azurite, live, servers
+from tests.support.azurite import AzureServer
+from tests.support.live import LiveServer
+from tests.support.servers import S3Server
 
 
 @pytest.fixture(scope="session")

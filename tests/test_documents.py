@@ -18,7 +18,7 @@ from PIL import Image
 
 from special.cli import cli
 from special.settings import Settings
-from tests.live import LiveServer
+from tests.support.live import LiveServer
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")

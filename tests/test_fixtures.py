@@ -15,7 +15,7 @@ from fixtures import codestreams, designs, make, profiles
 from fixtures.brushes import bytes_of
 from fixtures.validator import SQUARE, colours, validator_image
 from special.geometry import Box, Size
-from tests.oracle import mean_difference, rendered
+from tests.support.oracle import mean_difference, rendered
 
 MASTERS = make.FOLDER
 

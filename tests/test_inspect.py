@@ -11,7 +11,7 @@ from rich.console import Console
 from special.errors import BadRequest, Missing
 from special.inspect import inspect
 from special.settings import load
-from tests.live import MASTERS, LiveServer
+from tests.support.live import MASTERS, LiveServer
 
 
 async def told(identifier: str, request: str | None = None) -> str:

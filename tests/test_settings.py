@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from special import machine
 from special.errors import ConfigurationError
+from special.observability import machine
 from special.settings import Settings, default_decoders, load
 
 README = Path(__file__).parent.parent / "README.md"

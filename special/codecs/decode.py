@@ -7,12 +7,12 @@ from typing import Final
 
 import numpy as np
 
-from special.codecs import colour, jp2tiff, jpeg, jpegtiff, openjpeg, planes, tiffpage, vips
+from special.codecs import colour, jpeg, openjpeg, tiff_jp2, tiff_jpeg, tiff_page, tiff_planes, vips
 from special.codecs.raster import Image, Raster, to_vips
-from special.codecs.tiffpage import Page
-from special.errors import Malformed, TooDear
+from special.codecs.tiff_page import Page
+from special.errors import Malformed, TooExpensive
+from special.formats.layout import Piece
 from special.geometry import Size, ceil_div
-from special.layout import Piece
 
 _SOC_SIZ: Final = b"\xff\x4f\xff\x51"  # T.800 A.5.1: SIZ follows SOC at once
 _INTERPRETATIONS: Final[dict[tuple[openjpeg.Colour, int], str]] = {
@@ -43,7 +43,7 @@ def decode(piece: Piece, *, max_pixels: int, threads: int = 1) -> Raster | Image
         case "jpeg":
             return _decode_jpeg(piece, max_pixels)
         case "tiff":
-            page = tiffpage.read(piece.data)
+            page = tiff_page.read(piece.data)
             if page is not None:
                 _check(page.size, max_pixels)
                 picture = _decode_tiles(piece.data, page)
@@ -56,12 +56,12 @@ def decode(piece: Piece, *, max_pixels: int, threads: int = 1) -> Raster | Image
 
 def _decode_tiles(data: bytes, page: Page) -> Raster | Image | None:
     """What is decoded tile by tile; None for what libvips knows how to read, or reads sooner."""
-    if page.compression in jp2tiff.COMPRESSIONS:
-        return jp2tiff.decode(data, page)
+    if page.compression in tiff_jp2.COMPRESSIONS:
+        return tiff_jp2.decode(data, page)
     if page.planes > 1 and page.tiled:
-        return planes.decode(data, page)
-    if jpegtiff.is_ordinary(page):
-        raster = jpegtiff.decode(data, page)
+        return tiff_planes.decode(data, page)
+    if tiff_jpeg.is_ordinary(page):
+        raster = tiff_jpeg.decode(data, page)
         return None if raster is None else colour.tagged(raster, page.profile)
     return None
 
@@ -85,7 +85,7 @@ def _decode_jpeg(piece: Piece, max_pixels: int) -> Raster | Image:
 
 def _check(size: Size, max_pixels: int) -> None:
     if size.area > max_pixels:
-        raise TooDear(f"{size.width}×{size.height} pixels to decode; max_master_pixels allows {max_pixels}")
+        raise TooExpensive(f"{size.width}×{size.height} pixels to decode; max_master_pixels allows {max_pixels}")
 
 
 def _codestream_size(piece: Piece) -> Size:

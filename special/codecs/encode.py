@@ -8,12 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from special.asset import StoredFormat
 from special.codecs import jpeg
 from special.codecs.raster import Raster, flattened, to_vips
 from special.errors import BadRequest
 from special.geometry import Size
 from special.iiif import OutputFormat
+from special.images.asset import StoredFormat
 
 LONGEST_SIDE: Final[dict[OutputFormat, int]] = {"jpg": jpeg.LONGEST_SIDE, "webp": 16_383, "gif": 65_535}
 """The most that a format can say of width or height, in pixels; the others hold more than anyone makes."""

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from PIL import Image as PillowImage
 
 from special.codecs import libopenjp2
-from special.codecs.jp2head import read_head
+from special.codecs.jp2_head import read_head
 from special.codecs.libopenjp2 import Component, Decoder, Image
 from special.errors import ConfigurationError, Malformed, Unsupported
 from special.geometry import Box, ceil_div

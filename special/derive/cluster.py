@@ -12,11 +12,11 @@ from contextlib import asynccontextmanager
 from importlib import import_module
 from typing import Any
 
-from special.derive.candidates import Candidate
-from special.derive.fleet import Pace, derive_all
+from special.derive.concurrency import RetryPace, derive_all
+from special.derive.inputs import InputImage
 from special.derive.options import Options
 from special.derive.outcome import Outcome
-from special.derive.rooms import IMAGES_AT_ONCE
+from special.derive.resources import IMAGES_AT_ONCE
 from special.errors import ConfigurationError
 from special.settings import Settings
 
@@ -29,7 +29,7 @@ CONNECT_S = 5
 
 
 async def derive_on_cluster(
-    candidates: AsyncIterator[Candidate], settings: Settings, options: Options, *, scheduler: str, batch: int = BATCH
+    candidates: AsyncIterator[InputImage], settings: Settings, options: Options, *, scheduler: str, batch: int = BATCH
 ) -> AsyncGenerator[Outcome, None]:
     """The outcome of each image, a batch at a time as they come. Candidates are taken as the cluster takes them.
 
@@ -37,7 +37,7 @@ async def derive_on_cluster(
     """
     settings_json = settings.model_dump_json()
     async with _connected(scheduler) as client:
-        running: dict[Any, list[Candidate]] = {}
+        running: dict[Any, list[InputImage]] = {}
         try:
             async for images in _batches(candidates, batch):
                 while len(running) >= BATCHES_AHEAD * max(1, sum((await client.nthreads()).values())):
@@ -51,17 +51,17 @@ async def derive_on_cluster(
             await client.cancel(list(running))
 
 
-def work_off(settings_json: str, options: Options, images: list[Candidate]) -> list[Outcome]:
+def work_off(settings_json: str, options: Options, images: list[InputImage]) -> list[Outcome]:
     """Do one batch, in one thread of a worker, with one decoder process of its own."""
     settings = Settings.model_validate_json(settings_json).model_copy(update={"decoders": 1})
 
-    async def stream() -> AsyncIterator[Candidate]:
+    async def stream() -> AsyncIterator[InputImage]:
         for image in images:
             yield image
 
     async def work() -> list[Outcome]:
         async with options.rooms(settings) as rooms:
-            pace = Pace(IMAGES_AT_ONCE)
+            pace = RetryPace(IMAGES_AT_ONCE)
             return [outcome async for outcome in derive_all(stream(), options.work(rooms.maker), pace=pace)]
 
     return asyncio.run(work())
@@ -86,8 +86,8 @@ async def _connected(scheduler: str) -> AsyncIterator[Any]:
         await client.close()
 
 
-async def _batches(candidates: AsyncIterator[Candidate], size: int) -> AsyncIterator[list[Candidate]]:
-    images: list[Candidate] = []
+async def _batches(candidates: AsyncIterator[InputImage], size: int) -> AsyncIterator[list[InputImage]]:
+    images: list[InputImage] = []
     async for candidate in candidates:
         images.append(candidate)
         if len(images) == size:
@@ -97,7 +97,7 @@ async def _batches(candidates: AsyncIterator[Candidate], size: int) -> AsyncIter
         yield images
 
 
-async def _landed(running: dict[Any, list[Candidate]]) -> list[Outcome]:
+async def _landed(running: dict[Any, list[InputImage]]) -> list[Outcome]:
     """Wait until batches are done and take them out of what is running."""
     done, _ = await _dask().wait(list(running), return_when="FIRST_COMPLETED")
     outcomes: list[Outcome] = []

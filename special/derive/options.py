@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from special.derive.maker import Maker
+from special.derive.generator import Generator
 from special.derive.outcome import Work
 from special.derive.policy import Policy
-from special.derive.rooms import Rooms, looking, working
+from special.derive.resources import Resources, open_read_only, open_with_decoders
 from special.errors import ConfigurationError
 from special.settings import Settings
 
@@ -48,12 +48,12 @@ class Options:
         if self.queue is not None and self.scheduler is not None:
             raise ConfigurationError("--queue and --scheduler exclude each other: start several runs with --queue")
 
-    def rooms(self, settings: Settings) -> AbstractAsyncContextManager[Rooms]:
+    def rooms(self, settings: Settings) -> AbstractAsyncContextManager[Resources]:
         """What the task works with; decoders only where it draws. Raises `ConfigurationError`."""
         policy = Policy.of(settings)
-        return working(settings, policy) if self.task in DRAWS else looking(settings, policy)
+        return open_with_decoders(settings, policy) if self.task in DRAWS else open_read_only(settings, policy)
 
-    def work(self, maker: Maker) -> Work:
+    def work(self, maker: Generator) -> Work:
         """What is done for each image."""
         match self.task:
             case "make":
@@ -63,7 +63,7 @@ class Options:
             case "migrate":
                 work = maker.migrate
             case "foresee":
-                work = maker.foresee
+                work = maker.estimate
             case "verify":
                 work = maker.verify
         return maker.pruning(work) if self.prune else work

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from special.derive.candidates import Candidate
+from special.derive.inputs import InputImage
 
 Result = Literal["made", "stood", "due", "sound", "wrong", "removed", "failed"]
 """made: something was done; stood: nothing had to be; due: something would be; sound and wrong: what a
@@ -39,5 +39,5 @@ class Outcome:
         return asdict(self) | {"decode_ms": round(self.decode_ms, 1)}
 
 
-Work = Callable[[Candidate], Awaitable[Outcome]]
+Work = Callable[[InputImage], Awaitable[Outcome]]
 """What is done for one image. May raise any `SpecialError`."""

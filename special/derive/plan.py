@@ -18,11 +18,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from special.asset import Rendition, StoredFormat
 from special.derive.policy import Policy
 from special.geometry import Size
-from special.spans import Blob
-from special.store import Kept, Sidecar, Sizes
+from special.images.asset import Rendition, StoredFormat
+from special.renditions import Sidecar, SizesFile, StoredRenditions
+from special.storage.blob import Blob
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Target:
     identifier: str
     blob: Blob
     shape: Size
-    sizes: Sizes
+    sizes: SizesFile
     max_unauthorised: int | None
     encoding: str
 
@@ -69,7 +69,7 @@ class Steps:
 
     unsettle: bool
     """Whether a run that ends before `publish` leaves files in `open/` that the rule of before restricts."""
-    withdraw: Sizes | None
+    withdraw: SizesFile | None
     """What the sizes file says while files are overwritten by other sizes; None: it may stay as it is."""
     render: tuple[Rendition, ...]
     """Made from the master, which is decoded once for all of them; largest first."""
@@ -84,12 +84,12 @@ class Steps:
         return not (self.render or self.move or self.publish or self.sweep)
 
 
-def is_of(kept: Kept | None, blob: Blob) -> bool:
+def is_of(kept: StoredRenditions | None, blob: Blob) -> bool:
     """Whether the side-car tells of this version of the master: its shape is then known without reading it."""
     return kept is not None and kept.sidecar is not None and _version(kept.sidecar) == (blob.key, blob.etag)
 
 
-def plan(kept: Kept | None, target: Target) -> Steps:
+def plan(kept: StoredRenditions | None, target: Target) -> Steps:
     """What must be done, given what is stored."""
     stored = kept.renditions if kept else ()
     sidecar = kept.sidecar if kept else None
@@ -123,7 +123,7 @@ def _trusted(sidecar: Sidecar, stored: tuple[Rendition, ...], target: Target) ->
     return (
         _version(sidecar) == (target.blob.key, target.blob.etag)
         and sidecar.encoding == target.encoding
-        and sidecar.sizes == Sizes.of(stored)
+        and sidecar.sizes == SizesFile.of(stored)
     )
 
 
@@ -136,14 +136,14 @@ def _opens(sidecar: Sidecar, written: Iterable[Rendition]) -> bool:
 def _says(sidecar: Sidecar, stored: tuple[Rendition, ...], target: Target) -> bool:
     return (
         _version(sidecar) == (target.blob.key, target.blob.etag)
-        and Sizes.of(stored) == sidecar.sizes == target.sizes
+        and SizesFile.of(stored) == sidecar.sizes == target.sizes
         and sidecar.max_unauthorised == target.max_unauthorised
         and sidecar.encoding == target.encoding
     )
 
 
-def _withdrawn(stored: tuple[Rendition, ...], render: tuple[Rendition, ...]) -> Sizes | None:
+def _withdrawn(stored: tuple[Rendition, ...], render: tuple[Rendition, ...]) -> SizesFile | None:
     overwritten = {it.key: it.size for it in render}
     going = {it.size for it in stored if overwritten.get(it.key, it.size) != it.size}
     staying = [it for it in stored if it.size not in going]
-    return Sizes.of(staying) if len(staying) < len(stored) else None
+    return SizesFile.of(staying) if len(staying) < len(stored) else None

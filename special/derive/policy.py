@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from special import geometry
-from special.asset import StoredFormat
+from special.codecs.render import Encoding
 from special.errors import ConfigurationError
 from special.geometry import Size
-from special.render import Encoding
+from special.images.asset import StoredFormat
+from special.renditions import SizesFile
 from special.settings import Settings
-from special.store import Sizes
 
 _EXAMPLE = "1024,400,200,100"
 
@@ -72,7 +72,7 @@ class Policy:
         """How renditions are encoded, in words: those of another encoding are made anew."""
         return self.care.described(*self.formats)
 
-    def sizes(self, shape: Size) -> Sizes:
+    def sizes(self, shape: Size) -> SizesFile:
         """The sizes for one master, by who may have them. A small master has its own size, once."""
         by_side: dict[int, Size] = {}
         for bound in self.bounds:
@@ -81,10 +81,10 @@ class Policy:
         descending = [by_side[side] for side in sorted(by_side, reverse=True)]
         return self.divided(descending)
 
-    def divided(self, sizes: Sequence[Size]) -> Sizes:
+    def divided(self, sizes: Sequence[Size]) -> SizesFile:
         """Sizes by who may have them."""
         limit = self.max_unauthorised
-        return Sizes(
+        return SizesFile(
             tuple(size for size in sizes if limit is None or size.long_side <= limit),
             tuple(size for size in sizes if limit is not None and size.long_side > limit),
             self.formats,

@@ -14,17 +14,17 @@ from typing import TextIO
 
 from rich.console import Console
 
-from special.derive import candidates, progress
-from special.derive.attend import Attendant
-from special.derive.candidates import Candidate
+from special.derive import inputs, progress
 from special.derive.cluster import derive_on_cluster
-from special.derive.fleet import Pace, derive_all
-from special.derive.mailbox import Sqs
+from special.derive.concurrency import RetryPace, derive_all
+from special.derive.inputs import InputImage
 from special.derive.options import Options
 from special.derive.outcome import BAD, Outcome
 from special.derive.policy import Policy
 from special.derive.progress import Bar, Display, JsonLines, Lines, Tally
-from special.derive.rooms import IMAGES_AT_ONCE, Rooms, check, looking
+from special.derive.queue_worker import QueueWorker
+from special.derive.resources import IMAGES_AT_ONCE, Resources, check, open_read_only
+from special.derive.sqs import SqsQueue
 from special.errors import ConfigurationError, SpecialError
 from special.settings import Settings
 
@@ -64,31 +64,31 @@ async def run(
     return 1 if tally.bad and options.queue is None else 0
 
 
-def _rooms(settings: Settings, options: Options) -> AbstractAsyncContextManager[Rooms]:
+def _rooms(settings: Settings, options: Options) -> AbstractAsyncContextManager[Resources]:
     # On a cluster the decoders are elsewhere; here is but the list of images.
-    return looking(settings, Policy.of(settings)) if options.scheduler else options.rooms(settings)
+    return open_read_only(settings, Policy.of(settings)) if options.scheduler else options.rooms(settings)
 
 
 def _outcomes(
-    rooms: Rooms, settings: Settings, identifiers: Sequence[str], options: Options
+    rooms: Resources, settings: Settings, identifiers: Sequence[str], options: Options
 ) -> AsyncGenerator[Outcome, None]:
-    maker, pace = rooms.maker, Pace(IMAGES_AT_ONCE)
+    maker, pace = rooms.maker, RetryPace(IMAGES_AT_ONCE)
     if options.queue is not None:
         follow = partial(maker.follow, gone=maker.keep if options.keep_removed else maker.remove)
-        return _attend(Attendant(Sqs(options.queue), follow, rooms.source.root, rooms.naming, pace))
+        return _attend(QueueWorker(SqsQueue(options.queue), follow, rooms.source.root, rooms.naming, pace))
     chosen = _chosen(rooms, identifiers, options)
     if options.scheduler is not None:
         return derive_on_cluster(chosen, settings, options, scheduler=options.scheduler)
     return derive_all(chosen, options.work(maker), pace=pace)
 
 
-async def _attend(attendant: Attendant) -> AsyncGenerator[Outcome, None]:
+async def _attend(attendant: QueueWorker) -> AsyncGenerator[Outcome, None]:
     """Follow a queue until SIGTERM or SIGINT, then finish what is under way."""
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     try:
-        async with aclosing(attendant.attend(stop)) as outcomes:
+        async with aclosing(attendant.run(stop)) as outcomes:
             async for outcome in outcomes:
                 yield outcome
     finally:
@@ -96,17 +96,17 @@ async def _attend(attendant: Attendant) -> AsyncGenerator[Outcome, None]:
             loop.remove_signal_handler(number)
 
 
-def _chosen(rooms: Rooms, identifiers: Sequence[str], options: Options) -> AsyncIterator[Candidate]:
+def _chosen(rooms: Resources, identifiers: Sequence[str], options: Options) -> AsyncIterator[InputImage]:
     if identifiers:
-        return candidates.named(identifiers)
+        return inputs.named(identifiers)
     if options.names_from is not None:
-        return candidates.read(options.names_from, root=rooms.source.root, naming=rooms.naming)
+        return inputs.read(options.names_from, root=rooms.source.root, naming=rooms.naming)
     if rooms.store.source.root.startswith(rooms.source.root):
         raise ConfigurationError(
             f"renditions at {rooms.store.source.root} would be listed as masters of {rooms.source.root}: "
             "choose a place outside it with --thumbs, or name the images"
         )
-    return candidates.listed(rooms.source, rooms.naming)
+    return inputs.listed(rooms.source, rooms.naming)
 
 
 async def _follow(outcomes: AsyncGenerator[Outcome, None], tally: Tally, display: Display, failures: TextIO) -> None:
@@ -122,7 +122,7 @@ async def _follow(outcomes: AsyncGenerator[Outcome, None], tally: Tally, display
 
 @contextmanager
 def _display(
-    options: Options, out: TextIO | None, console: Console, counted: AsyncIterator[Candidate] | None
+    options: Options, out: TextIO | None, console: Console, counted: AsyncIterator[InputImage] | None
 ) -> Iterator[Display]:
     if options.json:
         yield JsonLines(out or sys.stdout)
@@ -146,7 +146,7 @@ def _failures(path: Path | None) -> Iterator[TextIO]:
 
 
 @contextmanager
-def _counting(chosen: AsyncIterator[Candidate], bar: Bar) -> Iterator[None]:
+def _counting(chosen: AsyncIterator[InputImage], bar: Bar) -> Iterator[None]:
     """Count all images beside the work on them: a listing is much faster, and then the time left is known."""
 
     async def count() -> None:

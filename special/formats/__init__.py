@@ -8,8 +8,9 @@ from __future__ import annotations
 from special.errors import Malformed, Unsupported
 from special.formats import jp2, jpeg, tiff, whole
 from special.formats.jp2 import serial as jp2_serial
-from special.layout import Layout
-from special.spans import Parser, Span
+from special.formats.layout import Layout
+from special.formats.parser import Parser
+from special.storage.blob import Span
 
 SNIFF_BYTES = 32
 """Enough to tell all formats apart."""

@@ -15,11 +15,12 @@ import struct
 
 from special.errors import Malformed, Unsupported
 from special.formats import exif
+from special.formats.layout import Layout
 from special.formats.levels import checked
+from special.formats.parser import Parser
 from special.formats.whole import WholeLayout
 from special.geometry import Orientation
-from special.layout import Layout
-from special.spans import Parser, Span
+from special.storage.blob import Span
 
 MAX_SEGMENTS = 1000
 """Most marker segments before the frame header; profiles of printers and panoramas take about 50."""

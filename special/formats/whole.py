@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 from special.errors import Malformed
 from special.formats import exif
+from special.formats.layout import Extract, Format, Layout, Piece, Stored, Tiling
 from special.formats.levels import checked, serves
+from special.formats.parser import Parser
 from special.geometry import Box, Frame, Orientation, Size, ceil_div
-from special.layout import Extract, Format, Layout, Piece, Stored, Tiling
-from special.spans import Parser, Span
+from special.storage.blob import Span
 
 MAGIC = b"W\x01"
 """How the serial form starts: what it is, and which version."""

@@ -10,12 +10,12 @@ Imports go one way: volume → notes, stocking → pyramids → flights → shel
 volume → stacks → ledger, tenancy, shelf → locks.
 """
 
+from special.volume.admin import Cleared, Verified, VolumeStat, clear, stat, verify
 from special.volume.ledger import Entry
-from special.volume.notes import Noted, Notes
-from special.volume.parts import Parts
+from special.volume.metadata import MetadataStore, StoredMetadata
+from special.volume.pack_file import PackFile
+from special.volume.prefetch import PrefetchResult
 from special.volume.pyramids import Elsewhere, Making, NoRoom
-from special.volume.stocking import Stocked
-from special.volume.upkeep import Cleared, Verified, VolumeStat, clear, stat, verify
 from special.volume.volume import DEFAULT_BLOCK_BYTES, Volume, VolumeReader
 
 __all__ = [
@@ -24,11 +24,11 @@ __all__ = [
     "Elsewhere",
     "Entry",
     "Making",
+    "MetadataStore",
     "NoRoom",
-    "Noted",
-    "Notes",
-    "Parts",
-    "Stocked",
+    "PackFile",
+    "PrefetchResult",
+    "StoredMetadata",
     "Verified",
     "Volume",
     "VolumeReader",

@@ -11,7 +11,7 @@ import sqlite3
 from time import monotonic
 from typing import Literal
 
-from special.observe import VOLUME_FAULTS
+from special.observability.metrics import VOLUME_FAULTS
 
 Kind = Literal["open", "ledger", "read", "write", "corrupt", "full", "locked", "slow"]
 """`full`: no room that is not in use. `locked`: another process did not finish in time. The rest says what it did."""
@@ -25,7 +25,7 @@ _log = logging.getLogger("special.volume")
 _said: dict[Kind, float] = {}
 
 
-def passed_by(kind: Kind, reason: object, count: int = 1) -> None:
+def record_fault(kind: Kind, reason: object, count: int = 1) -> None:
     """Count a fault that no request will notice, and log it unless that was done lately."""
     VOLUME_FAULTS.labels(kind).inc(count)
     now = monotonic()

@@ -194,7 +194,7 @@ class Ledger:
         (held,) = self._db.execute("SELECT coalesce(sum(bytes), 0) FROM holds").fetchone()
         return int(objects) + int(held)
 
-    def enter(self, blocks: BlockMap, disk_bytes: int, used_s: float) -> None:
+    def add_object(self, blocks: BlockMap, disk_bytes: int, used_s: float) -> None:
         """A new object. Other versions of it have gone stale."""
         self._db.execute("UPDATE objects SET stale = 1 WHERE url = ?", (blocks.url,))
         self._db.execute(
@@ -212,7 +212,7 @@ class Ledger:
             ),
         )
 
-    def knows(self, name: str) -> bool:
+    def contains(self, name: str) -> bool:
         """Whether an object is entered."""
         return self._db.execute("SELECT 1 FROM objects WHERE name = ?", (name,)).fetchone() is not None
 
@@ -220,7 +220,7 @@ class Ledger:
         """What an object takes on disk by now."""
         self._db.execute("UPDATE objects SET disk_bytes = ? WHERE name = ?", (disk_bytes, name))
 
-    def strike(self, name: str) -> None:
+    def remove_object(self, name: str) -> None:
         """An object is no more."""
         self._db.execute("DELETE FROM objects WHERE name = ?", (name,))
 
@@ -228,7 +228,7 @@ class Ledger:
         """Count an object that had to go."""
         self._db.execute("UPDATE totals SET evictions = evictions + 1")
 
-    def hold(self, owner: int, name: str, size_bytes: int) -> int:
+    def reserve(self, owner: int, name: str, size_bytes: int) -> int:
         """Reserve room for what `owner` will write; the number to `release` it by."""
         row = self._db.execute("INSERT INTO holds (owner, name, bytes) VALUES (?, ?, ?)", (owner, name, size_bytes))
         assert row.lastrowid is not None
@@ -238,7 +238,7 @@ class Ledger:
         """Give a reservation back."""
         self._db.execute("DELETE FROM holds WHERE id = ?", (hold,))
 
-    def holds(self) -> list[tuple[int, int, str]]:
+    def reservations(self) -> list[tuple[int, int, str]]:
         """Number, owner and object of each reservation."""
         return self._db.execute("SELECT id, owner, name FROM holds").fetchall()
 

@@ -15,12 +15,12 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from special.spans import Blob, Span
+from special.storage.blob import Blob, Span
+from special.volume.block_fetch import uninterrupted
 from special.volume.blocks import PAGE_BYTES, Damaged, whole_pages
-from special.volume.faults import FAULTS, passed_by
-from special.volume.flights import uncut
-from special.volume.parts import NEW, Draft, Parts
-from special.volume.shelf import Shelf
+from special.volume.faults import FAULTS, record_fault
+from special.volume.object_files import ObjectFiles
+from special.volume.pack_file import NEW, PackFile, PackWriter
 
 PREFIX = "pyramid-"
 """How the names of these files start."""
@@ -39,7 +39,7 @@ class Elsewhere(Exception):
 class InUse(Protocol):
     """An open object, as far as it matters here."""
 
-    shelf: Shelf
+    shelf: ObjectFiles
     readers: int
     hits: int
 
@@ -49,14 +49,14 @@ class Keeper(Protocol):
 
     def in_use(self, blob: Blob) -> InUse | None: ...
     async def hold(self, blob: Blob) -> InUse | None: ...
-    async def spend(self, shelf: Shelf, need: int, write: Callable[[], None]) -> bool: ...
-    async def weigh(self, shelf: Shelf) -> None: ...
+    async def spend(self, shelf: ObjectFiles, need: int, write: Callable[[], None]) -> bool: ...
+    async def weigh(self, shelf: ObjectFiles) -> None: ...
 
 
 class Making:
     """A pyramid in the making: parts are appended, and at last it is published."""
 
-    def __init__(self, draft: Draft, spend: Callable[[int, Callable[[], None]], Awaitable[bool]]) -> None:
+    def __init__(self, draft: PackWriter, spend: Callable[[int, Callable[[], None]], Awaitable[bool]]) -> None:
         self._draft = draft
         self._spend = spend
 
@@ -78,7 +78,7 @@ class Making:
     async def publish(self, head: bytes) -> None:
         """Write the first part, and let all see the file. Raises `NoRoom`, `OSError`, `sqlite3.Error`."""
         await self._write(self._draft.table_bytes, partial(self._draft.seal, head))
-        await uncut(asyncio.to_thread(self._draft.publish))
+        await uninterrupted(asyncio.to_thread(self._draft.publish))
 
     async def _write(self, size_bytes: int, write: Callable[[], None]) -> None:
         need = whole_pages(size_bytes) + INDEX_BYTES
@@ -92,7 +92,7 @@ class Pyramids:
     def __init__(self, volume: Keeper) -> None:
         self._volume = volume
 
-    def at_hand(self, blob: Blob) -> Parts | None:
+    def peek_file(self, blob: Blob) -> PackFile | None:
         """The object's pyramid, if it was found before, and held against eviction for a while."""
         in_use = self._volume.in_use(blob)
         return in_use.shelf.pyramid if in_use is not None else None
@@ -109,7 +109,7 @@ class Pyramids:
         in_use.hits += data is not None
         return data
 
-    async def find(self, blob: Blob, name: str) -> Parts | None:
+    async def find(self, blob: Blob, name: str) -> PackFile | None:
         """The object's pyramid of this name; None if there is none. Costs a look at the disk."""
         in_use = await self._volume.hold(blob)
         if in_use is None:
@@ -118,7 +118,7 @@ class Pyramids:
         if shelf.pyramid is None or shelf.pyramid.path.name != name:
             in_use.readers += 1
             try:
-                shelf.pyramid = await uncut(asyncio.to_thread(_open, shelf, name))
+                shelf.pyramid = await uninterrupted(asyncio.to_thread(_open, shelf, name))
             finally:
                 in_use.readers -= 1
         return shelf.pyramid
@@ -133,9 +133,9 @@ class Pyramids:
             found: list[bytes] = []
             for span in spans:
                 data = self.peek(blob, span)
-                found.append(await uncut(asyncio.to_thread(pyramid.read, span)) if data is None else data)
+                found.append(await uninterrupted(asyncio.to_thread(pyramid.read, span)) if data is None else data)
         except (OSError, Damaged) as error:
-            passed_by("corrupt", error)
+            record_fault("corrupt", error)
             await self.discard(blob)
             return None
         finally:
@@ -149,9 +149,9 @@ class Pyramids:
             return
         in_use.shelf.pyramid = None
         try:
-            await uncut(asyncio.to_thread(pyramid.remove))
+            await uninterrupted(asyncio.to_thread(pyramid.remove))
         except OSError as error:
-            passed_by("write", error)
+            record_fault("write", error)
         await self._volume.weigh(in_use.shelf)
 
     @asynccontextmanager
@@ -170,14 +170,14 @@ class Pyramids:
             if not shelf.lock_pyramid():
                 raise Elsewhere(f"{name} of {blob.url} is being made")
             try:
-                draft = await uncut(asyncio.to_thread(_begin, shelf, name, head_bytes))
+                draft = await uninterrupted(asyncio.to_thread(_begin, shelf, name, head_bytes))
                 if draft is None:
                     yield None
                     return
                 try:
                     yield Making(draft, partial(self._volume.spend, shelf))
                 finally:
-                    await uncut(asyncio.to_thread(draft.close))
+                    await uninterrupted(asyncio.to_thread(draft.close))
                     await self._volume.weigh(shelf)
             finally:
                 shelf.unlock_pyramid()
@@ -185,36 +185,36 @@ class Pyramids:
             in_use.readers -= 1
 
 
-def _open(shelf: Shelf, name: str) -> Parts | None:
+def _open(shelf: ObjectFiles, name: str) -> PackFile | None:
     path = shelf.directory / name
     try:
-        return Parts.open(path, shelf.blocks.digest)
+        return PackFile.open(path, shelf.blocks.digest)
     except Damaged as error:
-        passed_by("corrupt", error)
+        record_fault("corrupt", error)
         _remove(path)
     except FAULTS as error:
-        passed_by("open", error)
+        record_fault("open", error)
     return None
 
 
-def _begin(shelf: Shelf, name: str, head_bytes: int) -> Draft | None:
+def _begin(shelf: ObjectFiles, name: str, head_bytes: int) -> PackWriter | None:
     """A draft, in place of pyramids that were made by other settings; None if there is nothing to do."""
     path = shelf.directory / name
     if path.exists():
         return None
     for other in _of(shelf.directory):
         _remove(other)
-    return Draft(path, shelf.blocks.digest, head_bytes=head_bytes)
+    return PackWriter(path, shelf.blocks.digest, head_bytes=head_bytes)
 
 
-def verify(shelf: Shelf) -> tuple[int, int]:
+def verify(shelf: ObjectFiles) -> tuple[int, int]:
     """Read all of an object's pyramids: how many are right, and how many were not, and are gone. Blocks."""
     right = wrong = 0
     for path in _of(shelf.directory):
         if path.name.endswith(NEW):  # somebody is at it
             continue
         try:
-            parts = Parts.open(path, shelf.blocks.digest)
+            parts = PackFile.open(path, shelf.blocks.digest)
             if parts is not None:
                 parts.check()
                 right += 1

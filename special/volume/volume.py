@@ -19,19 +19,20 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from special.errors import ConfigurationError
-from special.observe import VOLUME_BLOCKS
-from special.spans import Blob, Reader, Span
+from special.observability.metrics import VOLUME_BLOCKS
+from special.storage.blob import Blob, Span
+from special.storage.source import Reader
+from special.volume.admin import VolumeStat, survey
+from special.volume.block_fetch import BlockFetcher, Budget, FetchLimits, uninterrupted
 from special.volume.blocks import PAGE_BYTES, BlockMap
-from special.volume.faults import FAULTS, passed_by
-from special.volume.flights import Budget, Flights, Manners, uncut
+from special.volume.directory import Full, Step, VolumeDirectory
+from special.volume.faults import FAULTS, record_fault
 from special.volume.ledger import Use
-from special.volume.notes import Notes
+from special.volume.membership import VolumeTerms
+from special.volume.metadata import MetadataStore
+from special.volume.object_files import ObjectFiles
+from special.volume.prefetch import BlockPrefetcher, PrefetchState
 from special.volume.pyramids import Pyramids
-from special.volume.shelf import Shelf
-from special.volume.stacks import Full, Stacks, Step
-from special.volume.stocking import Stock, Stocking
-from special.volume.tenancy import Terms
-from special.volume.upkeep import VolumeStat, survey
 
 DEFAULT_BLOCK_BYTES = 64 << 10
 """As quick as 128 KiB and 256 KiB at 20 ms per request, for 20 % and 60 % fewer bytes, and the cheapest to read warm.
@@ -60,9 +61,9 @@ _HIT, _PASSED = (VOLUME_BLOCKS.labels(how) for how in ("hit", "passed"))
 class OpenObject:
     """One object in this process."""
 
-    shelf: Shelf
+    shelf: ObjectFiles
     """Its files."""
-    flights: Flights
+    flights: BlockFetcher
     """What is on its way to them."""
     readers: int = 0
     """Reads under way."""
@@ -70,7 +71,7 @@ class OpenObject:
     """Blocks found in memory since the last upkeep."""
     used_s: float = 0.0
     """When it was last read, by the monotonic clock."""
-    stock: Stock = field(default_factory=Stock)
+    stock: PrefetchState = field(default_factory=PrefetchState)
     """What was wanted of it, and what lies ready."""
 
     @property
@@ -108,10 +109,10 @@ class Volume:
             raise ConfigurationError(f"a block is a multiple of {PAGE_BYTES} bytes, not {block_bytes}")
         self.directory = directory
         self.broken: str | None = "not open"
-        self._terms = Terms(size_bytes, block_bytes)
-        self._manners = Manners(run_bytes, budget_bytes, patience_s, linger_s, failure_memory_s)
+        self._terms = VolumeTerms(size_bytes, block_bytes)
+        self._manners = FetchLimits(run_bytes, budget_bytes, patience_s, linger_s, failure_memory_s)
         self._max_open = max_open
-        self._stacks = Stacks(directory, at=at)
+        self._stacks = VolumeDirectory(directory, at=at)
         self._objects: dict[Key, OpenObject] = {}
         self._retired: list[OpenObject] = []
         self._opening: dict[Key, asyncio.Task[OpenObject | None]] = {}
@@ -120,8 +121,8 @@ class Volume:
         self._scratch = bytearray(block_bytes)
         self._upkeep: asyncio.Task[None] | None = None
         self.pyramids = Pyramids(self)
-        self.stocking = Stocking(self)
-        self.notes = Notes(self)
+        self.prefetcher = BlockPrefetcher(self)
+        self.metadata = MetadataStore(self)
 
     async def open(self) -> None:
         """Join the directory and bring it to its size.
@@ -142,7 +143,7 @@ class Volume:
         """Stop what is on its way, write down what was used, and leave the directory."""
         if self._upkeep is None:
             return
-        await self.notes.close()
+        await self.metadata.close()
         self._upkeep.cancel()
         await asyncio.gather(self._upkeep, *self._opening.values(), return_exceptions=True)
         self._upkeep = None
@@ -189,8 +190,8 @@ class Volume:
             missing = [index for index in wanted if index not in found]
             open_object.readers += 1
             try:
-                with self.stocking.giving_way():
-                    found |= await open_object.flights.bring(missing, source)
+                with self.prefetcher.foreground_read():
+                    found |= await open_object.flights.fetch(missing, source)
             finally:
                 open_object.readers -= 1
         return [blocks.cut(span, found) for span in spans]
@@ -210,7 +211,7 @@ class Volume:
             wanted: Sequence[int] = blocks.indices(spans[0])
         else:
             wanted = sorted({index for span in spans for index in blocks.indices(span)})
-        self.stocking.want(open_object, wanted)
+        self.prefetcher.record_access(open_object, wanted)
         found = open_object.shelf.peek(wanted[: PEEK_BYTES // blocks.block_bytes + 1], self._scratch)
         _HIT.inc(len(found))
         open_object.hits += len(found)
@@ -219,7 +220,7 @@ class Volume:
     def in_use(self, blob: Blob) -> OpenObject | None:
         """The object, if it is open here, and held: it is not evicted within the next `UPKEEP_S`."""
         open_object = self._objects.get((blob.url, blob.etag, blob.size))
-        if open_object is None or not open_object.shelf.hold():
+        if open_object is None or not open_object.shelf.acquire():
             return None
         open_object.used_s = monotonic()
         return open_object
@@ -228,7 +229,7 @@ class Volume:
         """The object, opened if need be, and held as by `in_use`; None if it has to go past the volume."""
         return self.in_use(blob) or await self._admit(blob)
 
-    async def spend(self, shelf: Shelf, need: int, write: Callable[[], None]) -> bool:
+    async def spend(self, shelf: ObjectFiles, need: int, write: Callable[[], None]) -> bool:
         """Let `write` take so many bytes of the disk for an object; False if there is no room. Raises `FAULTS`."""
         return await self._with_room(self._stacks.spend, shelf.blocks, need, write) is True
 
@@ -236,11 +237,11 @@ class Volume:
         """Whether so many bytes fit without anything being evicted."""
         return await self._guarded(self._stacks.has_room, size_bytes) is True
 
-    async def weigh(self, shelf: Shelf) -> None:
+    async def weigh(self, shelf: ObjectFiles) -> None:
         """Files of an object were removed: give back what they took."""
         await self._guarded(self._stacks.weigh, shelf.blocks)
 
-    async def consult(self, question: Callable[[Stacks], T]) -> T | None:
+    async def consult(self, question: Callable[[VolumeDirectory], T]) -> T | None:
         """An answer out of the books, in the disk thread; None while the volume is `broken`, or they are."""
         return None if self.broken is not None else await self._guarded(question, self._stacks)
 
@@ -261,23 +262,23 @@ class Volume:
             task.add_done_callback(lambda _: self._opening.pop(key))
         done, _ = await asyncio.wait([task], timeout=ADMISSION_S)
         if not done:
-            passed_by("slow", f"opening {blob.url} takes more than {ADMISSION_S} s")
+            record_fault("slow", f"opening {blob.url} takes more than {ADMISSION_S} s")
             return None
         open_object = task.result()
-        return open_object if open_object is not None and open_object.shelf.hold() else None
+        return open_object if open_object is not None and open_object.shelf.acquire() else None
 
     async def _open_object(self, key: Key, blob: Blob) -> OpenObject | None:
         if (lost := self._objects.get(key)) is not None:  # evicted by another process
             self._drop(key, lost)
         blocks = BlockMap.of(blob, self._terms.block_bytes)
         loop = asyncio.get_running_loop()
-        shelf: Shelf | None = None
+        shelf: ObjectFiles | None = None
         try:
-            shelf = await uncut(loop.run_in_executor(self._threads, self._stacks.find, blocks))
+            shelf = await uninterrupted(loop.run_in_executor(self._threads, self._stacks.find, blocks))
             if shelf is None and await self._on_disk(self._stacks.fits, blocks):
                 shelf = await self._with_room(self._stacks.admit, blocks)
         except FAULTS as error:
-            passed_by("open", error)
+            record_fault("open", error)
         if shelf is None:
             self._refused[key] = monotonic() + self._manners.failure_memory_s
             return None
@@ -287,14 +288,14 @@ class Volume:
             self._close_idle(len(self._objects) - self._max_open)
         return open_object
 
-    def _flights(self, shelf: Shelf, blob: Blob) -> Flights:
+    def _flights(self, shelf: ObjectFiles, blob: Blob) -> BlockFetcher:
         async def store(first: int, blocks: Sequence[bytes]) -> None:
             try:
                 await self._with_room(self._stacks.store, shelf, first, blocks)
             except FAULTS as error:
-                passed_by("write", error)
+                record_fault("write", error)
 
-        return Flights(shelf, blob, manners=self._manners, budget=self._budget, store=store, threads=self._threads)
+        return BlockFetcher(shelf, blob, manners=self._manners, budget=self._budget, store=store, threads=self._threads)
 
     async def _with_room(self, work: Callable[..., T], *args: object) -> T | None:
         """Disk work that may need room: what is idle here is let go for it. None if even so there is none."""
@@ -303,22 +304,22 @@ class Volume:
         except Full as error:
             idle = [each.shelf for each in self._objects.values() if each.idle and each.shelf.held]
             if not idle:
-                passed_by("full", error)
+                record_fault("full", error)
                 return None
         for shelf in idle:
-            shelf.let_go()
+            shelf.release()
         self._stacks.look_again()
         try:
             return await self._on_disk(work, *args)
         except Full as error:
-            passed_by("full", error)
+            record_fault("full", error)
             return None
 
     async def _join(self) -> None:
         try:
             await self._on_disk(self._stacks.join, self._terms)
         except FAULTS as error:
-            passed_by("open", error)
+            record_fault("open", error)
             self.broken = f"{self.directory}: {error}"
         else:
             self.broken = None
@@ -339,7 +340,7 @@ class Volume:
                     if open_object.used_s < now - IDLE_S or open_object.shelf.gone:
                         self._drop(key, open_object)
                     elif open_object.shelf.held:
-                        open_object.shelf.let_go()
+                        open_object.shelf.release()
             elif now > retry:
                 retry = now + 10 * UPKEEP_S
                 with suppress(ConfigurationError):  # another server is there by now, on other terms
@@ -381,12 +382,12 @@ class Volume:
         try:
             return await self._on_disk(work, *args)
         except FAULTS as error:
-            passed_by("ledger", error)
+            record_fault("ledger", error)
             return None
 
     async def _on_disk(self, work: Callable[..., T], *args: object) -> T:
         """The one hop to the one thread that writes to the disk."""
-        return await uncut(asyncio.get_running_loop().run_in_executor(self._disk, work, *args))
+        return await uninterrupted(asyncio.get_running_loop().run_in_executor(self._disk, work, *args))
 
     def _shut_down(self) -> None:
         self._disk.shutdown()

@@ -18,23 +18,23 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.types import Message, Receive, Scope, Send
 
-from special import journal, observe
-from special.engine import Engine
+from special.auth.identity import Verifier
 from special.errors import ConfigurationError, Denied, RequestError, SpecialError
-from special.identity import Verifier
-from special.observe import Trace
+from special.observability import logs, metrics, multiprocess
+from special.observability.otel import OtelExporter
+from special.observability.trace import Trace, tracing
+from special.serving.engine import Engine
 from special.settings import Settings
-from special.status import Slowest
-from special.telemetry import Telemetry
 from special.web import pages
 from special.web.auth import Auth
-from special.web.call import Call
-from special.web.front import Front
+from special.web.disconnect import Disconnected
 from special.web.images import PREFIXES, Images
-from special.web.memory import settle
-from special.web.presence import Gone
-from special.web.pulse import Pulse
-from special.web.reply import PLAIN, PREFLIGHT, Broken, send_bytes, send_error
+from special.web.loop_monitor import LoopMonitor
+from special.web.process_tuning import tune
+from special.web.proxies import PublicAddress
+from special.web.request import HttpRequest
+from special.web.response import PLAIN, PREFLIGHT, Broken, send_bytes, send_error
+from special.web.status import Slowest
 
 SETTINGS_VARIABLE = "SPECIAL_RESOLVED_SETTINGS"
 """How the command line hands its settings to spawned server processes."""
@@ -46,13 +46,13 @@ class App:
     def __init__(self, settings: Settings, make_engine: Callable[[Settings], Engine] = Engine.of) -> None:
         self._settings = settings
         self._make_engine = make_engine
-        self._front = Front.of(settings)
+        self._front = PublicAddress.of(settings)
         self._verifier = Verifier.of(settings)
         self._auth = Auth.of(settings, self._verifier)
         self._images: Images | None = None
-        self._telemetry: Telemetry | None = None
-        self._pulse = Pulse()
-        shared = os.environ.get(observe.SHARED_COUNTS)
+        self._telemetry: OtelExporter | None = None
+        self._pulse = LoopMonitor()
+        shared = os.environ.get(multiprocess.SHARED_COUNTS)
         self._slowest = Slowest(Path(shared) if shared else None) if settings.status else None
         self._pages = Starlette(
             routes=pages.routes(
@@ -87,8 +87,8 @@ class App:
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None, None]:
         """The time in which requests are answered: the engine is open inside."""
-        self._telemetry = Telemetry.of(self._settings)
-        async with self._make_engine(self._settings) as engine, self._pulse.beating():
+        self._telemetry = OtelExporter.of(self._settings)
+        async with self._make_engine(self._settings) as engine, self._pulse.running():
             self._images = Images(self._settings, engine, self._verifier, self._auth)
             yield
             self._images = None
@@ -104,7 +104,7 @@ class App:
     async def _image(self, scope: Scope, receive: Receive, send: Send, prefix: str, path: str) -> None:
         start = monotonic()
         method: str = scope["method"]
-        with observe.tracing() as trace:
+        with tracing() as trace:
             status, outcome = 500, "ok"
             failure: BaseException | None = None
             try:
@@ -114,10 +114,10 @@ class App:
                     refusal = b"Only GET, HEAD and OPTIONS are served.\n"
                     status, outcome = await send_bytes(send, 405, [*PREFLIGHT, PLAIN], refusal), "method"
                 else:
-                    call = Call.of(scope, prefix, path, self._front)
+                    call = HttpRequest.of(scope, prefix, path, self._front)
                     trace.client = call.client
                     status = await self._started.answer(call, receive, send)
-            except Gone:
+            except Disconnected:
                 status, outcome = 499, "gone"
             except SpecialError as error:
                 outcome, failure = error.code, error
@@ -130,20 +130,20 @@ class App:
                 status = await send_error(send, SpecialError(), head=method == "HEAD")
             finally:
                 seconds = monotonic() - start
-                observe.answered(trace.route, status, seconds)
+                metrics.answered(trace.route, status, seconds)
                 if self._telemetry:
-                    self._telemetry.tell(trace, scope["headers"], method, f"/{prefix}/{path}", status, outcome, start)
+                    self._telemetry.export(trace, scope["headers"], method, f"/{prefix}/{path}", status, outcome, start)
                 if self._slowest:
                     self._slowest.add(f"/{prefix}/{path}", trace.route, status, seconds)
-                if failure is not None or journal.wanted():
-                    _tell(trace, f"/{prefix}/{path}", method, status, outcome, seconds, failure)
+                if failure is not None or logs.wanted():
+                    _log_request(trace, f"/{prefix}/{path}", method, status, outcome, seconds, failure)
 
 
-def _tell(
+def _log_request(
     trace: Trace, path: str, method: str, status: int, outcome: str, seconds: float, failure: BaseException | None
 ) -> None:
     """One line of the log. The query is left out, where callers put tokens, and so are all headers."""
-    fields: dict[str, Any] = {"method": method, "path": path[: journal.LONGEST], "status": status, "outcome": outcome}
+    fields: dict[str, Any] = {"method": method, "path": path[: logs.LONGEST], "status": status, "outcome": outcome}
     fields |= {"route": trace.route, "ms": round(seconds * 1000, 1), "gets": trace.gets, "bytes": trace.bytes}
     fields |= {"source_ms": round(trace.source_ms, 1), "queue_ms": round(trace.queue_ms, 1)}
     fields |= {"decode_ms": round(trace.decode_ms, 1), "encode_ms": round(trace.encode_ms, 1)}
@@ -152,9 +152,9 @@ def _tell(
         # A stranger is told the same of what is not there and of what the store denies us; the operator is not.
         if outcome in ("cut-off", Denied.code) or status >= 500:
             level = logging.WARNING
-        fields["error"] = journal.clean(str(failure))
+        fields["error"] = logs.clean(str(failure))
     known = failure is None or isinstance(failure, SpecialError)
-    journal.request(level if known else logging.ERROR, fields, failure=None if known else failure)
+    logs.request(level if known else logging.ERROR, fields, failure=None if known else failure)
 
 
 async def _say_briefly(send: Send, message: Message) -> None:
@@ -169,8 +169,8 @@ def create() -> App:
     """The application of a server process that was spawned: its settings come by the environment, as JSON."""
     threading.Thread(target=_end_with_supervisor, daemon=True).start()
     settings = Settings.model_validate_json(os.environ[SETTINGS_VARIABLE])
-    journal.setup(settings.log_format, sys.stderr)
-    settle()
+    logs.setup(settings.log_format, sys.stderr)
+    tune()
     return App(settings)
 
 

@@ -13,16 +13,16 @@ from dataclasses import dataclass
 from typing import Any, Self
 from urllib.parse import parse_qs
 
-from special import access, flow
-from special.access import Identity
-from special.asset import Asset
-from special.flow import Flow, Refusal
+from special.auth import access, flow
+from special.auth.access import Identity
+from special.auth.flow import Flow, Refusal
+from special.auth.identity import Proof, Verifier, bearer
+from special.auth.tokens import AccessTokens
 from special.geometry import Size
-from special.identity import Proof, Verifier, bearer
 from special.iiif import Limits
-from special.info import granted, listed_thumbs
+from special.images.asset import Asset
+from special.serving.info import granted, listed_thumbs
 from special.settings import Settings
-from special.tokens import AccessTokens
 
 MESSAGE_ID_CHARACTERS = 1024
 """Longest `messageId` that is sent back."""

@@ -13,26 +13,28 @@ from typing import Final
 
 from starlette.types import Receive, Send
 
-from special import iiif, info, observe
-from special.access import Identity
-from special.asset import Asset
-from special.engine import Answer, Engine, Planned
+from special import iiif
+from special.auth.access import Identity
+from special.auth.flow import MEDIA as AUTH_MEDIA
+from special.auth.identity import Verifier
+from special.concurrency.caches import LRUCache
+from special.concurrency.yielding import FairStart
 from special.errors import NotFound
-from special.flow import MEDIA as AUTH_MEDIA
-from special.identity import Verifier
 from special.iiif import BaseRequest, ImageRequest, InfoRequest, Version
-from special.remember import Recent
-from special.route import Thumb
+from special.images.asset import Asset
+from special.observability import trace
+from special.serving import info
+from special.serving.engine import Answer, Engine, PlannedRequest
+from special.serving.routing import Thumb
 from special.settings import Settings
-from special.spans import NotModified, Unless
+from special.storage.blob import NotModified, Unless
 from special.web.auth import Auth, probe
-from special.web.call import Call
-from special.web.courtesy import OneByOne
-from special.web.presence import while_there
-from special.web.reply import CORS, Headers, send_answer, send_bytes, send_head, timing
+from special.web.disconnect import until_disconnect
+from special.web.request import HttpRequest
+from special.web.response import CORS, Headers, send_answer, send_bytes, send_head, timing
 
 PREFIXES: Final = ("iiif", "iiif-img", "thumbs")
-REMEMBERED: Final = 10_000
+MAX_PLANS: Final = 10_000
 """So many requests' plans are remembered: some 2 KB each."""
 
 Key = tuple[str, str, str, Version, Identity]
@@ -42,7 +44,7 @@ Key = tuple[str, str, str, Version, Identity]
 class Prepared:
     """A request that has been planned, and the headers that all its answers have."""
 
-    planned: Planned
+    planned: PlannedRequest
     headers: Headers
 
 
@@ -54,10 +56,10 @@ class Images:
         self._settings = settings
         self._verifier = verifier
         self._auth = auth
-        self._beginning = OneByOne()
-        self._prepared: Recent[Key, Prepared] = Recent(REMEMBERED)
+        self._beginning = FairStart()
+        self._prepared: LRUCache[Key, Prepared] = LRUCache(MAX_PLANS)
 
-    async def answer(self, call: Call, receive: Receive, send: Send) -> int:
+    async def answer(self, call: HttpRequest, receive: Receive, send: Send) -> int:
         """Answer one request and give the status. Raises `SpecialError`, `Gone`, `Broken`."""
         identity = await self._verifier.identify(call.headers)
         if call.prefix == "auth" and self._auth:
@@ -75,7 +77,7 @@ class Images:
 
     # info.json
 
-    async def _info(self, call: Call, request: InfoRequest, identity: Identity, send: Send) -> int:
+    async def _info(self, call: HttpRequest, request: InfoRequest, identity: Identity, send: Send) -> int:
         version = call.version(request.version)
         uri = self._uri(call, request)
         make = self.engine.thumbs_info if call.level0 else self.engine.info
@@ -97,7 +99,7 @@ class Images:
         data = json.dumps(card.document, indent=2, ensure_ascii=False).encode()
         return await send_bytes(send, 200, headers, data, head=call.head)
 
-    def _cors(self, call: Call) -> tuple[Headers, tuple[str, ...]]:
+    def _cors(self, call: HttpRequest) -> tuple[Headers, tuple[str, ...]]:
         """Who may read info.json from another origin, and what that varies by.
 
         Everybody, but as a stranger; viewers of the origins that are given tokens also as their user, once they
@@ -113,37 +115,37 @@ class Images:
 
     # Pixels
 
-    async def _pixels(self, call: Call, prepared: Prepared, receive: Receive, send: Send) -> int:
+    async def _pixels(self, call: HttpRequest, prepared: Prepared, receive: Receive, send: Send) -> int:
         planned, headers = prepared.planned, prepared.headers
-        observe.trace().route = planned.plan.name
+        trace.trace().route = planned.plan.name
         unless, copied = call.unless, isinstance(planned.plan, Thumb)
         span = call.range if copied else None
         try:
             if call.head:
-                return await send_head(send, await self.engine.describe(planned, unless=unless), headers)
-            at_hand = None if span else self.engine.at_hand(planned, unless=unless)
+                return await send_head(send, await self.engine.head(planned, unless=unless), headers)
+            at_hand = None if span else self.engine.cached(planned, unless=unless)
             if at_hand is not None:
                 return await send_answer(send, at_hand, headers)
-            if self._settings.offload and call.offload and (link := await self.engine.link(planned)):
+            if self._settings.offload and call.offload and (link := await self.engine.signed_url(planned)):
                 # The proxy passes on the conditions and the range too, and keeps these headers.
                 told = [(b"x-accel-redirect", call.offload.encode()), (b"x-stored-url", link.encode())]
                 return await send_bytes(send, 200, [*headers, *told, timing()], b"")
             if copied:  # and on its way at once
-                answer = await self.engine.run(planned, unless=unless, span=span)
+                answer = await self.engine.answer(planned, unless=unless, span=span)
             else:  # which ends when its client leaves
-                answer = await while_there(self._made(planned, unless), receive)
+                answer = await until_disconnect(self._made(planned, unless), receive)
         except NotModified as same:
             tag = same.etag or (unless.only_etag if unless else None)
             etag = [(b"etag", tag.encode())] if tag else []
             return await send_bytes(send, 304, [*headers, *etag, timing()], None)
         return await send_answer(send, answer, headers)
 
-    async def _made(self, planned: Planned, unless: Unless | None) -> Answer:
+    async def _made(self, planned: PlannedRequest, unless: Unless | None) -> Answer:
         """An answer that is not at hand, or why there is none: either takes a while to tell."""
-        await self._beginning.turn(observe.trace().client)
-        return await self.engine.run(planned, unless=unless)
+        await self._beginning.turn(trace.trace().client)
+        return await self.engine.answer(planned, unless=unless)
 
-    async def _prepare(self, call: Call, request: ImageRequest, identity: Identity) -> Prepared:
+    async def _prepare(self, call: HttpRequest, request: ImageRequest, identity: Identity) -> Prepared:
         version = call.version(request.version)
         make = self.engine.plan_thumb if call.level0 else self.engine.plan
         planned = await make(request, version=version, identity=identity)
@@ -152,19 +154,21 @@ class Images:
             self._prepared.put(_key(call, identity), prepared)
         return prepared
 
-    async def _remembered(self, call: Call, identity: Identity) -> Prepared | None:
+    async def _remembered(self, call: HttpRequest, identity: Identity) -> Prepared | None:
         """What was planned for this very request, if nothing that the plan rests on has been looked at anew."""
         key = _key(call, identity)
         prepared = self._prepared.get(key)
         if prepared is None:
             return None
         asset = prepared.planned.asset
-        if not self.engine.assets.stands(asset) and await self._asset(call, asset.identifier) is not asset:
+        if not self.engine.catalog.is_current(asset) and await self._asset(call, asset.identifier) is not asset:
             self._prepared.pop(key)
             return None
         return prepared
 
-    def _image_headers(self, call: Call, request: ImageRequest, planned: Planned, version: Version) -> Headers:
+    def _image_headers(
+        self, call: HttpRequest, request: ImageRequest, planned: PlannedRequest, version: Version
+    ) -> Headers:
         level = info.profile(version, 0 if call.level0 else info.level(planned.grant))
         link = f'<{self._uri(call, request)}/{planned.canonical}>;rel="canonical",<{level}>;rel="profile"'
         vary = () if request.version else ("Accept",)
@@ -183,7 +187,7 @@ class Images:
 
     # Login
 
-    async def _authorise(self, auth: Auth, call: Call, identity: Identity, send: Send) -> int:
+    async def _authorise(self, auth: Auth, call: HttpRequest, identity: Identity, send: Send) -> int:
         private, head = self._caching(restricted=True, age_s=0), call.head
         service, _, rest = call.path.partition("/")
         if service == "token" and not rest:
@@ -204,10 +208,10 @@ class Images:
 
     # What all of them share
 
-    async def _asset(self, call: Call, identifier: str) -> Asset:
-        return await (self.engine.assets.find_stored if call.level0 else self.engine.assets.find)(identifier)
+    async def _asset(self, call: HttpRequest, identifier: str) -> Asset:
+        return await (self.engine.catalog.find_stored if call.level0 else self.engine.catalog.find)(identifier)
 
-    def _uri(self, call: Call, request: ImageRequest | InfoRequest | BaseRequest) -> str:
+    def _uri(self, call: HttpRequest, request: ImageRequest | InfoRequest | BaseRequest) -> str:
         return call.uri(request, id_segments=self._settings.id_segments)
 
     def _caching(self, *vary: str, restricted: bool, age_s: int) -> Headers:
@@ -217,5 +221,5 @@ class Images:
         return [*headers, (b"vary", ", ".join(names).encode())] if names else headers
 
 
-def _key(call: Call, identity: Identity) -> Key:
+def _key(call: HttpRequest, identity: Identity) -> Key:
     return call.prefix, call.path, call.base, call.version(None), identity

@@ -9,10 +9,12 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from special import __version__, observe, status, viewer
-from special.engine import Engine
+from special import __version__
+from special.observability import multiprocess
+from special.serving.engine import Engine
 from special.settings import Settings
-from special.web.pulse import Pulse
+from special.web import status, viewer
+from special.web.loop_monitor import LoopMonitor
 
 WATCHED = frozenset({"livez", "readyz", "metrics"})
 """Pages for whoever watches over the server, under whatever name they reach it."""
@@ -21,7 +23,7 @@ GALLERY_PAGE = 24
 
 
 def routes(
-    settings: Settings, engine: Callable[[], Engine | None], pulse: Pulse, slowest: status.Slowest | None
+    settings: Settings, engine: Callable[[], Engine | None], pulse: LoopMonitor, slowest: status.Slowest | None
 ) -> list[Route]:
     """All pages; `engine` gives the open engine, None until there is one. The status page is there with `slowest`."""
 
@@ -36,7 +38,7 @@ def routes(
         return PlainTextResponse("ready\n" if up else "no decoder is up\n", 200 if up else 503)
 
     async def metrics(_: Request) -> Response:
-        return Response(observe.exposition(), media_type=CONTENT_TYPE_LATEST)
+        return Response(multiprocess.exposition(), media_type=CONTENT_TYPE_LATEST)
 
     async def list_images(after: str) -> viewer.Listing:
         opened = engine()

@@ -13,21 +13,22 @@ import uvicorn
 from rich.console import Console
 from uvicorn.config import STARTUP_FAILURE
 
-from special import __version__, journal
-from special.engine import Engine
+from special import __version__
 from special.errors import ConfigurationError
-from special.observe import SHARED_COUNTS, counts_folder
+from special.observability import logs
+from special.observability.multiprocess import SHARED_COUNTS, metrics_folder
+from special.serving.engine import Engine
 from special.settings import Settings
-from special.sources import check_source
+from special.storage import check_source
 from special.web.app import SETTINGS_VARIABLE, App
-from special.web.memory import settle
+from special.web.process_tuning import tune
 from special.web.protocol import Bounds, GuardedProtocol
 from special.web.supervisor import START_S, Supervisor
 
 
 def serve_with(chosen: Settings) -> None:
     """Answer requests until a signal ends it. Raises `ConfigurationError` before any is taken."""
-    journal.setup(chosen.log_format, sys.stderr)
+    logs.setup(chosen.log_format, sys.stderr)
     app = App(chosen)
     asyncio.run(_check(chosen))
     listener = _listen(chosen.host, chosen.port)
@@ -49,10 +50,10 @@ def serve_with(chosen: Settings) -> None:
         "timeout_worker_healthcheck": START_S,
     }
     if chosen.workers == 1:
-        settle()
+        tune()
         uvicorn.Server(uvicorn.Config(app, **options)).run(sockets=[listener])
         return
-    with counts_folder() as counts:
+    with metrics_folder() as counts:
         os.environ |= {SETTINGS_VARIABLE: chosen.model_dump_json(), SHARED_COUNTS: str(counts)}
         processes = uvicorn.Config("special.web.app:create", factory=True, workers=chosen.workers, **options)
         supervisor = Supervisor(processes, sockets=[listener])

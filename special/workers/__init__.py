@@ -9,8 +9,8 @@ in forked ones), under limits, without credentials, killed at the deadline and r
 `concurrent.futures` does not fit: one death breaks all of it.
 """
 
-from special.workers.gate import Admitted, Gate
+from special.workers.admission import Admission, AdmissionController
 from special.workers.lanes import Lane, standard_lanes
 from special.workers.pool import Workers
 
-__all__ = ["Admitted", "Gate", "Lane", "Workers", "standard_lanes"]
+__all__ = ["Admission", "AdmissionController", "Lane", "Workers", "standard_lanes"]

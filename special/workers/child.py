@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from special.errors import ConfigurationError, SpecialError
-from special.workers.wire import LENGTH, Call, Failed, Raised, Ready, Reply, Returned, Setup, Unready, dump
+from special.workers.messages import LENGTH, Call, Failed, Raised, Ready, Reply, Returned, Setup, Unready, dump
 
 NICENESS: Final = 10
 """Behind the server's own process, which answers the cheap requests while every processor decodes (nice(2))."""

@@ -13,13 +13,14 @@ from typing import Any, Final, Literal, Self, TypeVar, cast
 
 from prometheus_client import Gauge
 
-from special import observe, render
+from special.codecs import render
+from special.concurrency.fair_queue import FairQueue
 from special.errors import Busy, ConfigurationError, Crashed, DecodeError, TimedOut
-from special.workers.fair import FairQueue
+from special.observability import metrics, trace
 from special.workers.lanes import Lane, single_lane
+from special.workers.messages import Call, Failed, Outcome, Raised, Returned, dump
 from special.workers.process import Child, Unfit, spawn
 from special.workers.quarantine import Quarantine
-from special.workers.wire import Call, Failed, Outcome, Raised, Returned, dump
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -58,7 +59,7 @@ class _Job:
             self.queue.count("waiting").dec()
         if self.result.done():
             return
-        observe.DECODER_JOBS.labels(outcome).inc()
+        metrics.DECODER_JOBS.labels(outcome).inc()
         if error is None:
             self.result.set_result(value)
         else:
@@ -75,7 +76,7 @@ class _Queue:
 
     def count(self, state: Literal["running", "waiting"]) -> Gauge:
         """The metric of its jobs."""
-        return observe.LANE_JOBS.labels(self.lane.name, state)
+        return metrics.LANE_JOBS.labels(self.lane.name, state)
 
 
 class Workers:
@@ -174,7 +175,7 @@ class Workers:
         wait_s: float | None = None,
         lane: str | None = None,
         client: str = "",
-        culprit: str | None = None,
+        quarantine_key: str | None = None,
     ) -> T:
         """`function(*args)` in a child; both must be picklable, the function by its name.
 
@@ -191,14 +192,14 @@ class Workers:
         Costs 0.2 to 0.3 ms for 100 KB in and 50 KB out, most of it the scheduler's (two cores, both busy).
         """
         queue = self._queues[lane or self._default]
-        self._quarantine.check(culprit)
+        self._quarantine.check(quarantine_key)
         allowed_s = queue.lane.deadline_s if deadline_s is None else min(deadline_s, queue.lane.deadline_s)
         self._check(queue, allowed_s)
         now = monotonic()
         message = dump(Call(function, args, allowed_s))
         name = getattr(function, "__qualname__", repr(function))
         loop = asyncio.get_running_loop()
-        job = _Job(name, message, queue, client, culprit, now, now + allowed_s, loop.create_future())
+        job = _Job(name, message, queue, client, quarantine_key, now, now + allowed_s, loop.create_future())
         longest_s = queue.lane.max_wait_s if wait_s is None else wait_s
         job.timer = loop.call_later(min(longest_s, allowed_s), self._waited_too_long, job)
         queue.waiting.put(client, job)
@@ -207,14 +208,14 @@ class Workers:
         try:
             return cast("T", await job.result)
         except asyncio.CancelledError:
-            observe.DECODER_JOBS.labels("cancelled").inc()
+            metrics.DECODER_JOBS.labels("cancelled").inc()
             if job.started is None:
                 with suppress(LookupError):  # it has just been refused, or the server stops and has emptied the queue
                     queue.waiting.remove(client, job)
                     job.end("cancelled")
             raise
         finally:
-            observe.trace().took("queue", job.arrived, job.started or monotonic())
+            trace.trace().took("queue", job.arrived, job.started or monotonic())
 
     def _check(self, queue: _Queue, allowed_s: float) -> None:
         """Raise `Busy` where a job cannot be taken."""
@@ -230,14 +231,14 @@ class Workers:
             else None
         )
         if refusal is not None:
-            observe.DECODER_JOBS.labels("busy").inc()
-            observe.LANE_REFUSALS.labels(lane.name).inc()
+            metrics.DECODER_JOBS.labels("busy").inc()
+            metrics.LANE_REFUSALS.labels(lane.name).inc()
             raise Busy(f"lane {lane.name}: {refusal}")
 
     def _waited_too_long(self, job: _Job) -> None:
         job.queue.waiting.remove(job.client, job)
         waited_s = monotonic() - job.arrived
-        observe.LANE_REFUSALS.labels(job.queue.lane.name).inc()
+        metrics.LANE_REFUSALS.labels(job.queue.lane.name).inc()
         job.end("busy", error=Busy(f"lane {job.queue.lane.name}: no decoder was free within {waited_s:.1f} s"))
 
     def _dispatch(self) -> None:
@@ -285,7 +286,7 @@ class Workers:
         """A child has died: fail its job alone, and start another."""
         if child not in self._jobs:
             return  # it got ready just when nobody waited for it any more
-        observe.DECODERS_UP.dec()
+        metrics.DECODERS_UP.dec()
         job = self._jobs[child]
         if job is None:
             self._idle.remove(child)
@@ -310,7 +311,7 @@ class Workers:
 
     async def _add(self) -> None:
         child = await spawn(self, memory_bytes=self._memory_bytes, prepare=self._prepare)
-        observe.DECODERS_UP.inc()
+        metrics.DECODERS_UP.inc()
         self._jobs[child] = None
         self._idle.append(child)
         self._dispatch()

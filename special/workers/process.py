@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Final, Protocol, cast
 
 from special.errors import ConfigurationError
-from special.workers.wire import LENGTH, Outcome, Ready, Setup, Unready, dump, load_reply
+from special.workers.messages import LENGTH, Outcome, Ready, Setup, Unready, dump, load_reply
 
 START_SECONDS: Final = 60.0
 """A child that is not ready by then never will be."""

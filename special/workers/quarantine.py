@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Final
 
-from special import observe
 from special.errors import Crashed
+from special.observability import metrics
 
 CRASHES: Final = 2
 SECONDS: Final = 600.0
@@ -41,7 +41,7 @@ class Quarantine:
         crashes = record.crashes + 1 if record else 1
         self._records[culprit] = _Record(crashes, self._clock())
         if crashes == CRASHES:
-            observe.QUARANTINES.inc()
+            metrics.QUARANTINES.inc()
         self._records.move_to_end(culprit)
         if len(self._records) > _REMEMBERED:
             self._records.popitem(last=False)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from tests import live
 from tests.bench import floor, webserver
 from tests.bench.bench import Ask, Bench, Result, Side, running
 from tests.bench.thumbs import lay_out
+from tests.support import live
 
 
 def run(bench: Bench) -> Iterator[Result]:

@@ -6,11 +6,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests import live
 from tests.bench import floor, webserver
 from tests.bench.bench import Ask, Bench, Result, Side, running
 from tests.bench.thumbs import lay_out
-from tests.live import LiveServer
+from tests.support import live
+from tests.support.live import LiveServer
 
 TILE = "/iiif/3/tiles.tif/0,0,256,256/max/0/default.jpg"
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tests import live
 from tests.bench.bench import Bench, Result, Trial
 from tests.bench.cold import Visits, rounds, shelf
 from tests.bench.peers import iipsrv, rclone
 from tests.bench.tiles import scattered
+from tests.support import live
 
 MOST_BYTES = 1_500_000
 MOST_ROUNDS = 4

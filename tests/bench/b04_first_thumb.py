@@ -6,14 +6,14 @@ import asyncio
 from collections.abc import Iterator
 
 from special import iiif
-from special.access import NOBODY
-from special.engine import Engine
+from special.auth.access import ANONYMOUS
 from special.iiif import ImageRequest
+from special.serving.engine import Engine
 from special.settings import Settings
-from tests import live
 from tests.bench.bench import Bench, Result
 from tests.bench.big import big
 from tests.bench.cold import Visits, rounds, shelf
+from tests.support import live
 
 THUMBNAIL = "full/!200,200/0/default.jpg"
 MOST_ROUNDS = 4
@@ -47,7 +47,7 @@ async def _least_bytes(bench: Bench, name: str) -> int:
     try:
         request = iiif.parse(f"{name}/{THUMBNAIL}")
         assert isinstance(request, ImageRequest)
-        planned = await engine.plan(request, version=3, identity=NOBODY)
+        planned = await engine.plan(request, version=3, identity=ANONYMOUS)
         layout = (await engine.masters.find(name)).layout
         return sum(len(span) for span in layout.extract(planned.job.box, planned.job.size).spans)
     finally:

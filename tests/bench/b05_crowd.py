@@ -6,12 +6,12 @@ import os
 from collections.abc import Iterator
 
 from special.volume.volume import DEFAULT_BLOCK_BYTES
-from tests import live
 from tests.bench.bench import Bench, Result, Trial
 from tests.bench.cold import Visits, shelf
 from tests.bench.peers import iipsrv, s3fs
 from tests.bench.tiles import scattered
-from tests.faults.proxy import blocks_got
+from tests.soak.proxy import blocks_got
+from tests.support import live
 
 TILES = 64
 

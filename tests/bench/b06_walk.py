@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from tests import live
 from tests.bench import webserver
 from tests.bench.bench import Ask, Bench, Result, Side, running
 from tests.bench.big import big
 from tests.bench.peers import iipsrv
 from tests.bench.tiles import walk
+from tests.support import live
 
 
 def run(bench: Bench) -> Iterator[Result]:

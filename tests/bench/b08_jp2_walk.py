@@ -6,12 +6,12 @@ import os
 import time
 from collections.abc import Iterator
 
-from tests import live
 from tests.bench import webserver
 from tests.bench.bench import Ask, Bench, Result, Side, running
 from tests.bench.big import big
 from tests.bench.peers import iipsrv
 from tests.bench.tiles import walk
+from tests.support import live
 
 SIDE = 256
 """Of tiles, those of the pyramid too: a viewer asks for the tiles that info.json names."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from tests import live
 from tests.bench import webserver
 from tests.bench.bench import Ask, Bench, Result, Side, running
 from tests.bench.big import big
 from tests.bench.peers import iipsrv
+from tests.support import live
 
 REQUEST = "full/1200,/0/default.jpg"
 

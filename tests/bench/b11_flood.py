@@ -9,12 +9,12 @@ from collections.abc import Iterator
 import httpx
 
 from special.volume.volume import DEFAULT_BLOCK_BYTES
-from tests import live
 from tests.bench.bench import Bench, Result
 from tests.bench.cold import shelf
 from tests.bench.tiles import walk
-from tests.faults.proxy import blocks_got
-from tests.processes import status_bytes
+from tests.soak.proxy import blocks_got
+from tests.support import live
+from tests.support.processes import status_bytes
 
 REQUESTS = 1000
 MOST_BYTES = 150 << 20

@@ -7,11 +7,11 @@ from contextlib import ExitStack
 
 import httpx
 
-from tests import live
 from tests.bench.bench import Absent, Bench, Result
 from tests.bench.cold import Shelf, shelf
 from tests.bench.peers import iipsrv, rclone, s3fs
 from tests.bench.tiles import scattered, walk
+from tests.support import live
 
 SESSION = ["info.json", "full/200,/0/default.jpg", *walk(), *scattered(20)]
 

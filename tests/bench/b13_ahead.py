@@ -12,10 +12,10 @@ from time import perf_counter
 
 import httpx
 
-from tests import live
 from tests.bench.bench import Bench, Result
 from tests.bench.cold import Shelf, shelf
-from tests.live import LiveServer
+from tests.support import live
+from tests.support.live import LiveServer
 
 SIDE = 256
 ACROSS, DOWN = 5, 4

@@ -18,8 +18,8 @@ from time import perf_counter
 
 import httpx
 
-from tests.live import LiveServer
-from tests.processes import cpu_s
+from tests.support.live import LiveServer
+from tests.support.processes import cpu_s
 
 CLIENTS = 8
 """Connections that the load generator keeps busy."""

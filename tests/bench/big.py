@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 from tests.bench.bench import found
-from tests.live import MASTERS
+from tests.support.live import MASTERS
 
 WIDTH, HEIGHT = 6000, 8000
 JPEG_QUALITY = 85

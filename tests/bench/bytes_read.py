@@ -2,7 +2,7 @@
 
 Exact and the same on every machine: each request is planned on the sample masters, read through
 a source that counts, and nothing is timed. `python -m tests.bench bytes` prints the table;
-`tests/test_bench_table.py` holds README's copy to it.
+`tests/bench/test_table.py` holds README's copy to it.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from special import iiif
-from special.access import NOBODY
-from special.engine import Engine
+from special.auth.access import ANONYMOUS
 from special.geometry import Box
 from special.iiif import ImageRequest
-from special.observe import tracing
+from special.observability.trace import tracing
+from special.serving.engine import Engine
 from special.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -105,5 +105,5 @@ async def _row(engine: Engine, name: str) -> Row:
 async def _cost(engine: Engine, name: str, request: str) -> Cost:
     parsed = iiif.parse(f"{name}/{request}/0/default.jpg")
     assert isinstance(parsed, ImageRequest), request
-    runs = await engine.foresee(await engine.plan(parsed, version=3, identity=NOBODY))
+    runs = await engine.estimate(await engine.plan(parsed, version=3, identity=ANONYMOUS))
     return Cost(len(runs), sum(len(run) for run in runs))

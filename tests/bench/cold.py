@@ -14,11 +14,11 @@ from pathlib import Path
 
 import httpx
 
-from tests import servers
 from tests.bench.bench import Bench, timed
 from tests.bench.big import big
-from tests.faults.proxy import Exchange, Proxy, proxy
-from tests.servers import S3Server
+from tests.soak.proxy import Exchange, Proxy, proxy
+from tests.support import servers
+from tests.support.servers import S3Server
 
 DELAY_S = 0.02
 

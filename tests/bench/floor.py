@@ -24,7 +24,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from tests.bench.bench import Running
-from tests.servers import POLL_S, READY_WITHIN_S, free_ports
+from tests.support.servers import POLL_S, READY_WITHIN_S, free_ports
 
 BUCKET = "thumbs"
 DATA = bytes(range(256)) * 64

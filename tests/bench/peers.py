@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tests.bench.bench import Absent, Running, found
 from tests.bench.webserver import nginx
-from tests.servers import POLL_S, S3Server
+from tests.support.servers import POLL_S, S3Server
 
 IIPSRV = Path("/usr/lib/iipimage-server/iipsrv.fcgi")
 """Where Debian's iipimage-server puts it."""

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
-from special.spans import Blob, Span, coalesce
+from special.storage.blob import Blob, Span
+from special.storage.ranges import coalesce
 from special.volume import Volume
 from tests.volume.made import Made, blob
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 
 from tests.bench.bench import Running, found
-from tests.servers import NO_OTHER_AWS, POLL_S, READY_WITHIN_S, free_ports
+from tests.support.servers import NO_OTHER_AWS, POLL_S, READY_WITHIN_S, free_ports
 
 _CONFIGURATION = """
 daemon off;

@@ -14,11 +14,11 @@ from threading import Thread
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from special import viewer
 from special.errors import MasterError, Missing
+from special.web import viewer
 from tests.conftest import Serve
-from tests.live import MASTERS, LiveServer
-from tests.logins import SECRET, token
+from tests.support.live import MASTERS, LiveServer
+from tests.support.logins import SECRET, token
 
 CHROMIUM = shutil.which("chromium")
 NPM = shutil.which("npm")

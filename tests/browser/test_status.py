@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from special.geometry import Size, to_fit
 from tests.conftest import Serve
-from tests.live import MASTERS, LiveServer
+from tests.support.live import MASTERS, LiveServer
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = [

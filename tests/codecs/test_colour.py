@@ -13,7 +13,7 @@ from special.codecs import colour
 from special.codecs.colour import Effect
 from special.codecs.raster import from_vips, to_vips
 from special.errors import Unsupported
-from tests.pieces import mean_difference, smooth
+from tests.support.pieces import mean_difference, smooth
 
 P3 = bytes(pyvips.Image.profile_load("p3"))
 SRGB = bytes(pyvips.Image.profile_load("srgb"))

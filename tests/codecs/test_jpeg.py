@@ -9,7 +9,7 @@ from PIL import Image
 
 from special.codecs import jpeg
 from special.geometry import Size
-from tests.pieces import encoded, mean_difference, opened, smooth
+from tests.support.pieces import encoded, mean_difference, opened, smooth
 
 PICTURE = smooth(101, 77)
 

@@ -10,7 +10,7 @@ from PIL import Image
 from special.codecs.raster import Raster, to_vips
 from special.codecs.resample import resample, whole_pixels
 from special.geometry import Box, Frame, Size
-from tests.pieces import mean_difference, smooth
+from tests.support.pieces import mean_difference, smooth
 
 SPOT = (101.3, 83.7, 20.0)
 """The middle of a soft white spot on black, between pixels, and its radius."""

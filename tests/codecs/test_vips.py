@@ -10,7 +10,7 @@ import pyvips
 from special.codecs import vips
 from special.codecs.vips import VipsFormat
 from special.errors import MasterError
-from tests.pieces import encoded, smooth
+from tests.support.pieces import encoded, smooth
 
 FILES: dict[VipsFormat, bytes] = {
     "jpeg": encoded(smooth(80, 60), "jpeg"),

@@ -21,7 +21,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from tests.live import MASTERS, LiveServer
+from tests.support.live import MASTERS, LiveServer
 
 NAMES = sorted(path.name for path in MASTERS.iterdir() if not path.name.startswith("."))
 SEED = 1729

@@ -8,7 +8,8 @@ import pytest
 
 from special import formats
 from special.errors import Malformed, Unsupported
-from special.spans import Span, solve
+from special.formats.parser import solve
+from special.storage.blob import Span
 
 MASTERS = Path(__file__).parents[2] / "fixtures" / "masters"
 FORMATS = {".tif": "tiff", ".jp2": "jp2", ".jpg": "jpeg", ".webp": "webp", ".gif": "gif", ".png": "png"}

@@ -19,14 +19,16 @@ from special.codecs import openjpeg
 from special.errors import Malformed
 from special.formats import jp2
 from special.formats.jp2 import Jp2Layout
-from special.formats.jp2.extracts import Picks, Tiles, Whole
-from special.formats.jp2.headers import Precinct
-from special.formats.jp2.locate import locate
+from special.formats.jp2.extract import Picks, Tiles, Whole
+from special.formats.jp2.packet_headers import Precinct
+from special.formats.jp2.packet_index import locate_packets
 from special.formats.jp2.precincts import file_order, place, tile_of
+from special.formats.layout import Extract, Tiling
+from special.formats.parser import drive, solve
 from special.geometry import Box, Size
-from special.layout import Extract, Tiling
-from special.spans import Span, drive, read_spans, solve
-from tests.memory import MemorySource
+from special.storage.blob import Span
+from special.storage.ranges import read_spans
+from tests.support.memory import MemorySource
 
 FIXTURES = Path(make_jp2.__file__).parent
 SMALL = make_jp2.WIDTH, make_jp2.HEIGHT
@@ -158,7 +160,7 @@ def test_packet_headers_say_what_plt_says(path: Path) -> None:
             continue
         bounds = header.canvas.tile(number % header.canvas.columns, number // header.canvas.columns)
         tile = tile_of(header, bounds)
-        packets, precincts = locate(header, layout.index, number, tile), {}
+        packets, precincts = locate_packets(header, layout.index, number, tile), {}
         for packet in file_order(header, tile).tolist():
             precinct = packet // header.layers
             if precinct not in precincts:

@@ -16,8 +16,9 @@ from fixtures import make_jp2, rework
 from special.errors import Malformed, MasterError, Unsupported
 from special.formats import jp2
 from special.formats.jp2 import Jp2Layout
+from special.formats.parser import Parser
 from special.geometry import Box, Size, ceil_div
-from special.spans import Parser, Span
+from special.storage.blob import Span
 
 FOLDER = Path(make_jp2.__file__).parent / "jp2"
 MASTERS = [path.read_bytes() for path in sorted(FOLDER.iterdir())]

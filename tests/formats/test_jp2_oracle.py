@@ -16,8 +16,8 @@ from special.codecs import openjpeg
 from special.errors import Malformed
 from special.formats import jp2
 from special.formats.jp2 import Jp2Layout
+from special.formats.parser import solve
 from special.geometry import Box, Size, ceil_div
-from special.spans import solve
 
 FIXTURES = Path(make_jp2.__file__).parent
 KEPT = sorted((FIXTURES / "jp2").iterdir()) + sorted((FIXTURES / "codestreams").iterdir())

@@ -14,10 +14,11 @@ from PIL import Image
 from fixtures.make_tiff import HEIGHT, WIDTH, picture
 from special import formats
 from special.errors import Malformed, MasterError, Unsupported
+from special.formats.layout import Layout
+from special.formats.parser import drive, solve
 from special.geometry import Box, Frame, Orientation, Size
-from special.layout import Layout
-from special.spans import Span, drive, solve
-from tests.memory import MemorySource
+from special.storage.blob import Span
+from tests.support.memory import MemorySource
 
 FULL = Box(0, 0, WIDTH, HEIGHT)
 

@@ -15,11 +15,13 @@ import pytest
 from special import formats
 from special.formats import jp2
 from special.formats.jp2 import Jp2Layout
+from special.formats.layout import Layout
+from special.formats.parser import drive, solve
 from special.geometry import Box, Size
-from special.layout import Layout
-from special.spans import Span, drive, read_spans, solve
+from special.storage.blob import Span
+from special.storage.ranges import read_spans
 from tests.formats.test_jp2_oracle import check
-from tests.memory import MemorySource
+from tests.support.memory import MemorySource
 
 NAME = Path("shared") / "images" / "validator-squares.jp2"
 FOUND = next((folder / NAME for folder in Path(__file__).parents if (folder / NAME).exists()), None)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fixtures.make_tiff import PYRAMID, Encoding, by_tifffile, nested, picture, rearranged, sparse, turned, vips
-from tests.faults.fuzz_tiff import exercise
+from tests.soak.fuzz_tiff import exercise
 
 
 def by_pillow(kind: str) -> bytes:

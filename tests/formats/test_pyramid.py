@@ -10,12 +10,13 @@ import tifffile
 from PIL import Image
 
 from special import formats
+from special.formats.layout import Layout
+from special.formats.parser import solve
 from special.formats.tiff import pyramid
 from special.formats.tiff.pyramid import HEAD_BYTES, Grid, Place
 from special.geometry import Box, Size
-from special.layout import Layout
-from special.spans import Span, solve
-from tests.live import MASTERS
+from special.storage.blob import Span
+from tests.support.live import MASTERS
 
 GRID = Grid(Size(1000, 2049), 512)
 
@@ -102,8 +103,8 @@ def layout(name: str) -> Layout:
 )
 def test_which_masters_are_dear(name: str, dear: bool) -> None:
     found = layout(name)
-    assert pyramid.is_dear(found, Grid(found.size, 512)) == dear
-    assert not pyramid.is_dear(found, Grid(found.size, 4096)), "one tile would hold all of it"
+    assert pyramid.is_expensive(found, Grid(found.size, 512)) == dear
+    assert not pyramid.is_expensive(found, Grid(found.size, 4096)), "one tile would hold all of it"
 
 
 def strips(size: Size, tile: int | None) -> Layout:
@@ -124,7 +125,7 @@ def strips(size: Size, tile: int | None) -> Layout:
     ],
 )
 def test_which_tiffs_are_dear(size: Size, tile: int | None, dear: bool) -> None:
-    assert pyramid.is_dear(strips(size, tile), Grid(size, 512)) == dear
+    assert pyramid.is_expensive(strips(size, tile), Grid(size, 512)) == dear
 
 
 @pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB")])

@@ -18,10 +18,11 @@ from fixtures.tiff_pages import Page, put_together, take_apart
 from special import formats
 from special.errors import Malformed, MasterError, Unsupported
 from special.formats import tiff
+from special.formats.layout import Layout
+from special.formats.parser import drive, solve
 from special.geometry import Box, Frame, Size
-from special.layout import Layout
-from special.spans import Span, drive, solve
-from tests.memory import MemorySource
+from special.storage.blob import Span
+from tests.support.memory import MemorySource
 
 
 def parsed(data: bytes) -> Layout:

@@ -32,9 +32,10 @@ from fixtures.tiff_pages import (
 )
 from special import formats
 from special.codecs.decode import decode
+from special.formats.layout import Layout
+from special.formats.parser import solve
 from special.geometry import Box, Frame, Orientation, Size
-from special.layout import Layout
-from special.spans import Span, solve
+from special.storage.blob import Span
 
 ALL = list(encodings())
 COMMON = [encoding for encoding in ALL if encoding.is_common]

@@ -10,15 +10,17 @@ import pyvips
 
 from fixtures.tiff_pages import Page, put_together, take_apart
 from special import formats
-from special.formats.tiff.guess import MAX_BYTES, Pyramid
+from special.formats.layout import Layout
+from special.formats.parser import solve
+from special.formats.tiff.ifd_prefetch import MAX_BYTES, ExpectedPyramid
 from special.geometry import Box, Size
-from special.layout import Layout
-from special.masters import Masters
-from special.pieces import Bounds, cut
-from special.spans import Span, read_spans, solve
-from tests.fakes import CountingSource
-from tests.live import MASTERS
-from tests.memory import MemorySource
+from special.images.masters import Masters
+from special.serving.read_piece import ReadLimits, read_piece
+from special.storage.blob import Span
+from special.storage.ranges import read_spans
+from tests.support.fakes import CountingSource
+from tests.support.live import MASTERS
+from tests.support.memory import MemorySource
 
 SIZE = Size(6000, 8000)
 THUMBNAIL = Box.whole(SIZE), Size(150, 200)
@@ -50,13 +52,13 @@ async def cost(data: bytes, box: Box, size: Size) -> tuple[int, int]:
     source = CountingSource(MemorySource({"a.tif": data}))
     masters = Masters(source)
     master = await masters.find("a.tif")
-    seen = masters.head(master.blob)
+    seen = masters.pop_head(master.blob)
     layout = await masters.prepared(master, box, size, source, seen=seen)
     stored = layout.stored(box, size)
     if stored is not None:
         await read_spans(source, master.blob, stored.spans, max_gap_bytes=65536, seen=seen)
     else:
-        await cut(source, master.blob, layout, box, size, bounds=Bounds(), seen=seen)
+        await read_piece(source, master.blob, layout, box, size, bounds=ReadLimits(), seen=seen)
     assert len(layout.levels) == 6
     spans = [span for call in source.calls for span in call.spans]
     return len(source.calls), sum(min(len(span), len(data)) for span in spans)
@@ -141,7 +143,7 @@ def test_guesses_change_what_is_read_and_nothing_else(change: Callable[[bytes], 
 
 
 def test_where_the_next_directories_should_lie() -> None:
-    pyramid = Pyramid.of(Size(6144, 8192), Size(256, 256), number_bytes=8)
+    pyramid = ExpectedPyramid.of(Size(6144, 8192), Size(256, 256), number_bytes=8)
     assert pyramid.tiles == (768, 192, 48, 12, 4, 1)
     links = [24_000_000, 30_000_000]  # a quarter of the bytes for a quarter of the pixels
     size_bytes = 32_000_000
@@ -165,5 +167,5 @@ def test_where_the_next_directories_should_lie() -> None:
     ],
 )
 def test_nothing_is_guessed_where_pages_do_not_follow_each_other(links: list[int]) -> None:
-    pyramid = Pyramid.of(Size(6000, 8000), Size(256, 256), number_bytes=8)
+    pyramid = ExpectedPyramid.of(Size(6000, 8000), Size(256, 256), number_bytes=8)
     assert pyramid.offsets(links, size_bytes=32_000_000) == []

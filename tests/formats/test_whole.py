@@ -14,9 +14,10 @@ from fixtures.make_tiff import HEIGHT, WIDTH, picture
 from special import formats
 from special.errors import Malformed, MasterError, Unsupported
 from special.formats import exif, whole
+from special.formats.layout import Layout
+from special.formats.parser import solve
 from special.geometry import Box, Frame, Orientation, Size
-from special.layout import Layout
-from special.spans import Span, solve
+from special.storage.blob import Span
 
 FULL = Box(0, 0, WIDTH, HEIGHT)
 

@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from special.errors import Changed, Missing
-from special.spans import Blob, Span
+from special.storage.blob import Blob, Span
 
 ROOT = "s3://made/"
 

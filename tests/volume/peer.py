@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from special.errors import SpecialError
-from special.spans import Blob, Span
+from special.storage.blob import Blob, Span
 from special.volume import Volume
-from special.volume.stacks import Step
+from special.volume.directory import Step
 from tests.volume.made import Made, blob, expected
 
 

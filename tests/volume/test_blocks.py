@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from special.spans import Span
+from special.storage.blob import Span
 from special.volume.blocks import BlockMap, Damaged, entry_offset, parse_entries, runs, whole_pages
 from tests.volume.made import content
 

@@ -12,11 +12,11 @@ import pytest
 from prometheus_client import REGISTRY
 
 from special.errors import ConfigurationError
-from special.spans import Span
+from special.storage.blob import Span
 from special.volume import Volume, stat
 from special.volume.blocks import BlockMap
+from special.volume.directory import LEDGER_NAME, OBJECTS_NAME, Step, VolumeDirectory
 from special.volume.ledger import Ledger, is_broken
-from special.volume.stacks import LEDGER_NAME, OBJECTS_NAME, Stacks, Step
 from tests.volume.made import Made, blob, expected, taken_bytes, until
 
 BLOCK = 64 << 10
@@ -30,7 +30,7 @@ def faults(kind: str) -> float:
 
 
 def home(directory: Path, key: str = "a") -> Path:
-    return Stacks(directory, at=lambda step: None).home(BlockMap.of(blob(key, A.size), BLOCK).name)
+    return VolumeDirectory(directory, at=lambda step: None).object_directory(BlockMap.of(blob(key, A.size), BLOCK).name)
 
 
 def patch(path: Path, offset: int, data: bytes) -> None:
@@ -157,9 +157,9 @@ async def test_a_disk_that_fails_at_any_step_is_passed_by(tmp_path: Path, step: 
         gets = len(source.gets)
         assert await reader.read(A, ALL) == expected(A, ALL)
         assert len(source.gets) == gets <= 4
-    stacks = Stacks(tmp_path, at=lambda now: None)
+    stacks = VolumeDirectory(tmp_path, at=lambda now: None)
     stacks.join(None)
-    assert stacks.ledger.holds() == []
+    assert stacks.ledger.reservations() == []
     stacks.leave()
 
 
@@ -274,7 +274,7 @@ async def test_a_broken_ledger_is_made_anew_under_running_servers(
         assert second._stacks.ledger.stands
         assert stat(tmp_path).evictions > 0
     async with Volume(tmp_path, size_bytes=16 * MIB, block_bytes=BLOCK) as later:
-        assert later._stacks.ledger.holds() == []
+        assert later._stacks.ledger.reservations() == []
         later._stacks.ledger.check()
 
 

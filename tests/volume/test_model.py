@@ -22,9 +22,9 @@ from hypothesis.stateful import (
 )
 
 from special.errors import Changed, Missing
-from special.spans import Blob, Span
+from special.storage.blob import Blob, Span
 from special.volume import Volume, clear, verify
-from special.volume.stacks import Step
+from special.volume.directory import Step
 from tests.volume.made import Made, blob, expected, taken_bytes, until
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -200,7 +200,7 @@ class TwoServers(RuleBasedStateMachine):
             for volume in self.volumes:
                 for each in volume._objects.values():
                     if each.idle:
-                        each.shelf.let_go()
+                        each.shelf.release()
 
         self.runner.run(upkeep())
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from special.spans import Blob, Span
+from special.storage.blob import Blob, Span
 from special.volume import Volume
 from tests.volume.made import Made, blob, expected, surely_taken_bytes
 

@@ -12,9 +12,9 @@ from time import monotonic
 
 import pytest
 
-from special.spans import Span
+from special.storage.blob import Span
 from special.volume import Volume, verify
-from special.volume.stacks import Stacks
+from special.volume.directory import VolumeDirectory
 from tests.volume.made import Made, blob, expected, taken_bytes, until
 from tests.volume.peer import Orders, arguments
 
@@ -155,7 +155,7 @@ async def killed_at(orders: Orders) -> None:
         for key, size in objects.items():
             of = blob(key, size)
             assert await volume.reader(source).read(of, [Span.whole(of)]) == expected(of, [Span.whole(of)])
-    stacks = Stacks(Path(orders.directory), at=lambda step: None)
+    stacks = VolumeDirectory(Path(orders.directory), at=lambda step: None)
     stacks.join(None)
-    assert stacks.ledger.holds() == []
+    assert stacks.ledger.reservations() == []
     stacks.leave()

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from special.spans import Blob, Span
-from special.volume import Elsewhere, Making, NoRoom, Parts, Verified, Volume, stat, verify
+from special.storage.blob import Blob, Span
+from special.volume import Elsewhere, Making, NoRoom, PackFile, Verified, Volume, stat, verify
 from special.volume.blocks import BlockMap, Damaged
-from special.volume.parts import NEW, Draft
-from special.volume.stacks import Stacks
+from special.volume.directory import VolumeDirectory
+from special.volume.pack_file import NEW, PackWriter
 from tests.volume.made import Made, blob, taken_bytes, until
 from tests.volume.sketcher import PARTS, SIZE_BYTES, A
 
@@ -54,7 +54,7 @@ async def opened(directory: Path, count: int = 1, size_bytes: int = SIZE_BYTES) 
 
 
 def home(directory: Path, of: Blob = A) -> Path:
-    return Stacks(directory, at=lambda step: None).home(BlockMap.of(of, 64 << 10).name)
+    return VolumeDirectory(directory, at=lambda step: None).object_directory(BlockMap.of(of, 64 << 10).name)
 
 
 def weight(directory: Path) -> int:
@@ -70,12 +70,12 @@ async def test_what_is_published_is_read_back(tmp_path: Path) -> None:
         assert await volume.pyramids.read(A, [Span(0, 16), *spans]) == [HEAD, *PARTS]
         assert volume.pyramids.peek(A, spans[2]) == PARTS[2]
         assert volume.pyramids.peek(A, Span(spans[1].start, spans[2].stop)) == PARTS[1] + PARTS[2]
-        parts = volume.pyramids.at_hand(A)
+        parts = volume.pyramids.peek_file(A)
         assert parts is not None
         assert (len(parts), parts.size_bytes, parts.last) == (5, 16 + 1_200_000, spans[3])
         assert parts.before(spans[3].start) == spans[2]
     async with opened(tmp_path) as (volume,):
-        assert volume.pyramids.at_hand(A) is None
+        assert volume.pyramids.peek_file(A) is None
         assert await volume.pyramids.find(A, NAME) is not None
         assert volume.pyramids.peek(A, spans[0]) == PARTS[0]
 
@@ -156,13 +156,13 @@ async def test_it_is_evicted_with_its_object(tmp_path: Path) -> None:
         in_use = [each.in_use(A) for each in (volume, beside)]
         for each in in_use:
             assert each is not None
-            each.shelf.let_go()  # as upkeep does, a second after it was read
+            each.shelf.release()  # as upkeep does, a second after it was read
         for key, size_bytes in others.items():
             await reader.read(blob(key, size_bytes), [Span(0, size_bytes)])
             assert taken_bytes(tmp_path) <= 12 * MIB
         assert not home(tmp_path).exists()
         for each in (volume, beside):
-            assert each.pyramids.at_hand(A) is None
+            assert each.pyramids.peek_file(A) is None
             assert await each.pyramids.read(A, spans) is None
             assert await each.pyramids.find(A, NAME) is None
 
@@ -199,7 +199,7 @@ async def test_a_broken_one_is_removed_and_made_again(tmp_path: Path, break_it: 
         assert await volume.pyramids.read(A, spans) is None
         assert await fresh.pyramids.read(A, spans) is None
         assert not path.exists()
-        assert volume.pyramids.at_hand(A) is None
+        assert volume.pyramids.peek_file(A) is None
         await make(volume)
         assert await volume.pyramids.read(A, spans) == PARTS
 
@@ -265,7 +265,7 @@ async def test_the_first_to_come_clears_up_what_the_dead_left(tmp_path: Path) ->
 
 def test_the_format_on_disk(tmp_path: Path) -> None:
     """Golden: a change of it must change its magic."""
-    draft = Draft(tmp_path / NAME, b"d" * 32, head_bytes=4)
+    draft = PackWriter(tmp_path / NAME, b"d" * 32, head_bytes=4)
     draft.append([b"one", b"three"])
     draft.seal(b"head")
     assert not (tmp_path / NAME).exists()
@@ -275,10 +275,10 @@ def test_the_format_on_disk(tmp_path: Path) -> None:
     assert data[:12] == b"headonethree"
     assert data[36:52] == b"special-parts\0\0\1"
     assert hashlib.sha256(data).hexdigest() == "d21a00812885ad6161d86e4e1fe9041f049530acef5019d965165c318d5aa572"
-    parts = Parts.open(tmp_path / NAME, b"d" * 32)
+    parts = PackFile.open(tmp_path / NAME, b"d" * 32)
     assert parts is not None
     parts.check()
     with pytest.raises(Damaged, match="another object"):
-        Parts.open(tmp_path / NAME, b"e" * 32)
+        PackFile.open(tmp_path / NAME, b"e" * 32)
     with pytest.raises(Damaged, match="byte 1"):
         parts.read(Span(1, 4))

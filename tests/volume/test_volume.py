@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from special.errors import ConfigurationError
-from special.spans import Span
+from special.storage.blob import Span
 from special.volume import Volume
 from tests.volume.made import Made, blob, expected
 

@@ -10,9 +10,9 @@ import struct
 from dataclasses import dataclass
 
 from special.errors import Malformed, Unsupported
-from special.formats.jp2.window import Reading, Window
+from special.formats.jp2.reader import CodestreamReader, Reading
 from special.geometry import Size
-from special.spans import Span
+from special.storage.blob import Span
 
 SIGNATURE = bytes.fromhex("0000000c6a5020200d0a870a")
 """The signature box (I.5.1): what every JP2, JPX and JPH file starts with."""
@@ -53,7 +53,7 @@ def sniff(head: bytes) -> bool:
     return head.startswith((SIGNATURE, RAW))
 
 
-def read_container(window: Window) -> Reading[Container]:
+def read_container(window: CodestreamReader) -> Reading[Container]:
     """Step from box to box as far as the codestream.
 
     Raises `Malformed` for boxes that break the rules, `Unsupported` for a file without a contiguous codestream.
@@ -83,7 +83,7 @@ def read_container(window: Window) -> Reading[Container]:
     raise Malformed(f"more than {MAX_BOXES} boxes before the codestream")
 
 
-def _box(window: Window, at: int) -> Reading[tuple[bytes, int, int]]:
+def _box(window: CodestreamReader, at: int) -> Reading[tuple[bytes, int, int]]:
     """Type, first byte of the contents and first byte after them (I.4)."""
     length, kind = struct.unpack(">I4s", (yield from window.take(at, 8)))
     body, stop = at + 8, at + length

@@ -15,17 +15,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from special.errors import Malformed
-from special.formats.jp2 import extracts, notes, planning, rebuilding, serial
+from special.formats.jp2 import advice, extract, rebuild, serial, tile_selection
 from special.formats.jp2.boxes import Container, read_container
-from special.formats.jp2.growth import grow, is_grown, lie
-from special.formats.jp2.header import Header, read_header
+from special.formats.jp2.index_reader import grow, inconsistency, is_grown
+from special.formats.jp2.main_header import Header, read_header
 from special.formats.jp2.markers import Marker, read_segments
-from special.formats.jp2.planning import Plan
-from special.formats.jp2.tileparts import SOT_BYTES, PartIndex, known_parts, walk_part
-from special.formats.jp2.window import Window
+from special.formats.jp2.reader import CodestreamReader
+from special.formats.jp2.tile_parts import SOT_BYTES, PartIndex, known_parts, walk_part
+from special.formats.jp2.tile_selection import Selection
+from special.formats.layout import Extract, Format, Layout, Piece, Stored, Tiling
+from special.formats.parser import Parser
 from special.geometry import Box, Size
-from special.layout import Extract, Format, Layout, Piece, Stored, Tiling
-from special.spans import Parser
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,16 +94,16 @@ class Jp2Layout:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        return notes.notes(self.header, self.index, self.doubts, has_palette=bool(self.container.palette_channels))
+        return advice.advice(self.header, self.index, self.doubts, has_palette=bool(self.container.palette_channels))
 
     def extract(self, box: Box, size: Size) -> Extract:
         """See `Layout`. A box that the index does not reach takes the whole object: `prepare` first."""
         trusted = self.whole_only is None
-        return extracts.extract(self.header, self.index, self._plan(box, size), self.size_bytes, is_trusted=trusted)
+        return extract.extract(self.header, self.index, self._plan(box, size), self.size_bytes, is_trusted=trusted)
 
     def rebuild(self, extract: Extract, parts: Sequence[bytes]) -> Piece:
         """See `Layout`. On `Malformed`, the master lied: `distrusted` gives a layout that reads it whole."""
-        return rebuilding.rebuild(self.container, self.header, extract, parts)
+        return rebuild.rebuild(self.container, self.header, extract, parts)
 
     def stored(self, box: Box, size: Size) -> Stored | None:
         return None
@@ -125,24 +125,26 @@ class Jp2Layout:
 
     def complete(self) -> Parser[Layout] | None:
         """Reads all of the index, for a side-car: what `prepare` would read for any box. None if nothing."""
-        wanted = replace(planning.plan(self.header, Box.whole(self.size), self.size, max_reduction=0), is_all=False)
+        wanted = replace(
+            tile_selection.select(self.header, Box.whole(self.size), self.size, max_reduction=0), is_all=False
+        )
         return self._grown(wanted)
 
-    def _grown(self, wanted: Plan) -> Parser[Layout] | None:
+    def _grown(self, wanted: Selection) -> Parser[Layout] | None:
         if wanted.is_vast or self.whole_only is not None or is_grown(self.header, self.index, wanted):
             return None
         return self._growing(wanted)
 
-    def _growing(self, wanted: Plan) -> Parser[Layout]:
-        found = yield from grow(Window(self.size_bytes, trips=1), self.header, self.index, wanted)
+    def _growing(self, wanted: Selection) -> Parser[Layout]:
+        found = yield from grow(CodestreamReader(self.size_bytes, trips=1), self.header, self.index, wanted)
         doubts = self.doubts if found.doubt is None else (*self.doubts, found.doubt)
         return replace(self, index=found.index, doubts=doubts)
 
-    def _plan(self, box: Box, size: Size) -> Plan:
+    def _plan(self, box: Box, size: Size) -> Selection:
         inside = box.within(self.size)
         if inside is None:
             raise ValueError(f"the box {box} lies outside a master of {self.size}")
-        return planning.plan(self.header, inside, size, max_reduction=self.max_reduction)
+        return tile_selection.select(self.header, inside, size, max_reduction=self.max_reduction)
 
 
 def parse(size_bytes: int) -> Parser[Jp2Layout]:
@@ -150,7 +152,7 @@ def parse(size_bytes: int) -> Parser[Jp2Layout]:
 
     What comes out knows its size and levels; `prepare` it before `extract`. Raises `Malformed` and `Unsupported`.
     """
-    window = Window(size_bytes)
+    window = CodestreamReader(size_bytes)
     container = yield from read_container(window)
     start, stop = container.codestream.start, container.codestream.stop
     if (yield from window.take(start, 2)) != b"\xff\x4f":
@@ -160,7 +162,7 @@ def parse(size_bytes: int) -> Parser[Jp2Layout]:
     index = known_parts(header, segments, first, stop)
     while index.frontier is not None and header.refusal is None and window.holds(index.frontier, SOT_BYTES):
         yield from walk_part(window, index, header)
-    doubt = lie(header, index)
+    doubt = inconsistency(header, index)
     return Jp2Layout(size_bytes, container, header, index, () if doubt is None else (doubt,))
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from special.errors import Malformed
-from special.formats.jp2.window import Reading, Window
+from special.formats.jp2.reader import CodestreamReader, Reading
 
 MAX_SEGMENTS = 40_000
 """Room for COC and QCC of every one of 16,384 components, and all else."""
@@ -74,7 +74,7 @@ def encode(marker: int, body: bytes) -> bytes:
 
 
 def read_segments(
-    window: Window, at: int, end: Marker, stop: int, *, ahead_bytes: int = 0
+    window: CodestreamReader, at: int, end: Marker, stop: int, *, ahead_bytes: int = 0
 ) -> Reading[tuple[list[Segment], int]]:
     """Segments from `at` as far as the marker `end`, and where that marker stands.
 

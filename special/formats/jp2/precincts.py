@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from special.formats.jp2.header import Header
+from special.formats.jp2.main_header import Header
 from special.geometry import ceil_div
 
 Ints = npt.NDArray[np.int64]

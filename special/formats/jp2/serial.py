@@ -19,8 +19,8 @@ import numpy as np
 from special.errors import Malformed
 from special.formats.jp2.boxes import Container
 from special.formats.jp2.markers import Segment
-from special.formats.jp2.tileparts import PACKETS, ROWS, PartIndex
-from special.spans import Span
+from special.formats.jp2.tile_parts import PACKETS, ROWS, PartIndex
+from special.storage.blob import Span
 
 MAGIC = b"special.jp2\0\x01"
 """Name and version."""

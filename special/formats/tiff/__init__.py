@@ -10,11 +10,11 @@ serial       directories <-> bytes
 
 from __future__ import annotations
 
+from special.formats.layout import Layout
+from special.formats.parser import Parser
 from special.formats.tiff import serial
-from special.formats.tiff.directory import directories
+from special.formats.tiff.ifd import directories
 from special.formats.tiff.layout import TiffLayout
-from special.layout import Layout
-from special.spans import Parser
 
 MAGIC = serial.MAGIC
 """How the serial form starts."""

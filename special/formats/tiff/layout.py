@@ -10,14 +10,16 @@ from itertools import accumulate
 from operator import attrgetter
 
 from special.errors import Malformed, Unsupported
+from special.formats.layout import Extract, Format, Layout, Piece, Stored, Tiling
 from special.formats.levels import serves
-from special.formats.tiff import blank, mini, passthrough, serial
-from special.formats.tiff.directory import Directory, Field
+from special.formats.parser import Parser
+from special.formats.tiff import embedded_jpeg, empty_tile, serial, writer
+from special.formats.tiff.ifd import Directory, Field
 from special.formats.tiff.page import Page
 from special.formats.tiff.tags import COPIED, JPEG_2000, Compression, Photometric, Tag
 from special.geometry import Box, Frame, Orientation, Size, ceil_div
-from special.layout import Extract, Format, Layout, Piece, Stored, Tiling
-from special.spans import Parser, Span, coalesce
+from special.storage.blob import Span
+from special.storage.ranges import coalesce
 
 MAX_TILES = 16384
 """Most tiles of one request: a gigapixel in tiles of 256. Planning those takes a fifth of a second."""
@@ -182,7 +184,7 @@ class TiffLayout:
             )
         filler = _filler(page) if None in cut.wanted else b""
         unwritten = (joined.size_bytes, len(filler)) if filler else (0, 0)
-        data = mini.build(
+        data = writer.build(
             page.directory.order,
             copied,
             size=page.area(cut.tiles).size,
@@ -209,7 +211,7 @@ class TiffLayout:
                 if not aligned or padded:
                     return None
                 span = self._span(page, tile.y * page.columns + tile.x)
-                return passthrough.stored(page, span, self.profile) if span is not None else None
+                return embedded_jpeg.stored(page, span, self.profile) if span is not None else None
         return None
 
     def dump(self) -> bytes:
@@ -283,7 +285,7 @@ def _filler(page: Page) -> bytes:
         raise Malformed(f"the TIFF says its colours are subsampled by {across}×{down}; 1, 2 and 4 are possible")
     samples = page.samples // page.planes
     is_ycbcr = page.photometric is Photometric.YCBCR
-    return blank.jpeg_tile(page.tile, samples=samples, subsampling=(across, down), is_ycbcr=is_ycbcr)
+    return empty_tile.empty_jpeg_tile(page.tile, samples=samples, subsampling=(across, down), is_ycbcr=is_ycbcr)
 
 
 def _factor(directory: Directory, full: Size) -> int | None:

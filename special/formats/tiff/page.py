@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from special.errors import Malformed, Unsupported
 from special.formats.levels import checked
-from special.formats.tiff.directory import EAGER_INDEX_BYTES, Directory, Field
+from special.formats.tiff.ifd import EAGER_INDEX_BYTES, Directory, Field
 from special.formats.tiff.tags import (
     COPIED,
     JOINABLE,
@@ -26,7 +26,7 @@ from special.formats.tiff.tags import (
     Tag,
 )
 from special.geometry import Box, Frame, Size, ceil_div
-from special.spans import Span
+from special.storage.blob import Span
 
 MAX_JPEG_SIDE = 65535
 """ITU-T T.81 section B.2.2: sides have 16 bits."""

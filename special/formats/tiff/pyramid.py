@@ -11,11 +11,11 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from special.formats.layout import Layout, Tiling
 from special.formats.tiff.layout import MAX_TILES
 from special.formats.tiff.tags import WIDTHS, Compression, Photometric, Tag, Type
 from special.geometry import Box, Size, ceil_div
-from special.layout import Layout, Tiling
-from special.spans import Span
+from special.storage.blob import Span
 
 HEAD_BYTES = 16
 """Length of a BigTIFF's header."""
@@ -122,7 +122,7 @@ class Grid:
         return runs if even == count else [*runs, range(even, count)]
 
 
-def is_dear(layout: Layout, grid: Grid) -> bool:
+def is_expensive(layout: Layout, grid: Grid) -> bool:
     """Whether a pyramid makes a master's tiles much cheaper.
 
     It does not for a TIFF with tiles of its own and levels down to a moderate one. Everything else is decoded

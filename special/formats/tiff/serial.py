@@ -14,7 +14,7 @@ import struct
 from collections.abc import Sequence
 
 from special.errors import Malformed
-from special.formats.tiff.directory import Directory, Field
+from special.formats.tiff.ifd import Directory, Field
 from special.formats.tiff.tags import WIDTHS
 
 MAGIC = b"T\x01"

@@ -1,0 +1,1 @@
+"""Who may see how much of an image: rules, identities, tokens, and the documents of a login."""

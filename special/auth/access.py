@@ -1,0 +1,116 @@
+"""Who may see how much of an image. Pure.
+
+Nothing is planned without a `Grant`, so that nobody can forget to ask for one. It is decided
+once, before routing, caches and 304.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fnmatch import translate
+from typing import Self
+
+from special.errors import Forbidden, Unauthorised
+from special.geometry import Box
+from special.iiif import Job
+from special.images.asset import Asset
+from special.images.rule import OPEN, Rule, stricter
+from special.settings import AccessRule, Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who is asking."""
+
+    roles: frozenset[str] = frozenset()
+    """The roles that were proved."""
+    known: bool = False
+    """Whether anybody proved to be anybody."""
+
+    def __hash__(self) -> int:
+        return hash(self.roles)  # computed once by the set, and asked for at every request
+
+
+ANONYMOUS = Identity()
+"""A caller that has said nothing about itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The operator's rules by identifier."""
+
+    patterns: tuple[tuple[re.Pattern[str], Rule], ...] = ()
+    """The first that matches counts."""
+    default_roles: frozenset[str] = frozenset()
+    """Lift a restriction that only the store of renditions makes."""
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """The rules that the settings name."""
+        patterns = tuple((re.compile(translate(it.identifiers)), _rule(it)) for it in settings.rules)
+        return cls(patterns, frozenset(settings.default_roles))
+
+    def govern(self, stored: Rule, *names: str) -> Rule:
+        """The rule of an image: the stricter of what its store says and of the rules for each of its names.
+
+        An image has two names where a key template makes one master known by several identifiers: its
+        identifier and its master's key. Roles are those of the operator's rule; of two, those in both.
+        """
+        found = [rule for rule in (self._match(name) for name in names) if rule is not None]
+        limit = stored.max_unauthorised
+        for rule in found:
+            limit = stricter(limit, rule.max_unauthorised)
+        if limit is None:
+            return OPEN
+        named = [rule.roles for rule in found if rule != OPEN]
+        return Rule(limit, frozenset.intersection(*named) if named else self.default_roles)
+
+    def _match(self, name: str) -> Rule | None:
+        return next((rule for pattern, rule in self.patterns if pattern.match(name)), None)
+
+
+def _rule(setting: AccessRule) -> Rule:
+    limit = None if setting.max_unauthorised == -1 else setting.max_unauthorised
+    return Rule(limit, frozenset(setting.roles))
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What one caller may see of one image."""
+
+    max_side: int | None = None
+    """Longest side of the full region that may be seen; None: everything. 0: nothing."""
+    known: bool = False
+    """Whether the caller is known: what is refused is then forbidden, not unauthorised."""
+
+    @property
+    def unlimited(self) -> bool:
+        """Whether everything may be seen, crops included."""
+        return self.max_side is None
+
+
+def grant(asset: Asset, identity: Identity) -> Grant:
+    """What this caller may see of this image."""
+    rule = asset.rule
+    if rule.max_unauthorised is None or rule.roles & identity.roles:
+        return Grant(None, identity.known)
+    return Grant(max(0, rule.max_unauthorised), identity.known)
+
+
+def check(job: Job, asset: Asset, grant: Grant) -> None:
+    """Raise `Unauthorised` or `Forbidden` unless the grant covers the job.
+
+    Without an unlimited grant only the full region may be seen, no side longer than granted. A small
+    crop of a restricted image is not small: many of them are the image.
+    """
+    if grant.max_side is None:
+        return
+    if job.box == Box.whole(asset.size) and job.size.long_side <= grant.max_side:
+        return
+    refusal = Forbidden if grant.known else Unauthorised
+    raise refusal(
+        "This image is restricted."
+        if grant.max_side == 0
+        else f"This image is restricted; its full region may be seen with sides of up to {grant.max_side} pixels."
+    )

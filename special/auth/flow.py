@@ -1,0 +1,158 @@
+"""Documents of the IIIF Authorization Flow API 2.0. Pure.
+
+services        what info.json of a restricted image says: probe, access, token, logout (sections 3 to 6)
+probe_result    whether a caller may see an image, and what they may see instead (section 5.2)
+message         what the token service tells the page that opened it (sections 4.4 and 4.5)
+message_page    the page that posts that message (section 4.3)
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+from urllib.parse import urlsplit
+
+from special.auth.access import Grant
+from special.auth.identity import Flaw
+from special.geometry import Size
+from special.images.asset import Asset
+from special.serving.info import AUTH_CONTEXT
+from special.settings import Settings
+
+Profile = Literal["active", "external", "kiosk"]
+Refusal = Flaw | Literal["invalidRequest", "invalidOrigin"]
+"""Profiles of an error of the token service."""
+
+MEDIA = f'application/ld+json;profile="{AUTH_CONTEXT}"'
+RESTRICTED = "This image is restricted"
+_NOTES: dict[Refusal, str] = {
+    "invalidRequest": "The viewer asked for a token in a way that cannot be understood.",
+    "invalidOrigin": "This viewer is not one that tokens are given to.",
+    "missingAspect": "You are not logged in.",
+    "invalidAspect": "Your login is not known here.",
+    "expiredAspect": "Your login has expired.",
+    "unavailable": "Logins cannot be verified now; try again later.",
+}
+_ORIGIN = re.compile(r"https?://([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:\d{1,5})?", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """How users come to be known."""
+
+    profile: Profile
+    """The interaction pattern (section 3.3)."""
+    login_url: str | None
+    """None only for `external`."""
+    logout_url: str | None
+    label: str
+    """Names the login and its institution."""
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self | None:
+        """As the settings say; None where they say nothing of it."""
+        if settings.auth_profile is None:
+            return None
+        label = settings.auth_label or f"Log in at {_host(settings.auth_login_url)}"
+        return cls(settings.auth_profile, settings.auth_login_url, settings.auth_logout_url, label)
+
+    def services(self, base: str, uri: str) -> list[dict[str, Any]]:
+        """The probe service of the image service at `uri`, a URI that starts with `base`; the others lie in it."""
+        inner: list[dict[str, Any]] = [
+            {
+                "id": f"{base}/auth/token",
+                "type": "AuthAccessTokenService2",
+                "errorHeading": _text("The login did not work"),
+                "errorNote": _text("No access token was given."),
+            }
+        ]
+        if self.logout_url:
+            label = _text(f"Log out at {_host(self.logout_url)}")
+            inner.append({"id": self.logout_url, "type": "AuthLogoutService2", "label": label})
+        # Section 3.1: an external access service has no page, so it should have no id.
+        access: dict[str, Any] = {} if self.profile == "external" else {"id": self.login_url}
+        access |= {"type": "AuthAccessService2", "profile": self.profile, "label": _text(self.label)}
+        if self.profile == "active":
+            access |= {
+                "heading": _text(RESTRICTED),
+                "note": _text("Log in to see it in full."),
+                "confirmLabel": _text("Log in"),
+            }
+        return [
+            {
+                "id": f"{base}/auth/probe{uri.removeprefix(base)}",
+                "type": "AuthProbeService2",
+                "service": [access | {"service": inner}],
+                "errorHeading": _text(RESTRICTED),
+                "errorNote": _text("You may see it only in part, or not at all."),
+            }
+        ]
+
+
+def probe_result(asset: Asset, uri: str, grant: Grant, substitute: Size | None) -> dict[str, Any]:
+    """What the probe service of the image at `uri` answers; `substitute` is the size that may be had instead."""
+    head = {"@context": AUTH_CONTEXT, "type": "AuthProbeResult2"}
+    if grant.unlimited:
+        return head | {"status": 200}
+    # Images answer 403 to those who are known; but section 7.1 has viewers look for a substitute at 401 alone.
+    result: dict[str, Any] = head | {"status": 401, "heading": _text(RESTRICTED)}
+    if substitute is None:
+        return result | {"note": _text("You may not see it.")}
+    picture = {
+        "id": f"{uri}/full/{substitute}/0/default.jpg",
+        "type": "Image",
+        "format": "image/jpeg",
+        "width": substitute.width,
+        "height": substitute.height,
+        "label": _text(f"{substitute.width} × {substitute.height} of {asset.size.width} × {asset.size.height} pixels"),
+    }
+    return result | {"substitute": [picture], "note": _text("You may see a smaller version of it.")}
+
+
+def message(message_id: str, outcome: tuple[str, int] | Refusal) -> dict[str, Any]:
+    """A token with the seconds that it is good for, or why there is none."""
+    if isinstance(outcome, tuple):
+        token, lifetime_s = outcome
+        told: dict[str, Any] = {"type": "AuthAccessToken2", "accessToken": token, "expiresIn": lifetime_s}
+    else:
+        told = {
+            "type": "AuthAccessTokenError2",
+            "profile": outcome,
+            "heading": _text("No access"),
+            "note": _text(_NOTES[outcome]),
+        }
+    return {"@context": AUTH_CONTEXT, "messageId": message_id} | told
+
+
+def is_origin(text: str) -> bool:
+    """Whether a text is a web origin: scheme, host and maybe a port, and nothing that could end a policy."""
+    return _ORIGIN.fullmatch(text) is not None
+
+
+def message_page(told: dict[str, Any], target: str) -> tuple[bytes, str]:
+    """The page that posts a message to its opener, and the content policy that lets just that script run.
+
+    Only a page of the `target` origin receives it, and may frame this one; `*` is any, for messages without a token.
+    """
+    script = f"window.parent.postMessage({_script_json(told)}, {_script_json(target)});"
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    page = f'<!DOCTYPE html><html lang="en"><title>Access token</title><script>{script}</script></html>'
+    policy = f"default-src 'none'; script-src 'sha256-{digest}'; base-uri 'none'; frame-ancestors {target}"
+    return page.encode(), policy
+
+
+def _script_json(value: object) -> str:
+    """JSON that may stand in a script: ASCII, and no `<` that could end it."""
+    return json.dumps(value).replace("<", "\\u003c")
+
+
+def _text(sentence: str) -> dict[str, list[str]]:
+    return {"en": [sentence]}
+
+
+def _host(url: str | None) -> str:
+    return (urlsplit(url).hostname if url else None) or "this library"

@@ -1,0 +1,137 @@
+"""Who is asking: roles from a verified JWT, out of the `Authorization` header or a cookie.
+
+Somebody else's login page makes the token; here it is only verified (RFC 7519). A token that is wrong, old or
+cannot be verified makes its bearer nobody: whoever may not know a caller serves them as a stranger.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+import jwt
+from starlette.requests import cookie_parser
+
+from special.auth.access import ANONYMOUS, Identity
+from special.auth.jwks import Keys, keys_of
+from special.errors import Unreachable
+from special.settings import Settings
+
+log = logging.getLogger("special")
+
+LEEWAY_S = 10
+"""How far the clock of whoever made a token may differ from ours."""
+TOKEN_CHARACTERS = 8192
+"""Longest token that is looked at."""
+
+Flaw = Literal["missingAspect", "invalidAspect", "expiredAspect", "unavailable"]
+"""Why a token proves nothing, in the words of IIIF Authorization Flow 2.0, section 4.5."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What a good token proves."""
+
+    identity: Identity
+    expires_at: int
+    """Seconds since 1970."""
+
+
+class Verifier:
+    """Tells who is asking, by the keys and claims that the settings name."""
+
+    def __init__(
+        self,
+        keys: Keys | None = None,
+        *,
+        cookie: str | None = None,
+        roles_claim: str = "roles",
+        issuer: str | None = None,
+        audience: str | None = None,
+    ) -> None:
+        self._keys = keys
+        self._cookie = cookie
+        self._roles_claim = roles_claim
+        self._issuer = issuer
+        self._audience = audience
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """A verifier as the settings say; reads key files. Raises `ConfigurationError`."""
+        return cls(
+            keys_of(settings),
+            cookie=settings.jwt_cookie,
+            roles_claim=settings.jwt_roles_claim,
+            issuer=settings.jwt_issuer,
+            audience=settings.jwt_audience,
+        )
+
+    @property
+    def vary(self) -> tuple[str, ...]:
+        """The request headers that identities come from."""
+        if self._keys is None:
+            return ()
+        return ("Authorization", "Cookie") if self._cookie else ("Authorization",)
+
+    async def identify(self, headers: Mapping[bytes, bytes]) -> Identity:
+        """Who sent a request with these headers (names in lower case). A bearer token goes before a cookie."""
+        if self._keys is None:
+            return ANONYMOUS
+        token = bearer(headers) or self._cookie_of(headers)
+        proof = await self.examine(token) if token else None
+        return proof.identity if isinstance(proof, Proof) else ANONYMOUS
+
+    async def examine_cookie(self, headers: Mapping[bytes, bytes]) -> Proof | Flaw:
+        """What the cookie alone proves."""
+        token = self._cookie_of(headers)
+        return await self.examine(token) if token else "missingAspect"
+
+    async def examine(self, token: str) -> Proof | Flaw:
+        """What a token proves; at most one fetch of keys, mostly none."""
+        if self._keys is None or len(token) > TOKEN_CHARACTERS:
+            return "invalidAspect"
+        try:
+            key = await self._keys.find(jwt.get_unverified_header(token).get("kid"))
+            if key is None:
+                return "invalidAspect"
+            claims: dict[str, Any] = jwt.decode(
+                token,
+                key.key,
+                algorithms=key.algorithms,
+                issuer=self._issuer,
+                audience=self._audience,
+                leeway=LEEWAY_S,
+                # A token for somebody else is none of ours, unless nobody said what ours would name.
+                options={"require": ["exp"], "verify_aud": self._audience is not None},
+            )
+            return Proof(Identity(_roles(claims, self._roles_claim), known=True), int(claims["exp"]))
+        except Unreachable as fault:
+            log.warning("%s", fault)
+            return "unavailable"
+        except jwt.ExpiredSignatureError:
+            return "expiredAspect"
+        except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError):
+            return "invalidAspect"  # the library lets more than its own errors through where JSON is strange
+
+    def _cookie_of(self, headers: Mapping[bytes, bytes]) -> str | None:
+        if self._cookie is None:
+            return None
+        return cookie_parser(headers.get(b"cookie", b"").decode("latin-1")).get(self._cookie)
+
+
+def bearer(headers: Mapping[bytes, bytes]) -> str | None:
+    """The token of an `Authorization: Bearer` header (RFC 6750, section 2.1)."""
+    scheme, _, token = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+    return token.strip() or None if scheme.lower() == "bearer" else None
+
+
+def _roles(claims: dict[str, Any], name: str) -> frozenset[str]:
+    """The roles of a claim: a list, or words as in `scope`; nested where the name has dots and no claim has it all."""
+    value: Any = claims
+    for part in [name] if name in claims else name.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    if isinstance(value, str):
+        value = value.split()
+    return frozenset(it for it in value if isinstance(it, str)) if isinstance(value, list) else frozenset()

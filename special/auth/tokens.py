@@ -1,0 +1,77 @@
+"""Access tokens: what a viewer shows the probe service, and nobody else.
+
+Any page may be given one (IIIF Authorization Flow 2.0, section 4.4), so it tells nothing, is good for minutes,
+and is never the cookie or JWT that opens images: it is sealed with a secret of this server's own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+from cryptography.fernet import Fernet, InvalidToken
+
+from special.auth.access import Identity
+from special.auth.identity import Proof
+from special.errors import ConfigurationError
+
+LIFETIME_S = 300
+"""How long a token is good, unless its proof ends before."""
+
+
+class AccessTokens:
+    """Seals and opens access tokens. Processes and machines that share the secret know each other's."""
+
+    def __init__(self, secret: bytes, *, clock: Callable[[], float] = time.time) -> None:
+        """`secret` is 32 bytes in URL-safe base64. Raises `ValueError` where it is not."""
+        self._box = Fernet(secret)
+        self._clock = clock
+
+    @classmethod
+    def at(cls, path: Path) -> Self:
+        """Tokens sealed with the secret in a file, which is made where there is none. Raises `ConfigurationError`."""
+        try:
+            if not path.exists():
+                _make(path)
+            return cls(path.read_bytes().strip())
+        except OSError as fault:
+            raise ConfigurationError(f"auth_token_key: {path} can be neither read nor made: {fault.strerror}") from None
+        except ValueError:
+            raise ConfigurationError(
+                f"auth_token_key: {path} is not 32 random bytes in URL-safe base64; delete it and it is made anew"
+            ) from None
+
+    def issue(self, proof: Proof) -> tuple[str, int]:
+        """A token for who proved to be somebody, and the seconds that it is good for: at least 1."""
+        now = int(self._clock())
+        lifetime_s = max(1, min(LIFETIME_S, proof.expires_at - now))
+        content = {"roles": sorted(proof.identity.roles), "until": now + lifetime_s}
+        return self._box.encrypt_at_time(json.dumps(content).encode(), now).decode(), lifetime_s
+
+    def read(self, token: str) -> Identity | None:
+        """Who it was issued to; None where it is none of ours, or no longer good."""
+        try:
+            content = json.loads(self._box.decrypt(token.encode()))
+        except InvalidToken:
+            return None
+        return Identity(frozenset(content["roles"]), known=True) if self._clock() < content["until"] else None
+
+
+def _make(path: Path) -> None:
+    """Write a new secret, whole or not at all; where several processes do so at once, the first one's stays."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(Fernet.generate_key())
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return
+    finally:
+        temporary.unlink(missing_ok=True)

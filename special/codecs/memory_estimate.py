@@ -1,0 +1,43 @@
+"""How much memory an answer takes while it is made, told from its plan alone. Pure.
+
+Measured as the growth of a decoder's resident memory at its highest, with pictures of 24 megapixels in every
+format, at full size, shrunk, turned, and as tiles, and rounded up; the copies that the server holds are counted
+besides. The long form of `tests/codecs/test_memory_estimate.py` measures again. libvips decodes PNG and TIFF in
+strips, but holds all of an interlaced PNG; libjpeg holds the coefficients of a progressive JPEG, OpenJPEG 32 bits
+for each sample and as much again to work in. One exception is not told from a plan: the inks of a CMYK JPEG become
+colours at full size, which takes 15 bytes a pixel. The limit of each decoder's own memory is for such.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from special.formats.layout import Extract, Format
+from special.geometry import Size
+from special.iiif import Job
+
+DECODED: Final[dict[Format, int]] = {"jp2": 24, "tiff": 8, "jpeg": 6, "png": 8, "webp": 8, "gif": 12}
+"""Bytes for each pixel that is decoded."""
+PLAIN: Final = 6
+"""Bytes for each pixel of an answer in JPEG that is not turned: the raster and, three times, the file."""
+OTHER: Final = 12
+"""Bytes for each pixel of any other answer: a copy that is turned, what encoders hold, and longer files."""
+ENCODED: Final = 6
+"""Copies of what is read: as it came, as one piece, as a message, and whatever a decoder makes of it."""
+ALWAYS: Final = 8 << 20
+"""Bytes for the smallest of answers: what libraries take when they are first used is among them."""
+
+
+def decode_bytes(format: Format, extract: Extract, job: Job) -> int:  # noqa: A002  the field's name for it
+    """The most memory that a job takes, made from this extract of a master in this format."""
+    return _estimate(format, sum(map(len, extract.spans)), extract.pixels, job)
+
+
+def rendition_bytes(rendition: Size, job: Job) -> int:
+    """The same for a stored rendition that is shrunk: a JPEG, of at most a byte a pixel."""
+    return _estimate("jpeg", rendition.area, rendition.area, job)
+
+
+def _estimate(format: Format, encoded_bytes: int, pixels: int, job: Job) -> int:  # noqa: A002
+    made = PLAIN if job.format == "jpg" and not job.angle and not job.mirror else OTHER
+    return ALWAYS + ENCODED * encoded_bytes + DECODED[format] * pixels + made * job.output.area

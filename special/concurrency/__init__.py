@@ -1,0 +1,1 @@
+"""Waiting and sharing inside one process: caches, single flight, limits, queues, deadlines."""

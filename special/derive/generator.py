@@ -1,0 +1,327 @@
+"""Makes, foresees and verifies the renditions of one image at a time.
+
+All that is decided is decided in `plan`; here are the reads, the writes and their order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+
+from special import formats
+from special.codecs.render import Rendered
+from special.derive.inputs import InputImage, Naming
+from special.derive.outcome import Outcome, Work
+from special.derive.plan import Steps, Target, is_of, plan
+from special.derive.policy import Policy
+from special.errors import Changed, MasterError, Missing
+from special.formats.layout import Layout, Piece
+from special.formats.parser import Parser, drive
+from special.geometry import Box
+from special.iiif import MEDIA, Job
+from special.images.asset import Access, Rendition
+from special.observability.trace import trace
+from special.renditions import RenditionStore, Sidecar, SizesFile, StoredRenditions, dump_layout
+from special.serving.read_piece import ReadLimits, read_piece
+from special.storage.blob import Blob, Chunk, Span
+from special.storage.source import Source, body
+
+_HEAD = Span(0, 65536)
+ACCESSES: tuple[Access, ...] = ("open", "auth")
+
+Decode = Callable[[Piece, Sequence[Job]], Awaitable[Sequence[Rendered]]]
+"""Turns a piece of a master into one picture for each job, in order. Raises `MasterError`, `DecodeError`."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenMaster:
+    """A master whose headers are known."""
+
+    blob: Blob
+    layout: Layout
+    seen: list[Chunk]
+    """What was read of it already, and is not read again."""
+
+
+class Generator:
+    """Looks after the renditions of images. Its methods may be under way for many images at once.
+
+    Each takes a candidate to an outcome and raises `SourceError`, `MasterError` or `DecodeError`.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        store: RenditionStore,
+        draw: Decode,
+        policy: Policy,
+        *,
+        naming: Naming,
+        bounds: ReadLimits,
+        masters_at_once: int,
+    ) -> None:
+        """`masters_at_once`: how many may be in memory to be drawn, of all those that are under way."""
+        self._source = source
+        self._store = store
+        self._draw = draw
+        self._policy = policy
+        self._naming = naming
+        self._bounds = bounds
+        self._turns = asyncio.Semaphore(masters_at_once)
+
+    async def make(self, candidate: InputImage) -> Outcome:
+        """Do what is missing. Where everything stands: two GETs, and one HEAD unless a listing spared it."""
+        return await self._bring_current(candidate, self._store.reload)
+
+    async def remake(self, candidate: InputImage) -> Outcome:
+        """Do everything anew, believing nothing that is stored."""
+        return await self._bring_current(candidate, self._distrusted)
+
+    async def follow(self, candidate: InputImage, *, gone: Work) -> Outcome:
+        """Bring renditions to what the master is by now, whatever an event said of it; `gone` where there is none.
+
+        Asks for the master's version once more at the end: of two runs that meet, the one that lost does it over.
+        """
+        identifier = candidate.identifier
+        work: Work = self.make
+        while True:
+            before = await self._version(identifier)
+            outcome = await (work(InputImage(identifier, before)) if before else gone(candidate))
+            if outcome.result == "stood" or await self._version(identifier) == before:
+                return outcome
+            work = self.remake
+
+    async def migrate(self, candidate: InputImage) -> Outcome:
+        """Give an image that an older site left without a sizes file the layout of today. Reads no master.
+
+        Legacy files are copied and stay; the sizes are theirs, whatever the policy makes of masters.
+        """
+        identifier = candidate.identifier
+        if await self._store.reload(identifier) is not None:
+            return Outcome(identifier, "stood")
+        legacy = {size.long_side: (key, size) for key, size in reversed(await self._store.legacy(identifier))}
+        divided = self._policy.divided([legacy[side][1] for side in sorted(legacy, reverse=True)])
+        sizes = replace(divided, formats=("jpg",))
+        renditions = sizes.renditions(identifier)
+        for rendition in renditions:
+            data = await body(await self._store.source.open(legacy[rendition.size.long_side][0]))
+            await self._store.source.write(rendition.key, data, media=MEDIA[rendition.format])
+        if not renditions:
+            return Outcome(identifier, "stood", "there are no legacy files")
+        await self._store.write_sizes_file(identifier, sizes)
+        return Outcome(identifier, "made", f"{len(renditions)} legacy files copied", written=len(renditions))
+
+    async def estimate(self, candidate: InputImage) -> Outcome:
+        """Say what `make` would do. Reads no master."""
+        identifier, blob, kept = await self._state(candidate)
+        faults = self._faults(identifier, blob, kept)
+        return Outcome(identifier, "due", faults[0]) if faults else Outcome(identifier, "stood")
+
+    async def verify(self, candidate: InputImage) -> Outcome:
+        """Say what is wrong with what is stored: one GET per rendition and one list besides."""
+        identifier, blob, kept = await self._state(candidate)
+        faults = self._faults(identifier, blob, kept)
+        if kept:
+            faults += [fault for it in kept.renditions if (fault := await self._fault(identifier, it))]
+            if kept.rule.max_unauthorised is not None:
+                strays = await self._restricted(identifier, kept.rule.max_unauthorised)
+                faults += [f"{key} is restricted and lies in the open" for key in strays]
+        return Outcome(identifier, "wrong", "; ".join(faults)) if faults else Outcome(identifier, "sound")
+
+    def pruning(self, work: Work) -> Work:
+        """The same work, and then the strays go."""
+
+        async def both(candidate: InputImage) -> Outcome:
+            outcome = await work(candidate)
+            count = await self.prune(candidate.identifier)
+            if not count:
+                return outcome
+            details = (outcome.detail, f"{count} stray files removed")
+            return replace(outcome, result="made", detail=", ".join(filter(None, details)))
+
+        return both
+
+    async def prune(self, identifier: str) -> int:
+        """Take away rendition files that the sizes file does not name; how many those were. Three lists."""
+        kept = await self._store.reload(identifier)
+        named = {(it.access, it.key.rpartition("/")[2]) for it in kept.renditions} if kept else set()
+        strays = [
+            key
+            for access in ACCESSES
+            for key, _ in await self._store.list_files(identifier, access)
+            if (access, key.rpartition("/")[2]) not in named
+        ]
+        for key in strays:
+            await self._store.source.delete(key)
+        return len(strays)
+
+    async def keep(self, candidate: InputImage) -> Outcome:
+        """Leave what is stored of an image whose master is gone."""
+        return Outcome(candidate.identifier, "stood", "the master is gone, its renditions are kept")
+
+    async def remove(self, candidate: InputImage) -> Outcome:
+        """Take away all that is stored of an image whose master is gone."""
+        count = await self._store.remove(candidate.identifier)
+        return Outcome(candidate.identifier, "removed", f"{count} renditions removed")
+
+    # What is so
+
+    async def _version(self, identifier: str) -> Blob | None:
+        try:
+            return await self._naming.locate(self._source, identifier)
+        except Missing:
+            return None
+
+    async def _state(self, candidate: InputImage) -> tuple[str, Blob, StoredRenditions | None]:
+        identifier = candidate.identifier
+        blob = candidate.blob or await self._naming.locate(self._source, identifier)
+        return identifier, blob, await self._store.reload(identifier)
+
+    def _faults(self, identifier: str, blob: Blob, kept: StoredRenditions | None) -> list[str]:
+        """How what is stored differs from what should be, as far as sizes file and side-car tell."""
+        if kept is None:
+            return ["nothing is stored"]
+        if kept.sidecar is None:
+            return ["no side-car goes with the sizes file, so the version of the master is unknown"]
+        if not is_of(kept, blob):
+            return ["the master is another version by now"]
+        steps = plan(kept, Target.of(identifier, blob, kept.sidecar.shape, self._policy))
+        return [] if steps.stands else [described(steps)]
+
+    async def _fault(self, identifier: str, rendition: Rendition) -> str:
+        """What is wrong with a file that the sizes file names; empty if nothing."""
+        try:
+            opened = await self._store.open_rendition(identifier, rendition, span=_HEAD)
+            head = await body(opened)
+            seen = [(Span(0, len(head)), head)] if head else []
+            layout = await drive(formats.parse(opened.blob.size), self._store.source, opened.blob, seen=seen)
+        except Missing:
+            return f"{rendition.key} is missing"
+        except MasterError as error:
+            return f"{rendition.key} is no picture ({error})"
+        return "" if layout.size == rendition.size else f"{rendition.key} has {layout.size}, not {rendition.size}"
+
+    async def _restricted(self, identifier: str, limit: int) -> list[str]:
+        """Files in `open/` that are larger than anybody may have."""
+        return [key for key, side in await self._store.list_files(identifier, "open") if side > limit]
+
+    async def _distrusted(self, identifier: str) -> StoredRenditions | None:
+        """What is stored, as if it were somebody else's; nothing where it cannot be read."""
+        try:
+            kept = await self._store.reload(identifier)
+        except MasterError:
+            return None
+        return replace(kept, sidecar=None) if kept else None
+
+    # What is done about it
+
+    async def _bring_current(
+        self, candidate: InputImage, look: Callable[[str], Awaitable[StoredRenditions | None]]
+    ) -> Outcome:
+        identifier = candidate.identifier
+        blob = candidate.blob or await self._naming.locate(self._source, identifier)
+        try:
+            return await self._bring(identifier, blob, await look(identifier))
+        except Changed:
+            # The master was overwritten under our hands: once more, from its new version.
+            blob = await self._naming.locate(self._source, identifier)
+            return await self._bring(identifier, blob, await look(identifier))
+
+    async def _bring(self, identifier: str, blob: Blob, kept: StoredRenditions | None) -> Outcome:
+        """The steps of the plan, in its order."""
+        known = kept.sidecar if kept and is_of(kept, blob) else None
+        master = None if known else await self._open(blob)
+        shape = master.layout.size if master else known.shape if known else None
+        assert shape is not None, "a side-car or the master's headers tell the shape"
+        target = Target.of(identifier, blob, shape, self._policy)
+        steps = plan(kept, target)
+        if steps.stands:
+            return Outcome(identifier, "stood")
+        if kept and kept.sidecar and steps.unsettle:
+            await self._store.write_sidecar(identifier, replace(kept.sidecar, settled=False))
+        if kept and steps.withdraw is not None:
+            await self._withdraw(target, steps.withdraw, kept)
+        if steps.render:
+            master = await self._render(master or await self._reopen(blob, known), steps.render)
+            master = await self._read_on(master, master.layout.complete())
+        for standing, wanted in steps.move:
+            try:
+                data = await body(await self._store.open_rendition(identifier, standing))
+            except Missing:
+                # Somebody took it away and left the sizes file as it was: believe nothing of it.
+                return await self._bring(identifier, blob, replace(kept, sidecar=None) if kept else None)
+            await self._store.source.write(wanted.key, data, media=MEDIA[wanted.format])
+        layout = dump_layout(master.layout) if master else known.layout if known else None
+        if steps.publish:
+            await self._store.publish(identifier, target.sidecar(layout, settled=not steps.sweep))
+        if steps.sweep:
+            await self._sweep(target)
+            await self._store.write_sidecar(identifier, target.sidecar(layout, settled=True))
+        return Outcome(identifier, "made", described(steps), written=len(steps.render) + len(steps.move))
+
+    async def _withdraw(self, target: Target, sizes: SizesFile, kept: StoredRenditions) -> None:
+        """Let the sizes file name no more than what stands throughout; nothing of it is trusted by the next run."""
+        # What stays is of the old shape.
+        shape = kept.sidecar.shape if kept.sidecar else kept.renditions[0].size
+        interim = replace(target.sidecar(None, settled=False), etag="", sizes=sizes, shape=shape)
+        await self._store.publish(target.identifier, interim)
+
+    async def _sweep(self, target: Target) -> None:
+        """Take what is restricted out of `open/`."""
+        if target.max_unauthorised is not None:
+            for key in await self._restricted(target.identifier, target.max_unauthorised):
+                await self._store.source.delete(key)
+
+    async def _open(self, blob: Blob) -> OpenMaster:
+        seen: list[Chunk] = []
+        layout = await drive(
+            formats.parse(blob.size), self._source, blob, max_gap_bytes=self._bounds.max_gap_bytes, seen=seen
+        )
+        return OpenMaster(blob, layout, seen)
+
+    async def _reopen(self, blob: Blob, known: Sidecar | None) -> OpenMaster:
+        if known and known.layout:
+            return OpenMaster(blob, formats.load(known.layout), [])
+        return await self._open(blob)
+
+    async def _read_on(self, master: OpenMaster, missing: Parser[Layout] | None) -> OpenMaster:
+        if missing is None:
+            return master
+        layout = await drive(missing, self._source, master.blob, first_bytes=0, chunk_bytes=0, seen=master.seen)
+        return replace(master, layout=layout)
+
+    async def _render(self, master: OpenMaster, renditions: Sequence[Rendition]) -> OpenMaster:
+        """Write renditions from one decode of the smallest level that is enough; the master with all that was read."""
+        box, largest = Box.whole(master.layout.size), renditions[0].size
+        master = await self._read_on(master, master.layout.prepare(box, largest))
+        jobs = [Job(box, it.size, mirror=False, angle=0, quality="default", format=it.format) for it in renditions]
+        async with self._turns:
+            piece, layout = await read_piece(
+                self._source, master.blob, master.layout, box, largest, bounds=self._bounds, seen=master.seen
+            )
+            pictures = await self._draw(piece, jobs)
+            del piece  # the largest thing of all, and the writes need it no more
+        master = replace(master, layout=layout)
+        trace().decode_ms += sum(it.decode_ms for it in pictures)
+        trace().encode_ms += sum(it.encode_ms for it in pictures)
+        writes = [
+            self._store.source.write(rendition.key, picture.data, media=MEDIA[rendition.format])
+            for rendition, picture in zip(renditions, pictures, strict=True)
+        ]
+        # All of them end before any step that comes after, or before another try.
+        for done in await asyncio.gather(*writes, return_exceptions=True):
+            if isinstance(done, BaseException):
+                raise done
+        return master
+
+
+def described(steps: Steps) -> str:
+    """The steps in words, for the terminal."""
+    words = [
+        f"{len(steps.render)} renditions from the master" if steps.render else "",
+        f"{len(steps.move)} renditions to their other folder" if steps.move else "",
+        "sizes file and side-car" if steps.publish else "",
+        "clear `open/`" if steps.sweep else "",
+    ]
+    return ", ".join(filter(None, words))

@@ -1,0 +1,128 @@
+"""Follows a queue of notifications for ever: what happens to masters happens to their renditions.
+
+A message is deleted once all that it tells of is done. One that fails is given back and comes again, later each time;
+one that nobody can read is left alone, and the queue puts it aside after a few times.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from weakref import WeakValueDictionary
+
+from special.derive import events
+from special.derive.concurrency import RetryPace, attempt
+from special.derive.inputs import InputImage, Naming
+from special.derive.outcome import BAD, Outcome, Work
+from special.derive.sqs import Message, MessageQueue
+from special.errors import SourceError, Unreachable
+
+log = logging.getLogger(__name__)
+
+LONGEST_HOLD_S = 900
+
+
+@dataclass(frozen=True, slots=True)
+class VisibilityOptions:
+    """How messages are held."""
+
+    hold_s: int = 60
+    """How long a message stays hidden if we die; it is held anew while it is worked on."""
+    again_s: int = 15
+    """How long a message that failed stays hidden; doubles each time, up to a quarter of an hour."""
+
+
+@dataclass(slots=True)
+class QueueWorker:
+    """Works through one mailbox."""
+
+    mailbox: MessageQueue
+    work: Work
+    root: str
+    """Of the masters: events of other places are none of ours."""
+    naming: Naming
+    pace: RetryPace
+    post: VisibilityOptions = field(default_factory=VisibilityOptions)
+    _turns: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
+    """Held by whoever works on an image: a second message about it waits, and finds that it stands."""
+
+    async def run(self, stop: asyncio.Event) -> AsyncGenerator[Outcome, None]:
+        """The outcome of each image, as it comes, until `stop` is set and what is under way is done.
+
+        Closing it early cancels what is under way; those messages come again.
+        """
+        busy: set[asyncio.Task[list[Outcome]]] = set()
+        try:
+            while busy or not stop.is_set():
+                room = 0 if stop.is_set() else self.pace.at_once - len(busy)
+                for message in await self._take(room) if room else ():
+                    busy.add(asyncio.create_task(self._handle(message)))
+                if busy:
+                    done, busy = await asyncio.wait(
+                        busy, timeout=0 if room else None, return_when=asyncio.FIRST_COMPLETED
+                    )
+                    for task in done:
+                        for outcome in task.result():
+                            yield outcome
+        finally:
+            for task in busy:
+                task.cancel()
+            await asyncio.gather(*busy, return_exceptions=True)
+
+    async def _take(self, room: int) -> list[Message]:
+        try:
+            return await self.mailbox.take(room, hold_s=self.post.hold_s)
+        except Unreachable as error:
+            log.warning("%s", error)
+            await self.pace.sleep(self.pace.pause_s)
+            return []
+
+    async def _handle(self, message: Message) -> list[Outcome]:
+        async with self._held(message):
+            try:
+                identifiers = self._identifiers(message)
+            except ValueError as fault:
+                return [Outcome(f"message {message.id}", "failed", str(fault))]
+            outcomes = [await self._do(identifier) for identifier in identifiers]
+        try:
+            if any(outcome.result in BAD for outcome in outcomes):
+                await self.mailbox.hold(message, min(self.post.again_s * 2 ** (message.times - 1), LONGEST_HOLD_S))
+            else:
+                await self.mailbox.delete(message)
+        except SourceError as error:
+            log.warning("message %s comes again: %s", message.id, error)
+        return outcomes
+
+    async def _do(self, identifier: str) -> Outcome:
+        turn = self._turns.setdefault(identifier, asyncio.Lock())
+        async with turn:
+            return await attempt(InputImage(identifier), self.work, pace=self.pace)
+
+    def _identifiers(self, message: Message) -> list[str]:
+        """The images that a message tells of, each once, in its order. Raises `ValueError`."""
+        keys = [key for touched in events.parse(message.body) if (key := events.below(self.root, touched)) is not None]
+        return list(dict.fromkeys(name for key in keys if (name := self.naming.identifier(key)) is not None))
+
+    @asynccontextmanager
+    async def _held(self, message: Message) -> AsyncIterator[None]:
+        """Keep a message hidden for as long as it takes."""
+
+        async def hold() -> None:
+            while True:
+                await asyncio.sleep(self.post.hold_s / 3)
+                try:
+                    await self.mailbox.hold(message, self.post.hold_s)
+                except SourceError as error:
+                    # It may come a second time; what stands then is not done again.
+                    log.warning("message %s could not be held: %s", message.id, error)
+
+        holding = asyncio.create_task(hold())
+        try:
+            yield
+        finally:
+            holding.cancel()
+            with suppress(asyncio.CancelledError):
+                await holding

@@ -1,0 +1,146 @@
+"""Reading an index as far as a plan needs it, in few round trips.
+
+With TLM every tile-part's place is known, and the headers of those needed are read at once. Without, the chain
+is walked from part to part, and no farther than the last packet that is needed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from special.errors import Malformed
+from special.formats.jp2.main_header import Header
+from special.formats.jp2.packet_index import Untrusted, in_file_order, packets_of
+from special.formats.jp2.packet_scan import is_walkable, walk_packets
+from special.formats.jp2.precinct_selection import Bounds, reach
+from special.formats.jp2.precincts import RLCP, RPCL, Tile, file_order, place, tile_of
+from special.formats.jp2.reader import CHUNK_BYTES, CodestreamReader, Reading
+from special.formats.jp2.tile_parts import SOT_BYTES, PartIndex, read_part, walk_part
+from special.formats.jp2.tile_selection import Selection
+
+MAX_TRIPS = 64
+"""Round trips that one walk along the chain is worth; past them the whole object is cheaper."""
+MAX_STEPS = 8192
+"""Tile-parts that one walk may come upon."""
+GROWTH = 2.2
+"""How many times the bytes of a resolution those of the next are at least."""
+MAX_AHEAD_BYTES = 4 << 20
+"""The most that is read to save round trips if it may not be needed."""
+BATCH = 256
+"""Tile-part headers that are read at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grown:
+    """A longer index."""
+
+    index: PartIndex
+    doubt: str | None = None
+    """What was found to be untrue."""
+
+
+def is_grown(header: Header, index: PartIndex, wanted: Selection) -> bool:
+    """Whether there is nothing more to learn for this plan. Cheap."""
+    for number, _ in wanted.tiles(header.canvas):
+        if not index.is_complete(number) or not all(index.bodies[row] for row in index.rows.get(number, ())):
+            return False
+        if (index.lacks_lengths(number) or number in index.walked) and is_walkable(header, wanted):
+            return False
+    return True
+
+
+def inconsistency(header: Header, index: PartIndex) -> str | None:
+    """What is untrue of the packet lengths of the tiles that are known in full; None where nothing is."""
+    canvas = header.canvas
+    for number in index.rows:
+        if index.has_lengths(number) and index.is_complete(number) and index.refusal is None:
+            try:
+                in_file_order(
+                    header, index, number, tile_of(header, canvas.tile(*divmod(number, canvas.columns)[::-1]))
+                )
+            except Untrusted as found:
+                return str(found)
+    return None
+
+
+def grow(window: CodestreamReader, header: Header, index: PartIndex, wanted: Selection) -> Reading[Grown]:
+    """An index that reaches what is wanted, or as far as `MAX_TRIPS` go. Raises `Malformed`.
+
+    One round trip for each batch of known headers, one for each step along the chain.
+    """
+    index = index.copy()
+    tiles = wanted.tiles(header.canvas)
+    try:
+        yield from _read_headers(window, index, tiles)
+    except Malformed:
+        if index.frontier is not None:
+            raise
+        index = PartIndex(index.first, index.first, index.stop)  # TLM lied: walk instead
+    most = len(index.tiles) + MAX_STEPS
+    for number, bounds in tiles:
+        try:
+            yield from _grow_tile(window, header, index, wanted, number, tile_of(header, bounds), most)
+        except Untrusted as found:
+            return Grown(index, str(found))
+    return Grown(index)
+
+
+def _grow_tile(
+    window: CodestreamReader, header: Header, index: PartIndex, wanted: Selection, number: int, tile: Tile, most: int
+) -> Reading[None]:
+    """As much of one tile's index as the plan needs, of at most so many parts. Raises `Untrusted` and `Malformed`."""
+    if index.is_complete(number) and not index.has_lengths(number) and not is_walkable(header, wanted):
+        return
+    packets_of(header, number, tile)
+    count = reach(header, tile, wanted.view)
+    is_untiled = header.canvas.columns * header.canvas.rows == 1
+    while not index.is_complete(number) and not _reaches(header, index, number, tile, count):
+        # The parts of an only tile are of no use where they list no packet lengths.
+        is_idle = is_untiled and (index.lacks_lengths(number) or number in index.walked)
+        if is_idle or window.trips >= MAX_TRIPS or len(index.tiles) >= most:
+            break
+        yield from walk_part(window, index, header, ahead_bytes=_ahead_bytes(header, index, wanted, tile))
+    is_unlisted = index.lacks_lengths(number) or number in index.walked
+    if not _reaches(header, index, number, tile, count) and is_unlisted and is_walkable(header, wanted):
+        yield from walk_packets(window, header, index, tile, count, share=wanted.view.reduction)
+
+
+def _ahead_bytes(header: Header, index: PartIndex, wanted: Selection, tile: Tile) -> int:
+    """How much to read along with the next tile-part's header, where low resolutions come first in the file.
+
+    The whole picture needs all that lies between here and its own resolution, so those bytes are not lost, and
+    they may hold the next headers. A region is worth some bytes too, to save all but its last two round trips.
+    """
+    assert index.frontier is not None, "a complete chain has no next part"
+    is_ascending = header.progression in (RLCP, RPCL) and header.canvas.columns * header.canvas.rows == 1
+    if not is_ascending or index.refusal is not None or not index.lengths:
+        return CHUNK_BYTES
+    last = int(file_order(header, tile)[len(index.lengths) - 1]) // header.layers
+    missing = header.max_reduction - wanted.view.reduction - place(tile, last)[0].resolution
+    known_bytes = index.frontier - index.first
+    if wanted.view.is_whole:
+        return max(CHUNK_BYTES, int(known_bytes * (GROWTH**missing - 1)) if missing > 1 else 0)
+    return max(
+        CHUNK_BYTES, min(int(known_bytes * (GROWTH ** (missing - 2) - 1)), MAX_AHEAD_BYTES) if missing > 2 else 0
+    )
+
+
+def _reaches(header: Header, index: PartIndex, number: int, tile: Tile, count: int) -> bool:
+    """Whether the places of the first `count` packets are known. Raises `Untrusted`."""
+    listed = sum(index.counts[row] for row in index.rows.get(number, ()))
+    if index.refusal is not None or not listed or listed < count:
+        return False
+    return len(in_file_order(header, index, number, tile)[0]) >= count
+
+
+def _read_headers(window: CodestreamReader, index: PartIndex, tiles: list[tuple[int, Bounds]]) -> Reading[None]:
+    """Headers of the tile-parts whose places are known, in batches."""
+    unread = [row for number, _ in tiles for row in index.rows.get(number, ()) if not index.bodies[row]]
+    for first in range(0, len(unread), BATCH):
+        batch = unread[first : first + BATCH]
+        missing = [row for row in batch if not window.holds(index.starts[row], SOT_BYTES + 2)]
+        if missing:
+            heads = [(index.starts[row], min(CHUNK_BYTES, index.stops[row] - index.starts[row])) for row in missing]
+            yield from window.fetch(heads)
+        for row in batch:
+            yield from read_part(window, index, row)

@@ -1,0 +1,323 @@
+"""TIFF directories: from offsets to fields. Sans-I/O.
+
+A pyramid's directories lie all over the file, each linked from the one before, so reading them
+one by one costs a round trip each. What is asked for in one go here: a directory's long values
+together with the next directory, all sub-directories at once, with a first directory far
+from the start the end of the file, where the small levels of a pyramid are, and with the second
+one what lies where the others should be (see `guess`).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence, Set
+from dataclasses import dataclass, field
+from typing import Literal
+
+from special.errors import Malformed
+from special.formats.parser import Parser
+from special.formats.tiff.ifd_prefetch import ExpectedPyramid
+from special.formats.tiff.tags import COPIED, NUMBERS, WIDTHS, Tag
+from special.geometry import Size
+from special.storage.blob import Span
+
+Order = Literal["<", ">"]
+"""Byte order, as `struct` writes it."""
+
+MAX_DIRECTORIES = 32
+"""More than any pyramid has: 32 halvings exceed the format's own limits."""
+MAX_ENTRIES = 200
+"""Fields of one directory; the most that cameras write is about 100. 200 × 20 bytes fit in one look."""
+LOOK_BYTES = 8192
+"""What is asked for at the first directory's offset: all of one that is allowed, and lists of some 900 tiles."""
+EAGER_BYTES = 16384
+"""Longest value that is read with its directory. Profiles of printers are longer (500 KB): read with the pixels."""
+EAGER_INDEX_BYTES = 65536
+"""Longest list of tiles that is read with its directory; of longer ones, the part that is needed, when it is."""
+TAIL_BYTES = 32768
+"""How much of the file's end is read along with a first directory that is not at its start."""
+
+WANTED = COPIED | {
+    Tag.NEW_SUBFILE_TYPE,
+    Tag.IMAGE_WIDTH,
+    Tag.IMAGE_LENGTH,
+    Tag.STRIP_OFFSETS,
+    Tag.ORIENTATION,
+    Tag.ROWS_PER_STRIP,
+    Tag.STRIP_BYTE_COUNTS,
+    Tag.TILE_WIDTH,
+    Tag.TILE_LENGTH,
+    Tag.TILE_OFFSETS,
+    Tag.TILE_BYTE_COUNTS,
+    Tag.SUB_IFDS,
+    Tag.ICC_PROFILE,
+}
+INDEX = frozenset({Tag.STRIP_OFFSETS, Tag.STRIP_BYTE_COUNTS, Tag.TILE_OFFSETS, Tag.TILE_BYTE_COUNTS})
+"""Fields with a value for each tile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One entry of a directory."""
+
+    tag: int
+    type: int
+    count: int
+    at: int
+    """Where the values lie in the file, in bytes."""
+    raw: bytes | None
+    """The values as they are stored; None if they are too long to be read with the directory."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Length of all values."""
+        return self.count * WIDTHS[self.type]
+
+    @property
+    def is_eager(self) -> bool:
+        """Whether the values are short enough to be read with the directory."""
+        return self.size_bytes <= (EAGER_INDEX_BYTES if self.tag in INDEX else EAGER_BYTES)
+
+    @property
+    def span(self) -> Span:
+        """Where the values lie."""
+        return Span.at(self.at, self.size_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """The fields of one page that are of use here."""
+
+    order: Order
+    fields: dict[int, Field]
+
+    @property
+    def is_reduced(self) -> bool:
+        """Whether the page says that it is a smaller version of another one (bit 0 of NewSubfileType)."""
+        return bool(self.number(Tag.NEW_SUBFILE_TYPE, 0) & 1)
+
+    def smaller_than(self, first: Directory) -> bool:
+        """Whether the page is narrower and lower than another; one that is not starts another picture."""
+        return all(self.number(side, 0) < first.number(side) for side in (Tag.IMAGE_WIDTH, Tag.IMAGE_LENGTH))
+
+    def numbers(self, tag: Tag) -> tuple[int, ...]:
+        """All values of a whole-number field; none if it is absent. Raises `Malformed` for another type."""
+        entry = self.fields.get(tag)
+        if entry is None:
+            return ()
+        if entry.type not in NUMBERS or entry.raw is None:
+            raise Malformed(f"{tag.name} holds {entry.count} values of type {entry.type}, not a few whole numbers")
+        code = NUMBERS[entry.type]
+        return struct.unpack(self.order + (code if entry.count == 1 else f"{entry.count}{code}"), entry.raw)
+
+    def number(self, tag: Tag, default: int | None = None) -> int:
+        """The first value of a whole-number field. Raises `Malformed` if it is absent and has no default."""
+        values = self.numbers(tag)
+        if values:
+            return values[0]
+        if default is None:
+            raise Malformed(f"the TIFF directory has no {tag.name}")
+        return default
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """Byte order and width of offsets, as the first bytes say."""
+
+    order: Order
+    big: bool
+
+    def entries_bytes(self, look: bytes) -> int:
+        """How much of what starts with `look` is a directory's entries. Raises `Malformed`."""
+        count_of, entry, _ = _STRUCTS[self.order, self.big]
+        if len(look) < count_of.size:
+            return count_of.size
+        (count,) = count_of.unpack_from(look)
+        return int(count_of.size + min(count, MAX_ENTRIES) * entry.size)
+
+    def directory(self, look: bytes, at: int) -> tuple[Directory, int]:
+        """Fields that are wanted, and the next directory's offset, from the bytes at a directory's own offset.
+
+        Values that lie right behind the directory, where libtiff puts them, are in the same bytes.
+        """
+        count_of, entry, pointer = _STRUCTS[self.order, self.big]
+        inline_bytes = pointer.size
+        try:
+            (count,) = count_of.unpack_from(look)
+            stop = count_of.size + count * entry.size
+            if not 0 < count <= MAX_ENTRIES:
+                raise Malformed(f"the TIFF directory at byte {at} has {count} fields; 1 to {MAX_ENTRIES} are possible")
+            # A last directory that is cut off right behind its entries is common enough: it has no next.
+            following = pointer.unpack_from(look, stop)[0] if stop + pointer.size <= len(look) else 0
+            entries = list(entry.iter_unpack(look[count_of.size : stop]))
+        except struct.error:
+            entries = []
+        if not entries or stop > len(look):
+            raise Malformed(f"the file ends inside the TIFF directory at byte {at}")
+        fields: dict[int, Field] = {}
+        for number, (tag, kind, values, inline) in enumerate(entries, start=1):
+            if tag not in WANTED or tag in fields or kind not in WIDTHS or not values:
+                continue
+            size_bytes, raw = values * WIDTHS[kind], None
+            if size_bytes <= inline_bytes:
+                value_at, raw = at + count_of.size + number * entry.size - inline_bytes, inline[:size_bytes]
+            else:
+                (value_at,) = pointer.unpack(inline)
+                if at < value_at and value_at + size_bytes <= at + len(look):
+                    raw = look[value_at - at : value_at - at + size_bytes]
+            fields[tag] = Field(tag, kind, values, value_at, raw)
+        return Directory(self.order, fields), following
+
+
+_STRUCTS = {
+    (order, big): tuple(struct.Struct(order + code) for code in (("Q", "HHQ8s", "Q") if big else ("H", "HHI4s", "I")))
+    for order in ("<", ">")
+    for big in (False, True)
+}
+"""Of each dialect: a directory's number of entries, one entry, and an offset."""
+
+
+def header(head: bytes) -> tuple[Dialect, int]:
+    """The dialect and the first directory's offset, from a file's first 16 bytes."""
+    order: Order = "<" if head[:2] == b"II" else ">"
+    try:
+        (version,) = struct.unpack_from(order + "H", head, 2)
+        if version == 42:
+            return Dialect(order, big=False), struct.unpack_from(order + "I", head, 4)[0]
+        offset_bytes, zero, first = struct.unpack_from(order + "HHQ", head, 4)
+    except struct.error:
+        raise Malformed(f"a TIFF of {len(head)} bytes ends inside its header") from None
+    if (version, offset_bytes, zero) != (43, 8, 0):
+        raise Malformed(
+            f"the TIFF header says version {version} with offsets of {offset_bytes} bytes; 42, or 43 with 8"
+        )
+    return Dialect(order, big=True), first
+
+
+def directories(size_bytes: int) -> Parser[list[Directory]]:
+    """The first directory, and those linked from it that may be smaller levels of the same picture.
+
+    These are its sub-directories if it has any, else the chain as long as it grows smaller.
+    Asks one after the other for the header, each directory of the chain (all sub-directories at
+    once), and last the long values of all. Raises `Malformed`.
+    """
+    (head,) = yield [Span(0, min(16, size_bytes))]
+    dialect, at = header(head)
+    seen = _Links(size_bytes)
+    looks = [seen.look(at)]
+    tail = size_bytes
+    if TAIL_BYTES < at < size_bytes - TAIL_BYTES:
+        tail = size_bytes - TAIL_BYTES
+        looks.append(Span(tail, size_bytes))
+    parts = yield looks
+    first, following = dialect.directory(parts[0], at)
+    found = [first]
+    if Tag.SUB_IFDS in first.fields:
+        yield from _fill([first], {Tag.SUB_IFDS})
+        links = first.numbers(Tag.SUB_IFDS)[: MAX_DIRECTORIES - 1]
+        parts = yield [seen.look(at) for at in links]
+        found += [dialect.directory(look, at)[0] for at, look in zip(links, parts, strict=True)]
+    else:
+        found += yield from _chain(dialect, seen, first, at, following, tail=tail)
+    _spare_profiles(found)
+    yield from _fill(found, WANTED)
+    return found
+
+
+def _spare_profiles(found: Sequence[Directory]) -> None:
+    """Leave out the colour profiles of smaller levels: that of the full picture holds for all."""
+    base = next((directory for directory in found if not directory.is_reduced), found[0])
+    for directory in found:
+        if directory is not base:
+            directory.fields.pop(Tag.ICC_PROFILE, None)
+
+
+def _chain(
+    dialect: Dialect, seen: _Links, first: Directory, at: int, following: int, *, tail: int
+) -> Parser[list[Directory]]:
+    """The directories behind the first, as long as they grow smaller; each with the long values of the one before.
+
+    What is read to find out where the next one is, is read for those behind it too, where they can be guessed.
+    """
+    found, links = [first], [at]
+    pyramid = _pyramid(first, at)
+    read = [Span(tail, seen.size_bytes)] if tail < seen.size_bytes else []
+    while following and len(found) < MAX_DIRECTORIES:
+        links.append(following)
+        look_bytes = pyramid.directory_bytes(len(found)) if pyramid else LOOK_BYTES
+        here = next((span for span in read if span.start <= following < span.stop), None)
+        wanted = [seen.look(following, min(look_bytes, here.stop - following) if here else look_bytes)]
+        if here is None and pyramid:
+            wanted += pyramid.windows(links, size_bytes=seen.size_bytes, tail=tail)
+            read += wanted[1:]
+        lacking = _lacking(found[-1:], INDEX if len(found) > 1 else WANTED)
+        parts = yield [*wanted, *(entry.span for _, entry in lacking)]
+        _put(lacking, parts[len(wanted) :])
+        head = parts[0]
+        if dialect.entries_bytes(head) > len(head):
+            (head,) = yield [seen.span(following, LOOK_BYTES)]
+        directory, following = dialect.directory(head, following)
+        if not (first.is_reduced or directory.smaller_than(first)):
+            break
+        found.append(directory)
+    return found[1:]
+
+
+def _pyramid(first: Directory, at: int) -> ExpectedPyramid | None:
+    """What the other levels of a first page would be; None for strips, and for what makes no sense."""
+    sides = [first.number(tag, 0) for tag in (Tag.IMAGE_WIDTH, Tag.IMAGE_LENGTH, Tag.TILE_WIDTH, Tag.TILE_LENGTH)]
+    lists = [first.fields[tag] for tag in (Tag.TILE_OFFSETS, Tag.TILE_BYTE_COUNTS) if tag in first.fields]
+    if not all(sides) or len(lists) < 2:
+        return None
+    number_bytes = sum(WIDTHS[entry.type] for entry in lists)
+    reach_bytes = max(entry.span.stop for entry in first.fields.values()) - at
+    size, tile = Size(sides[0], sides[1]), Size(sides[2], sides[3])
+    return ExpectedPyramid.of(size, tile, number_bytes=number_bytes, reach_bytes=reach_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Links:
+    """Follows links to directories, each once."""
+
+    size_bytes: int
+    seen: set[int] = field(default_factory=set)
+
+    def look(self, at: int, length: int = LOOK_BYTES) -> Span:
+        """What to read of a directory that is linked. Raises `Malformed`."""
+        if at in self.seen:
+            raise Malformed(f"the TIFF directories form a circle: byte {at} is linked twice")
+        if not 8 <= at < self.size_bytes:
+            raise Malformed(f"a TIFF directory is said to be at byte {at} of {self.size_bytes}")
+        self.seen.add(at)
+        return self.span(at, length)
+
+    def span(self, at: int, length: int) -> Span:
+        """So many bytes, or as many as there are."""
+        return Span(at, min(at + length, self.size_bytes))
+
+
+Lacking = list[tuple[Directory, Field]]
+"""Fields that are not read yet."""
+
+
+def _lacking(found: Sequence[Directory], tags: Set[int]) -> Lacking:
+    """Values that did not fit into their entries and are not too long."""
+    return [
+        (directory, entry)
+        for directory in found
+        for entry in directory.fields.values()
+        if entry.raw is None and entry.tag in tags and entry.is_eager
+    ]
+
+
+def _put(lacking: Lacking, parts: Sequence[bytes]) -> None:
+    """Enter values that were read."""
+    for (directory, entry), raw in zip(lacking, parts, strict=True):
+        directory.fields[entry.tag] = Field(entry.tag, entry.type, entry.count, entry.at, raw)
+
+
+def _fill(found: Sequence[Directory], tags: Set[int]) -> Parser[None]:
+    """Read lacking values, all in one go."""
+    lacking = _lacking(found, tags)
+    if lacking:
+        _put(lacking, (yield [entry.span for _, entry in lacking]))

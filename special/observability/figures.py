@@ -1,0 +1,74 @@
+"""The metrics of all server processes, put together as the status page draws them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+from special.observability import multiprocess
+
+
+def figures() -> dict[str, Any]:
+    """Counts since the start, and what holds right now. Latencies are histograms: `[[upper bound in s, count], …]`."""
+    told: dict[str, dict[tuple[str, ...], float]] = defaultdict(dict)
+    for sample in multiprocess.samples():
+        if sample.name.startswith("special_"):
+            told[sample.name.removeprefix("special_")][tuple(sample.labels.values())] = sample.value
+    answers = told["answers_total"]
+    return {
+        "routes": {
+            route: {
+                "answers": sum(count for (of, _), count in answers.items() if of == route),
+                "statuses": {status: count for (of, status), count in sorted(answers.items()) if of == route},
+                "latency": _histogram(told["answer_seconds_bucket"], route),
+            }
+            for route in sorted({route for route, _ in answers})
+        },
+        "lanes": {
+            lane: {
+                "running": told["lane_jobs"].get((lane, "running"), 0),
+                "waiting": told["lane_jobs"].get((lane, "waiting"), 0),
+                "refused": told["lane_refusals_total"].get((lane,), 0),
+            }
+            for lane in sorted(
+                {lane for lane, _ in told["lane_jobs"]} | {lane for (lane,) in told["lane_refusals_total"]}
+            )
+        },
+        "decoders": {
+            "up": _only(told["decoders_up"]),
+            "jobs": _named(told["decoder_jobs_total"]),
+            "quarantines": _only(told["quarantines_total"]),
+        },
+        "store": {
+            "gets": _only(told["source_gets_total"]),
+            "bytes": _only(told["source_bytes_total"]),
+            "errors": _named(told["source_errors_total"]),
+            "latency": _histogram(told["source_seconds_bucket"]),
+        },
+        "volume": {
+            "bytes": _only(told["volume_bytes"]),
+            "blocks": _named(told["volume_blocks_total"]),
+            "evictions": _only(told["volume_evictions_total"]),
+            "faults": _named(told["volume_faults_total"]),
+        },
+        "loop_lag_s": _only(told["loop_lag_seconds"]),
+        "tasks": _only(told["tasks"]),
+    }
+
+
+def _only(values: dict[tuple[str, ...], float]) -> float:
+    return values.get((), 0.0)
+
+
+def _named(values: dict[tuple[str, ...], float]) -> dict[str, float]:
+    return {name: value for (name,), value in sorted(values.items())}
+
+
+def _histogram(values: dict[tuple[str, ...], float], *labels: str) -> list[list[float | None]]:
+    """How many were in each bucket by itself; the last one has no upper bound."""
+    bounds = sorted((float(key[-1]), count) for key, count in values.items() if key[:-1] == labels)
+    before, found = 0.0, list[list[float | None]]()
+    for bound, upto in bounds:
+        found.append([None if bound == float("inf") else bound, upto - before])
+        before = upto
+    return found

@@ -1,0 +1,91 @@
+"""The names of every metric."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from prometheus_client import Counter, Gauge, Histogram
+
+ANSWERS = Counter("special_answers", "Answers by route and status.", ["route", "status"])
+
+
+ANSWER_SECONDS = Histogram("special_answer_seconds", "Time from request to the last byte, by route.", ["route"])
+
+
+SOURCE_GETS = Counter("special_source_gets", "GET requests sent to object stores.")
+
+
+SOURCE_BYTES = Counter("special_source_bytes", "Bytes asked of object stores.")
+
+
+SOURCE_SECONDS = Histogram(
+    "special_source_seconds",
+    "Time from a request to an object store to its answer, body included where it is small.",
+    buckets=(0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2, 5, 10),
+)
+
+
+SOURCE_ERRORS = Counter("special_source_errors", "Store requests that failed, by kind.", ["kind"])
+
+
+DECODER_JOBS = Counter("special_decoder_jobs", "Decoder jobs by outcome.", ["outcome"])
+
+
+LANE_JOBS = Gauge(
+    "special_lane_jobs", "Decoder jobs by lane, that run or wait.", ["lane", "state"], multiprocess_mode="livesum"
+)
+
+
+LANE_REFUSALS = Counter("special_lane_refusals", "Jobs that a lane had no place for in time.", ["lane"])
+
+
+QUARANTINES = Counter("special_quarantines", "Masters that were left alone for ten minutes: they crashed decoders.")
+
+
+DECODE_BYTES = Gauge(
+    "special_decode_bytes", "Memory set aside for answers that are being made.", multiprocess_mode="livesum"
+)
+
+
+DECODERS_UP = Gauge("special_decoders_up", "Decoder processes that are ready.", multiprocess_mode="livesum")
+
+
+LOOP_LAG = Gauge(
+    "special_loop_lag_seconds", "How late the event loop has been lately, at the most.", multiprocess_mode="livemax"
+)
+
+
+TASKS = Gauge("special_tasks", "Tasks of the event loops.", multiprocess_mode="livesum")
+
+
+VOLUME_BLOCKS = Counter("special_volume_blocks", "Blocks read through the volume, by how they were had.", ["how"])
+
+
+VOLUME_AHEAD = Counter("special_volume_ahead_bytes", "Bytes read ahead: fetched, and since then used.", ["what"])
+
+
+VOLUME_FAULTS = Counter("special_volume_faults", "Faults of the volume that were passed by, by kind.", ["kind"])
+
+
+VOLUME_BYTES = Gauge("special_volume_bytes", "Bytes the volume takes on disk.", multiprocess_mode="max")
+
+
+PROMOTIONS = Counter("special_promotions", "Pyramids by what became of making them.", ["outcome"])
+
+
+KEPT = Counter("special_kept", "Answers offered to the store of renditions, by what became of them.", ["outcome"])
+
+
+VOLUME_EVICTIONS = Counter("special_volume_evictions", "Objects evicted from the volume.")
+
+
+@cache
+def _meters(route: str, status: int) -> tuple[Counter, Histogram]:
+    return ANSWERS.labels(route or "none", str(status)), ANSWER_SECONDS.labels(route or "none")
+
+
+def answered(route: str, status: int, seconds: float) -> None:
+    """Count one answer."""
+    answers, durations = _meters(route, status)
+    answers.inc()
+    durations.observe(seconds)

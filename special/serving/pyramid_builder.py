@@ -1,0 +1,247 @@
+"""Promotion: masters that are dear per tile are made over into pyramids, while tiles still come from spans.
+
+A tile of an untiled JPEG 2000 costs a tenth of a second, of a large JPEG a third. As soon as a
+viewer proves that it is zooming, the volume gets a pyramid of that master: all tiles of all
+levels, each made as it would have been made for a viewer, and encoded once. It is read, decoded
+and written in chunks, so that its memory does not grow with the master; one master at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import sqlite3
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextvars import Context
+from dataclasses import dataclass
+from time import monotonic
+from typing import Final
+
+from special.codecs.jpeg import subsampling
+from special.codecs.tile_cutter import TileCut, cut_tiles
+from special.errors import MasterError, SpecialError
+from special.formats.layout import Layout, Piece, Tiling
+from special.formats.tiff import pyramid
+from special.formats.tiff.pyramid import HEAD_BYTES, Grid, Place
+from special.geometry import Box, Frame, Size
+from special.iiif import Job
+from special.images.masters import Master
+from special.observability.metrics import PROMOTIONS
+from special.serving.master_pixels import PIXELS_VERSION, MasterRenderer
+from special.storage.blob import Span
+from special.storage.source import Reader
+from special.volume import Elsewhere, Making, NoRoom, Volume
+from special.workers import Lane
+
+LANE: Final = Lane("pyramid", running=1, queue=1, max_wait_s=600.0, deadline_s=120.0, share=0.5)
+"""One chunk at a time, in a place of its own, and only while there is memory to spare."""
+CHUNK_PIXELS: Final = 32_000_000
+"""So many pixels are decoded at once: 100 MB as 8-bit RGB."""
+JP2_CHUNK_PIXELS: Final = 8_000_000
+"""The same for JPEG 2000, where OpenJPEG's planes take 12 bytes a pixel, and its tables as much again."""
+FIRST_PAUSE_S: Final = 60.0
+LONGEST_PAUSE_S: Final = 3600.0
+"""Before a promotion that failed is tried again; twice as long each time."""
+LEFT_PAUSE_S: Final = 5.0
+"""Before one is looked at again that another process has made or makes, or that the volume cannot keep."""
+MAX_CANDIDATES: Final = 10_000
+"""Masters whose tiles are counted; the one that was asked for longest ago is forgotten first."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Candidate:
+    """A version of a master that is dear per tile."""
+
+    tiles: int = 0
+    """How many were asked for since it was last tried."""
+    not_before_s: float = 0.0
+    """When it may be tried, by the monotonic clock; never again where that cannot help."""
+    pause_s: float = FIRST_PAUSE_S
+    """How long to wait after the next failure."""
+    under_way_until_s: float = 0.0
+    """How long it is believed that somebody makes its pyramid, here or in another process."""
+    task: asyncio.Task[None] | None = None
+    """It is being made, or waits for its turn."""
+
+
+class PyramidBuilder:
+    """Counts tiles, and makes pyramids when it is time."""
+
+    def __init__(
+        self,
+        pixels: MasterRenderer,
+        volume: Volume,
+        reader: Reader,
+        *,
+        after: int,
+        tile: int,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self.name = f"pyramid-{tile}-{pixels.encoding.jpeg_quality}-{PIXELS_VERSION}"
+        """What pyramids are called that are made like this; others are not looked at."""
+        self._pixels = pixels
+        self._volume = volume
+        self._reader = reader
+        self.tile = tile
+        """Length of their tiles' sides."""
+        self._after = after
+        self._clock = clock
+        self._candidates: OrderedDict[tuple[str, str], Candidate] = OrderedDict()
+        self._turn = asyncio.Semaphore(1)
+
+    async def close(self) -> None:
+        """Give up what is being made."""
+        tasks = [it.task for it in self._candidates.values() if it.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def is_building(self, master: Master) -> bool:
+        """Whether a master's pyramid is on its way, here or in another process."""
+        candidate = self._candidates.get((master.blob.url, master.blob.etag))
+        return candidate is not None and self._clock() < candidate.under_way_until_s
+
+    @property
+    def busy(self) -> bool:
+        """Whether any pyramid is being made, or waits for its turn."""
+        return any(it.task is not None for it in self._candidates.values())
+
+    def grid(self, layout: Layout) -> Grid | None:
+        """The grid of a master's pyramid, whether there is one yet or not; None for one that needs none."""
+        grid = Grid(layout.size, self.tile)
+        return grid if self._after and pyramid.is_expensive(layout, grid) else None
+
+    def tiling(self, layout: Layout) -> Tiling | None:
+        """The tiles of a master's pyramid, whether there is one yet or not; None for one that needs none."""
+        grid = self.grid(layout)
+        return None if grid is None else grid.tiling
+
+    def count_tiles(self, master: Master, tiles: int = 1) -> None:
+        """So many tiles of a dear master are wanted that a pyramid would have given."""
+        key = (master.blob.url, master.blob.etag)
+        candidate = self._candidates.setdefault(key, Candidate())
+        self._candidates.move_to_end(key)
+        candidate.tiles += tiles
+        if candidate.task is None and candidate.tiles >= self._after and candidate.not_before_s <= self._clock():
+            candidate.tiles = 0
+            # Not in the context of the request at hand: what this reads is not that request's cost.
+            candidate.task = asyncio.create_task(self._promote(master, candidate), context=Context())
+        if len(self._candidates) > MAX_CANDIDATES:
+            idle = next((key for key, it in self._candidates.items() if it.task is None), None)
+            if idle is not None:
+                del self._candidates[idle]
+
+    async def _promote(self, master: Master, candidate: Candidate) -> None:
+        outcome, start = "failed", self._clock()
+        try:
+            async with self._turn:
+                start = self._clock()
+                candidate.under_way_until_s = math.inf
+                try:
+                    outcome = "made" if await self._made(master) else "left"
+                finally:
+                    candidate.under_way_until_s = 0.0
+                candidate.not_before_s = self._clock() + LEFT_PAUSE_S
+        except MasterError as error:  # it will be the same the next time
+            outcome = "refused"
+            candidate.not_before_s = math.inf
+            log.info("no pyramid of %s: %s", master.blob.url, error)
+        except Elsewhere:
+            outcome = "left"
+            candidate.not_before_s = candidate.under_way_until_s = self._clock() + LEFT_PAUSE_S
+        except (SpecialError, NoRoom, OSError, sqlite3.Error) as error:
+            candidate.not_before_s = self._clock() + candidate.pause_s
+            candidate.pause_s = min(2 * candidate.pause_s, LONGEST_PAUSE_S)
+            log.warning("no pyramid of %s: %s", master.blob.url, error)
+        except asyncio.CancelledError:
+            outcome = "cancelled"
+            raise
+        finally:
+            candidate.task = None
+            PROMOTIONS.labels(outcome).inc()
+            log.info("pyramid of %s: %s after %.1f s", master.blob.url, outcome, self._clock() - start)
+
+    async def _made(self, master: Master) -> bool:
+        """Make a pyramid; False where somebody else has, or does, or where the volume cannot keep it."""
+        grid = Grid(master.layout.size, self.tile)
+        async with self._volume.pyramids.making(master.blob, self.name, head_bytes=HEAD_BYTES) as making:
+            if making is None:
+                return False
+            tiles: dict[Place, Span] = {}
+            channels = 0
+            for level, chunk in chunks(master.layout, grid):
+                channels = await self._chunk(master, grid, level, chunk, making, tiles)
+            first = making.size_bytes
+            sampling = subsampling(self._pixels.encoding.jpeg_quality)
+            await making.append([pyramid.directories(grid, tiles, channels=channels, subsampling=sampling, at=first)])
+            await making.publish(pyramid.head(first))
+        return True
+
+    async def _chunk(
+        self, master: Master, grid: Grid, level: int, chunk: Box, making: Making, tiles: dict[Place, Span]
+    ) -> int:
+        """Make and write some tiles of a level, enter them in `tiles`, and give their number of channels."""
+        blob, box = master.blob, grid.box(level, chunk)
+        size = grid.shown(level, box)
+        layout = await self._pixels.masters.prepared(master, box, size, self._reader)
+        places = [
+            Place(level, column, row) for row in range(chunk.y, chunk.bottom) for column in range(chunk.x, chunk.right)
+        ]
+        boxes = [grid.box(level, Box(place.column, place.row, 1, 1)) for place in places]
+        job = Job(box, size, False, 0.0, "default", "jpg")
+        async with self._pixels.piece(blob, layout, job, self._reader, lane=LANE.name) as (piece, admitted):
+            cuts = [TileCut(_crop(piece, box, part), grid.shown(level, part)) for part in boxes]
+            made = await self._pixels.workers.run(
+                cut_tiles,
+                piece,
+                cuts,
+                self.tile,
+                self._pixels.encoding.jpeg_quality,
+                self._pixels.settings.max_master_pixels,
+                lane=LANE.name,
+                deadline_s=admitted.left_s,
+                quarantine_key=f"{blob.url} {blob.etag} (its pyramid)",  # its tiles may go well all the same
+            )
+        spans = iter(await making.append([data for encoded in made.encoded for data in encoded]))
+        for place, encoded in zip(places, made.encoded, strict=True):
+            tiles[place] = [next(spans) for _ in encoded][-1]
+        return made.channels
+
+
+def chunks(layout: Layout, grid: Grid) -> Iterator[tuple[int, Box]]:
+    """All tiles of all levels, as boxes of a level's tiles whose decoding takes bounded memory, one tile at least."""
+    most = JP2_CHUNK_PIXELS if layout.format == "jp2" else CHUNK_PIXELS
+    for level in range(grid.levels):
+        count = max(1, int(most / (grid.tile**2 * _decoded_per_pixel(layout, grid.size(level)))))
+        wide = min(count, grid.columns(level))
+        for chunk in grid.chunks(level, wide, max(1, count // wide)):
+            yield level, chunk
+
+
+def _decoded_per_pixel(layout: Layout, size: Size) -> float:
+    """How many pixels are decoded for one of the picture at this size."""
+    if layout.format in ("jp2", "tiff"):
+        enough = [it.area for it in layout.levels if Size(it.width + 1, it.height + 1).covers(size)]
+        return min(enough, default=layout.size.area) / size.area
+    shrunk = layout.extract(Box.whole(layout.size), size).level
+    return layout.size.area / (1 << 2 * shrunk) / size.area
+
+
+def _crop(piece: Piece, box: Box, part: Box) -> Frame:
+    """Where a part of the piece's box lies in the decoded picture: as the layout would have placed it by itself.
+
+    Edges that the part shares with the box are where the layout placed those: at the picture's edges it may round.
+    """
+    whole = piece.crop
+    stored = piece.orientation.upright(box.size)  # turning back swaps sides where turning upright does
+    shrunk = whole.width / stored.width if stored.width > stored.height else whole.height / stored.height
+    scale = 2.0 ** round(math.log2(shrunk))
+    inside = piece.orientation.to_stored(Box(part.x - box.x, part.y - box.y, part.width, part.height), stored)
+    right = whole.width if inside.right == stored.width else inside.right * scale
+    bottom = whole.height if inside.bottom == stored.height else inside.bottom * scale
+    x, y = inside.x * scale, inside.y * scale
+    return Frame(whole.x + x, whole.y + y, right - x, bottom - y)

@@ -1,0 +1,90 @@
+"""From a layout and a box to a `Piece`: the bytes that are needed, read and rebuilt within bounds."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from special.errors import Malformed, TooExpensive
+from special.formats.layout import Extract, Layout, Piece
+from special.geometry import Box, Size
+from special.settings import Settings
+from special.storage.blob import Blob, Chunk
+from special.storage.ranges import read_spans
+from special.storage.source import Reader
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadLimits:
+    """How much of one master may be read and decoded for one picture."""
+
+    max_gap_bytes: int = 65536
+    """Widest gap between spans that is read along; 0 for a reader that merges spans by itself."""
+    max_whole_bytes: int = 2 * 2**30
+    """Most that may be read."""
+    max_pixels: int = 2_000_000_000
+    """Most that may be decoded."""
+
+    @classmethod
+    def of(cls, settings: Settings) -> ReadLimits:
+        """Those of the settings."""
+        return cls(settings.max_gap_bytes, int(settings.max_whole_bytes), settings.max_master_pixels)
+
+    def check(self, blob: Blob, extract: Extract) -> None:
+        """Raise `TooDear` for what is beyond the bounds, before any of it is read."""
+        if extract.pixels > self.max_pixels:
+            raise TooExpensive(f"{blob.url}: {extract.pixels} pixels to decode are more than max_master_pixels allows")
+        wanted = sum(len(span) for span in extract.spans)
+        if wanted > self.max_whole_bytes:
+            raise TooExpensive(f"{blob.url}: {wanted} bytes to read are more than max_whole_bytes allows")
+
+
+async def read_piece(
+    reader: Reader, blob: Blob, layout: Layout, box: Box, size: Size, *, bounds: ReadLimits, seen: Sequence[Chunk] = ()
+) -> tuple[Piece, Layout]:
+    """A small file that shows a box, from a layout that is prepared for it, and the layout to go on with.
+
+    One batch of parallel GETs for what is not in `seen`. A master whose headers turn out to have lied is read
+    whole instead, and the layout that is returned always does so. Raises `TooDear`, `Malformed`, `SourceError`.
+    """
+    while True:
+        extract = await plan_extract(blob, layout, box, size, bounds=bounds)
+        found = await read_extract(reader, blob, layout, extract, bounds=bounds, seen=seen)
+        if isinstance(found, Piece):
+            return found, layout
+        layout = found
+
+
+async def plan_extract(blob: Blob, layout: Layout, box: Box, size: Size, *, bounds: ReadLimits) -> Extract:
+    """What is to be read for a box, from a layout that is prepared for it. Reads nothing. Raises `TooDear`."""
+    if layout.format == "jp2":  # picking and sorting packets takes tens of milliseconds, a TIFF less than the hop
+        extract = await asyncio.to_thread(layout.extract, box, size)
+    else:
+        extract = layout.extract(box, size)
+    bounds.check(blob, extract)
+    return extract
+
+
+async def read_extract(
+    reader: Reader, blob: Blob, layout: Layout, extract: Extract, *, bounds: ReadLimits, seen: Sequence[Chunk] = ()
+) -> Piece | Layout:
+    """A piece from what an extract names; where that shows that the headers lied, the layout to go on with instead."""
+    parts = await read_spans(reader, blob, extract.spans, max_gap_bytes=bounds.max_gap_bytes, seen=seen)
+    try:
+        return await _rebuilt(layout, extract, parts)
+    except Malformed as lie:
+        whole = layout.distrusted(str(lie))
+        if whole is None:
+            raise
+        log.warning("%s is read whole from now on: %s", blob.url, lie)
+        return whole
+
+
+async def _rebuilt(layout: Layout, extract: Extract, parts: Sequence[bytes]) -> Piece:
+    if layout.format == "jp2":
+        return await asyncio.to_thread(layout.rebuild, extract, parts)
+    return layout.rebuild(extract, parts)

@@ -1,0 +1,161 @@
+"""Keys that obstore cannot name, and listings, through aiobotocore.
+
+S3 allows any key: `a//b`, `/lead`, `trail/`, `..`, a tab. It also lists by any prefix, where obstore knows
+only folders and stops at the first key that it cannot name. This is dearer, and rare.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from datetime import datetime
+from typing import Any
+
+import aiohttp
+from aiobotocore.config import AioConfig
+from aiobotocore.session import AioSession
+from botocore import UNSIGNED
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, ParamValidationError
+
+from special.errors import Denied, Missing, Unreachable
+from special.storage.aws import NO_CREDENTIALS, Account
+from special.storage.blob import Absent, Span, Unless
+from special.storage.client import GetAnswer, ListedObject, ObjectHead, error_of_status, tag
+from special.storage.retry import RetryPolicy
+
+
+class BotocoreClient:
+    """A bucket of S3 behind aiobotocore. Connects at the first request."""
+
+    def __init__(self, bucket: str, account: Account, *, patience: RetryPolicy, concurrency: int) -> None:
+        self._bucket = bucket
+        self._account = account
+        self._config = AioConfig(
+            connect_timeout=patience.connect_s,
+            read_timeout=patience.deadline_s,
+            max_pool_connections=concurrency,
+            retries={"total_max_attempts": 1},
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+            signature_version=UNSIGNED if account.anonymous else None,
+            s3={"addressing_style": "path" if account.path_style else "auto"},
+        )
+        self._stack = AsyncExitStack()
+        self._opening = asyncio.Lock()
+        self._client: Any = None
+
+    async def head(self, path: str) -> ObjectHead:
+        with _explained(path):
+            client = await self._connected()
+            return _Answer(path, await client.head_object(Bucket=self._bucket, Key=path))
+
+    async def get(self, path: str, *, span: Span | None, match: str | None, unless: Unless | None) -> GetAnswer:
+        options: dict[str, Any] = {}
+        if span is not None:
+            options["Range"] = f"bytes={span.start}-{span.stop - 1}"
+        if match is not None:
+            options["IfMatch"] = match
+        if unless is not None and unless.etag is not None:
+            options["IfNoneMatch"] = unless.etag
+        elif unless is not None and unless.since is not None:
+            options["IfModifiedSince"] = unless.since
+        with _explained(path):
+            client = await self._connected()
+            return _Answer(path, await client.get_object(Bucket=self._bucket, Key=path, **options))
+
+    async def put(self, path: str, data: bytes, *, media: str | None, match: str | Absent | None) -> str:
+        condition = {"IfNoneMatch": "*"} if isinstance(match, Absent) else {"IfMatch": match}
+        options = {"ContentType": media, **condition}
+        given = {name: value for name, value in options.items() if value is not None}
+        with _explained(path):
+            client = await self._connected()
+            result = await client.put_object(Bucket=self._bucket, Key=path, Body=data, **given)
+        return tag(result["ETag"], len(data), None)
+
+    async def link(self, path: str, seconds: int) -> str | None:
+        with _explained(path):
+            client = await self._connected()
+            asked = {"Bucket": self._bucket, "Key": path}
+            link: str = await client.generate_presigned_url("get_object", Params=asked, ExpiresIn=seconds)
+            return link
+
+    async def delete(self, path: str) -> None:
+        with _explained(path):
+            client = await self._connected()
+            await client.delete_object(Bucket=self._bucket, Key=path)
+
+    async def list(self, prefix: str, *, after: str) -> AsyncIterator[ObjectHead]:
+        with _explained(prefix):
+            client = await self._connected()
+            pages = client.get_paginator("list_objects_v2").paginate(
+                Bucket=self._bucket, Prefix=prefix, **({"StartAfter": after} if after else {})
+            )
+            async for page in pages:
+                for item in page.get("Contents", ()):
+                    size, modified = item["Size"], item["LastModified"]
+                    yield ListedObject(item["Key"], tag(item.get("ETag"), size, modified), size, modified)
+
+    async def close(self) -> None:
+        await self._stack.aclose()
+
+    async def _connected(self) -> Any:
+        async with self._opening:
+            if self._client is None:
+                self._client = await self._stack.enter_async_context(
+                    AioSession(profile=self._account.session.profile).create_client(
+                        "s3", region_name=self._account.region, endpoint_url=self._account.endpoint, config=self._config
+                    )
+                )
+        return self._client
+
+
+class _Answer:
+    """What aiobotocore answers to a GET or a HEAD."""
+
+    __slots__ = ("_body", "etag", "media", "modified", "path", "size", "start", "stop")
+
+    def __init__(self, path: str, result: dict[str, Any]) -> None:
+        self._body = result.get("Body")
+        self.path = path
+        self.start, self.stop, self.size = 0, result["ContentLength"], result["ContentLength"]
+        if "ContentRange" in result:
+            # "bytes 3-9/5000", RFC 9110 section 14.4
+            first, last, size = (int(number) for number in re.findall(r"\d+", result["ContentRange"]))
+            self.start, self.stop, self.size = first, last + 1, size
+        self.modified: datetime | None = result["LastModified"]
+        self.etag = tag(result.get("ETag"), self.size, self.modified)
+        self.media: str | None = result.get("ContentType")
+
+    async def body(self) -> bytes:
+        assert self._body is not None, "a HEAD has no body"
+        with _explained(self.path):
+            data: bytes = await self._body.read()
+            return data
+
+    async def chunks(self, size_bytes: int) -> AsyncGenerator[bytes, None]:
+        assert self._body is not None, "a HEAD has no body"
+        with _explained(self.path):
+            while chunk := await self._body.read(size_bytes):
+                yield chunk
+
+    async def close(self) -> None:
+        if self._body is not None:
+            self._body.close()
+
+
+@contextmanager
+def _explained(path: str) -> Iterator[None]:
+    """What botocore raises, as our errors."""
+    try:
+        yield
+    except ClientError as error:
+        status, code = error.response["ResponseMetadata"]["HTTPStatusCode"], error.response["Error"]["Code"]
+        raise error_of_status(status, code, f"{path}: {error}") from error
+    except NoCredentialsError as error:
+        raise Denied(NO_CREDENTIALS) from error
+    except ParamValidationError as error:
+        raise Missing(f"S3 knows no such key as {path!r}") from error
+    except (BotoCoreError, OSError, aiohttp.ClientError) as error:
+        raise Unreachable(f"{path}: {error}") from error

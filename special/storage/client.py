@@ -1,0 +1,159 @@
+"""What a bucket needs of the library that talks to its store.
+
+Two libraries do: obstore for almost everything, because a small GET costs it a tenth of the CPU
+time, and aiobotocore for what obstore cannot name. Both speak through this face, and both raise our
+errors, so that the rules of a `Source` (pins, retries, counting) are written once, in `bucket`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from special.errors import Changed, Denied, Missing, SourceError, Unreachable
+from special.storage.blob import Absent, NotModified, Span, Unless
+
+
+class ObjectHead(Protocol):
+    """What a store says of one version of an object."""
+
+    @property
+    def path(self) -> str:
+        """The whole key, the source's prefix included."""
+        ...
+
+    @property
+    def etag(self) -> str:
+        """With its quotes; weak where the store named none that can be matched."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Length in bytes."""
+        ...
+
+    @property
+    def media(self) -> str | None:
+        """The media type, if the store names one here."""
+        ...
+
+    @property
+    def modified(self) -> datetime | None:
+        """When it was written."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ListedObject:
+    """The facts of one object in a listing."""
+
+    path: str
+    etag: str
+    size: int
+    modified: datetime | None
+    media: str | None = None
+
+
+class GetAnswer(ObjectHead, Protocol):
+    """The answer to a GET, with its body still to come. Close it if the body is not read to its end."""
+
+    @property
+    def start(self) -> int:
+        """The first byte that is being sent."""
+        ...
+
+    @property
+    def stop(self) -> int:
+        """The byte after the last one; equal to `start` for an empty object."""
+        ...
+
+    async def body(self) -> bytes:
+        """All of it."""
+        ...
+
+    def chunks(self, size_bytes: int) -> AsyncGenerator[bytes, None]:
+        """All of it, in pieces of about that size."""
+        ...
+
+    async def close(self) -> None:
+        """Give up on the body."""
+        ...
+
+
+class StoreClient(Protocol):
+    """One store, by whole keys. One request each; nothing is tried again in here.
+
+    Everything raises `Missing`, `Denied`, `Changed`, `Unreachable`, or plain `SourceError`.
+    """
+
+    async def head(self, path: str) -> ObjectHead:
+        """What the store says of an object."""
+        ...
+
+    async def get(self, path: str, *, span: Span | None, match: str | None, unless: Unless | None) -> GetAnswer:
+        """Bytes of an object; `match` is a value for If-Match. Raises `NotModified`, and `OutOfRange` for a 416."""
+        ...
+
+    async def put(self, path: str, data: bytes, *, media: str | None, match: str | Absent | None) -> str:
+        """Store an object whole, in place of the one with that tag; its new tag."""
+        ...
+
+    async def link(self, path: str, seconds: int) -> str | None:
+        """A signed URL for one GET or more of them; None where the store knows no such thing."""
+        ...
+
+    async def delete(self, path: str) -> None:
+        """Remove an object, if it is there."""
+        ...
+
+    def list(self, prefix: str, *, after: str) -> AsyncIterator[ObjectHead]:
+        """Objects whose whole key starts with `prefix` and sorts after `after`, a page at a time."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        ...
+
+
+class RangeNotSatisfiable(Exception):
+    """The span starts past the object's end (416)."""
+
+
+def error_of_status(status: int | None, code: str, said: str) -> Exception:
+    """The error for a store's answer: its HTTP status (None: no answer at all), its own code, and its words."""
+    match status:
+        case 304:
+            return NotModified()
+        case 401 | 403:
+            return Denied(said)
+        case 404:
+            return Missing(said)
+        case 400 if code == "KeyTooLongError":
+            return Missing(said)
+        case 412:
+            return Changed(said)
+        case 416:
+            return RangeNotSatisfiable(said)
+        case None | 408 | 409 | 425 | 429 | 500 | 502 | 503 | 504:
+            return Unreachable(said)
+        case _:
+            return SourceError(said)
+
+
+def tag(etag: str | None, size: int, modified: datetime | None) -> str:
+    """A store's entity tag in RFC 9110's form.
+
+    Listings of some stores leave out the quotes. A web server that sends no tag gets one made of what else it
+    says of the version: a weak one, which nobody sends as If-Match.
+    """
+    if not etag:
+        stamp = f"{modified.timestamp():.0f}" if modified else "undated"
+        return f'W/"{stamp}-{size}"'
+    return etag if etag.endswith('"') else f'"{etag}"'
+
+
+def matchable(etag: str) -> str | None:
+    """The tag as a value for If-Match, which compares strongly: a weak one never matches (RFC 9110 section 13.1.1)."""
+    return None if etag.startswith("W/") else etag

@@ -1,0 +1,277 @@
+"""A folder as a source.
+
+Keys are paths below the folder, and nothing outside it can be named: no `..`, no absolute path, no
+symbolic link that leads away. Every call hops to a thread once and does all of its disk work there;
+no descriptor stays open between two calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import os
+import secrets
+import stat
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+from special.errors import Changed, ConfigurationError, Denied, Missing, SourceError, Unreachable
+from special.storage.blob import Absent, Blob, NotModified, Span, Unless
+from special.storage.checks import clip, count_get, counting_errors, require
+from special.storage.source import Opened
+
+T = TypeVar("T")
+
+CHUNK_BYTES = 262144
+"""A body is streamed in pieces of this size."""
+PAGE_KEYS = 1000
+"""Keys listed in one hop."""
+_TEMPORARY = ".special-writing-"
+"""How the names of files start that are being written. They are never listed."""
+_NO_SUCH = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.ENXIO}
+
+
+async def _in_thread(work: Callable[[], T]) -> T:
+    """The one hop to a thread for all disk work of this room."""
+    return await asyncio.to_thread(work)
+
+
+class Folder:
+    """A folder of the local file system, as a `Source`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = os.path.realpath(path)
+        self._root = Path(self._path).as_uri().rstrip("/") + "/"
+
+    @property
+    def root(self) -> str:
+        return self._root
+
+    async def check(self) -> None:
+        """Raise `ConfigurationError` if the folder is not there or cannot be read."""
+        if not await _in_thread(lambda: Path(self._path).is_dir()):
+            raise ConfigurationError(f"there is no folder {self._path}: create it, or name another one")
+        if not await _in_thread(lambda: os.access(self._path, os.R_OK | os.X_OK)):
+            raise ConfigurationError(f"the folder {self._path} cannot be read: give this user read permission")
+
+    async def stat(self, key: str) -> Blob:
+        with counting_errors():
+            return await _in_thread(lambda: self._stat(key))
+
+    async def read(self, blob: Blob, spans: Sequence[Span]) -> list[bytes]:
+        for span in spans:
+            require(span, blob)
+            count_get(len(span))
+        with counting_errors():
+            return list(await _in_thread(lambda: self._read(blob, spans)))
+
+    async def open(
+        self, key: str, *, span: Span | None = None, pin: Blob | None = None, unless: Unless | None = None
+    ) -> Opened:
+        with counting_errors():
+            blob, sent, first = await _in_thread(lambda: self._open(key, span, pin, unless))
+        count_get(len(sent) if sent else 0)
+        return Opened(blob, sent, self._chunks(blob, sent, first))
+
+    async def write(self, key: str, data: bytes, *, media: str | None = None, pin: Blob | Absent | None = None) -> Blob:
+        with counting_errors():
+            return await _in_thread(lambda: self._write(key, data, pin))
+
+    async def link(self, key: str) -> str | None:
+        return None
+
+    async def delete(self, key: str) -> None:
+        with counting_errors():
+            await _in_thread(lambda: self._delete(key))
+
+    async def list(self, prefix: str = "", *, after: str = "") -> AsyncIterator[Blob]:
+        found = self._walk("", prefix, after, frozenset())
+        while page := await _in_thread(lambda: list(islice(found, PAGE_KEYS))):
+            for blob in page:
+                yield blob
+
+    async def close(self) -> None:
+        """Nothing is held open."""
+
+    def _stat(self, key: str) -> Blob:
+        with self._opened(key) as file:
+            return self._blob(key, os.fstat(file))
+
+    def _read(self, blob: Blob, spans: Sequence[Span]) -> tuple[bytes, ...]:
+        """Spans of the pinned version: it is looked at before and after, so a write in between is noticed."""
+        with self._opened(blob.key) as file:
+            self._expect(blob, file)
+            bodies = tuple(_pread(file, span.start, span.stop) for span in spans)
+            self._expect(blob, file)
+        for span, body in zip(spans, bodies, strict=True):
+            if len(body) != len(span):
+                raise Changed(f"{blob.url} gave {len(body)} bytes for the {len(span)} at {span.start}")
+        return bodies
+
+    def _open(
+        self, key: str, span: Span | None, pin: Blob | None, unless: Unless | None
+    ) -> tuple[Blob, Span | None, bytes]:
+        with self._opened(key) as file:
+            blob = self._blob(key, os.fstat(file))
+            if pin is not None:
+                self._expect(pin, file)
+            if unless and unless.hold(blob.etag, blob.modified):
+                raise NotModified(blob.etag)
+            start, stop = clip(span, blob.size)
+            first = _pread(file, start, min(stop, start + CHUNK_BYTES))
+            self._expect(blob, file)
+            return blob, Span(start, stop) if stop > start else None, first
+
+    async def _chunks(self, blob: Blob, sent: Span | None, first: bytes) -> AsyncGenerator[bytes, None]:
+        if sent is None:
+            return
+        yield first
+        for start in range(sent.start + len(first), sent.stop, CHUNK_BYTES):
+            piece = Span(start, min(start + CHUNK_BYTES, sent.stop))
+            with counting_errors():
+                (chunk,) = await _in_thread(lambda piece=piece: self._read(blob, [piece]))  # type: ignore[misc]
+            yield chunk
+
+    def _write(self, key: str, data: bytes, pin: Blob | Absent | None) -> Blob:
+        """Beside its place under another name, then renamed into it: readers see all or nothing."""
+        path = self._locate(key)
+        temporary = path.parent / f"{_TEMPORARY}{secrets.token_hex(8)}"
+        with self._explained(key):
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with temporary.open("xb") as file:
+                    file.write(data)
+                    file.flush()
+                    # The kernel's own stamp is as coarse as its tick; two versions in one tick must differ.
+                    now_ns = time.time_ns()
+                    os.utime(file.fileno(), ns=(now_ns, now_ns))
+                    os.fsync(file.fileno())
+                    with _locked(path.parent):
+                        match pin:
+                            case Blob():
+                                self._expect_still(pin, path)
+                            case Absent() if path.exists():
+                                raise Changed(f"{self._root}{key} is there by now")
+                        temporary.replace(path)
+                    return self._blob(key, os.fstat(file.fileno()))
+            except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+                message = f"{self._root}{key}: a folder and a file would need the same name; keep such keys in a bucket"
+                raise SourceError(message) from error
+            finally:
+                with suppress(OSError):
+                    temporary.unlink(missing_ok=True)
+
+    def _delete(self, key: str) -> None:
+        with suppress(Missing), self._explained(key):
+            self._locate(key).unlink()
+
+    def _walk(self, folder: str, prefix: str, after: str, above: frozenset[tuple[int, int]]) -> Iterator[Blob]:
+        """Blobs below one folder in the order of their whole keys, as a bucket lists them."""
+        with self._explained(folder), os.scandir(os.path.join(self._path, folder)) as entries:
+            # A folder sorts as its keys do, by name and slash: `a.jp2` comes before `a/b.jp2`.
+            names = sorted(entry.name + "/" * os.path.isdir(entry.path) for entry in entries if _nameable(entry.name))
+            inode = os.stat(os.path.join(self._path, folder))
+        here = (inode.st_dev, inode.st_ino)
+        if here in above:
+            return  # a symbolic link back to a folder that is being listed
+        for name in names:
+            key = folder + name
+            if name.endswith("/"):
+                wanted = key.startswith(prefix) or prefix.startswith(key)
+                if wanted and (key > after or after.startswith(key)) and self._within(key[:-1]):
+                    yield from self._walk(key, prefix, after, above | {here})
+            elif key.startswith(prefix) and key > after and not name.startswith(_TEMPORARY):
+                with suppress(Missing):  # removed since, a socket, or a link that leads away
+                    yield self._stat(key)
+
+    def _locate(self, key: str) -> Path:
+        """Where a key's file is. Raises `Missing` for what no file below the folder can be."""
+        parts = key.split("/")
+        if "\0" in key or any(part in ("", ".", "..") for part in parts) or not _nameable(key):
+            raise Missing(f"{key!r} names nothing in {self._path}")
+        if not self._within(key):
+            raise Missing(f"{key!r} leads out of {self._path} by a symbolic link")
+        return Path(self._path, *parts)
+
+    def _within(self, key: str) -> bool:
+        real = os.path.realpath(os.path.join(self._path, key))
+        return os.path.commonpath((self._path, real)) == self._path
+
+    @contextmanager
+    def _opened(self, key: str) -> Iterator[int]:
+        """A descriptor of a regular file. Never waits for the other end of a pipe."""
+        path = self._locate(key)
+        with self._explained(key):
+            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            try:
+                if not stat.S_ISREG(os.fstat(file).st_mode):
+                    raise Missing(f"{path} is not a file")
+                yield file
+            finally:
+                os.close(file)
+
+    @contextmanager
+    def _explained(self, key: str) -> Iterator[None]:
+        """Operating system errors as ours."""
+        try:
+            yield
+        except PermissionError as error:
+            raise Denied(f"{self._root}{key}: {error.strerror}; give this user the permission") from error
+        except OSError as error:
+            if error.errno in _NO_SUCH:
+                raise Missing(f"there is no {self._root}{key}") from error
+            raise Unreachable(f"{self._root}{key}: {error.strerror}") from error
+
+    def _blob(self, key: str, facts: os.stat_result) -> Blob:
+        etag = f'"{facts.st_ino:x}-{facts.st_mtime_ns:x}-{facts.st_size:x}"'
+        modified = datetime.fromtimestamp(facts.st_mtime_ns / 1e9, UTC)
+        return Blob(self._root, key, etag, facts.st_size, None, modified)
+
+    def _expect(self, blob: Blob, file: int) -> None:
+        found = self._blob(blob.key, os.fstat(file))
+        if found.etag != blob.etag:
+            raise Changed(f"{blob.url} is {found.etag} by now, not {blob.etag}")
+
+    def _expect_still(self, pin: Blob, path: Path) -> None:
+        try:
+            found = self._blob(pin.key, path.stat()).etag
+        except FileNotFoundError:
+            found = "gone"
+        if found != pin.etag:
+            raise Changed(f"{pin.url} is {found} by now, not {pin.etag}")
+
+
+def _nameable(name: str) -> bool:
+    """Whether a file's name is valid UTF-8, so that a key can say it."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _pread(file: int, start: int, stop: int) -> bytes:
+    """Bytes of a file, fewer only where it ends. Linux gives no more than 2 GiB - 4 KiB at once."""
+    parts: list[bytes] = []
+    while start < stop and (part := os.pread(file, stop - start, start)):
+        parts.append(part)
+        start += len(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Alone among those who write into a folder: a version is compared and replaced in one step."""
+    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+        os.fsync(file)
+    finally:
+        os.close(file)

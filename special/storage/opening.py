@@ -1,0 +1,173 @@
+"""The places that masters and renditions live in, each behind the `Source` protocol.
+
+`open_source` takes a URL and gives what lives there; opening asks nothing over the network. The tests hold a folder,
+moto, SeaweedFS and Azurite to one contract, and read `http://` too. `gs://` shares every line of `bucket` and
+`stores` with them, but no test here talks to Google.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from datetime import timedelta
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from obstore.exceptions import BaseError
+from obstore.store import AzureStore, GCSStore, HTTPStore
+
+from special.errors import ConfigurationError
+from special.storage.aws import Account
+from special.storage.bucket import Bucket
+from special.storage.client import StoreClient
+from special.storage.local import Folder
+from special.storage.obstore_client import ObstoreClient
+from special.storage.retry import RetryPolicy
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, RetryConfig
+
+SCHEMES = ("file", "s3", "az", "gs", "https", "http")
+"""What a source's URL may start with; a plain path is a folder, too."""
+
+
+def open_source(
+    url: str, *, create: bool = False, patience: RetryPolicy | None = None, concurrency: int = 64
+) -> Folder | Bucket:
+    """The source at a URL: a folder's path, `file://`, `s3://bucket/prefix`, `az://`, `gs://`, `https://`, `http://`.
+
+    `create` makes a folder that is not there; nothing ever makes a bucket. At most `concurrency` requests
+    are under way at once. Raises `ConfigurationError`. Talks to nobody: `check()` on the source does.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return _folder(Path(url).expanduser(), create)
+    waiting = patience or RetryPolicy()
+    match scheme.lower():
+        case "file":
+            return _folder(_file_path(url), create)
+        case "s3":
+            return _s3(url, rest, waiting, concurrency)
+        case "az" | "gs" as provider:
+            return _elsewhere(provider, url, rest, waiting, concurrency)
+        case "https" | "http":
+            return _web(url, waiting, concurrency)
+    known = ", ".join(f"{name}://" for name in SCHEMES)
+    raise ConfigurationError(f"'{url}' is no source: use a folder's path or one of {known}")
+
+
+async def check_source(url: str, *, create: bool = False, patience: RetryPolicy | None = None) -> None:
+    """Find out before any work what would fail at all of it: no bucket, no permission, no folder.
+
+    Raises `ConfigurationError`, and says what to do about it.
+    """
+    source = open_source(url, create=create, patience=patience)
+    try:
+        await source.check()
+    finally:
+        await source.close()
+
+
+def _folder(path: Path, create: bool) -> Folder:
+    if create:
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(f"the folder {path} cannot be made: {error.strerror}; name another one") from error
+    elif re.match(r"(?:s3|az|gs|https?):", str(path)) and not path.exists():
+        scheme, _, name = str(path).partition(":")
+        raise ConfigurationError(f"'{path}' is no folder: for a bucket write {scheme}://{name.lstrip('/')}")
+    if not path.is_dir():
+        what = (
+            "is a file, not a folder: name the folder it is in" if path.is_file() else "is not there: create the folder"
+        )
+        raise ConfigurationError(f"{path} {what}, or name another one")
+    return Folder(path)
+
+
+def _file_path(url: str) -> Path:
+    parts = urlsplit(url)
+    if parts.netloc not in ("", "localhost"):
+        raise ConfigurationError(f"'{url}' names a folder of another machine: write file:///path with three slashes")
+    return Path(unquote(parts.path))
+
+
+def _container(url: str, rest: str) -> tuple[str, str]:
+    """A bucket's name and the prefix in it, with a slash at its end. Never unquoted, as in `aws s3`."""
+    name, _, prefix = rest.partition("/")
+    if not name:
+        raise ConfigurationError(f"'{url}' names no bucket: write {url.partition('://')[0]}://bucket/prefix")
+    return name, prefix if not prefix or prefix.endswith("/") else prefix + "/"
+
+
+def _client(patience: RetryPolicy, *, allow_http: bool) -> ClientConfig:
+    return {
+        "allow_http": allow_http,
+        "connect_timeout": timedelta(seconds=patience.connect_s),
+        # A large body may take as long as its reader does; `bucket` limits each try itself.
+        "read_timeout": timedelta(seconds=patience.deadline_s),
+        "timeout": timedelta(days=1),
+    }
+
+
+_ONCE: RetryConfig = {"max_retries": 0, "retry_timeout": timedelta(0)}
+"""obstore tries nothing again: `Patience` does, and counts."""
+
+
+def _s3(url: str, rest: str, patience: RetryPolicy, concurrency: int) -> Bucket:
+    name, prefix = _container(url, rest)
+    account = Account.from_environment()
+    store = account.store(name, client=_client(patience, allow_http=account.plain_http), retry=_ONCE)
+    return Bucket(
+        f"s3://{name}/{prefix}",
+        ObstoreClient(store),
+        prefix=prefix,
+        fallback=partial(_botocore_client, name, account, patience, concurrency),
+        account=account,
+        patience=patience,
+        concurrency=concurrency,
+    )
+
+
+async def _botocore_client(name: str, account: Account, patience: RetryPolicy, concurrency: int) -> StoreClient:
+    # Most never need it, and its imports take a third of a second, for which a server's loop must not stand still.
+    module = await asyncio.to_thread(import_module, "special.storage.botocore_client")
+    wire: StoreClient = module.BotocoreClient(name, account, patience=patience, concurrency=concurrency)
+    return wire
+
+
+def _elsewhere(provider: str, url: str, rest: str, patience: RetryPolicy, concurrency: int) -> Bucket:
+    name, prefix = _container(url, rest)
+    # An emulator, or a gateway on the same machine. obstore takes all else from the environment itself.
+    endpoint = os.environ.get("AZURE_STORAGE_ENDPOINT") or os.environ.get("AZURE_ENDPOINT") or ""
+    client = _client(patience, allow_http=provider == "az" and endpoint.startswith("http://"))
+    try:
+        store = (
+            AzureStore(name, client_options=client, retry_config=_ONCE)
+            if provider == "az"
+            else GCSStore(name, client_options=client, retry_config=_ONCE)
+        )
+    except (BaseError, ValueError) as error:
+        variables = {
+            "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
+            "gs": "GOOGLE_APPLICATION_CREDENTIALS",
+        }[provider]
+        raise ConfigurationError(f"{url} cannot be opened: set {variables}") from error
+    root = f"{provider}://{name}/{prefix}"
+    return Bucket(root, ObstoreClient(store), prefix=prefix, patience=patience, concurrency=concurrency)
+
+
+def _web(url: str, patience: RetryPolicy, concurrency: int) -> Bucket:
+    parts = urlsplit(url)
+    if parts.username or parts.password or parts.query or parts.fragment or not parts.hostname:
+        raise ConfigurationError(f"'{parts.scheme}://{parts.hostname or ''}…' must be a plain https://host/prefix")
+    root = url if url.endswith("/") else url + "/"
+    # Without its last slash, which obstore would double.
+    store = HTTPStore.from_url(
+        root.rstrip("/"), client_options=_client(patience, allow_http=parts.scheme == "http"), retry_config=_ONCE
+    )
+    return Bucket(root, ObstoreClient(store), patience=patience, concurrency=concurrency)

@@ -1,0 +1,96 @@
+"""What every place that holds objects offers: the `Reader` and `Source` protocols."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from special.storage.blob import Absent, Blob, Span, Unless
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An object whose body is on its way, or has come."""
+
+    blob: Blob
+    """The version that is being sent."""
+    span: Span | None
+    """Which bytes are being sent; None for an empty object."""
+    body: bytes | AsyncGenerator[bytes, None]
+    """All of it, or its chunks as they come; whoever takes those must exhaust or `aclose()` them."""
+
+
+class Reader(Protocol):
+    """Whatever can give spans of a blob: a source, or a volume in front of one."""
+
+    async def read(self, blob: Blob, spans: Sequence[Span]) -> list[bytes]:
+        """The bytes of each span, in order, all of the version that is pinned.
+
+        One GET each, sent at once; merge them first with `coalesce`. Raises `Changed` if the
+        object is another version by now, `Missing`, `Denied`, `Unreachable`. A body of another length
+        than its span is never returned.
+        """
+        ...
+
+
+@runtime_checkable
+class Source(Reader, Protocol):
+    """A folder, a bucket, or a prefix of one. Keys are relative to its root."""
+
+    @property
+    def root(self) -> str:
+        """The URL it was opened with, without credentials, ending in a slash."""
+        ...
+
+    async def stat(self, key: str) -> Blob:
+        """The current version of an object: one HEAD. Raises `Missing`, `Denied`, `Unreachable`."""
+        ...
+
+    async def open(
+        self, key: str, *, span: Span | None = None, pin: Blob | None = None, unless: Unless | None = None
+    ) -> Opened:
+        """Start reading the current (or the pinned) version of an object: one GET.
+
+        A `span` that ends past the object is cut to it; one that starts past it raises `ValueError`.
+        Raises `NotModified` where `unless` holds, `Changed` where the pin does not, `Missing`, `Denied`, `Unreachable`.
+        """
+        ...
+
+    async def write(self, key: str, data: bytes, *, media: str | None = None, pin: Blob | Absent | None = None) -> Blob:
+        """Store an object whole; readers see the old one or the new one, never a part.
+
+        With `pin`, only if the stored object is still that version, or still not there; else raises `Changed`.
+        """
+        ...
+
+    async def link(self, key: str) -> str | None:
+        """An address at which whoever has it may GET the object for a few minutes; None where there are none.
+
+        Nothing is asked of the store: whether the object is there shows when the address is used.
+        """
+        ...
+
+    async def delete(self, key: str) -> None:
+        """Remove an object; one that is not there is no error."""
+        ...
+
+    def list(self, prefix: str = "", *, after: str = "") -> AsyncIterator[Blob]:
+        """Objects whose key starts with `prefix`, in the store's order, a page at a time.
+
+        For the command line and the gallery; nothing that answers an image request calls it.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections. Nothing may be read afterwards."""
+        ...
+
+
+async def body(opened: Opened) -> bytes:
+    """All of an opened object's bytes, in memory."""
+    if isinstance(opened.body, bytes):
+        return opened.body
+    async with aclosing(opened.body) as chunks:
+        return b"".join([chunk async for chunk in chunks])

@@ -1,0 +1,184 @@
+"""What an operator wants of a volume: how it does, whether it is sound, and room on the disk.
+
+All of it works beside running servers, and on a directory that no server uses. Blocking calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import time
+
+from special.errors import ConfigurationError, Missing
+from special.volume import metadata, pyramids
+from special.volume.blocks import Damaged
+from special.volume.directory import VolumeDirectory, described
+from special.volume.ledger import Entry
+from special.volume.object_files import ObjectFiles
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeStat:
+    """How a volume does."""
+
+    directory: Path
+    """Where it is."""
+    size_bytes: int
+    """What it may take on disk."""
+    disk_bytes: int
+    """What it takes, its own books included; an upper bound."""
+    block_bytes: int
+    """Into how large blocks objects are cut."""
+    objects: int
+    """How many versions of masters are on it."""
+    hits: int
+    """Blocks that were here when they were wanted, ever."""
+    misses: int
+    """Blocks that had to be fetched, ever."""
+    evictions: int
+    """Objects that had to go, ever."""
+    oldest_s: float
+    """Seconds since the object that is next to go was last read; 0 for an empty volume."""
+    top: tuple[Entry, ...]
+    """The objects that are read most, the first first."""
+
+    @property
+    def hit_rate(self) -> float:
+        """Hits among all blocks that were wanted, 0 to 1."""
+        return self.hits / max(1, self.hits + self.misses)
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What was looked at, and what was wrong."""
+
+    objects: int
+    """Objects whose map could be read."""
+    blocks: int
+    """Blocks whose checksum was right."""
+    dropped_blocks: int
+    """Blocks that were wrong: taken out of their map, to be fetched again."""
+    dropped_objects: int
+    """Objects whose map was wrong: removed."""
+    pyramids: int = 0
+    """Pyramids that were right from end to end."""
+    dropped_pyramids: int = 0
+    """Pyramids that were wrong: removed, to be made again."""
+    dropped_notes: int = 0
+    """Notes that were wrong: removed, to be found out again."""
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing had to be dropped."""
+        return not (self.dropped_blocks or self.dropped_objects or self.dropped_pyramids or self.dropped_notes)
+
+
+@dataclass(frozen=True, slots=True)
+class Cleared:
+    """What is gone, and what could not go."""
+
+    objects: int
+    """Objects removed."""
+    kept: int
+    """Objects left, because they are being read."""
+
+
+def stat(directory: Path, *, top: int = 10) -> VolumeStat:
+    """How the volume in a directory does. Raises `ConfigurationError` if there is none."""
+    with _joined(directory) as stacks:
+        return survey(stacks, top=top)
+
+
+def survey(stacks: VolumeDirectory, *, top: int) -> VolumeStat:
+    """How an open volume does."""
+    with stacks.open_ledger() as ledger:
+        entries, totals, disk_bytes = ledger.objects(), ledger.totals(), stacks.taken_bytes()
+    return VolumeStat(
+        directory=stacks.directory,
+        size_bytes=stacks.terms.size_bytes,
+        disk_bytes=disk_bytes,
+        block_bytes=stacks.terms.block_bytes,
+        objects=len(entries),
+        hits=totals.hits,
+        misses=totals.misses,
+        evictions=totals.evictions,
+        oldest_s=max(0.0, time() - min(entry.used_s for entry in entries)) if entries else 0.0,
+        top=tuple(sorted(entries, key=lambda entry: entry.hits + entry.misses, reverse=True)[:top]),
+    )
+
+
+def verify(directory: Path) -> Verified:
+    """Check every block and pyramid of every object, and drop what is wrong. Reads all of the volume.
+
+    Raises `ConfigurationError` if there is none.
+    """
+    objects = blocks = dropped_blocks = dropped_objects = whole_pyramids = dropped_pyramids = dropped_notes = 0
+    with _joined(directory) as stacks:
+        for home in stacks.object_directories():
+            try:
+                shelf = ObjectFiles.open(described(home), home)
+            except FileNotFoundError:  # just evicted
+                continue
+            except Damaged:
+                dropped_objects += stacks.discard(home)
+                continue
+            if shelf is None:
+                continue
+            objects += 1
+            with closing(shelf):
+                for index in shelf.published():
+                    if shelf.read_blocks([index]):
+                        blocks += 1
+                    elif shelf.lock_blocks([index]):  # else somebody is just fetching it anew
+                        if not shelf.read_blocks([index]):
+                            shelf.remove_block(index)
+                            dropped_blocks += 1
+                        shelf.unlock_blocks([index])
+                whole, dropped = pyramids.verify(shelf)
+                noted = metadata.verify(shelf)
+                if dropped or not noted:
+                    stacks.weigh(shelf.blocks)
+            whole_pyramids += whole
+            dropped_pyramids += dropped
+            dropped_notes += not noted
+    return Verified(objects, blocks, dropped_blocks, dropped_objects, whole_pyramids, dropped_pyramids, dropped_notes)
+
+
+def find(directory: Path, image: str, *, keys: Sequence[str], root: str | None = None) -> list[str]:
+    """The URLs in a volume that an image's identifier means by its key templates, below any root or a certain one.
+
+    A master's own URL means itself. Raises `Missing` where the volume has none, `ConfigurationError` where masters of
+    several sources are meant, or there is no volume.
+    """
+    with _joined(directory) as stacks, stacks.open_ledger() as ledger:
+        urls = sorted({entry.url for entry in ledger.objects()})
+    names = [template.replace("{id}", image) for template in keys]
+    roots = {url: url.removesuffix(name) for name in names for url in urls if url.endswith(f"/{name}")}
+    found = [image] if image in urls else sorted(url for url in roots if root in (None, roots[url]))
+    if not found:
+        such = f", such as {urls[0]}" if urls else ""
+        raise Missing(
+            f"{directory} has nothing of '{image}' by the keys {', '.join(keys)}; it has {len(urls)} masters{such}"
+        )
+    if len({roots.get(url) for url in found}) > 1:
+        raise ConfigurationError(f"'{image}' may be any of {', '.join(found)}: name one by its URL, or its --source")
+    return found
+
+
+def clear(directory: Path, urls: Sequence[str] | None = None) -> Cleared:
+    """Remove all versions of some objects, or of all. Raises `ConfigurationError` if there is no volume."""
+    with _joined(directory) as stacks:
+        counts = [stacks.clear(url) for url in (urls if urls is not None else [None])]
+        return Cleared(sum(gone for gone, _ in counts), sum(kept for _, kept in counts))
+
+
+@contextmanager
+def _joined(directory: Path) -> Iterator[VolumeDirectory]:
+    stacks = VolumeDirectory(directory, at=lambda step: None)
+    stacks.join(None)
+    try:
+        yield stacks
+    finally:
+        stacks.leave()

@@ -1,0 +1,191 @@
+"""A file of parts, each with a checksum: how a pyramid lies on the disk.
+
+Nothing here knows of pictures. Parts lie one after the other, so that what comes before them all
+(a header that names what was written last) and each of them is found by where it starts. A file is
+written under another name and gets its own when it is whole. Blocking calls; `peek` alone is
+safe in an event loop.
+
+    0                parts, one after the other
+    then   8 bytes   for each part: length, CRC32C
+    then  16 bytes   magic, with the format's version
+           8 bytes   number of parts
+           4 bytes   CRC32C of the object's digest, of the number and of the table
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import weakref
+from array import array
+from bisect import bisect_right
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import accumulate
+from pathlib import Path
+
+import google_crc32c
+
+from special.storage.blob import Span
+from special.volume.blocks import Damaged
+
+MAGIC = b"special-parts\0\0\1"
+NEW = ".new"
+"""How the name of a file ends that is not whole yet."""
+
+_ENTRY = struct.Struct("<II")
+_FOOTER = struct.Struct("<16sQI")
+
+
+class PackFile:
+    """An open file, closed when nobody has it any more. What it reads it checks, every time."""
+
+    def __init__(self, path: Path, fd: int, lengths: Sequence[int], checksums: Sequence[int]) -> None:
+        self.path = path
+        self._fd = fd
+        weakref.finalize(self, os.close, fd)
+        self._starts = array("Q", accumulate(lengths, initial=0))
+        self._checksums = array("I", checksums)
+
+    @classmethod
+    def open(cls, path: Path, digest: bytes) -> PackFile | None:
+        """The file, if there is one. Raises `Damaged` where it is broken or belongs to another object, `OSError`."""
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            size_bytes = os.fstat(fd).st_size
+            footer = os.pread(fd, _FOOTER.size, max(0, size_bytes - _FOOTER.size))
+            if len(footer) < _FOOTER.size:
+                raise Damaged(f"{path} ends inside its footer")
+            magic, count, checksum = _FOOTER.unpack(footer)
+            start = size_bytes - _FOOTER.size - count * _ENTRY.size
+            table = os.pread(fd, count * _ENTRY.size, start) if magic == MAGIC and start >= 0 else b""
+            if not table or checksum != _bound(digest, count, table):
+                raise Damaged(f"{path} is of another version, of another object, or broken")
+            lengths, checksums = zip(*_ENTRY.iter_unpack(table), strict=True)
+            if sum(lengths) != start:
+                raise Damaged(f"{path} has {start} bytes of parts, where its table names {sum(lengths)}")
+        except BaseException:
+            os.close(fd)
+            raise
+        return cls(path, fd, lengths, checksums)
+
+    def remove(self) -> None:
+        """Remove the file, whoever has it open: what is read of it from now on is `Damaged`."""
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.stat(self.path), os.fstat(self._fd)):
+                os.truncate(self.path, 0)
+                self.path.unlink()
+
+    @property
+    def size_bytes(self) -> int:
+        """Length of all parts."""
+        return self._starts[-1]
+
+    def __len__(self) -> int:
+        return len(self._checksums)
+
+    def before(self, start: int) -> Span:
+        """The part that lies before the one that starts there."""
+        index = bisect_right(self._starts, start) - 2
+        return Span(self._starts[index], self._starts[index + 1])
+
+    def peek(self, span: Span) -> bytes | None:
+        """One or more whole parts, if they are in memory. Raises `Damaged`. Never waits for the disk."""
+        room = bytearray(len(span))
+        try:
+            length = os.preadv(self._fd, [room], span.start, os.RWF_NOWAIT)
+        except OSError:  # not in memory, or a file system that cannot say; `read` finds out
+            return None
+        return self._checked(span, bytes(room)) if length == len(room) else None
+
+    def read(self, span: Span) -> bytes:
+        """One or more whole parts. Raises `Damaged`, `OSError`."""
+        return self._checked(span, os.pread(self._fd, len(span), span.start))
+
+    def unchecked(self, span: Span) -> bytes:
+        """Any bytes, as they are: for a parser, whose own part was read before. Raises `OSError`."""
+        return os.pread(self._fd, len(span), span.start)
+
+    @property
+    def last(self) -> Span:
+        """The part that was written last."""
+        return Span(self._starts[-2], self._starts[-1])
+
+    def check(self) -> None:
+        """Read all parts. Raises `Damaged`, `OSError`."""
+        for start, stop in zip(self._starts, self._starts[1:], strict=False):
+            self.read(Span(start, stop))
+
+    def _checked(self, span: Span, data: bytes) -> bytes:
+        index = bisect_right(self._starts, span.start) - 1
+        at = span.start
+        view = memoryview(data)
+        while at < span.stop and self._starts[index] == at:
+            stop = self._starts[index + 1]
+            if google_crc32c.value(bytes(view[at - span.start : stop - span.start])) != self._checksums[index]:
+                break
+            at, index = stop, index + 1
+        if at != span.stop:
+            raise Damaged(f"{self.path} is broken at byte {at}")
+        return data
+
+
+class PackWriter:
+    """A file of parts in the making. Close it; what was not published is removed."""
+
+    def __init__(self, path: Path, digest: bytes, *, head_bytes: int) -> None:
+        self.size_bytes = head_bytes
+        self._path = path
+        self._new = path.with_name(path.name + NEW)
+        self._digest = digest
+        self._table: list[tuple[int, int]] = [(head_bytes, 0)]
+        self._fd = os.open(self._new, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+
+    def close(self) -> None:
+        """Let go of the file, and remove it unless it was published."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+            self._new.unlink(missing_ok=True)
+
+    def append(self, parts: Sequence[bytes]) -> None:
+        """Write parts behind those that are there."""
+        self._write(b"".join(parts), self.size_bytes)
+        self._table += [(len(part), google_crc32c.value(part)) for part in parts]
+        self.size_bytes += sum(map(len, parts))
+
+    def seal(self, head: bytes) -> None:
+        """Write the first part, for which room was left, and the table."""
+        assert len(head) == self._table[0][0], "the first part has the length that was announced"
+        self._table[0] = (len(head), google_crc32c.value(head))
+        table = b"".join(_ENTRY.pack(*entry) for entry in self._table)
+        footer = _FOOTER.pack(MAGIC, len(self._table), _bound(self._digest, len(self._table), table))
+        self._write(table + footer, self.size_bytes)
+        self._write(head, 0)
+
+    @property
+    def table_bytes(self) -> int:
+        """What `seal` will write."""
+        return _FOOTER.size + len(self._table) * _ENTRY.size
+
+    def publish(self) -> None:
+        """Give the sealed file its name, once all of it is on the disk."""
+        os.fsync(self._fd)
+        self._new.replace(self._path)
+        os.close(self._fd)
+        self._fd = -1
+
+    def _write(self, data: bytes, offset: int) -> None:
+        # XFS gives more room than was asked for to what is written past the end of a file, but not to what lies in it.
+        os.ftruncate(self._fd, max(offset + len(data), os.fstat(self._fd).st_size))
+        rest = memoryview(data)
+        while rest:
+            count = os.pwrite(self._fd, rest, offset)
+            rest, offset = rest[count:], offset + count
+
+
+def _bound(digest: bytes, count: int, table: bytes) -> int:
+    return int(google_crc32c.extend(google_crc32c.value(digest + count.to_bytes(8, "little")), table))

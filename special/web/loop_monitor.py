@@ -1,0 +1,60 @@
+"""The pulse of a server process: how late its event loop is, and how many tasks it has.
+
+A process whose loop is held up by anything answers nobody in time. Whoever watches over it should end it
+then, and at no other time: liveness asks for nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from time import monotonic
+from typing import Final
+
+from special.observability import metrics
+
+INTERVAL_S: Final = 0.25
+SAMPLES: Final = 20
+"""So many beats are looked back on: the last five seconds."""
+LATE_S: Final = 1.0
+"""A loop that is later than this is not alive."""
+
+
+class LoopMonitor:
+    """Beats for as long as `beating` lasts."""
+
+    def __init__(self) -> None:
+        self._lags_s: deque[float] = deque(maxlen=SAMPLES)
+        self._due: float | None = None
+
+    @property
+    def lag_s(self) -> float:
+        """The longest that anything has had to wait for the loop lately."""
+        now = 0.0 if self._due is None else monotonic() - self._due
+        return max(now, 0.0, *self._lags_s)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the loop keeps up."""
+        return self.lag_s < LATE_S
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[None, None]:
+        """The time in which there is a pulse."""
+        task = asyncio.create_task(self._beat())
+        try:
+            yield
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    async def _beat(self) -> None:
+        while True:
+            self._due = monotonic() + INTERVAL_S
+            await asyncio.sleep(INTERVAL_S)
+            self._lags_s.append(monotonic() - self._due)
+            metrics.LOOP_LAG.set(self.lag_s)
+            metrics.TASKS.set(len(asyncio.all_tasks()))

@@ -1,0 +1,107 @@
+"""One HTTP request to the image routes, and what its headers ask for."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+
+from starlette.types import Scope
+
+from special import iiif
+from special.iiif import BaseRequest, ImageRequest, InfoRequest, Version
+from special.serving import info
+from special.storage.blob import Span, Unless
+from special.web.proxies import PublicAddress
+
+_RANGE = re.compile(r"bytes=(\d{1,18})-(\d{0,18})", re.ASCII)
+_PLACE = re.compile(r"/[A-Za-z0-9_/-]{1,64}", re.ASCII)
+_OPEN_END = 2**62
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """What the image routes need to know of one HTTP request."""
+
+    prefix: str
+    path: str
+    """Below the prefix, still percent-encoded."""
+    method: str
+    headers: dict[bytes, bytes]
+    query: str
+    base: str
+    """`scheme://host` as the public sees it, without a trailing slash."""
+    client: str
+    """Address of whoever asks, as far as it is known."""
+
+    @classmethod
+    def of(cls, scope: Scope, prefix: str, path: str, front: PublicAddress) -> HttpRequest:
+        """The request of an ASGI scope. Raises `BadRequest` and `Misdirected` for its Host header."""
+        headers = dict(scope["headers"])
+        query = scope["query_string"].decode("latin-1")
+        base, client = front.base(scope, headers), front.client(scope, headers)
+        return cls(prefix, path, scope["method"], headers, query, base, client)
+
+    @property
+    def level0(self) -> bool:
+        """Whether only stored sizes are served here."""
+        return self.prefix == "thumbs"
+
+    @property
+    def head(self) -> bool:
+        """Whether only headers are wanted."""
+        return self.method == "HEAD"
+
+    @property
+    def accept(self) -> str:
+        """The media types that the caller would like; empty if it does not say."""
+        return self.header(b"accept") or ""
+
+    def header(self, name: bytes) -> str | None:
+        """A request header, if it is there."""
+        value = self.headers.get(name)
+        return None if value is None else value.decode("latin-1")
+
+    def version(self, named: Version | None) -> Version:
+        """The version that the URL names, else the one whose context Accept names, else 3."""
+        return named or (2 if info.CONTEXT[2] in self.accept else 3)
+
+    def uri(self, request: ImageRequest | InfoRequest | BaseRequest, *, id_segments: int) -> str:
+        """The image's base URI, with the version segment that was asked for."""
+        identifier = iiif.quote_identifier(request.identifier, id_segments=id_segments)
+        version = f"{self.path.partition('/')[0]}/" if request.version else ""
+        return f"{self.base}/{self.prefix}/{version}{identifier}"
+
+    @property
+    def offload(self) -> str | None:
+        """The place in the proxy's configuration that fetches what it is told the address of, if it has one."""
+        place = self.header(b"x-offload-to") or ""
+        return place if _PLACE.fullmatch(place) else None
+
+    @property
+    def unless(self) -> Unless | None:
+        """The conditions under which no body is wanted."""
+        etag, since = self.header(b"if-none-match"), _date(self.header(b"if-modified-since"))
+        return Unless(etag, since) if etag or since else None
+
+    @property
+    def range(self) -> Span | None:
+        """The single range that is wanted of a copied object.
+
+        A range is a favour that may be left undone (RFC 9110, section 14.2): with If-Range, or of several, all is sent.
+        """
+        wanted = _RANGE.fullmatch(self.header(b"range") or "")
+        if wanted is None or self.header(b"if-range") is not None:
+            return None
+        first = int(wanted[1])
+        stop = int(wanted[2]) + 1 if wanted[2] else _OPEN_END
+        return Span(first, stop) if first < stop else None
+
+
+def _date(text: str | None) -> datetime | None:
+    try:
+        date = parsedate_to_datetime(text) if text else None
+    except ValueError:
+        return None
+    return date if date is not None and date.tzinfo is not None else None

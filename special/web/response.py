@@ -1,0 +1,121 @@
+"""HTTP answers: headers that every answer has, and how bodies go out.
+
+Raw ASGI. Once the headers of a streamed body are sent, a failure can only cut the connection: a
+client must never take a part for the whole.
+"""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from datetime import datetime
+from email.utils import format_datetime
+from functools import lru_cache
+
+from starlette.types import Send
+
+from special.concurrency.yielding import yield_to_others
+from special.errors import SpecialError
+from special.observability import trace
+from special.serving.engine import Answer, AnswerHead
+
+PIECE_BYTES = 65536
+"""Larger answers are sent in pieces of this size, between which others have their turn."""
+
+Headers = list[tuple[bytes, bytes]]
+
+CORS: Headers = [
+    (b"access-control-allow-origin", b"*"),
+    (b"access-control-expose-headers", b"Link, ETag, X-Special-Route, Server-Timing"),
+    (b"timing-allow-origin", b"*"),
+]
+PREFLIGHT: Headers = [
+    *CORS,
+    (b"access-control-allow-methods", b"GET, HEAD, OPTIONS"),
+    (b"access-control-allow-headers", b"Authorization, Content-Type, If-None-Match, If-Modified-Since, Range"),
+    (b"access-control-max-age", b"86400"),
+    (b"allow", b"GET, HEAD, OPTIONS"),
+]
+PLAIN = (b"content-type", b"text/plain; charset=utf-8")
+
+
+class Broken(Exception):
+    """A body broke off after its headers were sent; the connection must be cut, not ended."""
+
+
+async def send_bytes(send: Send, status: int, headers: Headers, data: bytes | None, *, head: bool = False) -> int:
+    """Send a whole answer and give its status. None: a status that has no body (204, 304)."""
+    if data is not None:
+        headers = [*headers, _length(len(data))]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": b"" if head or data is None else data})
+    return status
+
+
+async def send_head(send: Send, described: AnswerHead, headers: Headers) -> int:
+    """Answer HEAD for an image, which is not made for that; give the status."""
+    headers = [*headers, *_described(described.etag, described.media, described.modified)]
+    if described.size is not None:
+        headers.append(_length(described.size))
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": b""})
+    return 200
+
+
+async def send_error(send: Send, error: SpecialError, *, head: bool) -> int:
+    """Send an error's public sentence, which nobody may cache, and give its status."""
+    headers = [*CORS, PLAIN, (b"cache-control", b"no-store")]
+    if error.status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))  # RFC 9110, section 15.5.2
+    if error.retry_after_s is not None:
+        headers.append((b"retry-after", str(error.retry_after_s).encode()))
+    return await send_bytes(send, error.status, headers, f"{error.public}\n".encode(), head=head)
+
+
+async def send_answer(send: Send, answer: Answer, headers: Headers) -> int:
+    """Send an image, whole or streamed, and give the status: 200 or 206.
+
+    Raises `Broken` where a streamed body fails after its headers were sent.
+    """
+    headers = [*headers, *_described(answer.etag, answer.media, answer.modified), _length(answer.size)]
+    status = 200
+    if answer.span:
+        status = 206
+        headers.append((b"content-range", f"bytes {answer.span.start}-{answer.span.stop - 1}/{answer.total}".encode()))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    if isinstance(answer.body, bytes):
+        stop = 0
+        while stop < answer.size - PIECE_BYTES:
+            start, stop = stop, stop + PIECE_BYTES
+            await send({"type": "http.response.body", "body": answer.body[start:stop], "more_body": True})
+            await yield_to_others()
+        await send({"type": "http.response.body", "body": answer.body[stop:]})
+        return status
+    async with aclosing(answer.body) as chunks:
+        try:
+            async for chunk in chunks:
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        except SpecialError as error:
+            raise Broken from error
+    await send({"type": "http.response.body", "body": b""})
+    return status
+
+
+def _described(etag: str, media: str, modified: datetime | None) -> Headers:
+    headers = [(b"etag", etag.encode()), (b"content-type", media.encode()), timing()]
+    if modified:
+        headers.append((b"last-modified", _http_date(modified)))
+    return headers
+
+
+@lru_cache(maxsize=4096)
+def _http_date(moment: datetime) -> bytes:
+    return format_datetime(moment, usegmt=True).encode()
+
+
+def _length(size_bytes: int) -> tuple[bytes, bytes]:
+    return b"content-length", str(size_bytes).encode()
+
+
+def timing() -> tuple[bytes, bytes]:
+    """The Server-Timing header of the request at hand."""
+    return b"server-timing", trace.trace().server_timing().encode()

@@ -1,0 +1,75 @@
+"""Samples in tiles of their own: exactly what tifffile reads of them."""
+
+from __future__ import annotations
+
+import io
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+import pyvips
+import tifffile
+
+from special.codecs import tiff_page, tiff_planes
+from special.errors import Unsupported
+from tests.support.pieces import smooth
+
+
+def written(samples: int, photometric: str, **options: Any) -> bytes:
+    pixels = np.moveaxis(smooth(200, 150, samples), -1, 0)
+    if options.pop("deep", False):
+        pixels = pixels.astype("u2") * 251
+    file = io.BytesIO()
+    tifffile.imwrite(file, pixels, planarconfig="separate", photometric=photometric, tile=(48, 64), **options)
+    return file.getvalue()
+
+
+def decoded(data: bytes) -> pyvips.Image:
+    page = tiff_page.read(data)
+    assert page is not None
+    assert page.planes > 1
+    return tiff_planes.decode(data, page)
+
+
+@pytest.mark.parametrize(
+    ("samples", "photometric", "interpretation"),
+    [
+        pytest.param(2, "minisblack", "b-w", id="grey and opacity"),
+        pytest.param(3, "rgb", "srgb", id="RGB"),
+        pytest.param(4, "rgb", "srgb", id="RGB and opacity"),
+        pytest.param(4, "separated", "cmyk", id="CMYK"),
+    ],
+)
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({"compression": compression, "byteorder": order}, id=f"{compression} {order}")
+        for compression, order in product((None, "zlib"), "<>")
+    ]
+    + [pytest.param({"compression": "zlib", "predictor": True}, id="predicted")],
+)
+def test_samples_are_joined(samples: int, photometric: str, interpretation: str, options: dict[str, Any]) -> None:
+    data = written(samples, photometric, **options)
+    image = decoded(data)
+    assert image.interpretation == interpretation
+    assert np.array_equal(image.numpy(), np.moveaxis(tifffile.imread(io.BytesIO(data)), 0, -1))
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_samples_of_16_bits_are_joined(order: str) -> None:
+    data = written(3, "rgb", deep=True, byteorder=order)
+    image = decoded(data)
+    assert image.interpretation == "rgb16"
+    assert np.array_equal(image.numpy(), np.moveaxis(tifffile.imread(io.BytesIO(data)), 0, -1))
+
+
+def test_the_profile_goes_along() -> None:
+    profile = bytes(pyvips.Image.profile_load("p3"))
+    data = written(3, "rgb", iccprofile=profile)
+    assert decoded(data).get("icc-profile-data") == profile
+
+
+def test_colour_models_that_cannot_be_joined_are_refused_by_name() -> None:
+    with pytest.raises(Unsupported, match="2 samples of 8 bits in separate tiles, in TIFF colour model 0"):
+        decoded(written(2, "miniswhite"))

@@ -1,0 +1,272 @@
+"""The command: real masters, real decoders, real stores, and a kill -9."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from special import settings
+from special.derive.run import Options, run
+from special.errors import ConfigurationError
+from special.geometry import Size
+from special.renditions import RenditionStore, SizesFile
+from tests.support import oracle
+from tests.support.memory import MemorySource
+from tests.support.policies import policy
+from tests.support.servers import S3Server
+
+MASTERS = Path(__file__).parents[2] / "fixtures" / "masters"
+IMAGES = sorted(path.name for path in MASTERS.iterdir())
+
+
+def written(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+async def derive(
+    source: object, thumbs: object, *identifiers: str, options: Options | None = None, **given: object
+) -> tuple[int, list[dict[str, object]], str]:
+    """Exit code, outcomes and what the terminal saw."""
+    chosen = settings.load(source=str(source), thumbs=str(thumbs), decoders=2, **given)
+    seen, out = io.StringIO(), io.StringIO()
+    console = Console(file=seen, soft_wrap=True)
+    code = await run(chosen, identifiers, options or Options(json=True), out=out, console=console)
+    return code, [json.loads(line) for line in out.getvalue().splitlines()], seen.getvalue()
+
+
+@pytest.fixture(scope="module")
+def renditions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the command makes of all fixtures."""
+    folder = tmp_path_factory.mktemp("renditions")
+    command = [sys.executable, "-m", "special", "derive", str(MASTERS), "--thumbs", str(folder), "--quality", "100"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"{len(IMAGES)} images: {len(IMAGES)} made" in done.stderr
+    assert done.stdout == ""
+    return folder
+
+
+def shrunk(path: Path, size: Size) -> np.ndarray:
+    """The right pixels on white, by pillow's Lanczos."""
+    pixels = oracle.rendered(path)
+    picture = Image.fromarray(pixels).resize((size.width, size.height), Image.Resampling.LANCZOS)
+    white = Image.new("RGBA", picture.size, "white")
+    return np.asarray(Image.alpha_composite(white, picture.convert("RGBA")).convert("RGB"))
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_every_size_has_the_right_pixels(renditions: Path, name: str) -> None:
+    upright = oracle.upright(MASTERS / name)
+    sizes = SizesFile.load(json.loads((renditions / name / "s.json").read_bytes()))
+
+    assert sizes == policy().sizes(Size(upright.width, upright.height))
+    for size in sizes.open:
+        with Image.open(renditions / name / "open" / f"{size.long_side}.jpg") as file:
+            assert file.format == "JPEG"
+            assert Size(*file.size) == size
+            pixels = np.asarray(file.convert("RGB"))
+        # A level of a pyramid was shrunk by another filter than ours: on a map's hard lines 2.03 levels.
+        assert oracle.mean_difference(pixels, shrunk(MASTERS / name, size)) <= 2.1
+
+
+async def test_what_stands_is_left_alone(renditions: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "renditions"
+    shutil.copytree(renditions, folder)
+    before = written(folder)
+
+    code, outcomes, seen = await derive(MASTERS, folder, jpeg_quality=100)
+
+    assert code == 0
+    assert {it["result"] for it in outcomes} == {"stood"}
+    assert written(folder) == before
+    assert re.search(r"[\d.]+ images/s; for each image [\d.]+ ms of CPU, 2.0 GETs, [\d,]+ bytes", seen)
+
+
+async def test_webp_and_jpg_show_the_same(tmp_path: Path) -> None:
+    code, _, _ = await derive(
+        MASTERS, tmp_path, "moon.jpg", sizes="200", formats="jpg,webp", jpeg_quality=100, webp_quality=100
+    )
+
+    assert code == 0
+    with Image.open(tmp_path / "moon.jpg/open/200.webp") as webp, Image.open(tmp_path / "moon.jpg/open/200.jpg") as jpg:
+        assert (webp.format, webp.size) == ("WEBP", jpg.size)
+        pixels = [np.asarray(it.convert("RGB")) for it in (webp, jpg)]
+    assert oracle.mean_difference(*pixels) <= 2.0
+
+
+async def test_renditions_of_the_dlcs_layout_in_s3(moto_s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in moto_s3.environ.items():
+        monkeypatch.setenv(name, value)
+    masters, thumbs, client = moto_s3.bucket(), moto_s3.bucket(), moto_s3.client()
+    for key in ("2/5/moon", "2/5/moon/info.json", "2/5/rose", "2/notes.txt"):
+        data = (MASTERS / ("rosette.png" if "rose" in key else "moon.jpg")).read_bytes()
+        client.put_object(Bucket=masters, Key=key, Body=data)
+    chosen = {"sizes": "200,100", "max_unauthorised": 100, "id_segments": 3}
+
+    code, outcomes, _ = await derive(f"s3://{masters}", f"s3://{thumbs}", **chosen)
+
+    assert code == 0
+    assert sorted(str(it["identifier"]) for it in outcomes) == ["2/5/moon", "2/5/rose"]
+    assert sorted(it["Key"] for it in client.list_objects_v2(Bucket=thumbs)["Contents"]) == [
+        f"2/5/{name}/{file}"
+        for name in ("moon", "rose")
+        for file in ("auth/200.jpg", "open/100.jpg", "s.json", "special.json")
+    ]
+    head = client.head_object(Bucket=thumbs, Key="2/5/moon/open/100.jpg")
+    assert head["ContentType"] == "image/jpeg"
+    assert len(client.list_objects_v2(Bucket=masters)["Contents"]) == 4
+
+    client.put_object(Bucket=masters, Key="2/5/rose", Body=(MASTERS / "seafloor.png").read_bytes())
+    code, outcomes, _ = await derive(f"s3://{masters}", f"s3://{thumbs}", **chosen)
+    assert {it["identifier"]: it["result"] for it in outcomes} == {"2/5/moon": "stood", "2/5/rose": "made"}
+
+
+async def test_failures_are_told_and_can_be_tried_again(tmp_path: Path) -> None:
+    masters, failed = tmp_path / "masters", tmp_path / "failed.txt"
+    masters.mkdir()
+    shutil.copy(MASTERS / "moon.jpg", masters / "good.jpg")
+    (masters / "bad.jpg").write_bytes((MASTERS / "moon.jpg").read_bytes()[:500])
+
+    code, outcomes, seen = await derive(masters, tmp_path / "thumbs", options=Options(failed_to=failed))
+    assert (code, outcomes) == (1, [])
+    assert "failed: bad.jpg: " in seen
+    assert "2 images: 1 made, 1 failed" in seen
+    assert failed.read_text() == "bad.jpg\n"
+
+    shutil.copy(MASTERS / "moon.jpg", masters / "bad.jpg")
+    again = Options(names_from=str(failed), json=True)
+    code, outcomes, _ = await derive(masters, tmp_path / "thumbs", options=again)
+    assert code == 0
+    assert [(it["identifier"], it["result"]) for it in outcomes] == [("bad.jpg", "made")]
+
+
+async def test_plan_and_verify_only_look(tmp_path: Path) -> None:
+    thumbs = tmp_path / "thumbs"
+    code, outcomes, _ = await derive(MASTERS, thumbs, "moon.jpg", options=Options(task="foresee", json=True))
+    assert (code, outcomes[0]["result"], written(thumbs)) == (0, "due", {})
+
+    code, outcomes, _ = await derive(MASTERS, thumbs, "moon.jpg", options=Options(task="verify", json=True))
+    assert (code, outcomes[0]["result"], written(thumbs)) == (1, "wrong", {})
+
+
+async def test_terminal_shows_how_many_there_are(tmp_path: Path) -> None:
+    seen = io.StringIO()
+    console = Console(file=seen, force_terminal=True, width=200)
+    chosen = settings.load(source=str(MASTERS), thumbs=str(tmp_path / "thumbs"))
+
+    assert await run(chosen, [], Options(task="foresee"), console=console) == 0
+    text = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", seen.getvalue())
+    assert f"{len(IMAGES)}/{len(IMAGES)}" in text
+    assert f"{len(IMAGES)} images: {len(IMAGES)} due" in text
+
+
+@pytest.mark.parametrize(
+    ("thumbs", "identifiers", "options", "sizes", "sign"),
+    [
+        pytest.param("masters", [], Options(), "9", "would be listed as masters", id="renditions among masters"),
+        pytest.param("masters/thumbs", [], Options(), "9", "choose a place outside it", id="renditions below masters"),
+        pytest.param("thumbs", [], Options(), "x", "'x' is no size", id="no policy"),
+        pytest.param("thumbs", ["a"], Options(names_from="b"), "9", "not both", id="two lists"),
+        pytest.param("thumbs", [], Options(names_from="nowhere"), "9", "nowhere cannot be read", id="no file"),
+        pytest.param(
+            "thumbs", [], Options(failed_to=Path("/proc/no")), "9", "cannot be written to /proc/no", id="no place"
+        ),
+    ],
+)
+async def test_what_cannot_work_is_said_before_any_work(
+    tmp_path: Path, thumbs: str, identifiers: list[str], options: Options, sizes: str, sign: str
+) -> None:
+    (tmp_path / "masters").mkdir()
+    chosen = settings.load(source=str(tmp_path / "masters"), thumbs=str(tmp_path / thumbs), sizes=sizes, decoders=1)
+
+    with pytest.raises(ConfigurationError, match=sign):
+        await run(chosen, identifiers, options, console=Console(file=io.StringIO()))
+
+
+@pytest.mark.parametrize(
+    ("given", "sign"),
+    [
+        pytest.param({"task": "verify", "prune": True}, "--prune removes files", id="prune and look"),
+        pytest.param({"queue": "https://q/1", "task": "remake"}, "--queue makes", id="queue and force"),
+        pytest.param({"queue": "https://q/1", "names_from": "-"}, "--queue makes", id="queue and list"),
+        pytest.param({"queue": "https://q/1", "scheduler": "tcp://s"}, "exclude each other", id="queue and cluster"),
+    ],
+)
+def test_options_that_exclude_each_other_are_said(given: dict[str, Any], sign: str) -> None:
+    with pytest.raises(ConfigurationError, match=sign):
+        Options(**given)
+
+
+# Kill -9
+
+
+async def check_readable(thumbs: Path) -> None:
+    """No sizes file names a missing file, or one of another size; what is restricted is not in the open."""
+    files = written(thumbs)
+    store = RenditionStore(MemorySource(files))
+    for name in IMAGES:
+        kept = await store.find(name)
+        for rendition in kept.renditions if kept else ():
+            with Image.open(io.BytesIO(files[rendition.key])) as file:
+                assert Size(*file.size) == rendition.size
+        if kept and kept.sidecar and kept.sidecar.settled and kept.rule.max_unauthorised is not None:
+            limit = kept.rule.max_unauthorised
+            assert all(side <= limit for _, side in await store.list_files(name, "open"))
+
+
+def started(thumbs: Path, sizes: str, limit: int) -> subprocess.Popen[bytes]:
+    """The command in a session of its own, so that a kill takes its decoders too."""
+    command = [sys.executable, "-m", "special", "derive", str(MASTERS), "--thumbs", str(thumbs)]
+    command += ["--sizes", sizes, "--max-unauthorised", str(limit)]
+    quiet = subprocess.DEVNULL
+    return subprocess.Popen(command, stdout=quiet, stderr=quiet, start_new_session=True)
+
+
+async def kill_often(tmp_path: Path, times: int, seed: int) -> None:
+    """Start the command with one policy after another and kill it, decoders and all, at random moments."""
+    rng = random.Random(seed)
+    thumbs, took_s, kills, runs = tmp_path / "thumbs", 4.0, 0, 0
+    while kills < times:
+        number, runs = runs, runs + 1
+        process = started(thumbs, ("400,200,100", "300,200")[number % 2], (-1, 0, 200)[number % 3])
+        start = time.monotonic()
+        try:
+            process.wait(rng.uniform(0.3, took_s))
+            took_s = time.monotonic() - start
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            kills += 1
+        await check_readable(thumbs)
+    print(f"seed {seed}: {kills} kills, {runs - kills} runs that ended before theirs; {len(written(thumbs))} files")
+    chosen = {"sizes": "400,100", "max_unauthorised": 100}
+    await derive(MASTERS, thumbs, **chosen)
+    _, outcomes, _ = await derive(MASTERS, thumbs, **chosen)
+    assert {it["result"] for it in outcomes} == {"stood"}
+    _, outcomes, _ = await derive(MASTERS, thumbs, options=Options(task="verify", json=True), **chosen)
+    assert {it["result"] for it in outcomes} == {"sound"}
+    await check_readable(thumbs)
+
+
+async def test_kill_a_few_times(tmp_path: Path) -> None:
+    await kill_often(tmp_path, times=5, seed=20261122)
+
+
+@pytest.mark.long
+async def test_kill_200_times(tmp_path: Path) -> None:
+    await kill_often(tmp_path, times=200, seed=time.time_ns())

@@ -1,0 +1,590 @@
+"""One image's renditions: what is read, what is written, in which order, and what a kill leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+from PIL import Image
+
+from special import formats
+from special.codecs.render import Rendered
+from special.derive.generator import Generator
+from special.derive.inputs import InputImage, Naming
+from special.derive.outcome import Outcome
+from special.errors import Changed, Malformed, Missing, TooExpensive, Unsupported
+from special.formats.layout import Piece
+from special.formats.parser import solve
+from special.geometry import Box, Size
+from special.iiif import Job
+from special.renditions import RenditionStore, SizesFile
+from special.serving.read_piece import ReadLimits
+from special.storage.blob import Absent, Blob, Span
+from tests.support.memory import MemorySource
+from tests.support.policies import policy
+
+ID = "leaf.jpg"
+
+
+def picture(width: int, height: int, *, origin: str = "", kind: str = "jpg") -> bytes:
+    file = io.BytesIO()
+    image = Image.new("RGB", (width, height), "teal")
+    if kind == "webp":
+        image.save(file, "WEBP", xmp=origin.encode())
+    else:
+        image.save(file, "JPEG", comment=origin.encode())
+    return file.getvalue()
+
+
+def digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def size_of(data: bytes) -> Size:
+    return solve(formats.parse(len(data)), data).size
+
+
+LANDSCAPE, PORTRAIT = picture(60, 40), picture(40, 60)
+NEARLY = picture(60, 41)
+"""30,21 where the landscape gives 30,20; but 15,10 as well."""
+
+
+@dataclass
+class Drawing:
+    """Draws flat pictures of the right sizes that name their master, and remembers what it was asked for."""
+
+    asked: list[tuple[Piece, tuple[Job, ...]]] = field(default_factory=list)
+
+    async def __call__(self, piece: Piece, jobs: Sequence[Job]) -> list[Rendered]:
+        self.asked.append((piece, tuple(jobs)))
+        origin = digest(piece.data)
+        return [
+            Rendered(picture(job.size.width, job.size.height, origin=origin, kind=job.format), 2.0, 1.0) for job in jobs
+        ]
+
+
+@dataclass
+class Bench:
+    """Masters, a store and a drawing, with makers for any policy."""
+
+    masters: MemorySource
+    thumbs: MemorySource = field(default_factory=lambda: MemorySource(root="memory://thumbs/"))
+    drawing: Drawing = field(default_factory=Drawing)
+
+    def maker(self, sizes: str = "30,15", limit: int | None = None, formats: str = "jpg", **bounds: int) -> Generator:
+        wanted = policy(sizes, max_unauthorised=limit, formats=formats)
+        store = RenditionStore(self.thumbs)
+        naming = Naming()
+        return Generator(
+            self.masters, store, self.drawing, wanted, naming=naming, bounds=ReadLimits(**bounds), masters_at_once=2
+        )
+
+    async def make(self, sizes: str = "30,15", limit: int | None = None, formats: str = "jpg") -> Outcome:
+        return await self.maker(sizes, limit, formats).make(InputImage(ID))
+
+    def written(self) -> list[str]:
+        """What was written and deleted so far, in order."""
+        return [
+            f"{'-' if call[0] == 'delete' else ''}{str(call[1]).removeprefix(ID + '/')}"
+            for call in self.thumbs.calls
+            if call[0] in ("write", "delete")
+        ]
+
+    def clear(self) -> None:
+        self.masters.calls.clear()
+        self.thumbs.calls.clear()
+        self.drawing.asked.clear()
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench(MemorySource({ID: LANDSCAPE}, root="memory://masters/"))
+
+
+async def test_layout_of_a_dlcs_is_written_and_committed_last(bench: Bench) -> None:
+    outcome = await bench.make()
+
+    assert outcome.result == "made"
+    assert outcome.written == 2
+    assert bench.written() == ["open/30.jpg", "open/15.jpg", "special.json", "s.json"]
+    assert bench.thumbs.objects[f"{ID}/s.json"] == b'{"o":[[30,20],[15,10]],"a":[]}'
+    assert size_of(bench.thumbs.objects[f"{ID}/open/30.jpg"]) == Size(30, 20)
+    assert bench.masters.verbs("write") == []
+    assert bench.masters.verbs("delete") == []
+
+
+async def test_one_decode_serves_all_sizes(bench: Bench) -> None:
+    await bench.make()
+
+    ((piece, jobs),) = bench.drawing.asked
+    assert piece.format == "jpeg"
+    assert [str(job.size) for job in jobs] == ["30,20", "15,10"]
+    assert all(job.box == Box(0, 0, 60, 40) and job.plain and job.format == "jpg" for job in jobs)
+
+
+async def test_few_masters_are_in_memory_however_many_are_under_way(bench: Bench) -> None:
+    names = [f"{number}.jpg" for number in range(9)]
+    bench.masters.objects |= dict.fromkeys(names, LANDSCAPE)
+    held, most = set[int](), 0
+
+    class Slowly(Drawing):
+        async def __call__(self, piece: Piece, jobs: Sequence[Job]) -> list[Rendered]:
+            nonlocal most
+            held.add(id(jobs))
+            most = max(most, len(held))
+            await asyncio.sleep(0)
+            held.discard(id(jobs))
+            return await super().__call__(piece, jobs)
+
+    bench.drawing = Slowly()
+    maker = bench.maker()
+    outcomes = await asyncio.gather(*(maker.make(InputImage(name)) for name in names))
+
+    assert {outcome.result for outcome in outcomes} == {"made"}
+    assert most == 2
+
+
+async def test_no_byte_of_the_master_is_read_twice(bench: Bench) -> None:
+    """Its head, which is all of a small master; of a larger one then the rest."""
+    await bench.make()
+    assert bench.masters.calls[1:] == [("read", ID, (Span(0, len(LANDSCAPE)),))]
+
+    long = LANDSCAPE + bytes(100_000)
+    bench.masters.objects["long"] = long
+    bench.clear()
+    await bench.maker().make(InputImage("long"))
+
+    assert bench.masters.calls[1:] == [("read", "long", (Span(0, 65536),)), ("read", "long", (Span(65536, len(long)),))]
+    assert bench.drawing.asked[0][0].data == long
+
+
+async def test_sidecar_tells_a_server_all_it_needs(bench: Bench) -> None:
+    await bench.make(limit=20)
+
+    kept = await RenditionStore(bench.thumbs).find(ID)
+    assert kept is not None
+    assert kept.sidecar is not None
+    assert kept.sidecar.layout is not None
+    assert kept.sidecar.blob("memory://masters/") == bench.masters.blob(ID)
+    assert formats.load(kept.sidecar.layout).size == kept.sidecar.shape == Size(60, 40)
+    assert kept.rule.max_unauthorised == 20
+
+
+async def test_what_stands_costs_two_reads_of_the_store_and_none_of_the_master(bench: Bench) -> None:
+    await bench.make()
+    bench.clear()
+    listed = InputImage(ID, bench.masters.blob(ID))
+
+    assert (await bench.maker().make(listed)).result == "stood"
+    assert bench.masters.calls == []
+    assert sorted(bench.thumbs.calls) == [("open", f"{ID}/s.json"), ("open", f"{ID}/special.json")]
+
+    assert (await bench.make()).result == "stood"
+    assert bench.masters.calls == [("stat", ID)]
+
+
+async def test_webp_beside_jpg_is_made_from_the_same_decode(bench: Bench) -> None:
+    await bench.make(formats="jpg,webp")
+
+    ((_, jobs),) = bench.drawing.asked
+    assert [f"{job.size} {job.format}" for job in jobs] == ["30,20 jpg", "30,20 webp", "15,10 jpg", "15,10 webp"]
+    files = ["open/30.jpg", "open/30.webp", "open/15.jpg", "open/15.webp"]
+    assert bench.written() == [*files, "special.json", "s.json"]
+    assert bench.thumbs.objects[f"{ID}/s.json"] == b'{"o":[[30,20],[15,10]],"a":[],"formats":["jpg","webp"]}'
+
+
+async def test_webp_in_place_of_jpg_leaves_the_jpgs_to_prune(bench: Bench) -> None:
+    await bench.make()
+    bench.clear()
+    maker = bench.maker(formats="webp")
+
+    outcome = await maker.pruning(maker.make)(InputImage(ID))
+
+    assert outcome.detail.endswith("2 stray files removed")
+    files = ["open/30.webp", "open/15.webp", "special.json", "s.json", "-open/15.jpg", "-open/30.jpg"]
+    assert bench.written() == files
+    assert bench.thumbs.objects[f"{ID}/s.json"] == b'{"o":[[30,20],[15,10]],"a":[],"formats":["webp"]}'
+
+
+async def test_tightening_commits_before_files_leave_the_open(bench: Bench) -> None:
+    await bench.make()
+    bench.clear()
+
+    outcome = await bench.make(limit=20)
+
+    assert outcome.result == "made"
+    assert bench.written() == ["auth/30.jpg", "special.json", "s.json", "-open/30.jpg", "special.json"]
+    assert bench.thumbs.objects[f"{ID}/s.json"] == b'{"o":[[15,10]],"a":[[30,20]]}'
+    assert bench.drawing.asked == []
+    assert bench.masters.calls == [("stat", ID)]
+    assert (await bench.make(limit=20)).result == "stood"
+
+
+async def test_files_of_an_unfinished_run_do_not_stay_open(bench: Bench) -> None:
+    """A run for an open policy is killed before its commit; the next one restricts."""
+    bench.thumbs.objects[f"{ID}/open/50.jpg"] = picture(50, 33)
+
+    await bench.make(limit=20)
+
+    assert f"{ID}/open/50.jpg" not in bench.thumbs.objects
+
+
+async def test_moved_file_that_is_gone_is_made_anew(bench: Bench) -> None:
+    await bench.make()
+    del bench.thumbs.objects[f"{ID}/open/30.jpg"]
+
+    assert (await bench.make(limit=0)).result == "made"
+    assert size_of(bench.thumbs.objects[f"{ID}/auth/30.jpg"]) == Size(30, 20)
+
+
+async def test_only_the_missing_size_is_made(bench: Bench) -> None:
+    await bench.make()
+    bench.clear()
+
+    await bench.make("45,30,15")
+
+    ((_, jobs),) = bench.drawing.asked
+    assert [str(job.size) for job in jobs] == ["45,30"]
+    assert bench.written() == ["open/45.jpg", "special.json", "s.json"]
+
+
+async def test_new_version_of_the_master_is_made_anew(bench: Bench) -> None:
+    await bench.make()
+    bench.masters.objects[ID] = PORTRAIT
+    bench.clear()
+
+    assert (await bench.make()).result == "made"
+    assert bench.written() == ["special.json", "s.json", "open/30.jpg", "open/15.jpg", "special.json", "s.json"]
+    assert bench.thumbs.objects[f"{ID}/s.json"] == b'{"o":[[20,30],[10,15]],"a":[]}'
+
+
+async def test_master_that_changes_under_our_hands_is_taken_as_it_is_then(bench: Bench) -> None:
+    before = bench.masters.blob(ID)
+    bench.masters.objects[ID] = PORTRAIT
+
+    assert (await bench.maker().make(InputImage(ID, before))).result == "made"
+    assert bench.thumbs.objects[f"{ID}/s.json"] == b'{"o":[[20,30],[10,15]],"a":[]}'
+
+
+async def test_remake_believes_nothing(bench: Bench) -> None:
+    bench.thumbs.objects[f"{ID}/s.json"] = b"no JSON"
+    with pytest.raises(Malformed, match="--force"):
+        await bench.make()
+
+    assert (await bench.maker().remake(InputImage(ID))).result == "made"
+    bench.clear()
+    assert (await bench.maker().remake(InputImage(ID))).result == "made"
+    assert len(bench.drawing.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("identifier", "data", "bounds", "error"),
+    [
+        pytest.param("nobody", b"", {}, Missing, id="no master"),
+        pytest.param("empty", b"", {}, Malformed, id="an empty master"),
+        pytest.param("text", b"not an image, but many words", {}, Unsupported, id="no image"),
+        pytest.param("big", LANDSCAPE, {"max_whole_bytes": 100}, TooExpensive, id="too many bytes"),
+        pytest.param("huge", LANDSCAPE, {"max_pixels": 100}, TooExpensive, id="too many pixels"),
+    ],
+)
+async def test_master_that_cannot_be_used_writes_nothing(
+    bench: Bench, identifier: str, data: bytes, bounds: dict[str, int], error: type[Exception]
+) -> None:
+    if identifier != "nobody":
+        bench.masters.objects[identifier] = data
+
+    with pytest.raises(error):
+        await bench.maker(**bounds).make(InputImage(identifier))
+    assert bench.thumbs.objects == {}
+
+
+@pytest.mark.parametrize(
+    ("harm", "limit", "sign"),
+    [
+        pytest.param(lambda thumbs: None, None, "", id="sound"),
+        pytest.param(lambda thumbs: None, 20, "1 renditions to their other folder", id="another policy"),
+        pytest.param(lambda thumbs: thumbs.clear(), None, "nothing is stored", id="nothing stored"),
+        pytest.param(lambda thumbs: thumbs.pop(f"{ID}/special.json"), None, "no side-car", id="no side-car"),
+        pytest.param(lambda thumbs: thumbs.pop(f"{ID}/open/30.jpg"), None, "open/30.jpg is missing", id="no file"),
+        pytest.param(
+            lambda thumbs: thumbs.update({f"{ID}/open/30.jpg": LANDSCAPE}),
+            None,
+            "open/30.jpg has 60,40, not 30,20",
+            id="a file of another size",
+        ),
+        pytest.param(
+            lambda thumbs: thumbs.update({f"{ID}/open/15.jpg": b""}), None, "15.jpg is no picture", id="an empty file"
+        ),
+    ],
+)
+async def test_verify_says_what_is_wrong(bench: Bench, harm: object, limit: int | None, sign: str) -> None:
+    await bench.make()
+    harm(bench.thumbs.objects)  # type: ignore[operator]
+    bench.clear()
+
+    outcome = await bench.maker(limit=limit).verify(InputImage(ID))
+
+    assert outcome.result == ("wrong" if sign else "sound")
+    assert sign in outcome.detail
+    assert bench.written() == []
+
+
+async def test_verify_finds_what_is_restricted_in_the_open(bench: Bench) -> None:
+    await bench.make(limit=20)
+    bench.thumbs.objects[f"{ID}/open/21.jpg"] = b"x"
+
+    outcome = await bench.maker(limit=20).verify(InputImage(ID))
+
+    assert outcome.detail == f"{ID}/open/21.jpg is restricted and lies in the open"
+
+
+async def test_foresee_says_what_make_would_do(bench: Bench) -> None:
+    assert (await bench.maker().estimate(InputImage(ID))).detail == "nothing is stored"
+    await bench.make()
+    bench.clear()
+
+    assert (await bench.maker().estimate(InputImage(ID))).result == "stood"
+    due = await bench.maker("45,30", 20).estimate(InputImage(ID))
+    assert due.result == "due"
+    assert due.detail == (
+        "1 renditions from the master, 1 renditions to their other folder, sizes file and side-car, clear `open/`"
+    )
+    assert bench.written() == []
+    assert bench.masters.verbs("read") == []
+
+
+async def test_prune_takes_only_its_own_strays(bench: Bench) -> None:
+    strays = [f"{ID}/{name}" for name in ("open/45.jpg", "auth/30.jpg", "authed/30.jpg")]
+    foreign = [f"{ID}/{name}" for name in ("open/cover.jpg", "full/30,20/0/default.jpg", "info.json", "open/30.png")]
+    foreign += ["leaf.jpg2/open/45.jpg", "other/open/45.jpg"]
+    bench.thumbs.objects |= dict.fromkeys(strays + foreign, b"x")
+    maker = bench.maker()
+
+    outcome = await maker.pruning(maker.make)(InputImage(ID))
+
+    assert outcome.detail.endswith("3 stray files removed")
+    assert not set(strays) & set(bench.thumbs.objects)
+    assert set(foreign) <= set(bench.thumbs.objects)
+    assert (await maker.verify(InputImage(ID))).result == "sound"
+    assert (await maker.pruning(maker.make)(InputImage(ID))).result == "stood"
+
+
+async def test_remove_takes_the_sizes_file_first_and_the_sidecar_last(bench: Bench) -> None:
+    await bench.make(limit=20)
+    bench.clear()
+
+    outcome = await bench.maker().remove(InputImage(ID))
+
+    assert outcome.result == "removed"
+    assert bench.written() == ["-s.json", "-sizes.json", "-open/15.jpg", "-auth/30.jpg", "-special.json"]
+    assert bench.thumbs.objects == {}
+
+
+async def test_migrate_copies_what_an_older_site_left(bench: Bench) -> None:
+    legacy = {f"{ID}/full/{size}/0/default.jpg": picture(*map(int, size.split(","))) for size in ("30,20", "15,10")}
+    other = {f"{ID}/full/30,/0/default.jpg": b"x", f"{ID}/full/30,20/90/default.jpg": b"x", f"{ID}/info.json": b"x"}
+    bench.thumbs.objects |= legacy | other
+    maker = bench.maker(limit=20)
+
+    outcome = await maker.migrate(InputImage(ID))
+
+    assert (outcome.result, outcome.written) == ("made", 2)
+    assert bench.written() == ["auth/30.jpg", "open/15.jpg", "s.json"]
+    assert bench.thumbs.objects[f"{ID}/s.json"] == b'{"o":[[15,10]],"a":[[30,20]]}'
+    assert bench.thumbs.objects[f"{ID}/auth/30.jpg"] == legacy[f"{ID}/full/30,20/0/default.jpg"]
+    assert legacy.items() | other.items() <= bench.thumbs.objects.items()
+    assert bench.masters.calls == []
+    assert (await maker.migrate(InputImage(ID))).result == "stood"
+    assert (await maker.migrate(InputImage("new"))).detail == "there are no legacy files"
+
+
+# Events: what is done is decided by what is there by then
+
+
+@dataclass
+class Meddler(Drawing):
+    """Somebody who changes the masters while pictures are drawn."""
+
+    meddle: list[Callable[[], None]] = field(default_factory=list)
+
+    async def __call__(self, piece: Piece, jobs: Sequence[Job]) -> list[Rendered]:
+        drawn = await super().__call__(piece, jobs)
+        if self.meddle:
+            self.meddle.pop(0)()
+        return drawn
+
+
+async def test_follow_makes_what_the_master_is_at_the_end(bench: Bench) -> None:
+    bench.drawing = Meddler(meddle=[lambda: bench.masters.objects.update({ID: PORTRAIT})])
+    maker = bench.maker()
+
+    assert (await maker.follow(InputImage(ID), gone=maker.remove)).result == "made"
+    await check_readable(bench.thumbs, loosest=None)
+    await check_made_from(bench.thumbs, PORTRAIT)
+    assert (await maker.follow(InputImage(ID), gone=maker.remove)).result == "stood"
+    assert len(bench.drawing.asked) == 2
+
+
+async def test_follow_removes_what_lost_its_master_meanwhile(bench: Bench) -> None:
+    bench.drawing = Meddler(meddle=[bench.masters.objects.clear])
+    maker = bench.maker()
+
+    assert (await maker.follow(InputImage(ID), gone=maker.remove)).result == "removed"
+    assert bench.thumbs.objects == {}
+
+
+async def test_follow_makes_what_came_back_while_it_was_removed(bench: Bench) -> None:
+    await bench.make()
+    bench.masters.objects.clear()
+    maker = bench.maker()
+
+    async def gone(candidate: InputImage) -> Outcome:
+        outcome = await maker.remove(candidate)
+        bench.masters.objects[ID] = PORTRAIT
+        return outcome
+
+    assert (await maker.follow(InputImage(ID), gone=gone)).result == "made"
+    await check_made_from(bench.thumbs, PORTRAIT)
+
+
+async def test_follow_may_keep_what_lost_its_master(bench: Bench) -> None:
+    await bench.make()
+    before = dict(bench.thumbs.objects)
+    bench.masters.objects.clear()
+    maker = bench.maker()
+
+    assert (await maker.follow(InputImage(ID), gone=maker.keep)).result == "stood"
+    assert bench.thumbs.objects == before
+
+
+# Kills: a run that ends before its n-th change, for every n, between any two policies and versions
+
+
+class Killed(BaseException):
+    """Nothing in the code under test catches it, as nothing catches SIGKILL."""
+
+
+@dataclass
+class MortalSource(MemorySource):
+    """Dies before the n-th write or deletion."""
+
+    lives: int = 10**9
+
+    def _spend(self) -> None:
+        if not self.lives:
+            raise Killed
+        self.lives -= 1
+
+    async def write(self, key: str, data: bytes, *, media: str | None = None, pin: Blob | Absent | None = None) -> Blob:
+        self._spend()
+        return await super().write(key, data, media=media, pin=pin)
+
+    async def delete(self, key: str) -> None:
+        self._spend()
+        await super().delete(key)
+
+
+STATES = {
+    "open": (LANDSCAPE, "30,15", None, "jpg"),
+    "restricted": (LANDSCAPE, "30,15", 0, "jpg"),
+    "partly": (LANDSCAPE, "30,15", 20, "jpg"),
+    "partly, webp": (LANDSCAPE, "30,15", 20, "webp"),
+    "other sizes": (LANDSCAPE, "45,30", None, "jpg"),
+    "nearly": (NEARLY, "30,15", None, "jpg"),
+    "portrait": (PORTRAIT, "30,15", None, "jpg"),
+    "portrait, partly": (PORTRAIT, "30,15", 20, "jpg"),
+    "portrait, restricted, both": (PORTRAIT, "45,30", 0, "jpg,webp"),
+}
+
+
+async def check_readable(thumbs: MemorySource, *, loosest: int | None) -> None:
+    """What holds at any moment: every file that is named is there and of its size, and no rule is too loose."""
+    kept = await RenditionStore(thumbs).reload(ID)
+    if kept is None:
+        return
+    for rendition in kept.renditions:
+        assert rendition.key in thumbs.objects, f"{rendition.key} is named and missing"
+        assert size_of(thumbs.objects[rendition.key]) == rendition.size
+    if loosest is not None:
+        assert kept.rule.max_unauthorised is not None
+        assert kept.rule.max_unauthorised <= loosest
+    if kept.sidecar and kept.sidecar.settled and kept.sidecar.max_unauthorised is not None:
+        # What nobody will sweep any more does not lie in the open.
+        sides = [side for _, side in await RenditionStore(thumbs).list_files(ID, "open")]
+        assert all(side <= kept.sidecar.max_unauthorised for side in sides)
+
+
+async def check_made_from(thumbs: MemorySource, master: bytes) -> None:
+    kept = await RenditionStore(thumbs).reload(ID)
+    assert kept is not None
+    for rendition in kept.renditions:
+        assert digest(master).encode() in thumbs.objects[rendition.key], f"{rendition.key} is of an older master"
+
+
+@pytest.mark.parametrize("foreign", [pytest.param(False, id="ours"), pytest.param(True, id="theirs")])
+@pytest.mark.parametrize("after", STATES)
+@pytest.mark.parametrize("before", ["nothing", *STATES])
+async def test_kill_at_any_step_leaves_what_readers_may_see(before: str, after: str, foreign: bool) -> None:
+    loosest: int | None = 0
+    start: dict[str, bytes] = {}
+    if before != "nothing":
+        master, sizes, limit, stored_as = STATES[before]
+        bench = Bench(MemorySource({ID: master}))
+        await bench.make(sizes, limit, stored_as)
+        start = dict(bench.thumbs.objects)
+        loosest = limit
+        if foreign:
+            del start[f"{ID}/special.json"]
+            # All that another's sizes file tells of its rule.
+            kept = await RenditionStore(MemorySource(start)).reload(ID)
+            assert kept is not None
+            loosest = kept.rule.max_unauthorised
+    master, sizes, limit, stored_as = STATES[after]
+    loosest = None if loosest is None or limit is None else max(loosest, limit)
+
+    done, deaths = False, 0
+    while not done:
+        thumbs = MortalSource(dict(start), lives=deaths)
+        bench = Bench(MemorySource({ID: master}), thumbs)
+        try:
+            await bench.make(sizes, limit, stored_as)
+            done = True
+        except Killed:
+            deaths += 1
+        await check_readable(thumbs, loosest=loosest)
+        thumbs.lives = 10**9
+        await bench.make(sizes, limit, stored_as)
+        await check_readable(thumbs, loosest=limit)
+        assert (await bench.maker(sizes, limit, stored_as).verify(InputImage(ID))).result == "sound"
+        await check_made_from(thumbs, master)
+        bench.clear()
+        assert (await bench.make(sizes, limit, stored_as)).result == "stood"
+        assert bench.written() == []
+
+    assert deaths >= (0 if before == after and not foreign else 1)
+
+
+async def test_sizes_file_of_a_finished_run_is_the_policys(bench: Bench) -> None:
+    for master, sizes, limit, stored_as in STATES.values():
+        bench.masters.objects[ID] = master
+        await bench.make(sizes, limit, stored_as)
+        kept = await RenditionStore(bench.thumbs).reload(ID)
+        assert kept is not None
+        shape = size_of(master)
+        assert SizesFile.of(kept.renditions) == policy(sizes, max_unauthorised=limit, formats=stored_as).sizes(shape)
+        assert kept.rule.max_unauthorised == limit
+
+
+async def test_changed_twice_is_given_up(bench: Bench) -> None:
+    class Restless(MemorySource):
+        async def read(self, blob: Blob, spans: Sequence[Span]) -> list[bytes]:
+            raise Changed("it never rests")
+
+    bench.masters = Restless(bench.masters.objects)
+    with pytest.raises(Changed):
+        await bench.make()
+    assert bench.thumbs.objects == {}

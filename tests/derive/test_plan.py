@@ -1,0 +1,145 @@
+"""What must be done for one image, given what is stored."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from special.derive.plan import Steps, Target, plan
+from special.geometry import Size
+from special.images.asset import Rendition
+from special.images.rule import Rule
+from special.renditions import SizesFile, StoredRenditions
+from special.storage.blob import Blob
+from tests.support.policies import policy
+
+BLOB = Blob("memory://m/", "leaf.tif", '"1"', 100)
+SHAPE = Size(600, 400)
+BIG, SMALL = Size(300, 200), Size(150, 100)
+
+
+def target(limit: int | None = None, *, sizes: str = "300,150", quality: int = 85, blob: Blob = BLOB) -> Target:
+    return Target.of("leaf", blob, SHAPE, policy(sizes, max_unauthorised=limit, jpeg_quality=quality))
+
+
+def kept(before: Target, *, settled: bool = True) -> StoredRenditions:
+    """What a finished run for another target left behind."""
+    return StoredRenditions(before.renditions, Rule(before.max_unauthorised), before.sidecar(b"", settled=settled), "")
+
+
+def opened(size: Size) -> Rendition:
+    return Rendition(size, "open", f"leaf/open/{size.long_side}.jpg")
+
+
+def closed(size: Size) -> Rendition:
+    return Rendition(size, "auth", f"leaf/auth/{size.long_side}.jpg")
+
+
+NOTHING = Steps(False, None, (), (), publish=False, sweep=False)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        pytest.param(
+            None, target(), Steps(False, None, (opened(BIG), opened(SMALL)), (), True, False), id="nothing stored"
+        ),
+        pytest.param(
+            None,
+            target(150),
+            Steps(False, None, (closed(BIG), opened(SMALL)), (), True, True),
+            id="nothing stored, restricted: what an older run left is cleared",
+        ),
+        pytest.param(kept(target()), target(), NOTHING, id="it stands"),
+        pytest.param(kept(target(150)), target(150), NOTHING, id="it stands, restricted"),
+        pytest.param(
+            kept(target()),
+            target(150),
+            Steps(False, None, (), ((opened(BIG), closed(BIG)),), True, True),
+            id="tightened: moved, not made anew",
+        ),
+        pytest.param(
+            kept(target(150)),
+            target(),
+            Steps(True, None, (), ((closed(BIG), opened(BIG)),), True, False),
+            id="loosened: until it is known, the next run clears `open/`",
+        ),
+        pytest.param(
+            kept(target(200)), target(150), Steps(False, None, (), (), True, True), id="another limit, the same folders"
+        ),
+        pytest.param(
+            kept(target()),
+            target(sizes="300,150,75"),
+            Steps(False, None, (opened(Size(75, 50)),), (), True, False),
+            id="one size more: only that is made",
+        ),
+        pytest.param(kept(target()), target(sizes="150"), Steps(False, None, (), (), True, False), id="one size less"),
+        pytest.param(
+            kept(target()),
+            target(quality=60),
+            Steps(False, None, (opened(BIG), opened(SMALL)), (), True, False),
+            id="another quality: all anew",
+        ),
+        pytest.param(
+            kept(target()),
+            target(blob=replace(BLOB, etag='"2"')),
+            Steps(False, None, (opened(BIG), opened(SMALL)), (), True, False),
+            id="another master of the same shape: overwritten in place",
+        ),
+        pytest.param(
+            kept(target()),
+            target(blob=replace(BLOB, key="leaf.jp2")),
+            Steps(False, None, (opened(BIG), opened(SMALL)), (), True, False),
+            id="another key",
+        ),
+        pytest.param(
+            kept(target()),
+            Target.of("leaf", replace(BLOB, etag='"2"'), SHAPE.turned, policy("300,150,75")),
+            Steps(
+                False,
+                SizesFile(),
+                tuple(opened(Size(*side)) for side in [(200, 300), (100, 150), (50, 75)]),
+                (),
+                True,
+                False,
+            ),
+            id="another shape: the old sizes are withdrawn first",
+        ),
+        pytest.param(
+            kept(target(sizes="300,120")),
+            Target.of("leaf", replace(BLOB, etag='"2"'), SHAPE.turned, policy("300,150")),
+            Steps(False, SizesFile((Size(120, 80),)), (opened(BIG.turned), opened(SMALL.turned)), (), True, False),
+            id="another shape: a size that nothing overwrites stays till the end",
+        ),
+        pytest.param(
+            kept(target(150), settled=False),
+            target(150),
+            Steps(False, None, (), (), False, True),
+            id="killed before its end",
+        ),
+        pytest.param(
+            replace(kept(target()), sidecar=None),
+            target(),
+            Steps(False, None, (opened(BIG), opened(SMALL)), (), True, False),
+            id="somebody else's: of an unknown version",
+        ),
+        pytest.param(
+            replace(kept(target()), renditions=(opened(SMALL),)),
+            target(),
+            Steps(False, None, (opened(BIG), opened(SMALL)), (), True, False),
+            id="somebody else wrote the sizes file: nothing is believed",
+        ),
+        pytest.param(
+            StoredRenditions((), Rule(), target().sidecar(b"", settled=True), ""),
+            target(),
+            Steps(False, None, (opened(BIG), opened(SMALL)), (), True, False),
+            id="killed before the commit",
+        ),
+    ],
+)
+def test_plan(before: StoredRenditions | None, after: Target, expected: Steps) -> None:
+    steps = plan(before, after)
+
+    assert steps == expected
+    assert steps.stands == (expected == NOTHING)

@@ -1,0 +1,187 @@
+"""Finding masters: which object, at what cost, believed for how long."""
+
+import asyncio
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pyvips
+from PIL import Image
+
+from special.errors import Malformed, Missing, Unsupported
+from special.geometry import Box, Size
+from special.images.masters import HEAD_BYTES, Master, Masters
+from special.observability.trace import Trace, tracing
+from special.storage import open_source
+from special.storage.blob import Span
+from special.volume import Volume
+from tests.support.fakes import Call, CountingSource
+
+FIXTURES = Path(__file__).parents[2] / "fixtures"
+
+
+def png(width: int, height: int) -> bytes:
+    file = io.BytesIO()
+    noise = np.random.default_rng(1).integers(0, 256, (height, width), dtype=np.uint8)
+    Image.fromarray(noise).save(file, "png")
+    return file.getvalue()
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> CountingSource:
+    (tmp_path / "a").write_bytes(png(20, 10))
+    (tmp_path / "b.jp2").write_bytes(png(30, 10))
+    (tmp_path / "large").write_bytes(png(400, 400))
+    (tmp_path / "empty").touch()
+    (tmp_path / "letter").write_bytes(b"Dear reader")
+    return CountingSource(open_source(str(tmp_path)))
+
+
+async def test_the_first_look_costs_one_get_of_the_head(source: CountingSource) -> None:
+    masters = Masters(source)
+    large = await masters.find("large")
+    assert large.layout.size == Size(400, 400)
+    assert large.blob.size > HEAD_BYTES
+    assert source.calls == [Call("open", "large", (Span(0, HEAD_BYTES),))]
+    await masters.find("large")
+    assert len(source.calls) == 1
+
+
+async def test_the_first_template_that_exists_is_the_master(source: CountingSource) -> None:
+    masters = Masters(source, keys=("{id}", "{id}.jp2", "{id}.tif"))
+    assert (await masters.find("b")).layout.size == Size(30, 10)
+    assert [call.key for call in source.calls] == ["b", "b.jp2"]
+    with pytest.raises(Missing, match=r"'c' by the keys \{id\}, \{id\}\.jp2, \{id\}\.tif"):
+        await masters.find("c")
+
+
+async def test_an_expired_master_is_asked_after(source: CountingSource, tmp_path: Path) -> None:
+    masters = Masters(source, ttl_s=0)
+    first = await masters.find("a")
+    assert await masters.find("a") is first
+    (tmp_path / "a").write_bytes(png(50, 60))
+    second = await masters.find("a")
+    assert second.layout.size == Size(50, 60)
+    assert second.blob.etag != first.blob.etag
+    assert source.gets("a") == 3
+
+
+async def test_a_large_index_is_read_once_however_many_plan_at_once(tmp_path: Path) -> None:
+    image = pyvips.Image.black(9000, 9000)
+    image.tiffsave(str(tmp_path / "many.tif"), tile=True, tile_width=16, tile_height=16, compression="deflate")
+    source = CountingSource(open_source(str(tmp_path)))
+    masters = Masters(source)
+    master = await masters.find("many.tif")
+    box = Box(4000, 4000, 64, 64)
+    assert master.layout.prepare(box, box.size) is not None
+    source.clear()
+    grown = await asyncio.gather(*(masters.prepared(master, box, box.size, source) for _ in range(10)))
+    assert source.gets() == 2, "tile offsets and byte counts, once"
+    assert all(layout is grown[0] for layout in grown)
+    assert grown[0].prepare(box, box.size) is None
+    other = Box(0, 0, 64, 64)
+    both = await masters.prepared(master, other, other.size, source)
+    assert both.prepare(box, box.size) is None
+
+
+async def test_a_learned_master_costs_nothing(source: CountingSource) -> None:
+    known = await Masters(source).find("a")
+    source.clear()
+    masters = Masters(source)
+    assert not masters.contains("a")
+    masters.put("a", known)
+    assert await masters.find("a") is known
+    assert source.calls == []
+    masters.forget("a", known)
+    found = await masters.find("a")
+    assert found.blob == known.blob
+    masters.forget("a", known)  # somebody has looked again since
+    assert await masters.find("a") is found
+    assert source.gets() == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [pytest.param("empty", Malformed, id="empty"), pytest.param("letter", Unsupported, id="not a picture")],
+)
+async def test_what_is_no_picture_is_said_so(source: CountingSource, name: str, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        await Masters(source).find(name)
+
+
+async def looked_up(tmp_path: Path, key: str, *, ttl_s: float = 60.0) -> tuple[Master, list[Call], Trace]:
+    """A master as a server finds it that was just started, what that cost, and its notes written."""
+    source = CountingSource(open_source(str(tmp_path / "masters")))
+    with tracing() as spent:
+        async with Volume(tmp_path / "volume", size_bytes=64 << 20) as volume:
+            master = await Masters(source, ttl_s=ttl_s, notes=volume.metadata).find(key)
+            await volume.metadata.flush()
+    return master, source.calls, spent
+
+
+@pytest.fixture
+def pyramid(tmp_path: Path) -> str:
+    """A TIFF whose headers take several reads."""
+    (tmp_path / "masters").mkdir()
+    noise = pyvips.Image.gaussnoise(900, 700).cast("uchar")
+    noise.tiffsave(str(tmp_path / "masters" / "a.tif"), tile=True, pyramid=True, tile_width=64, tile_height=64)
+    return "a.tif"
+
+
+async def test_a_server_that_starts_anew_asks_only_whether_the_version_still_stands(
+    tmp_path: Path, pyramid: str
+) -> None:
+    first, calls, spent = await looked_up(tmp_path, pyramid)
+    assert len(calls) > 2
+    assert spent.bytes > HEAD_BYTES
+    second, calls, spent = await looked_up(tmp_path, pyramid)
+    assert calls == [Call("open", pyramid, (Span(0, HEAD_BYTES),))]
+    assert spent.bytes == 0
+    assert second == first
+
+
+async def test_a_second_process_learns_from_the_first(tmp_path: Path, pyramid: str) -> None:
+    async with Volume(tmp_path / "volume", size_bytes=64 << 20) as volume:
+        first = Masters(open_source(str(tmp_path / "masters")), notes=volume.metadata)
+        found = await first.find(pyramid)
+        await volume.metadata.flush()
+        second, calls, spent = await looked_up(tmp_path, pyramid)
+    assert (second, len(calls), spent.bytes) == (found, 1, 0)
+
+
+async def test_a_note_of_an_older_version_is_not_believed(tmp_path: Path, pyramid: str) -> None:
+    first, _, _ = await looked_up(tmp_path, pyramid)
+    (tmp_path / "masters" / pyramid).write_bytes(png(50, 60))
+    second, _, _ = await looked_up(tmp_path, pyramid)
+    assert second.layout.size == Size(50, 60)
+    assert second.blob.etag != first.blob.etag
+    third, calls, spent = await looked_up(tmp_path, pyramid)
+    assert (third, len(calls), spent.bytes) == (second, 1, 0)
+
+
+async def test_a_layout_that_grew_is_noted_as_it_is(tmp_path: Path, pyramid: str) -> None:
+    jp2 = (FIXTURES / "jp2" / "archive.jp2").read_bytes()
+    (tmp_path / "masters" / "a.jp2").write_bytes(jp2)
+    async with Volume(tmp_path / "volume", size_bytes=64 << 20) as volume:
+        source = open_source(str(tmp_path / "masters"))
+        masters = Masters(source, notes=volume.metadata)
+        master = await masters.find("a.jp2")
+        distrusted = master.layout.distrusted("for a test")
+        assert distrusted is not None
+        masters.put_layout(master.blob, distrusted)
+        await volume.metadata.flush()
+    found, calls, spent = await looked_up(tmp_path, "a.jp2")
+    assert found.layout == distrusted
+    assert (len(calls), spent.bytes) == (1, 0)
+
+
+async def test_a_note_in_a_form_that_this_version_does_not_write_is_of_no_use(tmp_path: Path, pyramid: str) -> None:
+    first, _, _ = await looked_up(tmp_path, pyramid)
+    for text in (b"", b'{"media": null, "modified": null}\nT\x00 of old', b"{}\n" + first.layout.dump()):
+        async with Volume(tmp_path / "volume", size_bytes=64 << 20) as volume:
+            volume.metadata.put(first.blob, lambda text=text: text)
+            await volume.metadata.flush()
+        again, calls, _ = await looked_up(tmp_path, pyramid)
+        assert again == first
+        assert len(calls) > 2

@@ -1,0 +1,279 @@
+"""What a bucket makes of a store that fails, lies, stalls or is slow: never a wrong byte, never a hang."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+from prometheus_client import REGISTRY
+
+from special.errors import Changed, Denied, Missing, SourceError, Unreachable
+from special.observability.trace import tracing
+from special.storage import Bucket, RetryPolicy, open_source
+from special.storage.blob import Blob, Span
+from special.storage.source import body
+
+DATA = bytes(range(256)) * 4096
+TAG = '"one"'
+HASTE = RetryPolicy(connect_s=2.0, request_s=2.0, retries=3, backoff_s=0.001)
+
+
+@dataclass
+class Request:
+    method: str
+    path: str
+    headers: dict[str, str]
+
+    @property
+    def span(self) -> tuple[int, int] | None:
+        match = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("range", ""))
+        return (int(match[1]), min(int(match[2]) + 1, len(DATA))) if match else None
+
+
+Reply = Callable[[Request], bytes]
+
+
+def right(request: Request, *, tag: str = TAG, shift: int = 0, cut: int = 0, longer: int = 0) -> bytes:
+    """What a good store answers; or, with the named fault, a bad one."""
+    start, stop = request.span or (0, len(DATA))
+    head = f"ETag: {tag}\r\nContent-Length: {stop - start + longer}\r\nLast-Modified: Sun, 22 Nov 2026 17:20:39 GMT\r\n"
+    if request.span:
+        head = f"HTTP/1.1 206 Partial\r\nContent-Range: bytes {start + shift}-{stop - 1 + shift}/{len(DATA)}\r\n" + head
+    else:
+        head = "HTTP/1.1 200 OK\r\n" + head
+    return head.encode() + b"\r\n" + DATA[start : stop - cut]
+
+
+def status(number: int) -> Reply:
+    return lambda _: f"HTTP/1.1 {number} Said\r\nContent-Length: 0\r\n\r\n".encode()
+
+
+def breaking(after: int) -> Reply:
+    """The connection ends in the middle of the body."""
+    return lambda request: right(request, cut=(request.span or (0, len(DATA)))[1] - after)
+
+
+def reset(_: Request) -> bytes:
+    return b""
+
+
+@dataclass
+class Script:
+    """A store that answers by a script, then rightly. Each reply closes its connection."""
+
+    replies: list[Reply] = field(default_factory=list)
+    seen: list[Request] = field(default_factory=list)
+    url: str = ""
+    stalls: int = 0
+    """So many first requests get no answer at all."""
+    gather: int = 0
+    """Nobody is answered before so many requests are there."""
+    most_at_once: int = 0
+    _at_once: int = 0
+    _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    async def reached(self, requests: int) -> None:
+        """Wait for that many requests."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: len(self.seen) >= requests)
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+            method, path, _ = lines[0].split(" ")
+            headers = dict(line.lower().split(": ", 1) for line in lines[1:] if line)
+            request = Request(method, path, headers)
+            reply = self.replies.pop(0) if self.replies else right
+            self.seen.append(request)
+            self._at_once += 1
+            self.most_at_once = max(self.most_at_once, self._at_once)
+            stalled = len(self.seen) <= self.stalls
+            async with self._changed:
+                self._changed.notify_all()
+            if stalled:
+                await reader.read()  # until the client gives up
+            await self.reached(self.gather)
+            self._at_once -= 1
+            writer.write(reply(request).replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
+            await writer.drain()
+        except ConnectionError:
+            pass  # the client has what it wanted
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def serving(*replies: Reply, stalls: int = 0, gather: int = 0) -> AsyncIterator[Script]:
+    script = Script(list(replies), stalls=stalls, gather=gather)
+    server = await asyncio.start_server(script.answer, "127.0.0.1", 0)
+    script.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    try:
+        yield script
+    finally:
+        server.close()
+
+
+def opened(script: Script, patience: RetryPolicy = HASTE, concurrency: int = 64) -> tuple[Bucket, Blob]:
+    source = open_source(script.url, patience=patience, concurrency=concurrency)
+    assert isinstance(source, Bucket)
+    return source, Blob(source.root, "a", TAG, len(DATA))
+
+
+def failures() -> float:
+    return REGISTRY.get_sample_value("special_source_errors_total", {"kind": "unreachable"}) or 0
+
+
+PASSING = [
+    pytest.param(status(503), id="503"),
+    pytest.param(status(500), id="500"),
+    pytest.param(status(429), id="429"),
+    pytest.param(reset, id="reset"),
+    pytest.param(breaking(100), id="short-body"),
+    pytest.param(lambda request: right(request, cut=1), id="one-byte-short"),
+    pytest.param(lambda request: right(request, shift=1), id="other-range"),
+    pytest.param(lambda request: right(Request("GET", "/a", {})), id="200-for-206"),
+    pytest.param(lambda request: b"HTTP/1.1 206 Partial\r\nContent-Length: 3\r\n\r\nabc", id="no-content-range"),
+]
+
+
+@pytest.mark.parametrize("fault", PASSING)
+async def test_what_may_pass_is_tried_again(fault: Reply) -> None:
+    async with serving(fault, fault) as script:
+        source, blob = opened(script)
+        before = failures()
+        with tracing() as trace:
+            assert await source.read(blob, [Span(1000, 3000)]) == [DATA[1000:3000]]
+        assert len(script.seen) == trace.gets == 3
+        assert failures() - before == 2
+        assert {request.headers["range"] for request in script.seen} == {"bytes=1000-2999"}
+        assert {request.headers["if-match"] for request in script.seen} == {TAG}
+
+
+@pytest.mark.parametrize("fault", PASSING)
+async def test_a_store_that_keeps_failing_is_unreachable(fault: Reply) -> None:
+    async with serving(*[fault] * 9) as script:
+        source, blob = opened(script)
+        with pytest.raises(Unreachable):
+            await source.read(blob, [Span(1000, 3000)])
+        assert len(script.seen) == 1 + HASTE.retries
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        pytest.param(status(404), Missing, id="404"),
+        pytest.param(status(403), Denied, id="403"),
+        pytest.param(status(401), Denied, id="401"),
+        pytest.param(status(412), Changed, id="412"),
+        pytest.param(status(416), Changed, id="416-within-bounds"),
+        pytest.param(status(418), SourceError, id="418"),
+        pytest.param(lambda request: right(request, tag='"two"'), Changed, id="if-match-ignored"),
+        pytest.param(lambda request: right(request, tag='W/"one"'), Changed, id="weaker"),
+    ],
+)
+async def test_what_will_not_pass_is_not_tried_again(fault: Reply, error: type[SourceError]) -> None:
+    async with serving(fault) as script:
+        source, blob = opened(script)
+        with pytest.raises(error):
+            await source.read(blob, [Span(1000, 3000)])
+        assert len(script.seen) == 1
+
+
+async def test_one_changed_span_fails_the_whole_read() -> None:
+    async with serving(
+        *[lambda request: right(request, tag='"two"' if request.span == (20, 30) else TAG)] * 3
+    ) as script:
+        source, blob = opened(script)
+        with pytest.raises(Changed):
+            await source.read(blob, [Span(0, 10), Span(20, 30), Span(40, 50)])
+
+
+async def test_a_store_that_says_nothing_is_asked_again_in_time() -> None:
+    async with serving(stalls=2) as script:
+        source, blob = opened(script, RetryPolicy(request_s=0.2, backoff_s=0.001))
+        assert await source.read(blob, [Span(1000, 3000)]) == [DATA[1000:3000]]
+        assert len(script.seen) == 3
+
+
+async def test_no_try_starts_after_the_deadline() -> None:
+    async with serving(stalls=99) as script:
+        source, blob = opened(script, RetryPolicy(request_s=0.2, deadline_s=0.1, retries=50, backoff_s=0.001))
+        with pytest.raises(Unreachable):
+            await source.read(blob, [Span(1000, 3000)])
+        assert len(script.seen) == 1
+
+
+async def test_a_small_body_that_breaks_is_mended_unseen() -> None:
+    async with serving(breaking(100)) as script:
+        source, _ = opened(script)
+        answer = await source.open("a", span=Span(0, 65536))
+        assert len(script.seen) == 2
+        assert await body(answer) == DATA[:65536]
+
+
+async def test_a_long_body_goes_on_where_it_broke() -> None:
+    async with serving(breaking(400_000), breaking(700_000)) as script:
+        source, blob = opened(script)
+        answer = await source.open("a")
+        assert (answer.blob.etag, answer.span) == (TAG, Span.whole(blob))
+        assert await body(answer) == DATA
+        starts = [request.span[0] if request.span else None for request in script.seen]
+        assert starts[0] is None
+        assert len(starts) == 3
+        assert 0 <= (starts[1] or 0) <= 400_000
+        assert (starts[1] or 0) <= (starts[2] or 0) <= 700_000
+        assert [request.headers.get("if-match") for request in script.seen] == [None, TAG, TAG]
+
+
+async def test_a_long_body_never_goes_on_with_another_version() -> None:
+    async with serving(breaking(400_000), lambda request: right(request, tag='"two"')) as script:
+        source, _ = opened(script)
+        answer = await source.open("a")
+        with pytest.raises(Changed):
+            await body(answer)
+
+
+async def test_spans_are_asked_for_at_once() -> None:
+    """The store answers nobody before all have asked."""
+    spans = [Span(start, start + 10) for start in range(0, 1600, 100)]
+    async with serving(gather=len(spans)) as script:
+        source, blob = opened(script)
+        assert await source.read(blob, spans) == [DATA[span.start : span.stop] for span in spans]
+
+
+async def test_no_more_are_under_way_than_allowed() -> None:
+    spans = [Span(start, start + 10) for start in range(0, 4000, 100)]
+    async with serving(gather=3) as script:
+        source, blob = opened(script, concurrency=3)
+        assert await source.read(blob, spans) == [DATA[span.start : span.stop] for span in spans]
+        assert script.most_at_once == 3
+        assert len(script.seen) == len(spans)
+
+
+async def test_a_cancelled_read_leaves_nothing_under_way() -> None:
+    async with serving(stalls=4) as script:
+        source, blob = opened(script, concurrency=4)
+        read = asyncio.create_task(source.read(blob, [Span(start, start + 1) for start in range(4)]))
+        await script.reached(4)
+        read.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await read
+        assert await source.read(blob, [Span(7, 9)] * 8) == [DATA[7:9]] * 8
+
+
+async def test_a_server_without_tags_is_pinned_by_date_and_size() -> None:
+    def plain(date: str) -> Reply:
+        return lambda request: right(request).replace(b'ETag: "one"\r\n', b"").replace(b"22 Nov", date.encode())
+
+    async with serving(plain("22 Nov"), plain("22 Nov"), plain("23 Nov")) as script:
+        source, _ = opened(script)
+        blob = await source.stat("a")
+        assert blob.etag.startswith('W/"')
+        assert await source.read(blob, [Span(1, 3)]) == [DATA[1:3]]
+        with pytest.raises(Changed):
+            await source.read(blob, [Span(1, 3)])
+        assert not any("if-match" in request.headers for request in script.seen)

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+
+from special.errors import ConfigurationError, Denied
+from special.web import viewer
+from special.web.viewer import Listing
+
+
+class Shelf:
+    """Lists two images a page, and writes down what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    async def __call__(self, after: str) -> Listing:
+        self.asked.append(after)
+        return Listing(("a b.tif", "box/1.jp2"), "box/1.jp2", True) if not after else Listing((), None, True)
+
+
+def client(list_images: Callable[[str], Awaitable[Listing]], assets: Path | None = None, id_segments: int = 1):
+    app = Starlette(routes=viewer.routes(list_images, assets=assets, id_segments=id_segments))
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://images.example")
+
+
+@pytest.fixture
+async def page() -> AsyncIterator[httpx.AsyncClient]:
+    async with client(Shelf()) as opened:
+        yield opened
+
+
+async def test_the_library_comes_from_the_cdn_pinned_by_its_hash(page: httpx.AsyncClient):
+    html = (await page.get("/")).text
+    assert f'src="{viewer.LIBRARY_URL}" integrity="{viewer.LIBRARY_INTEGRITY}" crossorigin="anonymous"' in html
+
+
+async def test_everything_that_the_page_names_is_there(page: httpx.AsyncClient):
+    html = (await page.get("/")).text
+    named = re.findall(r'(?:src|href)="(viewer/[^"]+)"', html)
+    assert sorted(named) == ["viewer/page.js", "viewer/style.css"]
+    named += re.findall(r'from "./([^"]+)"', (await page.get("/viewer/page.js")).text)
+    named[2:] = [f"viewer/{name}" for name in named[2:]]
+    media = {name: (await page.get(f"/{name}")).headers["content-type"] for name in named}
+    assert media == {
+        "viewer/page.js": "text/javascript; charset=utf-8",
+        "viewer/login.js": "text/javascript; charset=utf-8",
+        "viewer/style.css": "text/css; charset=utf-8",
+    }
+
+
+async def test_the_policy_forbids_inline_script_and_the_page_has_none(page: httpx.AsyncClient):
+    answer = await page.get("/")
+    policy = dict(rule.strip().split(" ", 1) for rule in answer.headers["content-security-policy"].split(";"))
+    assert "'unsafe-inline'" not in policy["script-src"]
+    assert re.findall(r"<script(?![^>]*\bsrc=)|\son\w+=|javascript:", answer.text) == []
+
+
+@pytest.mark.parametrize("name", ["__init__.py", "index.html", "openseadragon.min.js", "..%2F..%2Fpyproject.toml"])
+async def test_no_other_file_is_given_away(page: httpx.AsyncClient, name: str):
+    assert (await page.get(f"/viewer/{name}")).status_code == 404
+
+
+async def test_the_listing_gives_identifiers_with_their_paths_and_goes_on_where_it_ended():
+    shelf = Shelf()
+    async with client(shelf) as page:
+        first = (await page.get("/viewer/images.json")).json()
+        second = (await page.get("/viewer/images.json", params={"after": first["next"]})).json()
+    assert first == {
+        "images": [
+            {"id": "a b.tif", "path": "/iiif/3/a%20b.tif"},
+            {"id": "box/1.jp2", "path": "/iiif/3/box%2F1.jp2"},
+        ],
+        "next": "box/1.jp2",
+        "listing": True,
+    }
+    assert second == {"images": [], "next": None, "listing": True}
+    assert shelf.asked == ["", "box/1.jp2"]
+
+
+@pytest.mark.parametrize(
+    ("segments", "path"),
+    [
+        pytest.param(1, "/iiif/3/1%2F2%2Ffoo", id="one segment"),
+        pytest.param(3, "/iiif/v3/1/2/foo", id="three segments"),
+    ],
+)
+async def test_an_identifier_finds_its_path_without_a_listing(segments: int, path: str):
+    shelf = Shelf()
+    async with client(shelf, id_segments=segments) as page:
+        answer = await page.get("/viewer/images.json", params={"id": "1/2/foo"})
+    assert answer.json()["images"] == [{"id": "1/2/foo", "path": path}]
+    assert shelf.asked == []
+
+
+async def test_a_store_that_refuses_is_reported_in_one_public_sentence():
+    async def refuse(after: str) -> Listing:
+        raise Denied("s3://secret-bucket refused us")
+
+    async with client(refuse) as page:
+        answer = await page.get("/viewer/images.json")
+    assert (answer.status_code, answer.text) == (404, f"{Denied.sentence}\n")
+
+
+async def test_the_library_can_come_from_a_folder(tmp_path: Path):
+    (tmp_path / viewer.LIBRARY).write_bytes(b"var OpenSeadragon;")
+    (tmp_path / "other.js").write_bytes(b"secret")
+    async with client(Shelf(), tmp_path) as page:
+        html = (await page.get("/")).text
+        assert f'src="viewer/{viewer.LIBRARY}" integrity="{viewer.integrity_of(b"var OpenSeadragon;")}"' in html
+        assert (await page.get(f"/viewer/{viewer.LIBRARY}")).content == b"var OpenSeadragon;"
+        assert (await page.get("/viewer/other.js")).status_code == 404
+
+
+def test_a_folder_without_the_library_is_refused_at_start(tmp_path: Path):
+    with pytest.raises(ConfigurationError, match=rf"{re.escape(str(tmp_path))} has no readable openseadragon\.min\.js"):
+        viewer.routes(Shelf(), assets=tmp_path)

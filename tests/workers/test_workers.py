@@ -1,0 +1,521 @@
+"""Real child processes: what they do, how they die, and what is left of them."""
+
+from __future__ import annotations
+
+import asyncio
+import operator
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from functools import partial
+from pathlib import Path
+
+import pytest
+from prometheus_client import REGISTRY
+
+from special import errors
+from special.observability import metrics
+from special.observability.trace import tracing
+from special.workers import Lane, Workers, standard_lanes
+from special.workers.child import NICENESS, SLICE_NS
+from special.workers.messages import LENGTH, Ready, Returned, Unready, dump, load_reply
+from special.workers.process import spawn
+from special.workers.quarantine import SECONDS, Quarantine
+from tests.support import jobs
+
+MEMORY = 2 << 30
+
+
+@pytest.fixture
+async def workers() -> AsyncIterator[Workers]:
+    async with Workers(2, memory_bytes=MEMORY) as pool:
+        yield pool
+
+
+def one_lane(*, running: int = 1, queue: int = 10, max_wait_s: float = 30.0, deadline_s: float = 30.0) -> Workers:
+    lane = Lane("test", running, queue, max_wait_s, deadline_s)
+    return Workers(0, memory_bytes=MEMORY, lanes=[lane], spare=0)
+
+
+def alive(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return stat.rpartition(") ")[2][0] != "Z"
+
+
+def children() -> set[int]:
+    """Decoders of this process, and the dead that nobody has reaped; other tests' servers are none."""
+    found = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    commands = {int(pid): Path(f"/proc/{pid}/cmdline").read_bytes() for pid in found}
+    return {pid for pid, command in commands.items() if not command or b"special.workers.child" in command}
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait for what will come about; a test that waits in vain fails."""
+    async with asyncio.timeout(20):
+        while not holds():  # noqa: ASYNC110  what is waited for is the kernel's and sets no event
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("function", "args", "result"),
+    [
+        pytest.param(operator.add, (2, 3), 5, id="numbers"),
+        pytest.param(operator.mul, (b"x", 50_000), b"x" * 50_000, id="50 KB out"),
+        pytest.param(operator.mul, (b"y", 20 << 20), b"y" * (20 << 20), id="20 MB out"),
+        pytest.param(len, (b"",), 0, id="nothing in"),
+        pytest.param(len, (bytes(300_000),), 300_000, id="300 KB in"),
+        pytest.param(len, (bytes(20 << 20),), 20 << 20, id="20 MB in"),
+    ],
+)
+async def test_results_come_back_whole(
+    workers: Workers, function: Callable[..., object], args: Iterable[object], result: object
+) -> None:
+    assert await workers.run(function, *args) == result
+
+
+async def test_a_hundred_jobs_share_the_children(workers: Workers) -> None:
+    before = children()
+    pids = await asyncio.gather(*(workers.run(os.getpid) for _ in range(100)))
+    assert len(pids) == 100
+    assert set(pids) <= before
+    assert len(before) == 3  # two and one to spare
+
+
+async def test_a_child_is_confined(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("SPECIAL_SOURCE", "s3://private")
+    async with Workers(1, memory_bytes=MEMORY, spare=0) as workers:
+        seen = await workers.run(jobs.environment)
+        limits = await workers.run(jobs.limits, deadline_s=10)
+    assert not {"AWS_SECRET_ACCESS_KEY", "SPECIAL_SOURCE", "HOME"} & seen.keys()
+    assert limits["memory"] == MEMORY
+    assert limits["core"] == 0
+    assert limits["nice"] == min(19, os.nice(0) + NICENESS)
+    assert 0 < limits["cpu"] < 60
+    assert limits["SIGINT"] == limits["SIGTERM"] == 1
+
+
+async def test_a_child_lets_whoever_wishes_for_less_in_at_once(workers: Workers) -> None:
+    """Older kernels, and those that only look like Linux, take the wish and forget it."""
+    release = tuple(map(int, os.uname().release.split(".")[:2]))
+    assert await workers.run(jobs.slice_ns) == (SLICE_NS if release >= (6, 12) else 0)
+
+
+async def test_an_error_of_ours_arrives_as_itself(workers: Workers) -> None:
+    with pytest.raises(errors.Malformed, match="page 3 has no tiles"):
+        await workers.run(jobs.refuse, "page 3 has no tiles")
+
+
+@pytest.mark.parametrize(
+    ("function", "args", "words"),
+    [
+        pytest.param(operator.truediv, (1, 0), "ZeroDivisionError", id="any other exception"),
+        pytest.param(bytearray, (MEMORY * 2,), "MemoryError", id="memory that python cannot have"),
+        pytest.param(jobs.waste_memory, (8192,), "out of memory", id="memory that libvips cannot have"),
+        pytest.param(jobs.raise_one_that_cannot_travel, (), "OSError", id="an exception that cannot be pickled"),
+        pytest.param(jobs.return_what_cannot_travel, (), "pickle", id="a result that cannot be pickled"),
+    ],
+)
+async def test_other_exceptions_are_decode_errors_and_the_child_lives(
+    workers: Workers, function: Callable[..., object], args: Iterable[object], words: str
+) -> None:
+    before = children()
+    with pytest.raises(errors.DecodeError, match=words) as caught:
+        await workers.run(function, *args)
+    assert type(caught.value) is errors.DecodeError
+    assert children() == before
+
+
+@pytest.mark.parametrize(
+    ("function", "args"),
+    [
+        pytest.param(os.abort, (), id="abort"),
+        pytest.param(os._exit, (0,), id="exit"),
+        pytest.param(jobs.return_a_stranger, (), id="an answer that is not to be built"),
+    ],
+)
+async def test_a_crash_fails_its_own_job_alone(
+    workers: Workers, function: Callable[..., object], args: Iterable[object]
+) -> None:
+    before = children()
+    other = asyncio.create_task(workers.run(operator.mul, b"z", 1000))
+    with pytest.raises(errors.Crashed):
+        await workers.run(function, *args)
+    assert await other == b"z" * 1000
+    assert await workers.run(operator.add, 1, 1) == 2
+    await until(lambda: len(children()) == 3 and metrics.DECODERS_UP._value.get() == 3)
+    assert len(children() & before) == 2
+
+
+async def test_a_successor_is_ready_before_the_dead_one_is_replaced(workers: Workers) -> None:
+    await until(lambda: metrics.DECODERS_UP._value.get() == 3)  # the pool is open as soon as one is up
+    spare = children()
+    with pytest.raises(errors.Crashed):
+        await workers.run(os.abort)
+    pids = await asyncio.gather(*(workers.run(os.getpid) for _ in range(2)))
+    assert set(pids) <= spare
+
+
+async def test_a_job_that_hangs_is_killed_at_its_deadline(workers: Workers) -> None:
+    before = children()
+    with pytest.raises(errors.TimedOut):
+        await workers.run(jobs.burn, deadline_s=0.3)
+    assert await workers.run(operator.add, 1, 1) == 2
+    await until(lambda: len(children()) == 3 and len(children() & before) == 2)
+
+
+async def test_the_lane_bounds_the_deadline() -> None:
+    async with one_lane(deadline_s=0.3) as workers:
+        with pytest.raises(errors.TimedOut):
+            await workers.run(time.sleep, 60, deadline_s=50)
+
+
+async def test_children_killed_from_outside_are_replaced(workers: Workers) -> None:
+    before = children()
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    await until(lambda: len(children() - before) == 3 and metrics.DECODERS_UP._value.get() == 3)
+    assert await workers.run(operator.add, 1, 1) == 2
+
+
+async def test_one_killed_at_work_fails_its_job() -> None:
+    async with one_lane() as workers:
+        (pid,) = children()
+        sleeper = asyncio.create_task(workers.run(time.sleep, 60))
+        await asyncio.sleep(0)
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises(errors.Crashed, match="SIGKILL during sleep"):
+            await sleeper
+
+
+async def test_a_waiting_job_that_is_cancelled_never_runs(tmp_path: Path) -> None:
+    async with one_lane() as workers:
+        first = asyncio.create_task(workers.run(time.sleep, 0.3))
+        second = asyncio.create_task(workers.run(os.mkdir, str(tmp_path / "second")))
+        third = asyncio.create_task(workers.run(os.mkdir, str(tmp_path / "third")))
+        await asyncio.sleep(0)
+        second.cancel()
+        await asyncio.gather(first, third)
+        assert second.cancelled()
+    assert os.listdir(tmp_path) == ["third"]
+
+
+async def test_a_running_job_that_is_cancelled_gives_its_child_back() -> None:
+    async with one_lane() as workers:
+        before = children()
+        running = asyncio.create_task(workers.run(time.sleep, 0.2))
+        await asyncio.sleep(0)
+        running.cancel()
+        assert await workers.run(operator.add, 1, 1) == 2
+        assert running.cancelled()
+        assert children() == before
+
+
+async def test_a_cancelled_job_that_hangs_is_killed_at_its_deadline() -> None:
+    async with one_lane() as workers:
+        before = children()
+        running = asyncio.create_task(workers.run(jobs.burn, deadline_s=0.2))
+        await asyncio.sleep(0)
+        running.cancel()
+        assert await workers.run(operator.add, 1, 1) == 2
+        assert not children() & before
+
+
+@pytest.mark.parametrize("deadline_s", [pytest.param(0.0, id="none left"), pytest.param(-3.0, id="past")])
+async def test_no_time_left_is_busy_at_once(workers: Workers, deadline_s: float) -> None:
+    with pytest.raises(errors.Busy, match="left of the deadline"):
+        await workers.run(operator.add, 1, 1, deadline_s=deadline_s)
+
+
+async def test_a_full_queue_is_busy_at_once() -> None:
+    async with one_lane(queue=2) as workers:
+        admitted = [asyncio.create_task(workers.run(time.sleep, 0.1)) for _ in range(3)]
+        await asyncio.sleep(0)
+        with pytest.raises(errors.Busy, match="2 jobs wait already"):
+            await workers.run(operator.add, 1, 1)
+        assert await asyncio.gather(*admitted) == [None, None, None]
+
+
+async def test_a_lane_without_a_queue_takes_what_it_can_run() -> None:
+    async with one_lane(queue=0) as workers:
+        assert await workers.run(operator.add, 1, 1) == 2
+
+
+async def test_waiting_too_long_is_busy() -> None:
+    async with one_lane(max_wait_s=0.1) as workers:
+        long = asyncio.create_task(workers.run(time.sleep, 1))
+        await asyncio.sleep(0)
+        with pytest.raises(errors.Busy, match="no decoder was free"):
+            await workers.run(operator.add, 1, 1)
+        await long
+
+
+def told(lane: str) -> dict[str, float]:
+    """What the metrics say of a lane."""
+    sample = REGISTRY.get_sample_value
+    states = {state: sample("special_lane_jobs", {"lane": lane, "state": state}) for state in ("running", "waiting")}
+    return {**states, "refused": sample("special_lane_refusals_total", {"lane": lane}) or 0.0}
+
+
+async def test_a_lane_tells_what_runs_what_waits_and_what_was_refused() -> None:
+    lane = Lane("told", running=1, queue=3, max_wait_s=30.0, deadline_s=30.0)
+    async with Workers(1, memory_bytes=MEMORY, lanes=[lane]) as workers:
+        jobs = [asyncio.create_task(workers.run(time.sleep, 0.2)) for _ in range(4)]
+        await asyncio.sleep(0)
+        assert told("told") == {"running": 1, "waiting": 3, "refused": 0}
+        with pytest.raises(errors.Busy):
+            await workers.run(operator.add, 1, 1)
+        jobs[3].cancel()
+        await until(jobs[3].done)
+        assert told("told") == {"running": 1, "waiting": 2, "refused": 1}
+        await asyncio.gather(*jobs[:3])
+        with pytest.raises(errors.Crashed):
+            await workers.run(os.abort)
+        assert told("told") == {"running": 0, "waiting": 0, "refused": 1}
+
+
+async def test_dear_lanes_do_not_starve_tiles() -> None:
+    tile, _, dear = standard_lanes(1)
+    async with Workers(1, memory_bytes=MEMORY, lanes=[tile, dear], spare=0) as workers:
+        long = [asyncio.create_task(workers.run(time.sleep, 30, lane="max")) for _ in range(4)]
+        await asyncio.sleep(0)
+        assert await workers.run(operator.add, 1, 1, lane="tile") == 2
+        assert not any(task.done() for task in long)
+        for task in long:
+            task.cancel()
+
+
+@pytest.mark.parametrize("cores", [1, 2, 3, 8, 64])
+def test_standard_lanes_are_those_of_the_design(cores: int) -> None:
+    lanes = {lane.name: lane for lane in standard_lanes(cores)}
+    assert lanes["tile"].running == cores
+    if cores == 2:
+        assert {name: (lane.running, lane.queue, lane.max_wait_s, lane.deadline_s) for name, lane in lanes.items()} == {
+            "tile": (2, 64, 2.0, 10.0),
+            "full": (1, 16, 4.0, 15.0),
+            "max": (1, 4, 10.0, 60.0),
+        }
+
+
+async def test_two_crashes_on_one_culprit_put_it_in_quarantine(workers: Workers) -> None:
+    before = REGISTRY.get_sample_value("special_quarantines_total")
+    for _ in range(2):
+        with pytest.raises(errors.Crashed, match="SIGABRT"):
+            await workers.run(os.abort, quarantine_key="bad.jp2 1")
+    with pytest.raises(errors.Crashed, match="left alone"):
+        await workers.run(operator.add, 1, 1, quarantine_key="bad.jp2 1")
+    assert await workers.run(operator.add, 1, 1, quarantine_key="bad.jp2 2") == 2
+    assert REGISTRY.get_sample_value("special_quarantines_total") - before == 1
+
+
+def test_quarantine_ends_and_forgets() -> None:
+    now = 1000.0
+    quarantine = Quarantine(clock=lambda: now)
+    quarantine.crashed("a")
+    now += SECONDS
+    quarantine.crashed("a")
+    quarantine.check("a")  # ten minutes apart: each is the first
+    quarantine.crashed("a")
+    with pytest.raises(errors.Crashed, match="600 s more"):
+        quarantine.check("a")
+    quarantine.check(None)
+    now += SECONDS
+    quarantine.check("a")
+
+
+async def test_waiting_counts_as_queue_time() -> None:
+    async def traced(workers: Workers, function: Callable[..., object], *args: object) -> float:
+        with tracing() as trace:
+            await workers.run(function, *args)
+        return trace.queue_ms
+
+    async with one_lane() as workers:
+        first, second = await asyncio.gather(traced(workers, time.sleep, 0.2), traced(workers, operator.add, 1, 1))
+    assert second > first > 0
+
+
+async def test_closing_ends_children_and_frees_those_who_wait() -> None:
+    async with one_lane() as workers:
+        pids = children()
+        tasks = [asyncio.create_task(workers.run(time.sleep, 60)) for _ in range(3)]
+        await asyncio.sleep(0)
+    for task in tasks:
+        with pytest.raises(errors.Busy, match="stopping"):
+            await task
+    assert not any(alive(pid) for pid in pids)
+    with pytest.raises(errors.Busy, match="not open"):
+        await workers.run(operator.add, 1, 1)
+
+
+async def test_nothing_is_left_open() -> None:
+    def descriptors() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    before = descriptors()
+    async with Workers(1, memory_bytes=MEMORY, spare=0) as workers:
+        for _ in range(3):
+            with pytest.raises(errors.Crashed):
+                await workers.run(os.abort)
+    assert descriptors() == before
+    assert children() == set()
+
+
+async def test_children_that_cannot_start_are_a_setting_that_cannot_work() -> None:
+    with pytest.raises(errors.ConfigurationError, match="decoder_memory"):
+        await Workers(1, memory_bytes=1 << 20).start()
+    assert children() == set()
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        pytest.param(ImportError("no\nroom"), "ImportError: no room; decoder_memory may be too low", id="any"),
+        pytest.param(MemoryError("see below"), "MemoryError; decoder_memory may be too low", id="no memory"),
+        pytest.param(errors.ConfigurationError("pip install it"), "pip install it", id="one that names the fix"),
+    ],
+)
+async def test_a_child_that_says_it_cannot_get_ready_is_not_tried_again(
+    tmp_path: Path, error: Exception, told: str
+) -> None:
+    with pytest.raises(errors.ConfigurationError) as raised:
+        await Workers(3, memory_bytes=MEMORY, prepare=partial(jobs.decline, tmp_path, error, times=9)).start()
+    assert str(raised.value) == f"a decoder process cannot get ready: {told}"
+    assert children() == set()
+    assert len(os.listdir(tmp_path)) in (1, 4)  # the first had the processors to itself for a second only
+
+
+async def test_a_child_that_cannot_get_ready_beside_one_that_did_is_tried_again(tmp_path: Path) -> None:
+    prepare = partial(jobs.decline, tmp_path, ImportError("no room"), times=2, spared=1)
+    async with Workers(1, memory_bytes=MEMORY, prepare=prepare) as workers:
+        await until(lambda: len(workers._jobs) == 2)
+        assert len(os.listdir(tmp_path)) == 3
+
+
+@pytest.mark.parametrize("again", [Ready(), Unready("no room")], ids=["ready", "unready"])
+async def test_a_child_that_gets_ready_twice_is_ended(workers: Workers, again: Ready | Unready) -> None:
+    complaints: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    with pytest.raises(errors.Crashed):
+        await workers.run(jobs.get_ready_again, b"".join(dump(again)))
+    assert await workers.run(operator.add, 1, 1) == 2
+    assert complaints == []
+
+
+async def test_children_killed_before_they_are_ready_are_replaced(tmp_path: Path) -> None:
+    async with Workers(3, memory_bytes=MEMORY, prepare=partial(jobs.die, tmp_path, times=3)) as workers:
+        assert await workers.run(operator.add, 1, 1) == 2
+        await until(lambda: len(children()) == 4)
+        assert len(os.listdir(tmp_path)) == 3
+
+
+async def test_children_that_are_all_killed_before_they_are_ready_are_started_again(tmp_path: Path) -> None:
+    async with Workers(1, memory_bytes=MEMORY, prepare=partial(jobs.die, tmp_path, times=2 * 2 + 1)) as workers:
+        assert await workers.run(operator.add, 1, 1) == 2
+        await until(lambda: len(children()) == 2)
+        assert len(os.listdir(tmp_path)) == 5
+
+
+async def test_children_are_started_again_however_often_they_are_killed(tmp_path: Path) -> None:
+    """The first of two is, once it was ready, and the second before, more often than it is tried at the start."""
+    async with Workers(1, memory_bytes=MEMORY, prepare=partial(jobs.die, tmp_path, times=8, spared=1)) as workers:
+        (first,) = workers._jobs
+        first.kill()
+        await until(lambda: len(children()) == 2 and len(workers._jobs) == 2)
+        assert len(os.listdir(tmp_path)) == 9
+
+
+async def test_a_pool_may_be_closed_while_its_children_get_ready() -> None:
+    up = metrics.DECODERS_UP._value.get()
+    for turn in range(8):
+        async with Workers(2, memory_bytes=MEMORY) as workers:
+            await asyncio.sleep(turn * 0.1)
+            assert workers.ready
+        assert children() == set()
+        assert metrics.DECODERS_UP._value.get() == up
+
+
+async def test_a_child_that_gets_ready_when_nobody_waits_any_more_is_no_loss(workers: Workers) -> None:
+    await until(lambda: metrics.DECODERS_UP._value.get() == 3)
+    child = await spawn(workers, memory_bytes=MEMORY, prepare=os.getpid)
+    child.kill()
+    await child.gone
+    assert metrics.DECODERS_UP._value.get() == 3
+    assert await workers.run(operator.add, 1, 1) == 2
+
+
+async def test_no_child_at_all_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(errors.ConfigurationError, match="SIGKILL before it was ready"):
+        await Workers(2, memory_bytes=MEMORY, prepare=partial(jobs.die, tmp_path, times=3 * 3)).start()
+    assert children() == set()
+    assert len(os.listdir(tmp_path)) == 9
+
+
+@pytest.mark.parametrize("job", [pytest.param("time.sleep, 60", id="at work"), pytest.param("os.getpid", id="idle")])
+async def test_children_do_not_outlive_a_parent_that_is_killed(job: str) -> None:
+    program = f"""
+import asyncio, os, time
+from pathlib import Path
+from special.workers import Workers
+async def main():
+    async with Workers(2, memory_bytes={MEMORY}) as workers:
+        task = asyncio.create_task(workers.run({job}))
+        await asyncio.sleep(0.1)
+        print(Path(f"/proc/self/task/{{os.getpid()}}/children").read_text(), flush=True)
+        await asyncio.sleep(60)
+asyncio.run(main())
+"""
+    parent = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=subprocess.PIPE)
+    assert parent.stdout is not None
+    pids = [int(pid) for pid in (await parent.stdout.readline()).split()]
+    assert len(pids) == 3
+    assert all(alive(pid) for pid in pids)
+    parent.kill()
+    await parent.wait()
+    await until(lambda: not any(alive(pid) for pid in pids))
+
+
+def test_large_bytes_travel_uncopied() -> None:
+    large = bytes(1 << 20)
+    assert any(part is large for part in dump(Returned(large)))
+
+
+@pytest.mark.parametrize("count", [0, 1, 70_000, 3 << 20])
+def test_a_reply_is_read_back(count: int) -> None:
+    value = [bytes(count), "words", {"n": count}, b"x" * (count // 2)]
+    body = b"".join(dump(Returned(value)))[LENGTH.size :]
+    assert load_reply(bytearray(body)) == Returned(value)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"cos\nsystem\n.", id="an older protocol"),
+        pytest.param(b"".join(dump(Returned(bytes(1 << 20))))[LENGTH.size : -1000], id="cut off"),
+        pytest.param(pickle.dumps([1, 2]), id="no reply"),
+    ],
+)
+def test_what_is_no_reply_is_refused(body: bytes) -> None:
+    with pytest.raises((pickle.UnpicklingError, EOFError)):
+        load_reply(body)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param(os.system, id="a function"),
+        pytest.param(subprocess.Popen, id="a class from elsewhere"),
+        pytest.param(errors.Malformed("x").__init__, id="a method"),
+    ],
+)
+def test_the_parent_builds_nothing_but_ours(value: object) -> None:
+    body = b"".join(dump(Returned(value)))[LENGTH.size :]
+    with pytest.raises(pickle.UnpicklingError, match="answered with"):
+        load_reply(body)
