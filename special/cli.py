@@ -22,7 +22,7 @@ from special import settings
 from special.errors import ConfigurationError, SpecialError
 
 if TYPE_CHECKING:
-    from special.derive.options import Task
+    from special.derive import Task
     from special.volume import Cleared, Verified, VolumeStat
 
 cli = typer.Typer(
@@ -96,7 +96,7 @@ def serve(
         workers=workers,
         viewer_assets=viewer_assets,
     )
-    from special.web.server import serve_with
+    from special.web import serve_with
 
     serve_with(chosen)
 
@@ -182,7 +182,7 @@ def derive(
     config: Config = None,
 ) -> None:
     """Make the stored renditions of the images of SOURCE."""
-    from special.derive.run import Options, run
+    from special.derive import Options, run
 
     asked: dict[Task, bool] = {"foresee": plan, "verify": verify, "remake": force, "migrate": migrate}
     tasks = [task for task, is_asked in asked.items() if is_asked]

@@ -6,12 +6,12 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from special import iiif
-from special.auth.access import ANONYMOUS
+from special.auth import ANONYMOUS
 from special.errors import BadRequest
 from special.geometry import Box, Size, ceil_div
 from special.iiif import ImageRequest
-from special.images.masters import Master
-from special.serving.engine import Engine
+from special.images import Master
+from special.serving import Engine
 from special.settings import Settings
 
 

@@ -14,8 +14,7 @@ from typing import Self
 from special.errors import Forbidden, Unauthorised
 from special.geometry import Box
 from special.iiif import Job
-from special.images.asset import Asset
-from special.images.rule import OPEN, Rule, stricter
+from special.images import OPEN, Asset, Rule, stricter
 from special.settings import AccessRule, Settings
 
 

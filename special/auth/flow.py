@@ -19,14 +19,14 @@ from urllib.parse import urlsplit
 from special.auth.access import Grant
 from special.auth.identity import Flaw
 from special.geometry import Size
-from special.images.asset import Asset
-from special.serving.info import AUTH_CONTEXT
+from special.images import Asset
 from special.settings import Settings
 
 Profile = Literal["active", "external", "kiosk"]
 Refusal = Flaw | Literal["invalidRequest", "invalidOrigin"]
 """Profiles of an error of the token service."""
 
+AUTH_CONTEXT = "http://iiif.io/api/auth/2/context.json"
 MEDIA = f'application/ld+json;profile="{AUTH_CONTEXT}"'
 RESTRICTED = "This image is restricted"
 _NOTES: dict[Refusal, str] = {

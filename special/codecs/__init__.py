@@ -1,1 +1,18 @@
 """The only room that imports codecs: pyvips, OpenJPEG, libjpeg-turbo, pillow."""
+
+from special.codecs import memory_estimate
+from special.codecs.jpeg import subsampling
+from special.codecs.render import Encoding, Rendered, prepare, render, render_all
+from special.codecs.tile_cutter import TileCut, cut_tiles
+
+__all__ = [
+    "Encoding",
+    "Rendered",
+    "TileCut",
+    "cut_tiles",
+    "memory_estimate",
+    "prepare",
+    "render",
+    "render_all",
+    "subsampling",
+]

@@ -11,7 +11,7 @@ from special.codecs import colour, jpeg, openjpeg, tiff_jp2, tiff_jpeg, tiff_pag
 from special.codecs.raster import Image, Raster, to_vips
 from special.codecs.tiff_page import Page
 from special.errors import Malformed, TooExpensive
-from special.formats.layout import Piece
+from special.formats import Piece
 from special.geometry import Size, ceil_div
 
 _SOC_SIZ: Final = b"\xff\x4f\xff\x51"  # T.800 A.5.1: SIZ follows SOC at once

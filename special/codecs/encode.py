@@ -13,7 +13,7 @@ from special.codecs.raster import Raster, flattened, to_vips
 from special.errors import BadRequest
 from special.geometry import Size
 from special.iiif import OutputFormat
-from special.images.asset import StoredFormat
+from special.images import StoredFormat
 
 LONGEST_SIDE: Final[dict[OutputFormat, int]] = {"jpg": jpeg.LONGEST_SIDE, "webp": 16_383, "gif": 65_535}
 """The most that a format can say of width or height, in pixels; the others hold more than anyone makes."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from special.formats.layout import Extract, Format
+from special.formats import Extract, Format
 from special.geometry import Size
 from special.iiif import Job
 

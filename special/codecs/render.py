@@ -23,7 +23,7 @@ from special.codecs.encode import Encoding, check_fits, encode, encode_bitonal
 from special.codecs.raster import Image, Raster
 from special.codecs.resample import resample
 from special.codecs.rotate import rotated
-from special.formats.layout import Piece
+from special.formats import Piece
 from special.geometry import Frame, Size
 from special.iiif import Job
 

@@ -19,7 +19,7 @@ from special.codecs.decode import decode
 from special.codecs.raster import Image, Raster
 from special.codecs.resample import resample
 from special.errors import Unsupported
-from special.formats.layout import Piece
+from special.formats import Piece
 from special.geometry import Box, Frame, Size
 from special.observability import machine
 

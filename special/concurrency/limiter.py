@@ -15,7 +15,7 @@ from time import monotonic
 from weakref import WeakValueDictionary
 
 from special.errors import Busy
-from special.observability.trace import trace
+from special.observability import trace
 
 
 @dataclass(slots=True, weakref_slot=True, eq=False)

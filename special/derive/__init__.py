@@ -9,3 +9,8 @@ cluster                     in batches, on Dask
 options, rooms              what a run is asked, and what it works with
 progress, run               what the terminal shows; the exit code
 """
+
+from special.derive.options import Task
+from special.derive.run import Options, run
+
+__all__ = ["Options", "Task", "run"]

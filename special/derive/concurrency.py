@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from special.derive.inputs import InputImage
 from special.derive.outcome import Outcome, Work
 from special.errors import SpecialError, Unreachable
-from special.observability.trace import tracing
+from special.observability import tracing
 
 log = logging.getLogger(__name__)
 

@@ -10,22 +10,20 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from special import formats
-from special.codecs.render import Rendered
+from special.codecs import Rendered
 from special.derive.inputs import InputImage, Naming
 from special.derive.outcome import Outcome, Work
 from special.derive.plan import Steps, Target, is_of, plan
 from special.derive.policy import Policy
 from special.errors import Changed, MasterError, Missing
-from special.formats.layout import Layout, Piece
-from special.formats.parser import Parser, drive
+from special.formats import Layout, Parser, Piece, drive
 from special.geometry import Box
 from special.iiif import MEDIA, Job
-from special.images.asset import Access, Rendition
-from special.observability.trace import trace
+from special.images import Access, Rendition
+from special.observability import trace
 from special.renditions import RenditionStore, Sidecar, SizesFile, StoredRenditions, dump_layout
-from special.serving.read_piece import ReadLimits, read_piece
-from special.storage.blob import Blob, Chunk, Span
-from special.storage.source import Source, body
+from special.serving import ReadLimits, read_piece
+from special.storage import Blob, Chunk, Source, Span, body
 
 _HEAD = Span(0, 65536)
 ACCESSES: tuple[Access, ...] = ("open", "auth")

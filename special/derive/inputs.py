@@ -21,8 +21,7 @@ from urllib.parse import unquote_plus, urlsplit
 
 from special.errors import BadRequest, ConfigurationError, Missing
 from special.iiif import parse_identifier
-from special.storage.blob import Blob
-from special.storage.source import Source
+from special.storage import Blob, Source
 
 _TYPES = mimetypes.MimeTypes(filenames=())
 _SIDE_FILES = frozenset(["db", "ini", "jsonl", "log", "md", "md5", "sha1", "sha256", "sha512", "toml", "yaml", "yml"])

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 
 from special.derive.policy import Policy
 from special.geometry import Size
-from special.images.asset import Rendition, StoredFormat
+from special.images import Rendition, StoredFormat
 from special.renditions import Sidecar, SizesFile, StoredRenditions
-from special.storage.blob import Blob
+from special.storage import Blob
 
 
 @dataclass(frozen=True, slots=True)

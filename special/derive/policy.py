@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from special import geometry
-from special.codecs.render import Encoding
+from special.codecs import Encoding
 from special.errors import ConfigurationError
 from special.geometry import Size
-from special.images.asset import StoredFormat
+from special.images import StoredFormat
 from special.renditions import SizesFile
 from special.settings import Settings
 

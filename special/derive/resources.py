@@ -6,17 +6,16 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 
-from special.codecs.render import Rendered, render_all
+from special.codecs import Rendered, render_all
 from special.derive.generator import Decode, Generator
 from special.derive.inputs import Naming
 from special.derive.policy import Policy
-from special.formats.layout import Piece
+from special.formats import Piece
 from special.iiif import Job
 from special.renditions import RenditionStore
-from special.serving.read_piece import ReadLimits
+from special.serving import ReadLimits
 from special.settings import Settings
-from special.storage import RetryPolicy, check_source, open_source
-from special.storage.source import Source
+from special.storage import RetryPolicy, Source, check_source, open_source
 from special.workers import Lane, Workers
 
 DECODE_DEADLINE_S = 300.0

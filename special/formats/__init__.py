@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from special.errors import Malformed, Unsupported
 from special.formats import jp2, jpeg, tiff, whole
-from special.formats.jp2 import serial as jp2_serial
-from special.formats.layout import Layout
-from special.formats.parser import Parser
-from special.storage.blob import Span
+from special.formats.layout import Extract, Format, Layout, Piece, Stored, Tiling
+from special.formats.parser import Parser, drive, solve
+from special.storage import Span
+
+__all__ = ["Extract", "Format", "Layout", "Parser", "Piece", "Stored", "Tiling", "drive", "load", "parse", "solve"]
 
 SNIFF_BYTES = 32
 """Enough to tell all formats apart."""
@@ -25,7 +26,7 @@ ROOMS = (
 """How each format is known by its first bytes, and who reads it."""
 LOADERS = (
     (tiff.MAGIC, tiff.load),
-    (jp2_serial.MAGIC, jp2.load),
+    (jp2.MAGIC, jp2.load),
     (whole.MAGIC, whole.load),
 )
 """Who reads back which serial form, by its first bytes: what it is, and which version."""

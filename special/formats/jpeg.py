@@ -20,7 +20,7 @@ from special.formats.levels import checked
 from special.formats.parser import Parser
 from special.formats.whole import WholeLayout
 from special.geometry import Orientation
-from special.storage.blob import Span
+from special.storage import Span
 
 MAX_SEGMENTS = 1000
 """Most marker segments before the frame header; profiles of printers and panoramas take about 50."""

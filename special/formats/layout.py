@@ -17,7 +17,7 @@ from typing import Literal, Protocol
 
 from special.formats.parser import Parser
 from special.geometry import Box, Frame, Orientation, Size
-from special.storage.blob import Span
+from special.storage import Span
 
 Format = Literal["jp2", "tiff", "jpeg", "png", "webp", "gif"]
 """How bytes are encoded; what picks the decoder."""

@@ -6,9 +6,7 @@ from collections.abc import Generator
 from typing import TypeVar
 
 from special.errors import Malformed
-from special.storage.blob import Blob, Chunk, Span
-from special.storage.ranges import coalesce
-from special.storage.source import Reader
+from special.storage import Blob, Chunk, Reader, Span, coalesce
 
 T = TypeVar("T")
 

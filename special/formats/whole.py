@@ -16,7 +16,7 @@ from special.formats.layout import Extract, Format, Layout, Piece, Stored, Tilin
 from special.formats.levels import checked, serves
 from special.formats.parser import Parser
 from special.geometry import Box, Frame, Orientation, Size, ceil_div
-from special.storage.blob import Span
+from special.storage import Span
 
 MAGIC = b"W\x01"
 """How the serial form starts: what it is, and which version."""

@@ -1,1 +1,7 @@
 """What is known of an image: its master, its stored renditions, its rule."""
+
+from special.images.asset import Access, Asset, Rendition, StoredFormat
+from special.images.masters import Master, Masters
+from special.images.rule import OPEN, Rule, stricter
+
+__all__ = ["OPEN", "Access", "Asset", "Master", "Masters", "Rendition", "Rule", "StoredFormat", "stricter"]

@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from special.formats.layout import Tiling
+from special.formats import Tiling
 from special.geometry import Size
 from special.images.rule import OPEN, Rule
-from special.storage.blob import Blob
+from special.storage import Blob
 
 StoredFormat = Literal["jpg", "webp"]
 """What renditions are stored as; by its extension."""

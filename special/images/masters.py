@@ -19,13 +19,11 @@ from functools import partial
 from weakref import WeakValueDictionary
 
 from special import formats
-from special.concurrency.caches import LRUCache, TTLCache
+from special.concurrency import LRUCache, TTLCache
 from special.errors import Changed, Denied, Malformed, MasterError, Missing
-from special.formats.layout import Layout
-from special.formats.parser import drive
+from special.formats import Layout, drive
 from special.geometry import Box, Size
-from special.storage.blob import Blob, Chunk, NotModified, Span, Unless
-from special.storage.source import Opened, Reader, Source, body
+from special.storage import Blob, Chunk, NotModified, Opened, Reader, Source, Span, Unless, body
 from special.volume import MetadataStore, StoredMetadata
 
 log = logging.getLogger(__name__)

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Self
 from special import __version__
 from special.errors import ConfigurationError
 from special.observability.trace import Trace
-from special.settings import Settings
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -33,10 +32,8 @@ class OtelExporter:
         self._tracer = provider.get_tracer("special", __version__)
 
     @classmethod
-    def of(cls, settings: Settings) -> Self | None:
-        """As the setting `otel` and the standard variables `OTEL_*` say. Raises `ConfigurationError`."""
-        if not settings.otel:
-            return None
+    def from_environment(cls) -> Self:
+        """As the standard variables `OTEL_*` say. Raises `ConfigurationError` without the SDK."""
         try:
             from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
             from opentelemetry.sdk.resources import SERVICE_NAME, Resource

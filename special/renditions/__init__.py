@@ -15,11 +15,13 @@ from special.renditions.addition import Addition
 from special.renditions.sidecar import Sidecar, dump_layout
 from special.renditions.sizes_file import SizesFile, rendition_key
 from special.renditions.store import CachedRendition, RenditionStore, StoredRenditions
+from special.renditions.write_back import RenditionWriter
 
 __all__ = [
     "Addition",
     "CachedRendition",
     "RenditionStore",
+    "RenditionWriter",
     "Sidecar",
     "SizesFile",
     "StoredRenditions",

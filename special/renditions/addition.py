@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 
 from special import geometry
 from special.geometry import Size
-from special.images.asset import Access, Rendition, StoredFormat
+from special.images import Access, Rendition, StoredFormat
 from special.renditions.sidecar import Sidecar
 from special.renditions.sizes_file import SizesFile, rendition_key
-from special.storage.blob import Blob
+from special.storage import Blob
 
 MOST_SIZES = 32
 """An image with so many gets no more: whoever asks for every size there is must not fill the bucket."""

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from special.formats.layout import Layout
+from special.formats import Layout
 from special.geometry import Size
 from special.renditions.sizes_file import SizesFile
-from special.storage.blob import Blob
+from special.storage import Blob
 
 SIDECAR_NAME = "special.json"
 SIDECAR_VERSION = 1

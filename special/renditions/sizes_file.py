@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from special.geometry import Size
-from special.images.asset import Access, Rendition, StoredFormat
+from special.images import Access, Rendition, StoredFormat
 
 SIZES_NAMES = ("s.json", "sizes.json")
 """The first is written, both are read."""

@@ -10,17 +10,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
-from special.concurrency.caches import TTLCache
+from special.concurrency import TTLCache
 from special.errors import Changed, Malformed, Missing
 from special.geometry import Size
 from special.iiif import MEDIA
-from special.images.asset import Access, Rendition
-from special.images.rule import Rule, stricter
+from special.images import Access, Rendition, Rule, stricter
 from special.renditions.addition import Addition
 from special.renditions.sidecar import SIDECAR_NAME, Sidecar
 from special.renditions.sizes_file import SIZES_NAMES, SizesFile
-from special.storage.blob import Absent, Blob, NotModified, Span, Unless
-from special.storage.source import Opened, Source, body
+from special.storage import Absent, Blob, NotModified, Opened, Source, Span, Unless, body
 
 T = TypeVar("T")
 

@@ -10,11 +10,10 @@ import asyncio
 import logging
 from typing import get_args
 
-from special.codecs.render import Encoding
+from special.codecs import Encoding
 from special.errors import SpecialError
 from special.iiif import Job
-from special.images.asset import Asset, StoredFormat
-from special.images.masters import Master
+from special.images import Asset, Master, StoredFormat
 from special.observability import metrics
 from special.renditions import Addition, RenditionStore, dump_layout
 

@@ -10,11 +10,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from special import formats
-from special.auth.access import Rules
+from special.auth import Rules
 from special.errors import NotFound
-from special.formats.layout import Layout, Tiling
-from special.images.asset import Asset
-from special.images.masters import Master, Masters
+from special.formats import Layout, Tiling
+from special.images import Asset, Master, Masters
 from special.renditions import RenditionStore, StoredRenditions
 
 MAX_IMAGES = 10_000

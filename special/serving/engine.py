@@ -19,21 +19,16 @@ from types import TracebackType
 from typing import Any, Self
 
 from special import formats, iiif
-from special.auth import access
-from special.auth.access import Grant, Identity
-from special.codecs import memory_estimate
-from special.codecs.render import Encoding
-from special.concurrency.caches import LRUCache
+from special.auth import Grant, Identity, access
+from special.codecs import Encoding, memory_estimate
+from special.concurrency import LRUCache
 from special.errors import Changed, OutOfRange
-from special.formats.layout import Stored
-from special.formats.parser import solve
+from special.formats import Stored, solve
 from special.geometry import Box
 from special.iiif import MEDIA, ImageRequest, Job, Limits, Version
-from special.images.asset import Asset, Rendition
-from special.images.masters import Master, Masters
-from special.observability.trace import trace
-from special.renditions import RenditionStore
-from special.renditions.write_back import RenditionWriter
+from special.images import Asset, Master, Masters, Rendition
+from special.observability import trace
+from special.renditions import RenditionStore, RenditionWriter
 from special.serving import info, pyramid_builder, routing
 from special.serving.catalog import Catalog
 from special.serving.info import Services
@@ -43,10 +38,7 @@ from special.serving.pyramid_builder import PyramidBuilder
 from special.serving.routing import Derivative, Plan, Stream, Thumb, Tile
 from special.serving.tile import TileRenderer
 from special.settings import Settings
-from special.storage import open_source
-from special.storage.blob import NotModified, Span, Unless
-from special.storage.ranges import runs_of
-from special.storage.source import Source, body
+from special.storage import NotModified, Source, Span, Unless, body, open_source, runs_of
 from special.volume import Volume
 from special.workers import AdmissionController, Lane, Workers, standard_lanes
 

@@ -10,17 +10,16 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from special import geometry
-from special.auth.access import Grant
-from special.formats.layout import Tiling
+from special.auth import AUTH_CONTEXT, Grant
+from special.formats import Tiling
 from special.geometry import Size
 from special.iiif import MEDIA, QUALITIES, Limits, Version
-from special.images.asset import Asset
+from special.images import Asset
 
 CONTEXT: dict[Version, str] = {
     2: "http://iiif.io/api/image/2/context.json",
     3: "http://iiif.io/api/image/3/context.json",
 }
-AUTH_CONTEXT = "http://iiif.io/api/auth/2/context.json"
 Services = Sequence[dict[str, Any]]
 """What leads callers of a restricted image on; an open one does not name it."""
 PROTOCOL = "http://iiif.io/api/image"

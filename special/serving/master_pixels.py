@@ -9,17 +9,15 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
-from special.codecs import memory_estimate, render
-from special.codecs.render import Encoding
-from special.formats.layout import Layout, Piece, Stored
+from special.codecs import Encoding, memory_estimate, render
+from special.formats import Layout, Piece, Stored
 from special.iiif import Job
-from special.images.masters import Master, Masters
-from special.observability.trace import trace
+from special.images import Master, Masters
+from special.observability import trace
 from special.serving import read_piece
 from special.serving.read_piece import ReadLimits
 from special.settings import Settings
-from special.storage.blob import Blob, Chunk
-from special.storage.source import Reader
+from special.storage import Blob, Chunk, Reader
 from special.volume import VolumeReader
 from special.workers import Admission, AdmissionController, Workers
 
@@ -78,7 +76,7 @@ class MasterRenderer:
     async def decode(self, piece: Piece, job: Job, admitted: Admission, *, culprit: str) -> bytes:
         """What the job asks for, from a piece that shows its box. Raises `MasterError`, `DecodeError`."""
         rendered = await self.workers.run(
-            render.render,
+            render,
             piece,
             job,
             self.encoding,

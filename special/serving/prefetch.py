@@ -20,9 +20,8 @@ from typing import Final
 from special.errors import SpecialError
 from special.geometry import Box, Size
 from special.iiif import Job
-from special.images.masters import Master, Masters
-from special.storage.blob import Blob, Span
-from special.storage.source import Source
+from special.images import Master, Masters
+from special.storage import Blob, Source, Span
 from special.volume import PrefetchResult, Volume
 
 MAX_ACCESSES: Final = 16

@@ -19,19 +19,16 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Final
 
-from special.codecs.jpeg import subsampling
-from special.codecs.tile_cutter import TileCut, cut_tiles
+from special.codecs import TileCut, cut_tiles, subsampling
 from special.errors import MasterError, SpecialError
-from special.formats.layout import Layout, Piece, Tiling
-from special.formats.tiff import pyramid
-from special.formats.tiff.pyramid import HEAD_BYTES, Grid, Place
+from special.formats import Layout, Piece, Tiling
+from special.formats.tiff import HEAD_BYTES, Grid, Place, pyramid
 from special.geometry import Box, Frame, Size
 from special.iiif import Job
-from special.images.masters import Master
-from special.observability.metrics import PROMOTIONS
+from special.images import Master
+from special.observability import PROMOTIONS
 from special.serving.master_pixels import PIXELS_VERSION, MasterRenderer
-from special.storage.blob import Span
-from special.storage.source import Reader
+from special.storage import Reader, Span
 from special.volume import Elsewhere, Making, NoRoom, Volume
 from special.workers import Lane
 

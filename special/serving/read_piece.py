@@ -8,12 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from special.errors import Malformed, TooExpensive
-from special.formats.layout import Extract, Layout, Piece
+from special.formats import Extract, Layout, Piece
 from special.geometry import Box, Size
 from special.settings import Settings
-from special.storage.blob import Blob, Chunk
-from special.storage.ranges import read_spans
-from special.storage.source import Reader
+from special.storage import Blob, Chunk, Reader, read_spans
 
 log = logging.getLogger(__name__)
 

@@ -15,14 +15,13 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from special import iiif
-from special.auth import access
-from special.auth.access import Grant
+from special.auth import Grant, access
 from special.errors import BadRequest, NotFound
 from special.geometry import Box, Size
 from special.iiif import ImageRequest, Job, Limits, Version
-from special.images.asset import Asset, Rendition
+from special.images import Asset, Rendition
 from special.serving import info
-from special.storage.blob import Blob
+from special.storage import Blob
 
 
 @dataclass(frozen=True, slots=True)

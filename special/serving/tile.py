@@ -18,24 +18,19 @@ from weakref import WeakKeyDictionary
 
 from special import formats
 from special.codecs import memory_estimate
-from special.concurrency.limiter import KeyedLimiter, KeyState
-from special.concurrency.singleflight import SingleFlight
+from special.concurrency import KeyedLimiter, KeyState, SingleFlight
 from special.errors import Malformed
-from special.formats.layout import Stored
-from special.formats.parser import drive
-from special.formats.tiff.layout import TiffLayout
-from special.formats.tiff.pyramid import HEAD_BYTES, Grid
+from special.formats import Stored, drive
+from special.formats.tiff import HEAD_BYTES, Grid, TiffLayout
 from special.geometry import Box, Size
 from special.iiif import Job
-from special.images.masters import Master
-from special.observability.trace import trace
+from special.images import Master
+from special.observability import trace
 from special.serving.master_pixels import MasterRenderer, stored_tile
 from special.serving.prefetch import Prefetcher
 from special.serving.pyramid_builder import PyramidBuilder
-from special.storage.blob import Blob, Span
-from special.storage.source import Reader
-from special.volume import PackFile, Volume
-from special.volume.blocks import Damaged
+from special.storage import Blob, Reader, Span
+from special.volume import Damaged, PackFile, Volume
 
 POLL_S: Final = 1.0
 """How often is looked whether another process has made a pyramid."""

@@ -1,8 +1,31 @@
 """The places that masters and renditions live in, each behind the `Source` protocol."""
 
+from special.storage.blob import Absent, Blob, Chunk, NotModified, Span, Unless
 from special.storage.bucket import Bucket
 from special.storage.local import Folder
 from special.storage.opening import SCHEMES, check_source, open_source
+from special.storage.ranges import coalesce, read_spans, runs_of
 from special.storage.retry import RetryPolicy
+from special.storage.source import Opened, Reader, Source, body
 
-__all__ = ["SCHEMES", "Bucket", "Folder", "RetryPolicy", "check_source", "open_source"]
+__all__ = [
+    "SCHEMES",
+    "Absent",
+    "Blob",
+    "Bucket",
+    "Chunk",
+    "Folder",
+    "NotModified",
+    "Opened",
+    "Reader",
+    "RetryPolicy",
+    "Source",
+    "Span",
+    "Unless",
+    "body",
+    "check_source",
+    "coalesce",
+    "open_source",
+    "read_spans",
+    "runs_of",
+]

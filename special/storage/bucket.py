@@ -11,15 +11,17 @@ import logging
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
+from typing import TYPE_CHECKING
 
 from special.errors import Changed, ConfigurationError, Denied, Missing, SourceError, Unreachable
-from special.storage.aws import Account
 from special.storage.blob import Absent, Blob, NotModified, Span, Unless
 from special.storage.checks import clip, count_get, counting_errors, require
-from special.storage.client import GetAnswer, ObjectHead, RangeNotSatisfiable, StoreClient, matchable
-from special.storage.obstore_client import nameable
+from special.storage.client import GetAnswer, ObjectHead, RangeNotSatisfiable, StoreClient, matchable, nameable
 from special.storage.retry import RetryBudget, RetryPolicy
 from special.storage.source import Opened
+
+if TYPE_CHECKING:
+    from special.storage.aws import Account
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +60,7 @@ class Bucket:
         patience: RetryPolicy,
         concurrency: int,
     ) -> None:
-        """`awkward` opens what takes the keys that obstore cannot name, and the listings; without it there are none."""
+        """`fallback` opens a client for keys that obstore cannot name, and for listings; without it there are none."""
         self._root = root
         self._wire = wire
         self._prefix = prefix

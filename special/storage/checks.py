@@ -30,7 +30,7 @@ def require(span: Span, blob: Blob) -> None:
 
 def count_get(size_bytes: int) -> None:
     """One GET of that many bytes was sent for the request at hand."""
-    trace.trace().count_get(size_bytes)
+    trace().count_get(size_bytes)
     metrics.SOURCE_GETS.inc()
     metrics.SOURCE_BYTES.inc(size_bytes)
 

@@ -35,17 +35,6 @@ _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _PAST_THE_END = "Wanted range starting at"
 """What obstore says itself where a store sends the whole object in place of a 416, as Azure may."""
-_UNNAMEABLE = re.compile(r"(?:^|/)\.{0,2}(?:/|$)|[\x00-\x1f\x7f]")
-"""An empty segment (a slash first, last or doubled), `.`, `..`, and ASCII control characters.
-
-Measured with obstore 0.12: it drops the first and the last slash in silence and refuses the rest. Everything else
-arrives as it was meant, `%2F`, `+`, `?`, `#`, a backslash and any other Unicode included.
-"""
-
-
-def nameable(path: str) -> bool:
-    """Whether obstore can name a key."""
-    return _UNNAMEABLE.search(path) is None
 
 
 class ObstoreClient:

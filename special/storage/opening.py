@@ -17,19 +17,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from obstore.exceptions import BaseError
-from obstore.store import AzureStore, GCSStore, HTTPStore
-
 from special.errors import ConfigurationError
-from special.storage.aws import Account
 from special.storage.bucket import Bucket
 from special.storage.client import StoreClient
 from special.storage.local import Folder
-from special.storage.obstore_client import ObstoreClient
 from special.storage.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
+
+    from special.storage.aws import Account
 
 SCHEMES = ("file", "s3", "az", "gs", "https", "http")
 """What a source's URL may start with; a plain path is a folder, too."""
@@ -119,6 +116,9 @@ _ONCE: RetryConfig = {"max_retries": 0, "retry_timeout": timedelta(0)}
 
 
 def _s3(url: str, rest: str, patience: RetryPolicy, concurrency: int) -> Bucket:
+    from special.storage.aws import Account
+    from special.storage.obstore_client import ObstoreClient
+
     name, prefix = _container(url, rest)
     account = Account.from_environment()
     store = account.store(name, client=_client(patience, allow_http=account.plain_http), retry=_ONCE)
@@ -141,6 +141,11 @@ async def _botocore_client(name: str, account: Account, patience: RetryPolicy, c
 
 
 def _elsewhere(provider: str, url: str, rest: str, patience: RetryPolicy, concurrency: int) -> Bucket:
+    from obstore.exceptions import BaseError
+    from obstore.store import AzureStore, GCSStore
+
+    from special.storage.obstore_client import ObstoreClient
+
     name, prefix = _container(url, rest)
     # An emulator, or a gateway on the same machine. obstore takes all else from the environment itself.
     endpoint = os.environ.get("AZURE_STORAGE_ENDPOINT") or os.environ.get("AZURE_ENDPOINT") or ""
@@ -162,6 +167,10 @@ def _elsewhere(provider: str, url: str, rest: str, patience: RetryPolicy, concur
 
 
 def _web(url: str, patience: RetryPolicy, concurrency: int) -> Bucket:
+    from obstore.store import HTTPStore
+
+    from special.storage.obstore_client import ObstoreClient
+
     parts = urlsplit(url)
     if parts.username or parts.password or parts.query or parts.fragment or not parts.hostname:
         raise ConfigurationError(f"'{parts.scheme}://{parts.hostname or ''}…' must be a plain https://host/prefix")

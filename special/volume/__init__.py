@@ -10,7 +10,9 @@ Imports go one way: volume → notes, stocking → pyramids → flights → shel
 volume → stacks → ledger, tenancy, shelf → locks.
 """
 
+from special.volume import admin
 from special.volume.admin import Cleared, Verified, VolumeStat, clear, stat, verify
+from special.volume.blocks import Damaged
 from special.volume.ledger import Entry
 from special.volume.metadata import MetadataStore, StoredMetadata
 from special.volume.pack_file import PackFile
@@ -21,6 +23,7 @@ from special.volume.volume import DEFAULT_BLOCK_BYTES, Volume, VolumeReader
 __all__ = [
     "DEFAULT_BLOCK_BYTES",
     "Cleared",
+    "Damaged",
     "Elsewhere",
     "Entry",
     "Making",
@@ -33,6 +36,7 @@ __all__ = [
     "Volume",
     "VolumeReader",
     "VolumeStat",
+    "admin",
     "clear",
     "stat",
     "verify",

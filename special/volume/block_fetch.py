@@ -20,9 +20,8 @@ from time import monotonic
 from typing import TypeVar
 
 from special.errors import Unreachable
-from special.observability.metrics import VOLUME_BLOCKS
-from special.storage.blob import Blob
-from special.storage.source import Reader
+from special.observability import VOLUME_BLOCKS
+from special.storage import Blob, Reader
 from special.volume.blocks import runs
 from special.volume.faults import record_fault
 from special.volume.object_files import ObjectFiles

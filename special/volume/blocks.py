@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 import google_crc32c
 
 from special.geometry import ceil_div
-from special.storage.blob import Blob, Span
+from special.storage import Blob, Span
 
 FORMAT_VERSION = 1
 """Of everything in the directory: the map, the ledger and the settings. Another version's files are dropped."""

@@ -23,7 +23,7 @@ from time import monotonic, time
 from typing import Literal
 
 from special.errors import ConfigurationError
-from special.observability.metrics import VOLUME_BYTES, VOLUME_EVICTIONS
+from special.observability import VOLUME_BYTES, VOLUME_EVICTIONS
 from special.volume import locks
 from special.volume.blocks import HEADER_BYTES, BlockMap, Damaged, whole_pages
 from special.volume.faults import record_fault

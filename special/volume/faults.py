@@ -11,7 +11,7 @@ import sqlite3
 from time import monotonic
 from typing import Literal
 
-from special.observability.metrics import VOLUME_FAULTS
+from special.observability import VOLUME_FAULTS
 
 Kind = Literal["open", "ledger", "read", "write", "corrupt", "full", "locked", "slow"]
 """`full`: no room that is not in use. `locked`: another process did not finish in time. The rest says what it did."""

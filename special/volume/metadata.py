@@ -24,7 +24,7 @@ from typing import Protocol, TypeVar
 
 import google_crc32c
 
-from special.storage.blob import Blob
+from special.storage import Blob
 from special.volume.blocks import PAGE_BYTES, Damaged, whole_pages
 from special.volume.directory import VolumeDirectory, described
 from special.volume.faults import FAULTS, record_fault

@@ -26,7 +26,7 @@ from pathlib import Path
 
 import google_crc32c
 
-from special.storage.blob import Span
+from special.storage import Span
 from special.volume.blocks import Damaged
 
 MAGIC = b"special-parts\0\0\1"

@@ -12,9 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from special.observability.metrics import VOLUME_AHEAD
-from special.storage.blob import Blob, Span
-from special.storage.source import Reader
+from special.observability import VOLUME_AHEAD
+from special.storage import Blob, Reader, Span
 from special.volume.block_fetch import BlockFetcher
 from special.volume.object_files import ObjectFiles
 

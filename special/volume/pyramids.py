@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from special.storage.blob import Blob, Span
+from special.storage import Blob, Span
 from special.volume.block_fetch import uninterrupted
 from special.volume.blocks import PAGE_BYTES, Damaged, whole_pages
 from special.volume.faults import FAULTS, record_fault

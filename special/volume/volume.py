@@ -19,9 +19,8 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from special.errors import ConfigurationError
-from special.observability.metrics import VOLUME_BLOCKS
-from special.storage.blob import Blob, Span
-from special.storage.source import Reader
+from special.observability import VOLUME_BLOCKS
+from special.storage import Blob, Reader, Span
 from special.volume.admin import VolumeStat, survey
 from special.volume.block_fetch import BlockFetcher, Budget, FetchLimits, uninterrupted
 from special.volume.blocks import PAGE_BYTES, BlockMap

@@ -8,3 +8,7 @@
 Image routes are raw ASGI: at twenty thousand stored tiles a second every layer shows. The pages
 around them are ordinary Starlette.
 """
+
+from special.web.server import serve_with
+
+__all__ = ["serve_with"]

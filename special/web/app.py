@@ -18,12 +18,10 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.types import Message, Receive, Scope, Send
 
-from special.auth.identity import Verifier
+from special.auth import Verifier
 from special.errors import ConfigurationError, Denied, RequestError, SpecialError
-from special.observability import logs, metrics, multiprocess
-from special.observability.otel import OtelExporter
-from special.observability.trace import Trace, tracing
-from special.serving.engine import Engine
+from special.observability import SHARED_COUNTS, OtelExporter, Trace, logs, metrics, tracing
+from special.serving import Engine
 from special.settings import Settings
 from special.web import pages
 from special.web.auth import Auth
@@ -52,7 +50,7 @@ class App:
         self._images: Images | None = None
         self._telemetry: OtelExporter | None = None
         self._pulse = LoopMonitor()
-        shared = os.environ.get(multiprocess.SHARED_COUNTS)
+        shared = os.environ.get(SHARED_COUNTS)
         self._slowest = Slowest(Path(shared) if shared else None) if settings.status else None
         self._pages = Starlette(
             routes=pages.routes(
@@ -87,7 +85,7 @@ class App:
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None, None]:
         """The time in which requests are answered: the engine is open inside."""
-        self._telemetry = OtelExporter.of(self._settings)
+        self._telemetry = OtelExporter.from_environment() if self._settings.otel else None
         async with self._make_engine(self._settings) as engine, self._pulse.running():
             self._images = Images(self._settings, engine, self._verifier, self._auth)
             yield

@@ -13,15 +13,11 @@ from dataclasses import dataclass
 from typing import Any, Self
 from urllib.parse import parse_qs
 
-from special.auth import access, flow
-from special.auth.access import Identity
-from special.auth.flow import Flow, Refusal
-from special.auth.identity import Proof, Verifier, bearer
-from special.auth.tokens import AccessTokens
+from special.auth import AccessTokens, Flow, Identity, Proof, Refusal, Verifier, access, bearer, flow
 from special.geometry import Size
 from special.iiif import Limits
-from special.images.asset import Asset
-from special.serving.info import granted, listed_thumbs
+from special.images import Asset
+from special.serving import granted, listed_thumbs
 from special.settings import Settings
 
 MESSAGE_ID_CHARACTERS = 1024

@@ -14,20 +14,16 @@ from typing import Final
 from starlette.types import Receive, Send
 
 from special import iiif
-from special.auth.access import Identity
-from special.auth.flow import MEDIA as AUTH_MEDIA
-from special.auth.identity import Verifier
-from special.concurrency.caches import LRUCache
-from special.concurrency.yielding import FairStart
+from special.auth import MEDIA as AUTH_MEDIA
+from special.auth import Identity, Verifier
+from special.concurrency import FairStart, LRUCache
 from special.errors import NotFound
 from special.iiif import BaseRequest, ImageRequest, InfoRequest, Version
-from special.images.asset import Asset
+from special.images import Asset
 from special.observability import trace
-from special.serving import info
-from special.serving.engine import Answer, Engine, PlannedRequest
-from special.serving.routing import Thumb
+from special.serving import Answer, Engine, PlannedRequest, Thumb, info
 from special.settings import Settings
-from special.storage.blob import NotModified, Unless
+from special.storage import NotModified, Unless
 from special.web.auth import Auth, probe
 from special.web.disconnect import until_disconnect
 from special.web.request import HttpRequest
@@ -117,7 +113,7 @@ class Images:
 
     async def _pixels(self, call: HttpRequest, prepared: Prepared, receive: Receive, send: Send) -> int:
         planned, headers = prepared.planned, prepared.headers
-        trace.trace().route = planned.plan.name
+        trace().route = planned.plan.name
         unless, copied = call.unless, isinstance(planned.plan, Thumb)
         span = call.range if copied else None
         try:
@@ -142,7 +138,7 @@ class Images:
 
     async def _made(self, planned: PlannedRequest, unless: Unless | None) -> Answer:
         """An answer that is not at hand, or why there is none: either takes a while to tell."""
-        await self._beginning.turn(trace.trace().client)
+        await self._beginning.turn(trace().client)
         return await self.engine.answer(planned, unless=unless)
 
     async def _prepare(self, call: HttpRequest, request: ImageRequest, identity: Identity) -> Prepared:

@@ -10,8 +10,8 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from special import __version__
-from special.observability import multiprocess
-from special.serving.engine import Engine
+from special.observability import exposition
+from special.serving import Engine
 from special.settings import Settings
 from special.web import status, viewer
 from special.web.loop_monitor import LoopMonitor
@@ -38,7 +38,7 @@ def routes(
         return PlainTextResponse("ready\n" if up else "no decoder is up\n", 200 if up else 503)
 
     async def metrics(_: Request) -> Response:
-        return Response(multiprocess.exposition(), media_type=CONTENT_TYPE_LATEST)
+        return Response(exposition(), media_type=CONTENT_TYPE_LATEST)
 
     async def list_images(after: str) -> viewer.Listing:
         opened = engine()

@@ -12,7 +12,7 @@ from starlette.types import Scope
 from special import iiif
 from special.iiif import BaseRequest, ImageRequest, InfoRequest, Version
 from special.serving import info
-from special.storage.blob import Span, Unless
+from special.storage import Span, Unless
 from special.web.proxies import PublicAddress
 
 _RANGE = re.compile(r"bytes=(\d{1,18})-(\d{0,18})", re.ASCII)

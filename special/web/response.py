@@ -13,10 +13,10 @@ from functools import lru_cache
 
 from starlette.types import Send
 
-from special.concurrency.yielding import yield_to_others
+from special.concurrency import yield_to_others
 from special.errors import SpecialError
 from special.observability import trace
-from special.serving.engine import Answer, AnswerHead
+from special.serving import Answer, AnswerHead
 
 PIECE_BYTES = 65536
 """Larger answers are sent in pieces of this size, between which others have their turn."""
@@ -118,4 +118,4 @@ def _length(size_bytes: int) -> tuple[bytes, bytes]:
 
 def timing() -> tuple[bytes, bytes]:
     """The Server-Timing header of the request at hand."""
-    return b"server-timing", trace.trace().server_timing().encode()
+    return b"server-timing", trace().server_timing().encode()

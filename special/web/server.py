@@ -15,9 +15,8 @@ from uvicorn.config import STARTUP_FAILURE
 
 from special import __version__
 from special.errors import ConfigurationError
-from special.observability import logs
-from special.observability.multiprocess import SHARED_COUNTS, metrics_folder
-from special.serving.engine import Engine
+from special.observability import SHARED_COUNTS, logs, metrics_folder
+from special.serving import Engine
 from special.settings import Settings
 from special.storage import check_source
 from special.web.app import SETTINGS_VARIABLE, App

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Final
 
-from special.concurrency.fair_queue import FairQueue
+from special.concurrency import FairQueue
 from special.errors import Busy, TimedOut, TooExpensive
 from special.observability import metrics, trace
 from special.workers.lanes import Lane
@@ -150,7 +150,7 @@ class AdmissionController:
             self._give_up(door, waiting)
             raise
         finally:
-            trace.trace().took("queue", arrived_s, self._clock())
+            trace().took("queue", arrived_s, self._clock())
         if not waiting.turn.done():
             self._give_up(door, waiting)
             raise _busy(door, f"no place within {door.lane.max_wait_s:g} s", door.wait_s(client))

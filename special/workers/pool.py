@@ -13,8 +13,8 @@ from typing import Any, Final, Literal, Self, TypeVar, cast
 
 from prometheus_client import Gauge
 
-from special.codecs import render
-from special.concurrency.fair_queue import FairQueue
+from special.codecs import prepare as prepare_codecs
+from special.concurrency import FairQueue
 from special.errors import Busy, ConfigurationError, Crashed, DecodeError, TimedOut
 from special.observability import metrics, trace
 from special.workers.lanes import Lane, single_lane
@@ -93,7 +93,7 @@ class Workers:
         memory_bytes: int,
         lanes: Sequence[Lane] | None = None,
         spare: int = 1,
-        prepare: Callable[[], object] = render.prepare,
+        prepare: Callable[[], object] = prepare_codecs,
     ) -> None:
         chosen = tuple(lanes) if lanes is not None else single_lane(count)
         self._queues = {lane.name: _Queue(lane) for lane in chosen}
@@ -215,7 +215,7 @@ class Workers:
                     job.end("cancelled")
             raise
         finally:
-            trace.trace().took("queue", job.arrived, job.started or monotonic())
+            trace().took("queue", job.arrived, job.started or monotonic())
 
     def _check(self, queue: _Queue, allowed_s: float) -> None:
         """Raise `Busy` where a job cannot be taken."""

@@ -16,5 +16,6 @@ from __future__ import annotations
 
 from special.formats.jp2.boxes import sniff
 from special.formats.jp2.layout import Jp2Layout, load, parse
+from special.formats.jp2.serial import MAGIC
 
-__all__ = ["Jp2Layout", "load", "parse", "sniff"]
+__all__ = ["MAGIC", "Jp2Layout", "load", "parse", "sniff"]

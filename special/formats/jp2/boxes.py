@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from special.errors import Malformed, Unsupported
 from special.formats.jp2.reader import CodestreamReader, Reading
 from special.geometry import Size
-from special.storage.blob import Span
+from special.storage import Span
 
 SIGNATURE = bytes.fromhex("0000000c6a5020200d0a870a")
 """The signature box (I.5.1): what every JP2, JPX and JPH file starts with."""

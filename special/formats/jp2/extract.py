@@ -21,7 +21,7 @@ from special.formats.jp2.tile_parts import PartIndex
 from special.formats.jp2.tile_selection import Selection
 from special.formats.layout import Extract
 from special.geometry import ceil_div
-from special.storage.blob import Span
+from special.storage import Span
 
 
 @dataclass(frozen=True, slots=True)

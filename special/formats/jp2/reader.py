@@ -10,7 +10,7 @@ from collections.abc import Generator
 from typing import TypeVar
 
 from special.errors import Malformed
-from special.storage.blob import Span
+from special.storage import Span
 
 T = TypeVar("T")
 Reading = Generator[list[Span], list[bytes], T]

@@ -20,7 +20,7 @@ from special.formats.jp2.precincts import Ints, Tile, place
 from special.formats.jp2.tile_parts import SOT
 from special.formats.layout import Extract, Piece
 from special.geometry import Size
-from special.storage.blob import Span
+from special.storage import Span
 
 
 def rebuild(container: Container, header: Header, extract: Extract, parts: Sequence[bytes]) -> Piece:

@@ -20,7 +20,7 @@ from special.errors import Malformed
 from special.formats.jp2.boxes import Container
 from special.formats.jp2.markers import Segment
 from special.formats.jp2.tile_parts import PACKETS, ROWS, PartIndex
-from special.storage.blob import Span
+from special.storage import Span
 
 MAGIC = b"special.jp2\0\x01"
 """Name and version."""

@@ -18,7 +18,7 @@ from special.errors import Malformed
 from special.formats.jp2.main_header import Header
 from special.formats.jp2.markers import REFUSED, Marker, Segment, read_segments
 from special.formats.jp2.reader import CHUNK_BYTES, CodestreamReader, Reading
-from special.storage.blob import Span
+from special.storage import Span
 
 Ints = npt.NDArray[np.int64]
 

@@ -12,9 +12,12 @@ from __future__ import annotations
 
 from special.formats.layout import Layout
 from special.formats.parser import Parser
-from special.formats.tiff import serial
+from special.formats.tiff import pyramid, serial
 from special.formats.tiff.ifd import directories
 from special.formats.tiff.layout import TiffLayout
+from special.formats.tiff.pyramid import HEAD_BYTES, Grid, Place
+
+__all__ = ["HEAD_BYTES", "Grid", "Place", "TiffLayout", "load", "parse", "pyramid", "sniff"]
 
 MAGIC = serial.MAGIC
 """How the serial form starts."""

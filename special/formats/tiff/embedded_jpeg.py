@@ -12,7 +12,7 @@ from special.formats.layout import Stored
 from special.formats.tiff.ifd import Field
 from special.formats.tiff.page import Page
 from special.formats.tiff.tags import Compression, Photometric
-from special.storage.blob import Span
+from special.storage import Span
 
 SOI = b"\xff\xd8"
 EOI = b"\xff\xd9"

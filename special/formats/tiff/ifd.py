@@ -19,7 +19,7 @@ from special.formats.parser import Parser
 from special.formats.tiff.ifd_prefetch import ExpectedPyramid
 from special.formats.tiff.tags import COPIED, NUMBERS, WIDTHS, Tag
 from special.geometry import Size
-from special.storage.blob import Span
+from special.storage import Span
 
 Order = Literal["<", ">"]
 """Byte order, as `struct` writes it."""

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from special.geometry import Size, ceil_div
-from special.storage.blob import Span
+from special.storage import Span
 
 ENTRIES_BYTES = 1024
 """What a directory takes besides its lists of tiles, if libvips wrote it and there is no profile."""

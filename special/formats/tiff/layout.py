@@ -18,8 +18,7 @@ from special.formats.tiff.ifd import Directory, Field
 from special.formats.tiff.page import Page
 from special.formats.tiff.tags import COPIED, JPEG_2000, Compression, Photometric, Tag
 from special.geometry import Box, Frame, Orientation, Size, ceil_div
-from special.storage.blob import Span
-from special.storage.ranges import coalesce
+from special.storage import Span, coalesce
 
 MAX_TILES = 16384
 """Most tiles of one request: a gigapixel in tiles of 256. Planning those takes a fifth of a second."""

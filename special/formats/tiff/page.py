@@ -26,7 +26,7 @@ from special.formats.tiff.tags import (
     Tag,
 )
 from special.geometry import Box, Frame, Size, ceil_div
-from special.storage.blob import Span
+from special.storage import Span
 
 MAX_JPEG_SIDE = 65535
 """ITU-T T.81 section B.2.2: sides have 16 bits."""

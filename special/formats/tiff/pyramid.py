@@ -15,7 +15,7 @@ from special.formats.layout import Layout, Tiling
 from special.formats.tiff.layout import MAX_TILES
 from special.formats.tiff.tags import WIDTHS, Compression, Photometric, Tag, Type
 from special.geometry import Box, Size, ceil_div
-from special.storage.blob import Span
+from special.storage import Span
 
 HEAD_BYTES = 16
 """Length of a BigTIFF's header."""

@@ -16,8 +16,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from special.errors import NotFound
-from special.observability.figures import figures
-from special.observability.slowest import Slowest
+from special.observability import Slowest, figures
 
 __all__ = ["Slowest", "figures", "routes"]
 

@@ -1,0 +1,61 @@
+"""The moment by which a request is answered, made once where it arrives and handed down.
+
+Every queue, lock, read and decoder that a request meets is given what is left of it. No place has a timeout of its
+own that would add up with the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from time import monotonic
+from typing import Self
+
+from special.errors import TimedOut
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """A moment by a monotonic clock, in seconds. Immutable: a shorter one is another object."""
+
+    at_s: float
+    """When it is over; infinity for work that no client waits for."""
+    clock: Callable[[], float] = monotonic
+    """Tells the time. `limit` measures what is left with it and waits by the event loop."""
+
+    @classmethod
+    def after(cls, seconds: float, *, clock: Callable[[], float] = monotonic) -> Self:
+        """The deadline that many seconds from now."""
+        return cls(clock() + seconds, clock)
+
+    @property
+    def left_s(self) -> float:
+        """Seconds until it is over; never negative."""
+        return max(0.0, self.at_s - self.clock())
+
+    @property
+    def expired(self) -> bool:
+        """Whether it is over."""
+        return self.clock() >= self.at_s
+
+    def within(self, seconds: float) -> Deadline:
+        """The earlier one of this and the deadline that many seconds from now."""
+        return Deadline(min(self.at_s, self.clock() + seconds), self.clock)
+
+    @asynccontextmanager
+    async def limit(self, what: str) -> AsyncGenerator[None, None]:
+        """Cancel the block when the deadline is over. Raises `TimedOut`, which names what took too long."""
+        try:
+            async with asyncio.timeout(None if math.isinf(self.at_s) else self.left_s) as timeout:
+                yield
+        except TimeoutError as error:
+            if not timeout.expired():
+                raise
+            raise TimedOut(f"{what}: the deadline of the request is over") from error
+
+
+NEVER = Deadline(math.inf)
+"""For work that no client waits for."""
