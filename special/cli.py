@@ -124,10 +124,11 @@ def inspect_command(
 
     It asks as nobody: of a restricted image it tells what a stranger would be answered.
     """
+    from special import composition
     from special.inspect import inspect
 
     chosen = settings.load(config, source=source, thumbs=thumbs)
-    asyncio.run(inspect(chosen, identifier, request, Console()))
+    asyncio.run(inspect(composition.engine(chosen), identifier, request, Console()))
 
 
 @cli.command(

@@ -3,21 +3,21 @@
     SpecialError
     ├── RequestError              the caller's mistake; decided before any work
     │   ├── BadRequest            400  a parameter that cannot be understood or is out of bounds
-    │   ├── Unauthorised          401  restricted, and nobody has said who they are
-    │   ├── Forbidden             403  restricted, and who they are is not enough
+    │   ├── Unauthorised          401  restricted, and the client is not known
+    │   ├── Forbidden             403  restricted, and the client's roles are not enough
     │   ├── NotFound              404  no such identifier, or no such stored size
     │   ├── Misdirected           421  a host that is not served here
     │   ├── OutOfRange            416  a Range that starts past the end of what is stored
     │   └── NotOffered            501  valid, but switched off here (upscaling)
     ├── SourceError               502  an object store said no
     │   ├── Missing               404  there is no such object
-    │   ├── Denied                404  the store refused us; strangers are told what `Missing` tells them
+    │   ├── Denied                404  the store refused us; clients are told what `Missing` tells them
     │   ├── Changed               503  the object is no longer the version that was pinned
     │   └── Unreachable           503  timeout, reset, throttling, short body
     ├── MasterError               500  this master cannot be shown
     │   ├── Malformed             500  the file breaks its own format's rules
     │   ├── Unsupported           500  a format or feature that nothing here decodes
-    │   └── TooDear               422  showing this much of it takes more than one answer may take
+    │   └── TooExpensive          422  showing this much of it takes more than one answer may take
     ├── DecodeError               500  a decoder process failed on this one job
     │   ├── Crashed               500  the process died
     │   ├── TimedOut              503  the deadline passed; the process was killed
@@ -25,7 +25,7 @@
     └── ConfigurationError        a setting that cannot work; the command line exits with 2
 
 `str(error)` is for the operator and the log: it may name keys, buckets and paths.
-`error.public` is for the stranger who asked: one plain sentence, and never any of those.
+`error.public` is for the client: one plain sentence, and never any of those.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class SpecialError(Exception):
 
     @property
     def public(self) -> str:
-        """What a stranger may read."""
+        """What the client may read."""
         return self.sentence
 
     @property
@@ -70,14 +70,14 @@ class BadRequest(RequestError):
 
 
 class Unauthorised(RequestError):
-    """Restricted, and nobody has said who they are."""
+    """Restricted, and the client is not known."""
 
     status = 401
     code = "unauthorised"
 
 
 class Forbidden(RequestError):
-    """Restricted, and who they are is not enough."""
+    """Restricted, and the client's roles are not enough."""
 
     status = 403
     code = "forbidden"
@@ -130,7 +130,7 @@ class Missing(SourceError):
 class Denied(SourceError):
     """The store refused our credentials, or the bucket's policy refused us.
 
-    To a stranger it is as if there were no such object: S3 itself says so of what may not be listed.
+    Clients are told that there is no such object, as S3 itself does without the right to list.
     """
 
     status = 404
@@ -203,7 +203,7 @@ class TimedOut(DecodeError):
 
 
 class Busy(DecodeError):
-    """No decoder will be free in time. `after_s`: when it may be worth asking again."""
+    """No decoder will be free in time. `after_s`: seconds after which to ask again."""
 
     status = 503
     code = "busy"

@@ -89,7 +89,7 @@ class Box:
         return Size(self.width, self.height)
 
     def within(self, size: Size) -> Box | None:
-        """The part that lies inside an image, or None where there is none."""
+        """The part inside an image, or None where there is none."""
         right, bottom = min(self.right, size.width), min(self.bottom, size.height)
         x, y = max(self.x, 0), max(self.y, 0)
         return Box.between(x, y, right, bottom) if x < right and y < bottom else None
@@ -164,7 +164,7 @@ class Orientation(IntEnum):
         return stored.turned if self.swaps_sides else stored
 
     def to_stored(self, box: Box, stored: Size) -> Box:
-        """Where a box of the upright picture lies in the stored picture."""
+        """A box of the upright picture in the coordinates of the stored picture."""
         x, y, w, h = box.x, box.y, box.width, box.height
         if self.swaps_sides:
             x, y, w, h = y, x, h, w

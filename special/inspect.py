@@ -12,28 +12,26 @@ from special.geometry import Box, Size, ceil_div
 from special.iiif import ImageRequest
 from special.images import Master
 from special.serving import Engine
-from special.settings import Settings
 
 
-async def inspect(settings: Settings, identifier: str, request: str | None, console: Console) -> None:
+async def inspect(engine: Engine, identifier: str, request: str | None, console: Console) -> None:
     """Print the master behind an identifier, and what requests of it would read.
 
     `request` is `region/size/rotation/quality.format`; without one, each size and a tile of each scale factor
-    that info.json names. Costs the header reads of one master. Raises `SourceError`, `MasterError`, `RequestError`.
+    that info.json names. Closes the engine, which need not be entered. Costs the header reads of one master.
+    Raises `SourceError`, `MasterError`, `RequestError`.
     """
-    engine = Engine.of(settings)
     try:
-        master = await engine.masters.find(identifier)
+        master = engine.catalog.master(await engine.catalog.find(identifier))
         console.print(_described(identifier, master))
         for note in master.layout.notes:
             console.print(f"• {note}", highlight=False)
         if request is None:
             console.print(await _costs(engine, identifier))
         else:
-            console.print(await _foreseen(engine, identifier, request))
+            console.print(await _estimated(engine, identifier, request))
     finally:
-        await engine.source.close()
-        await engine.store.close()
+        await engine.close()
 
 
 def _described(identifier: str, master: Master) -> Table:
@@ -80,7 +78,7 @@ def _middle_tile(image: Size, tile: Size, factor: int) -> str:
     return f"{box}/{ceil_div(box.width, factor)},{ceil_div(box.height, factor)}"
 
 
-async def _foreseen(engine: Engine, identifier: str, request: str) -> Table:
+async def _estimated(engine: Engine, identifier: str, request: str) -> Table:
     planned = await engine.plan(_parsed(identifier, request), version=3, identity=ANONYMOUS)
     runs = await engine.estimate(planned)
     table = Table(title=request, show_header=False, title_justify="left", title_style="bold")

@@ -25,24 +25,24 @@ from special.observability import machine
 
 
 def default_home() -> Path:
-    """Where volume and renditions live when nobody says otherwise: the user's cache directory."""
+    """The default folder of volume and renditions: in the user's cache directory."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "special"
 
 
-MOST_WORKERS = 4
-"""Server processes that are started where nobody says how many."""
+MAX_DEFAULT_WORKERS = 4
+"""Maximum number of server processes by default."""
 
 
 def default_workers() -> int:
-    """A process for each of the first few processors, so that a cheap answer need not wait for what another does.
+    """A process for each of the first few processors, so that cheap answers do not wait for each other.
 
-    More than that would only take memory: what is dear is done by decoders.
+    More would only take memory: expensive work is done by decoders.
     """
-    return min(machine.processors(), MOST_WORKERS)
+    return min(machine.processors(), MAX_DEFAULT_WORKERS)
 
 
 def default_decoders(workers: int, processors: int) -> int:
-    """What gives each processor a decoder, and each server process two where it can: one is kept for tiles."""
+    """A decoder for each processor, and two for each server process where there are two: one is kept for tiles."""
     return max(min(2, processors), math.ceil(processors / workers))
 
 
@@ -74,7 +74,7 @@ class Settings(BaseSettings):
     home: Path = Field(default_factory=default_home, description="State folder for what has no place of its own.")
     thumbs: str | None = Field(None, description="Where stored renditions are; default: `thumbs/` in the state folder.")
     volume: Path | None = Field(None, description="Folder of the volume; default: `volume/` in the state folder.")
-    volume_size: ByteSize = Field(ByteSize(10 * 2**30), description="Most that the volume may take on disk.")
+    volume_size: ByteSize = Field(ByteSize(10 * 2**30), description="Maximum size of the volume on disk.")
     offload: bool = Field(
         False,
         description="Whether an nginx in front that offers to fetches stored renditions from their bucket by itself; "
@@ -82,15 +82,17 @@ class Settings(BaseSettings):
     )
     store_on_miss: bool = Field(
         False,
-        description="Whether full regions that had to be made of their master are stored, so that they are had at once "
-        "the next time.",
+        description="Whether full regions that had to be made of their master are stored, so that the next request is "
+        "answered at once.",
     )
     hot_size: ByteSize = Field(
         ByteSize(64 * 2**20),
         description="Memory of each server process for small renditions, and as much for stored tiles; 0: none.",
     )
     promote_after: int = Field(
-        8, ge=0, description="Tiles after which the volume makes a pyramid of a master that is dear per tile; 0: never."
+        8,
+        ge=0,
+        description="Tiles after which the volume makes a pyramid of a master whose tiles are expensive; 0: never.",
     )
     tile_size: int = Field(
         512,
@@ -100,14 +102,15 @@ class Settings(BaseSettings):
         description="Length of the sides of a pyramid's tiles, and of those that viewers are told to ask for.",
     )
     read_ahead: bool = Field(
-        True, description="Whether what lies around the tiles of a walk is fetched while nobody waits."
+        True,
+        description="Whether the surroundings of a viewer's tiles are prefetched while the server is idle.",
     )
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes any free one.")
     workers: int = Field(
         default_factory=default_workers,
         ge=1,
-        description=f"Server processes; default: one for each processor, at most {MOST_WORKERS}.",
+        description=f"Server processes; default: one for each processor, at most {MAX_DEFAULT_WORKERS}.",
     )
     decoders: int = Field(
         default_factory=lambda known: default_decoders(known.get("workers", 1), machine.processors()),

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from special import composition
 from special.errors import BadRequest, Missing
 from special.inspect import inspect
 from special.settings import load
@@ -16,7 +17,7 @@ from tests.support.live import MASTERS, LiveServer
 
 async def told(identifier: str, request: str | None = None) -> str:
     out = io.StringIO()
-    await inspect(load(source=str(MASTERS)), identifier, request, Console(file=out, width=200))
+    await inspect(composition.engine(load(source=str(MASTERS))), identifier, request, Console(file=out, width=200))
     return out.getvalue()
 
 

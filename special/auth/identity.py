@@ -75,6 +75,10 @@ class Verifier:
             return ()
         return ("Authorization", "Cookie") if self._cookie else ("Authorization",)
 
+    def has_token(self, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether `identify` would look at a token: without one the client is anonymous, and nothing is awaited."""
+        return self._keys is not None and (bearer(headers) or self._cookie_of(headers)) is not None
+
     async def identify(self, headers: Mapping[bytes, bytes]) -> Identity:
         """Who sent a request with these headers (names in lower case). A bearer token goes before a cookie."""
         if self._keys is None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from weakref import WeakValueDictionary
 
+from special.concurrency.deadline import Deadline
 from special.errors import Busy
 from special.observability import trace
 
@@ -32,14 +33,13 @@ class KeyState:
 class KeyedLimiter:
     """A line for each name, first come, first served."""
 
-    def __init__(self, max_running: int, *, max_waiting: int, max_wait_s: float) -> None:
+    def __init__(self, max_running: int, *, max_waiting: int) -> None:
         self._at_once = max_running
         self._longest_line = max_waiting
-        self._longest_wait_s = max_wait_s
         self._lines: WeakValueDictionary[str, KeyState] = WeakValueDictionary()
 
     @asynccontextmanager
-    async def slot(self, name: str) -> AsyncGenerator[KeyState, None]:
+    async def slot(self, name: str, *, deadline: Deadline) -> AsyncGenerator[KeyState, None]:
         """Wait in a line, and have a turn. Raises `Busy` where the line, or the wait, is too long."""
         line = self._lines.setdefault(name, KeyState(asyncio.Semaphore(self._at_once)))
         if line.waiting >= self._longest_line:
@@ -47,10 +47,8 @@ class KeyedLimiter:
         start = monotonic()
         line.waiting += 1
         try:
-            async with asyncio.timeout(self._longest_wait_s):
+            async with deadline.limit(f"waiting for {name}"):
                 await line.slots.acquire()
-        except TimeoutError:
-            raise Busy(f"no turn at {name} within {self._longest_wait_s:.0f} s") from None
         finally:
             line.waiting -= 1
             trace().took("queue", start, monotonic())

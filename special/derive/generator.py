@@ -296,7 +296,7 @@ class Generator:
         jobs = [Job(box, it.size, mirror=False, angle=0, quality="default", format=it.format) for it in renditions]
         async with self._turns:
             piece, layout = await read_piece(
-                self._source, master.blob, master.layout, box, largest, bounds=self._bounds, seen=master.seen
+                self._source, master.blob, master.layout, box, largest, limits=self._bounds, seen=master.seen
             )
             pictures = await self._draw(piece, jobs)
             del piece  # the largest thing of all, and the writes need it no more

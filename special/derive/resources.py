@@ -6,14 +6,15 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 
+from special import composition
 from special.codecs import Rendered, render_all
+from special.concurrency import Deadline
 from special.derive.generator import Decode, Generator
 from special.derive.inputs import Naming
 from special.derive.policy import Policy
 from special.formats import Piece
 from special.iiif import Job
 from special.renditions import RenditionStore
-from special.serving import ReadLimits
 from special.settings import Settings
 from special.storage import RetryPolicy, Source, check_source, open_source
 from special.workers import Lane, Workers
@@ -66,7 +67,7 @@ def _rooms(stack: AsyncExitStack, settings: Settings, policy: Policy, draw: Deco
     store = RenditionStore(open_source(settings.thumbs_url, create=True, patience=OVERNIGHT))
     stack.push_async_callback(store.close)
     naming = Naming(settings.keys, settings.id_segments)
-    bounds = ReadLimits.of(settings)
+    bounds = composition.read_limits(settings)
     at_once = _masters_at_once(settings)
     maker = Generator(source, store, draw, policy, naming=naming, bounds=bounds, masters_at_once=at_once)
     return Resources(source, store, maker, naming)
@@ -91,7 +92,8 @@ async def _drawing(stack: AsyncExitStack, settings: Settings, policy: Policy) ->
     )
 
     async def draw(piece: Piece, jobs: Sequence[Job]) -> Sequence[Rendered]:
-        return await workers.run(render_all, piece, jobs, policy.care, settings.max_master_pixels)
+        deadline = Deadline.after(DECODE_DEADLINE_S)
+        return await workers.run(render_all, piece, jobs, policy.care, settings.max_master_pixels, deadline=deadline)
 
     return draw
 

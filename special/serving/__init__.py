@@ -1,20 +1,44 @@
 """Which route answers a request, and the routes."""
 
 from special.serving import info
-from special.serving.engine import Answer, AnswerHead, Engine, PlannedRequest
+from special.serving.answers import Answer, AnswerHead, InfoDocument, PlannedRequest, Route
+from special.serving.catalog import Catalog
+from special.serving.derivative import DerivativeRoute
+from special.serving.engine import Engine, Resources
 from special.serving.info import granted, listed_thumbs
+from special.serving.master_pixels import MasterRenderer
+from special.serving.prefetch import Prefetcher
+from special.serving.pyramid_builder import LANE as PYRAMID_LANE
+from special.serving.pyramid_builder import PyramidBuilder
 from special.serving.read_piece import ReadLimits, read_piece
-from special.serving.routing import Thumb
+from special.serving.routing import LaneName, Thumb, lane_of
+from special.serving.stream import StreamRoute
+from special.serving.thumb import ThumbRoute
+from special.serving.tile import TileRoute
 
 __all__ = [
+    "PYRAMID_LANE",
     "Answer",
     "AnswerHead",
+    "Catalog",
+    "DerivativeRoute",
     "Engine",
+    "InfoDocument",
+    "LaneName",
+    "MasterRenderer",
     "PlannedRequest",
+    "Prefetcher",
+    "PyramidBuilder",
     "ReadLimits",
+    "Resources",
+    "Route",
+    "StreamRoute",
     "Thumb",
+    "ThumbRoute",
+    "TileRoute",
     "granted",
     "info",
+    "lane_of",
     "listed_thumbs",
     "read_piece",
 ]

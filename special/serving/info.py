@@ -1,6 +1,6 @@
 """info.json of Image API 3.0 and 2.1. Pure.
 
-Only what works is named: whoever asks for everything that info.json names gets 200 and the
+Only what works is named: a client that asks for everything that info.json names gets 200 and the
 exact size, always.
 """
 
@@ -21,7 +21,7 @@ CONTEXT: dict[Version, str] = {
     3: "http://iiif.io/api/image/3/context.json",
 }
 Services = Sequence[dict[str, Any]]
-"""What leads callers of a restricted image on; an open one does not name it."""
+"""Login services, named for restricted images alone."""
 PROTOCOL = "http://iiif.io/api/image"
 DEFAULT_TILE = Size(512, 512)
 """Tiles that are offered where the master has no grid of its own."""

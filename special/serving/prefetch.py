@@ -1,8 +1,8 @@
-"""Read-ahead: the surroundings of what a viewer walks over, fetched while nobody waits for anything.
+"""Prefetch: the surroundings of the tiles that a viewer asks for, read into the volume while it is idle.
 
-A walk is told by its looks: several different parts of one master at one scale. What comes next
-is near what came last, so the volume is asked for rings around it, and so on until the rest of that level is
-there. The volume bounds what may lie there unused, and gives way to whoever waits.
+An access pattern is several different parts of one master at one scale. The next access is likely
+near the last one, so the volume is asked for rings around what was accessed, until the rest of that level is
+there. The volume bounds the blocks that are prefetched and not used yet, and gives way to readers that wait.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from special.storage import Blob, Source, Span
 from special.volume import PrefetchResult, Volume
 
 MAX_ACCESSES: Final = 16
-"""So many are remembered of a walk: some two screens."""
+"""Maximum number of accesses that are kept of a pattern: some two screens."""
 MIN_ACCESSES: Final = 4
-"""From so many different ones at one scale on it is a walk, and no glance."""
+"""Different accesses at one scale from which on they are a pattern."""
 SMALL_BYTES: Final = 1 << 20
-"""An object up to this long follows as a whole."""
+"""An object up to this length is prefetched as a whole."""
 BATCH_BYTES: Final = 1 << 20
-"""So much is on its way at once, in all: 8 ms at 128 MiB/s."""
+"""Maximum number of bytes on their way at once, for all patterns: 8 ms at 128 MiB/s."""
 RINGS: Final = 16
-"""Wide enough for the rest of most levels, and never all of the index of a vast one."""
+"""Wide enough for the rest of most levels, and never all of the index of a very large one."""
 PAUSE_S: Final = 0.02
-"""How often is looked whether nobody waits any more."""
+"""Pause between two looks whether the server is idle."""
 READY_S: Final = 30.0
-"""How long it is believed that what was fetched is still there."""
+"""How long prefetched blocks are believed to be in the volume still."""
 STALE_S: Final = 10.0
-"""A viewer who has not looked for so long has gone."""
+"""A viewer without an access for this long has left."""
 MAX_PATTERNS: Final = 256
-"""Walks that are remembered, the latest ones."""
+"""Maximum number of patterns; the least recently used goes first."""
 
 
 log = logging.getLogger(__name__)
@@ -49,24 +49,24 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class TileAccess:
-    """A part of a master that somebody wanted."""
+    """A part of a master that was asked for."""
 
     box: Box
     size: Size
 
     @property
     def scale(self) -> int:
-        """How often it was halved. Rounded: a tile at the picture's edge has a size that is rounded up."""
+        """Number of halvings. Rounded: a tile at the picture's edge has a size that is rounded up."""
         return round(math.log2(self.box.width / self.size.width))
 
 
-def surroundings(looks: Sequence[TileAccess], full: Size) -> Iterator[TileAccess]:
-    """What comes next, the nearest first: what was seen at the last look's scale, a ring of looks wider each time.
+def surroundings(accesses: Sequence[TileAccess], full: Size) -> Iterator[TileAccess]:
+    """What to prefetch, the nearest first: the area of the accesses at the last one's scale, a ring wider each time.
 
-    Each one includes those before it. Nothing where that is no walk.
+    Each item includes those before it. Nothing where the accesses are no pattern.
     """
-    last = looks[-1]
-    seen = {look.box for look in looks if look.scale == last.scale}
+    last = accesses[-1]
+    seen = {it.box for it in accesses if it.scale == last.scale}
     if len(seen) < MIN_ACCESSES:
         return
     left, top = min(box.x for box in seen), min(box.y for box in seen)
@@ -79,9 +79,9 @@ def surroundings(looks: Sequence[TileAccess], full: Size) -> Iterator[TileAccess
         yield TileAccess(box, Size(_scaled(box.width, last), _scaled(box.height, last)))
 
 
-def _wider(box: Box, look: TileAccess, full: Size) -> Box:
-    """A box with a look's width and height more on each side, as far as there is picture."""
-    step = look.box.size
+def _wider(box: Box, access: TileAccess, full: Size) -> Box:
+    """A box with an access's width and height more on each side, as far as the picture goes."""
+    step = access.box.size
     return Box.between(
         max(0, box.x - step.width),
         max(0, box.y - step.height),
@@ -94,36 +94,36 @@ def _covers(box: Box, other: Box) -> bool:
     return box.x <= other.x and box.y <= other.y and box.right >= other.right and box.bottom >= other.bottom
 
 
-def _scaled(side: int, look: TileAccess) -> int:
-    return max(1, math.ceil(side * look.size.width / look.box.width))
+def _scaled(side: int, access: TileAccess) -> int:
+    return max(1, math.ceil(side * access.size.width / access.box.width))
 
 
 @dataclass(slots=True, eq=False)
 class AccessPattern:
-    """The last looks at one version of a master."""
+    """The last accesses to one version of a master."""
 
     master: Master
     accesses: deque[TileAccess] = field(default_factory=lambda: deque(maxlen=MAX_ACCESSES))
-    """Those that were not inside what lies ready."""
+    """Those that were not inside a prefetched area."""
     last_access_s: float = 0.0
-    """When the last one was, by the monotonic clock."""
+    """Time of the last one, by the monotonic clock."""
     ready: dict[int, tuple[Box, float]] = field(default_factory=dict)
-    """For each scale what lies ready, and until when that is believed."""
+    """For each scale the prefetched area, and until when it is believed to be in the volume."""
     task: asyncio.Task[None] | None = None
-    """What is being fetched for it."""
+    """What is being prefetched for it."""
 
-    def is_new(self, look: TileAccess) -> bool:
-        """Whether a look leads to the edge of what lies ready."""
-        box, until_s = self.ready.get(look.scale, (None, 0.0))
+    def is_new(self, access: TileAccess) -> bool:
+        """Whether an access reaches the edge of the prefetched area."""
+        box, until_s = self.ready.get(access.scale, (None, 0.0))
         return (
             box is None
             or self.last_access_s > until_s
-            or not _covers(box, _wider(look.box, look, self.master.layout.size))
+            or not _covers(box, _wider(access.box, access, self.master.layout.size))
         )
 
 
 class Prefetcher:
-    """Follows walks: one batch of blocks at a time, in all, and only while nobody waits and no decoder works."""
+    """Follows access patterns: one batch of blocks at a time, and only while no reader waits and no decoder works."""
 
     def __init__(
         self,
@@ -134,82 +134,82 @@ class Prefetcher:
         is_busy: Callable[[], bool],
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        self._stocking = volume.prefetcher
+        self._blocks = volume.prefetcher
         self._reader = volume.reader(source)
         self._source = source
         self._masters = masters
         self._is_busy = is_busy
         self._clock = clock
-        self._walks: OrderedDict[tuple[str, str], AccessPattern] = OrderedDict()
-        self._turn = asyncio.Semaphore(1)
+        self._patterns: OrderedDict[str, AccessPattern] = OrderedDict()
+        self._running = asyncio.Semaphore(1)
 
     async def close(self) -> None:
-        """Give up what is being fetched."""
-        tasks = [walk.task for walk in self._walks.values() if walk.task is not None]
+        """Cancel what is being prefetched."""
+        tasks = [it.task for it in self._patterns.values() if it.task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def record(self, master: Master, job: Job) -> None:
-        """Somebody has been given a part of a master, through the volume."""
-        key = (master.blob.url, master.blob.etag)
-        walk = self._walks.setdefault(key, AccessPattern(master))
-        self._walks.move_to_end(key)
-        self._go_on(walk, job)
-        if len(self._walks) > MAX_PATTERNS:
-            _, oldest = self._walks.popitem(last=False)
+        """A part of a master was read through the volume."""
+        key = master.blob.version
+        pattern = self._patterns.setdefault(key, AccessPattern(master))
+        self._patterns.move_to_end(key)
+        self._add(pattern, job)
+        if len(self._patterns) > MAX_PATTERNS:
+            _, oldest = self._patterns.popitem(last=False)
             if oldest.task is not None:
                 oldest.task.cancel()
 
     def record_cached(self, blob: Blob, job: Job) -> None:
-        """The same, where nothing had to be waited for."""
-        walk = self._walks.get((blob.url, blob.etag))
-        if walk is not None:
-            self._go_on(walk, job)
+        """A part of a master was answered from memory."""
+        pattern = self._patterns.get(blob.version)
+        if pattern is not None:
+            self._add(pattern, job)
 
-    def _go_on(self, walk: AccessPattern, job: Job) -> None:
-        look = TileAccess(job.box, job.size)
-        walk.last_access_s = self._clock()
-        if not walk.is_new(look):
+    def _add(self, pattern: AccessPattern, job: Job) -> None:
+        access = TileAccess(job.box, job.size)
+        pattern.last_access_s = self._clock()
+        if not pattern.is_new(access):
             return
-        walk.accesses.append(look)
-        if walk.task is None and len(walk.accesses) >= MIN_ACCESSES:
-            # Not in the context of the request at hand: what this reads is not that request's cost.
-            walk.task = asyncio.create_task(self._follow(walk), context=Context())
+        pattern.accesses.append(access)
+        if pattern.task is None and len(pattern.accesses) >= MIN_ACCESSES:
+            # Outside the context of the current request: what this reads is not part of its cost.
+            pattern.task = asyncio.create_task(self._follow(pattern), context=Context())
 
-    async def _follow(self, walk: AccessPattern) -> None:
+    async def _follow(self, pattern: AccessPattern) -> None:
         try:
-            async with self._turn:
-                while await self._has_more(walk, tuple(walk.accesses)):
+            async with self._running:
+                while await self._fetch_around(pattern, tuple(pattern.accesses)):
                     pass
-        except (SpecialError, OSError) as error:  # whoever wants these bytes will be told
-            log.info("not read ahead: %s", error)
+        except (SpecialError, OSError) as error:  # a request for these bytes will meet the same error, and report it
+            log.info("prefetch failed: %s", error)
         finally:
-            walk.task = None
+            pattern.task = None
 
-    async def _has_more(self, walk: AccessPattern, looks: tuple[TileAccess, ...]) -> bool:
-        """Fetch what surrounds some looks, as far as may be; True if there were others meanwhile."""
-        for look in surroundings(looks, walk.master.layout.size):
-            stocked: PrefetchResult = "some"
-            while stocked == "some":
-                await self._quiet()
-                if self._clock() - walk.last_access_s > STALE_S:
+    async def _fetch_around(self, pattern: AccessPattern, accesses: tuple[TileAccess, ...]) -> bool:
+        """Prefetch what surrounds some accesses, as far as the volume allows; True if there were others meanwhile."""
+        for access in surroundings(accesses, pattern.master.layout.size):
+            result: PrefetchResult = "some"
+            while result == "some":
+                await self._idle()
+                if self._clock() - pattern.last_access_s > STALE_S:
                     return False
-                if tuple(walk.accesses) != looks:
+                if tuple(pattern.accesses) != accesses:
                     return True
-                spans = await self._spans(walk.master, look)
-                stocked = await self._stocking.fetch(self._source, walk.master.blob, spans, most_bytes=BATCH_BYTES)
-            if stocked == "enough":
+                spans = await self._spans(pattern.master, access)
+                result = await self._blocks.fetch(self._source, pattern.master.blob, spans, most_bytes=BATCH_BYTES)
+            if result == "enough":
                 return False
-            walk.ready[look.scale] = look.box, self._clock() + READY_S
+            pattern.ready[access.scale] = access.box, self._clock() + READY_S
         return False
 
-    async def _quiet(self) -> None:
-        while self._is_busy() or self._stocking.is_paused:  # noqa: ASYNC110  several rooms make it true
+    async def _idle(self) -> None:
+        while self._is_busy() or self._blocks.is_paused:  # noqa: ASYNC110  several packages make it true
             await asyncio.sleep(PAUSE_S)
 
-    async def _spans(self, master: Master, look: TileAccess) -> Sequence[Span]:
+    async def _spans(self, master: Master, access: TileAccess) -> Sequence[Span]:
         if master.blob.size <= SMALL_BYTES:
             return [Span.whole(master.blob)]
-        layout = await self._masters.prepared(master, look.box, look.size, self._reader)
-        return layout.extract(look.box, look.size).spans
+        layout = await self._masters.prepared(master, access.box, access.size, self._reader)
+        return layout.extract(access.box, access.size).spans

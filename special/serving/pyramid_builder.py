@@ -1,9 +1,9 @@
-"""Promotion: masters that are dear per tile are made over into pyramids, while tiles still come from spans.
+"""Builds pyramids of masters whose tiles are expensive, while tiles are still made from spans.
 
 A tile of an untiled JPEG 2000 costs a tenth of a second, of a large JPEG a third. As soon as a
-viewer proves that it is zooming, the volume gets a pyramid of that master: all tiles of all
-levels, each made as it would have been made for a viewer, and encoded once. It is read, decoded
-and written in chunks, so that its memory does not grow with the master; one master at a time.
+viewer zooms, the volume gets a pyramid of that master: all tiles of all levels, each made as it
+would have been made for a viewer, and encoded once. The master is read, decoded and written in
+chunks, so that memory does not grow with it; one master at a time.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from time import monotonic
 from typing import Final
 
 from special.codecs import TileCut, cut_tiles, subsampling
+from special.concurrency import Deadline
 from special.errors import MasterError, SpecialError
 from special.formats import Layout, Piece, Tiling
 from special.formats.tiff import HEAD_BYTES, Grid, Place, pyramid
@@ -27,50 +28,51 @@ from special.geometry import Box, Frame, Size
 from special.iiif import Job
 from special.images import Master
 from special.observability import PROMOTIONS
-from special.serving.master_pixels import PIXELS_VERSION, MasterRenderer
+from special.serving.answers import PIXELS_VERSION
+from special.serving.master_pixels import MasterRenderer
 from special.storage import Reader, Span
 from special.volume import Elsewhere, Making, NoRoom, Volume
 from special.workers import Lane
 
 LANE: Final = Lane("pyramid", running=1, queue=1, max_wait_s=600.0, deadline_s=120.0, share=0.5)
-"""One chunk at a time, in a place of its own, and only while there is memory to spare."""
+"""One chunk at a time, in a lane of its own, with at most half of the memory."""
 CHUNK_PIXELS: Final = 32_000_000
-"""So many pixels are decoded at once: 100 MB as 8-bit RGB."""
+"""Maximum number of pixels decoded at once: 100 MB as 8-bit RGB."""
 JP2_CHUNK_PIXELS: Final = 8_000_000
 """The same for JPEG 2000, where OpenJPEG's planes take 12 bytes a pixel, and its tables as much again."""
 FIRST_PAUSE_S: Final = 60.0
 LONGEST_PAUSE_S: Final = 3600.0
-"""Before a promotion that failed is tried again; twice as long each time."""
+"""Pause after a build that failed; doubles each time, up to the longest."""
 LEFT_PAUSE_S: Final = 5.0
-"""Before one is looked at again that another process has made or makes, or that the volume cannot keep."""
+"""Pause after a build that another process has done or does, or for which the volume has no room."""
 MAX_CANDIDATES: Final = 10_000
-"""Masters whose tiles are counted; the one that was asked for longest ago is forgotten first."""
+"""Maximum number of masters whose tiles are counted; the least recently used is forgotten first."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class Candidate:
-    """A version of a master that is dear per tile."""
+    """A version of a master whose tiles are expensive."""
 
     tiles: int = 0
-    """How many were asked for since it was last tried."""
+    """Tiles that were asked for since the last try."""
     not_before_s: float = 0.0
-    """When it may be tried, by the monotonic clock; never again where that cannot help."""
+    """Earliest next try, by the monotonic clock; infinity where another try cannot help."""
     pause_s: float = FIRST_PAUSE_S
-    """How long to wait after the next failure."""
-    under_way_until_s: float = 0.0
-    """How long it is believed that somebody makes its pyramid, here or in another process."""
+    """Pause after the next failure."""
+    building_until_s: float = 0.0
+    """Until when some process, this one or another, is believed to build its pyramid."""
     task: asyncio.Task[None] | None = None
-    """It is being made, or waits for its turn."""
+    """Set while it is being built, or waits for its turn."""
 
 
 class PyramidBuilder:
-    """Counts tiles, and makes pyramids when it is time."""
+    """Counts the tiles of expensive masters, and builds a pyramid after enough of them."""
 
     def __init__(
         self,
-        pixels: MasterRenderer,
+        renderer: MasterRenderer,
         volume: Volume,
         reader: Reader,
         *,
@@ -78,78 +80,78 @@ class PyramidBuilder:
         tile: int,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        self.name = f"pyramid-{tile}-{pixels.encoding.jpeg_quality}-{PIXELS_VERSION}"
-        """What pyramids are called that are made like this; others are not looked at."""
-        self._pixels = pixels
+        self.name = f"pyramid-{tile}-{renderer.encoding.jpeg_quality}-{PIXELS_VERSION}"
+        """Name of pyramids that are made with these settings; others are ignored."""
+        self._renderer = renderer
         self._volume = volume
         self._reader = reader
         self.tile = tile
-        """Length of their tiles' sides."""
+        """Side of a tile in pixels."""
         self._after = after
         self._clock = clock
-        self._candidates: OrderedDict[tuple[str, str], Candidate] = OrderedDict()
+        self._candidates: OrderedDict[str, Candidate] = OrderedDict()
         self._turn = asyncio.Semaphore(1)
 
     async def close(self) -> None:
-        """Give up what is being made."""
+        """Cancel the builds that are running or waiting."""
         tasks = [it.task for it in self._candidates.values() if it.task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def is_building(self, master: Master) -> bool:
-        """Whether a master's pyramid is on its way, here or in another process."""
-        candidate = self._candidates.get((master.blob.url, master.blob.etag))
-        return candidate is not None and self._clock() < candidate.under_way_until_s
+        """Whether a master's pyramid is being built, by this process or another."""
+        candidate = self._candidates.get(master.blob.version)
+        return candidate is not None and self._clock() < candidate.building_until_s
 
     @property
     def busy(self) -> bool:
-        """Whether any pyramid is being made, or waits for its turn."""
+        """Whether any pyramid is being built here, or waits for its turn."""
         return any(it.task is not None for it in self._candidates.values())
 
     def grid(self, layout: Layout) -> Grid | None:
-        """The grid of a master's pyramid, whether there is one yet or not; None for one that needs none."""
+        """The grid of a master's pyramid, built or not; None for a master that needs none."""
         grid = Grid(layout.size, self.tile)
         return grid if self._after and pyramid.is_expensive(layout, grid) else None
 
     def tiling(self, layout: Layout) -> Tiling | None:
-        """The tiles of a master's pyramid, whether there is one yet or not; None for one that needs none."""
+        """The tiling of a master's pyramid, built or not; None for a master that needs none."""
         grid = self.grid(layout)
         return None if grid is None else grid.tiling
 
     def count_tiles(self, master: Master, tiles: int = 1) -> None:
-        """So many tiles of a dear master are wanted that a pyramid would have given."""
-        key = (master.blob.url, master.blob.etag)
+        """Count requests for tiles that a pyramid would have answered; start a build after enough of them."""
+        key = master.blob.version
         candidate = self._candidates.setdefault(key, Candidate())
         self._candidates.move_to_end(key)
         candidate.tiles += tiles
         if candidate.task is None and candidate.tiles >= self._after and candidate.not_before_s <= self._clock():
             candidate.tiles = 0
-            # Not in the context of the request at hand: what this reads is not that request's cost.
-            candidate.task = asyncio.create_task(self._promote(master, candidate), context=Context())
+            # Outside the context of the current request: what this reads is not part of its cost.
+            candidate.task = asyncio.create_task(self._build(master, candidate), context=Context())
         if len(self._candidates) > MAX_CANDIDATES:
             idle = next((key for key, it in self._candidates.items() if it.task is None), None)
             if idle is not None:
                 del self._candidates[idle]
 
-    async def _promote(self, master: Master, candidate: Candidate) -> None:
+    async def _build(self, master: Master, candidate: Candidate) -> None:
         outcome, start = "failed", self._clock()
         try:
             async with self._turn:
                 start = self._clock()
-                candidate.under_way_until_s = math.inf
+                candidate.building_until_s = math.inf
                 try:
-                    outcome = "made" if await self._made(master) else "left"
+                    outcome = "made" if await self._build_in_volume(master) else "left"
                 finally:
-                    candidate.under_way_until_s = 0.0
+                    candidate.building_until_s = 0.0
                 candidate.not_before_s = self._clock() + LEFT_PAUSE_S
-        except MasterError as error:  # it will be the same the next time
+        except MasterError as error:  # it would fail in the same way again
             outcome = "refused"
             candidate.not_before_s = math.inf
             log.info("no pyramid of %s: %s", master.blob.url, error)
         except Elsewhere:
             outcome = "left"
-            candidate.not_before_s = candidate.under_way_until_s = self._clock() + LEFT_PAUSE_S
+            candidate.not_before_s = candidate.building_until_s = self._clock() + LEFT_PAUSE_S
         except (SpecialError, NoRoom, OSError, sqlite3.Error) as error:
             candidate.not_before_s = self._clock() + candidate.pause_s
             candidate.pause_s = min(2 * candidate.pause_s, LONGEST_PAUSE_S)
@@ -162,8 +164,8 @@ class PyramidBuilder:
             PROMOTIONS.labels(outcome).inc()
             log.info("pyramid of %s: %s after %.1f s", master.blob.url, outcome, self._clock() - start)
 
-    async def _made(self, master: Master) -> bool:
-        """Make a pyramid; False where somebody else has, or does, or where the volume cannot keep it."""
+    async def _build_in_volume(self, master: Master) -> bool:
+        """Build a pyramid; False where another process has, or where the volume cannot hold it."""
         grid = Grid(master.layout.size, self.tile)
         async with self._volume.pyramids.making(master.blob, self.name, head_bytes=HEAD_BYTES) as making:
             if making is None:
@@ -173,7 +175,7 @@ class PyramidBuilder:
             for level, chunk in chunks(master.layout, grid):
                 channels = await self._chunk(master, grid, level, chunk, making, tiles)
             first = making.size_bytes
-            sampling = subsampling(self._pixels.encoding.jpeg_quality)
+            sampling = subsampling(self._renderer.encoding.jpeg_quality)
             await making.append([pyramid.directories(grid, tiles, channels=channels, subsampling=sampling, at=first)])
             await making.publish(pyramid.head(first))
         return True
@@ -181,27 +183,29 @@ class PyramidBuilder:
     async def _chunk(
         self, master: Master, grid: Grid, level: int, chunk: Box, making: Making, tiles: dict[Place, Span]
     ) -> int:
-        """Make and write some tiles of a level, enter them in `tiles`, and give their number of channels."""
+        """Make and write some tiles of a level, add them to `tiles`, and return their number of channels."""
         blob, box = master.blob, grid.box(level, chunk)
         size = grid.shown(level, box)
-        layout = await self._pixels.masters.prepared(master, box, size, self._reader)
+        layout = await self._renderer.masters.prepared(master, box, size, self._reader)
         places = [
             Place(level, column, row) for row in range(chunk.y, chunk.bottom) for column in range(chunk.x, chunk.right)
         ]
         boxes = [grid.box(level, Box(place.column, place.row, 1, 1)) for place in places]
         job = Job(box, size, False, 0.0, "default", "jpg")
-        async with self._pixels.piece(blob, layout, job, self._reader, lane=LANE.name) as (piece, admitted):
+        async with self._renderer.piece(
+            blob, layout, job, self._reader, lane=LANE.name, deadline=Deadline.after(LANE.deadline_s)
+        ) as (piece, admission):
             cuts = [TileCut(_crop(piece, box, part), grid.shown(level, part)) for part in boxes]
-            made = await self._pixels.workers.run(
+            made = await self._renderer.workers.run(
                 cut_tiles,
                 piece,
                 cuts,
                 self.tile,
-                self._pixels.encoding.jpeg_quality,
-                self._pixels.settings.max_master_pixels,
+                self._renderer.encoding.jpeg_quality,
+                self._renderer.limits.max_pixels,
                 lane=LANE.name,
-                deadline_s=admitted.left_s,
-                quarantine_key=f"{blob.url} {blob.etag} (its pyramid)",  # its tiles may go well all the same
+                deadline=admission.deadline,
+                quarantine_key=f"{blob.version} (its pyramid)",  # its tiles may go well all the same
             )
         spans = iter(await making.append([data for encoded in made.encoded for data in encoded]))
         for place, encoded in zip(places, made.encoded, strict=True):

@@ -1,4 +1,4 @@
-"""From a layout and a box to a `Piece`: the bytes that are needed, read and rebuilt within bounds."""
+"""From a layout and a box to a `Piece`: the bytes that are needed, read and rebuilt within limits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from special.errors import Malformed, TooExpensive
 from special.formats import Extract, Layout, Piece
 from special.geometry import Box, Size
-from special.settings import Settings
 from special.storage import Blob, Chunk, Reader, read_spans
 
 log = logging.getLogger(__name__)
@@ -21,16 +20,11 @@ class ReadLimits:
     """How much of one master may be read and decoded for one picture."""
 
     max_gap_bytes: int = 65536
-    """Widest gap between spans that is read along; 0 for a reader that merges spans by itself."""
+    """Widest gap between spans that is read along with them; 0 for a reader that merges spans by itself."""
     max_whole_bytes: int = 2 * 2**30
-    """Most that may be read."""
+    """Maximum number of bytes read."""
     max_pixels: int = 2_000_000_000
-    """Most that may be decoded."""
-
-    @classmethod
-    def of(cls, settings: Settings) -> ReadLimits:
-        """Those of the settings."""
-        return cls(settings.max_gap_bytes, int(settings.max_whole_bytes), settings.max_master_pixels)
+    """Maximum number of pixels decoded."""
 
     def check(self, blob: Blob, extract: Extract) -> None:
         """Raise `TooDear` for what is beyond the bounds, before any of it is read."""
@@ -42,7 +36,7 @@ class ReadLimits:
 
 
 async def read_piece(
-    reader: Reader, blob: Blob, layout: Layout, box: Box, size: Size, *, bounds: ReadLimits, seen: Sequence[Chunk] = ()
+    reader: Reader, blob: Blob, layout: Layout, box: Box, size: Size, *, limits: ReadLimits, seen: Sequence[Chunk] = ()
 ) -> tuple[Piece, Layout]:
     """A small file that shows a box, from a layout that is prepared for it, and the layout to go on with.
 
@@ -50,28 +44,28 @@ async def read_piece(
     whole instead, and the layout that is returned always does so. Raises `TooDear`, `Malformed`, `SourceError`.
     """
     while True:
-        extract = await plan_extract(blob, layout, box, size, bounds=bounds)
-        found = await read_extract(reader, blob, layout, extract, bounds=bounds, seen=seen)
+        extract = await plan_extract(blob, layout, box, size, limits=limits)
+        found = await read_extract(reader, blob, layout, extract, limits=limits, seen=seen)
         if isinstance(found, Piece):
             return found, layout
         layout = found
 
 
-async def plan_extract(blob: Blob, layout: Layout, box: Box, size: Size, *, bounds: ReadLimits) -> Extract:
+async def plan_extract(blob: Blob, layout: Layout, box: Box, size: Size, *, limits: ReadLimits) -> Extract:
     """What is to be read for a box, from a layout that is prepared for it. Reads nothing. Raises `TooDear`."""
     if layout.format == "jp2":  # picking and sorting packets takes tens of milliseconds, a TIFF less than the hop
         extract = await asyncio.to_thread(layout.extract, box, size)
     else:
         extract = layout.extract(box, size)
-    bounds.check(blob, extract)
+    limits.check(blob, extract)
     return extract
 
 
 async def read_extract(
-    reader: Reader, blob: Blob, layout: Layout, extract: Extract, *, bounds: ReadLimits, seen: Sequence[Chunk] = ()
+    reader: Reader, blob: Blob, layout: Layout, extract: Extract, *, limits: ReadLimits, seen: Sequence[Chunk] = ()
 ) -> Piece | Layout:
     """A piece from what an extract names; where that shows that the headers lied, the layout to go on with instead."""
-    parts = await read_spans(reader, blob, extract.spans, max_gap_bytes=bounds.max_gap_bytes, seen=seen)
+    parts = await read_spans(reader, blob, extract.spans, max_gap_bytes=limits.max_gap_bytes, seen=seen)
     try:
         return await _rebuilt(layout, extract, parts)
     except Malformed as lie:

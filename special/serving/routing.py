@@ -12,7 +12,7 @@ no byte of the master.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Final, Literal
 
 from special import iiif
 from special.auth import Grant, access
@@ -61,6 +61,21 @@ class Tile:
 
 
 Plan = Thumb | Derivative | Stream | Tile
+
+LaneName = Literal["stored", "tile", "full", "max"]
+LARGE_PIXELS: Final = 4_000_000
+"""Full regions above this many pixels have a lane of their own."""
+
+
+def lane_of(plan: Plan) -> LaneName:
+    """Which lane a plan belongs to: it decides the request's deadline and its place among others."""
+    match plan:
+        case Thumb():
+            return "stored"
+        case Derivative() | Tile():
+            return "tile"
+        case Stream(_, job):
+            return "full" if job.output.area <= LARGE_PIXELS else "max"
 
 
 def plan(asset: Asset, job: Job, grant: Grant) -> Plan:

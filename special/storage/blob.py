@@ -34,6 +34,11 @@ class Blob:
         """Root and key: what names this object everywhere, of whatever version."""
         return self.root + self.key
 
+    @property
+    def version(self) -> str:
+        """Names this version of this object, for caches, quarantine and single flights."""
+        return f"{self.url} {self.etag} {self.size}"
+
 
 @dataclass(frozen=True, slots=True)
 class Absent:

@@ -17,7 +17,7 @@ from special.volume.ledger import Entry
 from special.volume.metadata import MetadataStore, StoredMetadata
 from special.volume.pack_file import PackFile
 from special.volume.prefetch import PrefetchResult
-from special.volume.pyramids import Elsewhere, Making, NoRoom
+from special.volume.pyramids import Elsewhere, Making, NoRoom, Pyramids
 from special.volume.volume import DEFAULT_BLOCK_BYTES, Volume, VolumeReader
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "NoRoom",
     "PackFile",
     "PrefetchResult",
+    "Pyramids",
     "StoredMetadata",
     "Verified",
     "Volume",

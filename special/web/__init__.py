@@ -2,7 +2,7 @@
 
     /{prefix}[/v2|/v3]/{id…}/…    prefixes `iiif` and `iiif-img`: all routes; `thumbs`: stored sizes, level 0
     /auth/                        probe and token services, where a login is configured
-    /livez /readyz /metrics       for whoever watches over the server
+    /livez /readyz /metrics       for monitoring
     /                             the viewer
 
 Image routes are raw ASGI: at twenty thousand stored tiles a second every layer shows. The pages

@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
 import os
 import signal
 import sys
 import threading
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
 from starlette.applications import Starlette
 from starlette.types import Message, Receive, Scope, Send
 
-from special.auth import Verifier
-from special.errors import ConfigurationError, Denied, RequestError, SpecialError
-from special.observability import SHARED_COUNTS, OtelExporter, Trace, logs, metrics, tracing
+from special import composition
+from special.auth import AccessTokens, Verifier
+from special.errors import ConfigurationError, RequestError, SpecialError
+from special.observability import SHARED_COUNTS, OtelExporter, logs, tracing
 from special.serving import Engine
 from special.settings import Settings
-from special.web import pages
+from special.web import observers, pages
 from special.web.auth import Auth
 from special.web.disconnect import Disconnected
-from special.web.images import PREFIXES, Images
+from special.web.images import PREFIXES, ImageOptions, Images
 from special.web.loop_monitor import LoopMonitor
+from special.web.observers import FinishedRequest, Observer
+from special.web.pages import PageOptions
 from special.web.process_tuning import tune
 from special.web.proxies import PublicAddress
 from special.web.request import HttpRequest
@@ -41,20 +42,34 @@ SETTINGS_VARIABLE = "SPECIAL_RESOLVED_SETTINGS"
 class App:
     """The ASGI application of one server process; it opens its engine when the server starts it."""
 
-    def __init__(self, settings: Settings, make_engine: Callable[[Settings], Engine] = Engine.of) -> None:
+    def __init__(self, settings: Settings, make_engine: Callable[[Settings], Engine] = composition.engine) -> None:
         self._settings = settings
         self._make_engine = make_engine
-        self._front = PublicAddress.of(settings)
-        self._verifier = Verifier.of(settings)
-        self._auth = Auth.of(settings, self._verifier)
+        self._address = PublicAddress.of(
+            settings.base_url, trusted_proxies=settings.trusted_proxies, allowed_hosts=settings.allowed_hosts
+        )
+        self._verifier = composition.verifier(settings)
+        self._auth = _auth(settings, self._verifier)
         self._images: Images | None = None
-        self._telemetry: OtelExporter | None = None
-        self._pulse = LoopMonitor()
+        self._monitor = LoopMonitor()
         shared = os.environ.get(SHARED_COUNTS)
         self._slowest = Slowest(Path(shared) if shared else None) if settings.status else None
+        self._observers: list[Observer] = [observers.count, observers.log]
+        if self._slowest:
+            self._observers.append(observers.rank_in(self._slowest))
+        options = PageOptions(
+            about={
+                "source": settings.source,
+                "workers": settings.workers,
+                "volume_size": int(settings.volume_size),
+            },
+            gallery=settings.gallery,
+            viewer_assets=settings.viewer_assets,
+            id_segments=settings.id_segments,
+        )
         self._pages = Starlette(
             routes=pages.routes(
-                settings, lambda: self._images.engine if self._images else None, self._pulse, self._slowest
+                options, lambda: self._images.engine if self._images else None, self._monitor, self._slowest
             ),
             lifespan=lambda _: self.running(),
         )
@@ -69,7 +84,7 @@ class App:
                 return
             if prefix not in pages.WATCHED:
                 try:
-                    self._front.base(scope, dict(scope["headers"]))
+                    self._address.base(scope, dict(scope["headers"]))
                 except RequestError as error:
                     await send_error(send, error, head=scope["method"] == "HEAD")
                     return
@@ -85,13 +100,18 @@ class App:
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None, None]:
         """The time in which requests are answered: the engine is open inside."""
-        self._telemetry = OtelExporter.from_environment() if self._settings.otel else None
-        async with self._make_engine(self._settings) as engine, self._pulse.running():
-            self._images = Images(self._settings, engine, self._verifier, self._auth)
+        settings = self._settings
+        options = ImageOptions(settings.id_segments, max_age_s=settings.max_age_s, offload=settings.offload)
+        async with AsyncExitStack() as stack:
+            if settings.otel:
+                exporter = OtelExporter.from_environment()
+                stack.callback(exporter.close)
+                self._observers.append(observers.export_to(exporter))
+            engine = await stack.enter_async_context(self._make_engine(settings))
+            await stack.enter_async_context(self._monitor.running())
+            self._images = Images(options, engine, self._verifier, self._auth)
             yield
             self._images = None
-        if self._telemetry:
-            self._telemetry.close()
 
     @property
     def _started(self) -> Images:
@@ -112,7 +132,7 @@ class App:
                     refusal = b"Only GET, HEAD and OPTIONS are served.\n"
                     status, outcome = await send_bytes(send, 405, [*PREFLIGHT, PLAIN], refusal), "method"
                 else:
-                    call = HttpRequest.of(scope, prefix, path, self._front)
+                    call = HttpRequest.of(scope, prefix, path, address=self._address, arrived_s=start)
                     trace.client = call.client
                     status = await self._started.answer(call, receive, send)
             except Disconnected:
@@ -127,36 +147,32 @@ class App:
                 outcome, failure = SpecialError.code, error
                 status = await send_error(send, SpecialError(), head=method == "HEAD")
             finally:
-                seconds = monotonic() - start
-                metrics.answered(trace.route, status, seconds)
-                if self._telemetry:
-                    self._telemetry.export(trace, scope["headers"], method, f"/{prefix}/{path}", status, outcome, start)
-                if self._slowest:
-                    self._slowest.add(f"/{prefix}/{path}", trace.route, status, seconds)
-                if failure is not None or logs.wanted():
-                    _log_request(trace, f"/{prefix}/{path}", method, status, outcome, seconds, failure)
+                finished = FinishedRequest(
+                    method,
+                    f"/{prefix}/{path}",
+                    scope["headers"],
+                    trace,
+                    start,
+                    monotonic() - start,
+                    status,
+                    outcome,
+                    failure,
+                )
+                for observe in self._observers:
+                    observe(finished)
 
 
-def _log_request(
-    trace: Trace, path: str, method: str, status: int, outcome: str, seconds: float, failure: BaseException | None
-) -> None:
-    """One line of the log. The query is left out, where callers put tokens, and so are all headers."""
-    fields: dict[str, Any] = {"method": method, "path": path[: logs.LONGEST], "status": status, "outcome": outcome}
-    fields |= {"route": trace.route, "ms": round(seconds * 1000, 1), "gets": trace.gets, "bytes": trace.bytes}
-    fields |= {"source_ms": round(trace.source_ms, 1), "queue_ms": round(trace.queue_ms, 1)}
-    fields |= {"decode_ms": round(trace.decode_ms, 1), "encode_ms": round(trace.encode_ms, 1)}
-    level = logging.INFO
-    if failure is not None:
-        # A stranger is told the same of what is not there and of what the store denies us; the operator is not.
-        if outcome in ("cut-off", Denied.code) or status >= 500:
-            level = logging.WARNING
-        fields["error"] = logs.clean(str(failure))
-    known = failure is None or isinstance(failure, SpecialError)
-    logs.request(level if known else logging.ERROR, fields, failure=None if known else failure)
+def _auth(settings: Settings, verifier: Verifier) -> Auth | None:
+    """The services of a login; None where the settings describe none. Raises `ConfigurationError`."""
+    flow = composition.flow(settings)
+    if flow is None:
+        return None
+    tokens = AccessTokens.at(settings.access_token_key)
+    return Auth(flow, tokens, verifier, frozenset(settings.auth_origins))
 
 
 async def _say_briefly(send: Send, message: Message) -> None:
-    """Hand on what Starlette says of a start or stop; of a setting that cannot work the sentence, not the traceback."""
+    """Pass on Starlette's message of a start or stop; of a setting that cannot work the sentence, not the traceback."""
     error = sys.exception()
     if message["type"] == "lifespan.startup.failed" and isinstance(error, ConfigurationError):
         message = {**message, "message": str(error)}

@@ -3,14 +3,14 @@
     probe/{prefix}/[v/]{id…}    whether the caller may see that image service's image, as JSON
     token                       a page that posts an access token to the viewer that framed it
 
-The login page itself is somebody else's.
+The login page itself belongs to the site.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 from urllib.parse import parse_qs
 
 from special.auth import AccessTokens, Flow, Identity, Proof, Refusal, Verifier, access, bearer, flow
@@ -18,7 +18,6 @@ from special.geometry import Size
 from special.iiif import Limits
 from special.images import Asset
 from special.serving import granted, listed_thumbs
-from special.settings import Settings
 
 MESSAGE_ID_CHARACTERS = 1024
 """Longest `messageId` that is sent back."""
@@ -33,15 +32,6 @@ class Auth:
     verifier: Verifier
     origins: frozenset[str]
     """Those that tokens are given to; empty: any."""
-
-    @classmethod
-    def of(cls, settings: Settings, verifier: Verifier) -> Self | None:
-        """As the settings say; None where they describe no flow. Raises `ConfigurationError`."""
-        described = Flow.of(settings)
-        if described is None:
-            return None
-        tokens = AccessTokens.at(settings.access_token_key)
-        return cls(described, tokens, verifier, frozenset(settings.auth_origins))
 
     def bearer_of(self, headers: Mapping[bytes, bytes], identity: Identity) -> Identity:
         """Whom an access token names; without one, the caller as images know them."""

@@ -1,4 +1,4 @@
-"""Whether the client is still there while an answer is made."""
+"""Cancels the work on an answer when its client disconnects."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ T = TypeVar("T")
 
 
 class Disconnected(Exception):
-    """The client has left; nobody is there to be answered."""
+    """The client has left before its answer was ready."""
 
 
 async def until_disconnect(work: Coroutine[Any, Any, T], receive: Receive) -> T:
-    """The result of some work, which is cancelled when the client leaves first. Raises `Gone`."""
+    """The result of some work, which is cancelled when the client disconnects first. Raises `Disconnected`."""
     here, left = asyncio.current_task(), False
     assert here is not None
 

@@ -1,8 +1,8 @@
 """The image routes: info.json, pixels, and the services of a login.
 
-A viewer asks for the same addresses again and again, and a thousand viewers for the same ones. What was
-planned for an address and a caller is therefore remembered, and holds as long as the image is known to be
-the same: the second time a tile that is at hand costs a look into memory.
+Viewers ask for the same addresses again and again. The plan for an address and a caller is therefore kept
+in memory, and holds as long as the image is known to be the same: the second time, a tile that is in memory
+costs a look-up.
 """
 
 from __future__ import annotations
@@ -14,15 +14,14 @@ from typing import Final
 from starlette.types import Receive, Send
 
 from special import iiif
+from special.auth import ANONYMOUS, Identity, Verifier
 from special.auth import MEDIA as AUTH_MEDIA
-from special.auth import Identity, Verifier
-from special.concurrency import FairStart, LRUCache
+from special.concurrency import Deadline, FairStart, LRUCache
 from special.errors import NotFound
-from special.iiif import BaseRequest, ImageRequest, InfoRequest, Version
+from special.iiif import BaseRequest, Full, ImageRequest, InfoRequest, Version
 from special.images import Asset
 from special.observability import trace
-from special.serving import Answer, Engine, PlannedRequest, Thumb, info
-from special.settings import Settings
+from special.serving import Answer, Engine, LaneName, PlannedRequest, Thumb, info, lane_of
 from special.storage import NotModified, Unless
 from special.web.auth import Auth, probe
 from special.web.disconnect import until_disconnect
@@ -31,7 +30,7 @@ from special.web.response import CORS, Headers, send_answer, send_bytes, send_he
 
 PREFIXES: Final = ("iiif", "iiif-img", "thumbs")
 MAX_PLANS: Final = 10_000
-"""So many requests' plans are remembered: some 2 KB each."""
+"""Maximum number of plans that are kept in memory, of some 2 KB each."""
 
 Key = tuple[str, str, str, Version, Identity]
 
@@ -44,32 +43,51 @@ class Prepared:
     headers: Headers
 
 
+@dataclass(frozen=True, slots=True)
+class ImageOptions:
+    """How images are addressed and passed on."""
+
+    id_segments: int
+    max_age_s: int
+    offload: bool
+    """Whether a proxy that offers to may fetch stored renditions by itself."""
+
+
 class Images:
     """Answers the requests of one server process while its engine is open."""
 
-    def __init__(self, settings: Settings, engine: Engine, verifier: Verifier, auth: Auth | None) -> None:
+    def __init__(self, options: ImageOptions, engine: Engine, verifier: Verifier, auth: Auth | None) -> None:
         self.engine = engine
-        self._settings = settings
+        self._options = options
         self._verifier = verifier
         self._auth = auth
-        self._beginning = FairStart()
+        self._fair_start = FairStart()
         self._prepared: LRUCache[Key, Prepared] = LRUCache(MAX_PLANS)
 
     async def answer(self, call: HttpRequest, receive: Receive, send: Send) -> int:
         """Answer one request and give the status. Raises `SpecialError`, `Gone`, `Broken`."""
-        identity = await self._verifier.identify(call.headers)
+        identity = ANONYMOUS
+        if self._verifier.has_token(call.headers):
+            async with self._deadline(call, "stored").limit("verifying a token"):
+                identity = await self._verifier.identify(call.headers)
         if call.prefix == "auth" and self._auth:
             return await self._authorise(self._auth, call, identity, send)
-        prepared = await self._remembered(call, identity)
+        prepared = self._current(call, identity)
         if prepared is None:
-            request = iiif.parse(call.path, id_segments=self._settings.id_segments)
+            request = iiif.parse(call.path, id_segments=self._options.id_segments)
             if isinstance(request, BaseRequest):
                 location = f"{self._uri(call, request)}/info.json"
                 return await send_bytes(send, 303, [*CORS, (b"location", location.encode())], b"")
             if isinstance(request, InfoRequest):
                 return await self._info(call, request, identity, send)
-            prepared = await self._prepare(call, request, identity)
+            lane: LaneName = "stored" if call.level0 else "full" if isinstance(request.region, Full) else "tile"
+            async with self._deadline(call, lane).limit("looking up the image"):
+                prepared = await self._prepare(call, request, identity)
         return await self._pixels(call, prepared, receive, send)
+
+    def _deadline(self, call: HttpRequest, lane: LaneName) -> Deadline:
+        """Counted from the request's arrival."""
+        return Deadline(call.arrived_s + self.engine.deadlines_s[lane])
 
     # info.json
 
@@ -78,10 +96,11 @@ class Images:
         uri = self._uri(call, request)
         make = self.engine.thumbs_info if call.level0 else self.engine.info
         services = self._auth.flow.services(call.base, uri) if self._auth else ()
-        card = await make(request.identifier, uri, version=version, identity=identity, services=services)
+        async with self._deadline(call, "stored").limit("looking up the image"):
+            found = await make(request.identifier, uri, version=version, identity=identity, services=services)
         cors, vary = self._cors(call)
-        headers = [*cors, *self._caching("Accept", *vary, restricted=card.restricted, age_s=60)]
-        level = info.profile(version, card.level)
+        headers = [*cors, *self._caching("Accept", *vary, restricted=found.restricted, age_s=60)]
+        level = info.profile(version, found.level)
         if version == 3:
             headers.append((b"content-type", f'application/ld+json;profile="{info.CONTEXT[3]}"'.encode()))
             headers.append((b"link", f'<{level}>;rel="profile"'.encode()))
@@ -92,13 +111,13 @@ class Images:
             context = f'<{info.CONTEXT[2]}>;rel="http://www.w3.org/ns/json-ld#context";type="application/ld+json"'
             headers.append((b"content-type", b"application/json"))
             headers.append((b"link", f'{context},<{level}>;rel="profile"'.encode()))
-        data = json.dumps(card.document, indent=2, ensure_ascii=False).encode()
+        data = json.dumps(found.document, indent=2, ensure_ascii=False).encode()
         return await send_bytes(send, 200, headers, data, head=call.head)
 
     def _cors(self, call: HttpRequest) -> tuple[Headers, tuple[str, ...]]:
         """Who may read info.json from another origin, and what that varies by.
 
-        Everybody, but as a stranger; viewers of the origins that are given tokens also as their user, once they
+        Any origin without credentials; the origins that are given tokens also with their user's, once they
         have seen by the probe service that it is worth asking again (Fetch, section 3.3.5).
         """
         if self._auth is None or not self._auth.origins:
@@ -118,28 +137,32 @@ class Images:
         span = call.range if copied else None
         try:
             if call.head:
-                return await send_head(send, await self.engine.head(planned, unless=unless), headers)
-            at_hand = None if span else self.engine.cached(planned, unless=unless)
-            if at_hand is not None:
-                return await send_answer(send, at_hand, headers)
-            if self._settings.offload and call.offload and (link := await self.engine.signed_url(planned)):
+                async with self._deadline(call, "stored").limit("the store of renditions"):
+                    head = await self.engine.head(planned, unless=unless)
+                return await send_head(send, head, headers)
+            cached = None if span else self.engine.cached(planned, unless=unless)
+            if cached is not None:
+                return await send_answer(send, cached, headers)
+            if self._options.offload and call.offload and (url := await self.engine.signed_url(planned)):
                 # The proxy passes on the conditions and the range too, and keeps these headers.
-                told = [(b"x-accel-redirect", call.offload.encode()), (b"x-stored-url", link.encode())]
+                told = [(b"x-accel-redirect", call.offload.encode()), (b"x-stored-url", url.encode())]
                 return await send_bytes(send, 200, [*headers, *told, timing()], b"")
-            if copied:  # and on its way at once
-                answer = await self.engine.answer(planned, unless=unless, span=span)
-            else:  # which ends when its client leaves
-                answer = await until_disconnect(self._made(planned, unless), receive)
+            deadline = self._deadline(call, lane_of(planned.plan))
+            if copied:
+                answer = await self.engine.answer(planned, deadline=deadline, unless=unless, span=span)
+            else:  # expensive work ends when its client leaves
+                answer = await until_disconnect(self._make(planned, deadline, unless), receive)
         except NotModified as same:
             tag = same.etag or (unless.only_etag if unless else None)
             etag = [(b"etag", tag.encode())] if tag else []
             return await send_bytes(send, 304, [*headers, *etag, timing()], None)
         return await send_answer(send, answer, headers)
 
-    async def _made(self, planned: PlannedRequest, unless: Unless | None) -> Answer:
-        """An answer that is not at hand, or why there is none: either takes a while to tell."""
-        await self._beginning.turn(trace().client)
-        return await self.engine.answer(planned, unless=unless)
+    async def _make(self, planned: PlannedRequest, deadline: Deadline, unless: Unless | None) -> Answer:
+        """An answer that is not in memory. The limit is a backstop: every wait on the way has the same deadline."""
+        async with deadline.limit(planned.plan.name):
+            await self._fair_start.turn(trace().client)
+            return await self.engine.answer(planned, deadline=deadline, unless=unless)
 
     async def _prepare(self, call: HttpRequest, request: ImageRequest, identity: Identity) -> Prepared:
         version = call.version(request.version)
@@ -150,17 +173,10 @@ class Images:
             self._prepared.put(_key(call, identity), prepared)
         return prepared
 
-    async def _remembered(self, call: HttpRequest, identity: Identity) -> Prepared | None:
-        """What was planned for this very request, if nothing that the plan rests on has been looked at anew."""
-        key = _key(call, identity)
-        prepared = self._prepared.get(key)
-        if prepared is None:
-            return None
-        asset = prepared.planned.asset
-        if not self.engine.catalog.is_current(asset) and await self._asset(call, asset.identifier) is not asset:
-            self._prepared.pop(key)
-            return None
-        return prepared
+    def _current(self, call: HttpRequest, identity: Identity) -> Prepared | None:
+        """What was planned for this same request, if nothing that the plan rests on has been looked up again."""
+        prepared = self._prepared.get(_key(call, identity))
+        return prepared if prepared and self.engine.catalog.is_current(prepared.planned.asset) else None
 
     def _image_headers(
         self, call: HttpRequest, request: ImageRequest, planned: PlannedRequest, version: Version
@@ -172,7 +188,7 @@ class Images:
             *CORS,
             (b"link", link.encode()),
             (b"x-special-route", planned.plan.name.encode()),
-            *self._caching(*vary, restricted=planned.restricted, age_s=self._settings.max_age_s),
+            *self._caching(*vary, restricted=planned.restricted, age_s=self._options.max_age_s),
         ]
         if call.level0:
             # What the DLCS says of its own thumbs; sites look for it.
@@ -187,28 +203,30 @@ class Images:
         private, head = self._caching(restricted=True, age_s=0), call.head
         service, _, rest = call.path.partition("/")
         if service == "token" and not rest:
-            page, policy = await auth.token_page(call.headers, call.query)
+            async with self._deadline(call, "stored").limit("verifying a token"):
+                page, policy = await auth.token_page(call.headers, call.query)
             html = [(b"content-type", b"text/html; charset=utf-8"), (b"content-security-policy", policy.encode())]
             return await send_bytes(send, 200, [*private, *html, (b"referrer-policy", b"no-referrer")], page, head=head)
         prefix, _, path = rest.partition("/")
         of = replace(call, prefix=prefix, path=path)
         if service == "probe" and prefix in PREFIXES:
-            request = iiif.parse(path, id_segments=self._settings.id_segments)
+            request = iiif.parse(path, id_segments=self._options.id_segments)
             if isinstance(request, BaseRequest):
-                asset = await self._asset(of, request.identifier)
+                async with self._deadline(call, "stored").limit("looking up the image"):
+                    asset = await self._asset(of, request.identifier)
                 uri, caller = self._uri(of, request), auth.bearer_of(call.headers, identity)
                 result = probe(asset, uri, caller, limits=self.engine.limits, level0=of.level0)
                 headers = [*CORS, *private, (b"content-type", AUTH_MEDIA.encode())]
                 return await send_bytes(send, 200, headers, json.dumps(result).encode(), head=head)
         raise NotFound("There is no such service; info.json of a restricted image names those that there are.")
 
-    # What all of them share
+    # Shared by all of them
 
     async def _asset(self, call: HttpRequest, identifier: str) -> Asset:
         return await (self.engine.catalog.find_stored if call.level0 else self.engine.catalog.find)(identifier)
 
     def _uri(self, call: HttpRequest, request: ImageRequest | InfoRequest | BaseRequest) -> str:
-        return call.uri(request, id_segments=self._settings.id_segments)
+        return call.uri(request, id_segments=self._options.id_segments)
 
     def _caching(self, *vary: str, restricted: bool, age_s: int) -> Headers:
         value = "private, no-store" if restricted else f"public, max-age={age_s}"

@@ -1,7 +1,7 @@
-"""The pulse of a server process: how late its event loop is, and how many tasks it has.
+"""Watches the event loop of a server process: how late it is, and how many tasks it has.
 
-A process whose loop is held up by anything answers nobody in time. Whoever watches over it should end it
-then, and at no other time: liveness asks for nothing else.
+A process whose loop is blocked answers no request in time. That is the one reason to restart it, so
+liveness depends on nothing else.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from special.observability import metrics
 
 INTERVAL_S: Final = 0.25
 SAMPLES: Final = 20
-"""So many beats are looked back on: the last five seconds."""
+"""Number of measurements that are kept: the last five seconds."""
 LATE_S: Final = 1.0
 """A loop that is later than this is not alive."""
 
 
 class LoopMonitor:
-    """Beats for as long as `beating` lasts."""
+    """Measures for as long as `running` lasts."""
 
     def __init__(self) -> None:
         self._lags_s: deque[float] = deque(maxlen=SAMPLES)
@@ -31,7 +31,7 @@ class LoopMonitor:
 
     @property
     def lag_s(self) -> float:
-        """The longest that anything has had to wait for the loop lately."""
+        """The longest delay of the loop in the last measurements."""
         now = 0.0 if self._due is None else monotonic() - self._due
         return max(now, 0.0, *self._lags_s)
 
@@ -42,8 +42,8 @@ class LoopMonitor:
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None, None]:
-        """The time in which there is a pulse."""
-        task = asyncio.create_task(self._beat())
+        """The time in which it measures."""
+        task = asyncio.create_task(self._measure())
         try:
             yield
         finally:
@@ -51,7 +51,7 @@ class LoopMonitor:
             with suppress(asyncio.CancelledError):
                 await task
 
-    async def _beat(self) -> None:
+    async def _measure(self) -> None:
         while True:
             self._due = monotonic() + INTERVAL_S
             await asyncio.sleep(INTERVAL_S)

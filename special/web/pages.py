@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
@@ -12,29 +15,40 @@ from starlette.routing import Route
 from special import __version__
 from special.observability import exposition
 from special.serving import Engine
-from special.settings import Settings
 from special.web import status, viewer
 from special.web.loop_monitor import LoopMonitor
 
 WATCHED = frozenset({"livez", "readyz", "metrics"})
-"""Pages for whoever watches over the server, under whatever name they reach it."""
+"""Pages for monitoring, answered whatever the Host header says."""
 GALLERY_PAGE = 24
 """Images that the gallery asks for at a time."""
 
 
+@dataclass(frozen=True, slots=True)
+class PageOptions:
+    """What the pages show and say."""
+
+    about: Mapping[str, Any]
+    """What the status page says of the server: source, workers, size of the volume."""
+    gallery: bool | None
+    """Whether images are listed; None: only those of a folder."""
+    viewer_assets: Path | None
+    id_segments: int
+
+
 def routes(
-    settings: Settings, engine: Callable[[], Engine | None], pulse: LoopMonitor, slowest: status.Slowest | None
+    options: PageOptions, engine: Callable[[], Engine | None], monitor: LoopMonitor, slowest: status.Slowest | None
 ) -> list[Route]:
-    """All pages; `engine` gives the open engine, None until there is one. The status page is there with `slowest`."""
+    """All pages; `engine` gives the open engine, None until there is one. The status page needs `slowest`."""
 
     async def live(_: Request) -> Response:
-        return PlainTextResponse(f"the event loop is {pulse.lag_s:.2f} s late\n", 200 if pulse.alive else 503)
+        return PlainTextResponse(f"the event loop is {monitor.lag_s:.2f} s late\n", 200 if monitor.alive else 503)
 
     async def ready(_: Request) -> Response:
-        # Neither the store nor the volume counts: without the one every replica would drop out at once, and the
-        # other is passed by when it fails.
+        # Neither the store nor the volume counts: without the store every replica would drop out at once, and a volume
+        # that fails is passed by.
         opened = engine()
-        up = opened is not None and opened.workers.ready
+        up = opened is not None and opened.ready
         return PlainTextResponse("ready\n" if up else "no decoder is up\n", 200 if up else 503)
 
     async def metrics(_: Request) -> Response:
@@ -43,7 +57,7 @@ def routes(
     async def list_images(after: str) -> viewer.Listing:
         opened = engine()
         assert opened is not None, "no page is asked for before the server has started"
-        allowed = settings.gallery
+        allowed = options.gallery
         if allowed is None:
             allowed = opened.source.root.startswith("file:")
         if not allowed:
@@ -52,16 +66,11 @@ def routes(
         following = images[-1] if len(images) == GALLERY_PAGE else None
         return viewer.Listing(images=tuple(images), next=following, listing=True)
 
-    about = {
-        "version": __version__,
-        "source": settings.source,
-        "workers": settings.workers,
-        "volume_size": int(settings.volume_size),
-    }
+    about = {"version": __version__, **options.about}
     return [
         *(status.routes(slowest, about) if slowest else ()),
         Route("/livez", live),
         Route("/readyz", ready),
         Route("/metrics", metrics),
-        *viewer.routes(list_images, assets=settings.viewer_assets, id_segments=settings.id_segments),
+        *viewer.routes(list_images, assets=options.viewer_assets, id_segments=options.id_segments),
     ]

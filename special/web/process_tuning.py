@@ -1,4 +1,4 @@
-"""The memory of a server process: pauses that its upkeep would make, and every request would wait for."""
+"""Memory settings of a server process: no pauses for full garbage collections or for pages from the system."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import gc
 from typing import Final
 
 KEPT_BYTES: Final = 16 << 20
-"""So much that has been freed is kept for the next large answer, by each of the C library's arenas."""
+"""Freed memory that each arena of the C library keeps for the next large answer."""
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 def tune() -> None:
-    """Keep what is loaded out of the garbage collector's sight, and freed memory at hand. Call when all is imported.
+    """Take what is loaded out of the garbage collector's reach, and keep freed memory. Call after all imports.
 
-    A full collection walks over some 86,000 objects at start, 20 to 60 ms, none of which will ever be garbage. And
-    memory that goes back to the system comes again page by page: taking an answer of 1.3 MB from a
-    decoder took 1.16 ms, and takes 0.09. Where the C library is not glibc its own ways are left to it.
+    A full collection walks over some 86,000 objects at start, 20 to 60 ms, none of which will ever be garbage. Memory
+    that was given back to the system returns page by page: to receive 1.3 MB from a decoder took 1.16 ms, and takes
+    0.09 with this. A C library other than glibc is left as it is.
     """
     gc.collect()
     gc.freeze()

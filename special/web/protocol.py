@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol, with bounds on what arrives: how much, and for how long it may take.
+"""uvicorn's HTTP protocol, with limits on what arrives: how much, and for how long it may take.
 
 uvicorn waits for ever for a request that has begun, and takes a head of any length. Here a head has a size, and
 a request, whatever comes with it, a time by which it must have arrived. What is refused is told why, as far
@@ -14,11 +14,9 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from special.settings import Settings
-
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class RequestLimits:
     """What one request may be."""
 
     url_bytes: int
@@ -28,22 +26,17 @@ class Bounds:
     receive_s: float
     """Longest time from its first byte, or from the connection's start, to its last."""
 
-    @classmethod
-    def of(cls, settings: Settings) -> Bounds:
-        """As the settings say."""
-        return cls(settings.max_url_bytes, int(settings.max_header_bytes), settings.receive_s)
 
-
-class TooLong(Exception):
-    """A head that is beyond its bounds; the parser gives up at it."""
+class HeadTooLong(Exception):
+    """A head that is beyond its limits; the parser gives up at it."""
 
 
 class GuardedProtocol(HttpToolsProtocol):
-    """One connection. `bounds` is bound beforehand: `functools.partial(GuardedProtocol, bounds=…)`."""
+    """One connection. `limits` is bound beforehand: `functools.partial(GuardedProtocol, limits=…)`."""
 
-    def __init__(self, *args: Any, bounds: Bounds, **named: Any) -> None:
+    def __init__(self, *args: Any, limits: RequestLimits, **named: Any) -> None:
         super().__init__(*args, **named)
-        self._bounds = bounds
+        self._limits = limits
         self._timer: TimerHandle | None = None
         self._refusal = HTTPStatus.BAD_REQUEST
         self._head_bytes = 0
@@ -68,7 +61,7 @@ class GuardedProtocol(HttpToolsProtocol):
         # The parser tells of a header only when it is complete: one without an end is counted here, from the second
         # piece on, since the first may have ended the request before it.
         self._pending_bytes = self._pending_bytes + len(data) if self._in_head and not self._has_begun else 0
-        if self._pending_bytes > self._bounds.head_bytes and not self.transport.is_closing():
+        if self._pending_bytes > self._limits.head_bytes and not self.transport.is_closing():
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
 
     def on_message_begin(self) -> None:
@@ -79,15 +72,15 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
         self._head_bytes += len(url)
-        if len(self.url) > self._bounds.url_bytes:
+        if len(self.url) > self._limits.url_bytes:
             self._refusal = HTTPStatus.REQUEST_URI_TOO_LONG
-            raise TooLong
+            raise HeadTooLong
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._head_bytes += len(name) + len(value) + 4  # ": " and the end of the line
-        if self._head_bytes > self._bounds.head_bytes:
+        if self._head_bytes > self._limits.head_bytes:
             self._refusal = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
-            raise TooLong
+            raise HeadTooLong
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -104,7 +97,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _arm(self) -> None:
         if self._timer is None:
-            self._timer = self.loop.call_later(self._bounds.receive_s, self._overdue)
+            self._timer = self.loop.call_later(self._limits.receive_s, self._overdue)
 
     def _disarm(self) -> None:
         if self._timer is not None:
@@ -117,7 +110,7 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         if self.cycle is None or (self._in_head and self.cycle.response_complete):
             self._refuse(HTTPStatus.REQUEST_TIMEOUT)
-        else:  # a body that nobody asked for; what is being answered goes out first
+        else:  # an unwanted request body; the answer that is under way goes out first
             self.transport.close()
 
     def _refuse(self, status: HTTPStatus) -> None:

@@ -1,13 +1,13 @@
 """How this server is reached: under which hosts, through which proxies, and who is behind them.
 
-Host and X-Forwarded-* headers are a stranger's words. They reach info.json, links and redirects only where they are
+Host and X-Forwarded-* headers can be set by any client. They reach info.json, links and redirects only where they are
 the name of a host that is served here, and X-Forwarded-* only from proxies that the settings trust.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import translate
 from functools import lru_cache
@@ -16,7 +16,6 @@ from typing import Self
 from starlette.types import Scope
 
 from special.errors import BadRequest, Misdirected
-from special.settings import Settings
 
 _HOST = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?", re.ASCII)
 
@@ -33,12 +32,11 @@ class PublicAddress:
     """The host names that are served, in lower case and without a port; None: any."""
 
     @classmethod
-    def of(cls, settings: Settings) -> Self:
-        """As the settings say."""
-        patterns = [translate(pattern.lower()) for pattern in settings.allowed_hosts]
-        hosts = None if "*" in settings.allowed_hosts else re.compile("|".join(patterns))
-        base_url = settings.base_url.rstrip("/") if settings.base_url else None
-        return cls(base_url, frozenset(settings.trusted_proxies), hosts)
+    def of(cls, base_url: str | None, *, trusted_proxies: Iterable[str], allowed_hosts: Sequence[str]) -> Self:
+        """`allowed_hosts` are patterns such as `*.example.org`; `*` allows any."""
+        patterns = [translate(pattern.lower()) for pattern in allowed_hosts]
+        hosts = None if "*" in allowed_hosts else re.compile("|".join(patterns))
+        return cls(base_url.rstrip("/") if base_url else None, frozenset(trusted_proxies), hosts)
 
     def base(self, scope: Scope, headers: Mapping[bytes, bytes]) -> str:
         """`scheme://host` as the public sees it, without a trailing slash. Raises `BadRequest`, `Misdirected`."""
@@ -54,7 +52,7 @@ class PublicAddress:
         return self.base_url or f"{scheme}://{host}"
 
     def client(self, scope: Scope, headers: Mapping[bytes, bytes]) -> str:
-        """Who asks: the peer, or the last of those that trusted proxies speak for who is no such proxy."""
+        """The client's address: the peer, or behind trusted proxies the last forwarded address that is none of them."""
         peer = self._peer(scope)
         if peer in self.proxies and b"x-forwarded-for" in headers:
             for address in reversed(_text(headers, b"x-forwarded-for", "").split(",")):

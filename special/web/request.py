@@ -33,15 +33,17 @@ class HttpRequest:
     base: str
     """`scheme://host` as the public sees it, without a trailing slash."""
     client: str
-    """Address of whoever asks, as far as it is known."""
+    """Address of the client, as far as it is known."""
+    arrived_s: float
+    """When it arrived, by the monotonic clock."""
 
     @classmethod
-    def of(cls, scope: Scope, prefix: str, path: str, front: PublicAddress) -> HttpRequest:
+    def of(cls, scope: Scope, prefix: str, path: str, *, address: PublicAddress, arrived_s: float) -> HttpRequest:
         """The request of an ASGI scope. Raises `BadRequest` and `Misdirected` for its Host header."""
         headers = dict(scope["headers"])
         query = scope["query_string"].decode("latin-1")
-        base, client = front.base(scope, headers), front.client(scope, headers)
-        return cls(prefix, path, scope["method"], headers, query, base, client)
+        base, client = address.base(scope, headers), address.client(scope, headers)
+        return cls(prefix, path, scope["method"], headers, query, base, client, arrived_s)
 
     @property
     def level0(self) -> bool:
@@ -55,7 +57,7 @@ class HttpRequest:
 
     @property
     def accept(self) -> str:
-        """The media types that the caller would like; empty if it does not say."""
+        """The Accept header; empty without one."""
         return self.header(b"accept") or ""
 
     def header(self, name: bytes) -> str | None:
@@ -75,7 +77,7 @@ class HttpRequest:
 
     @property
     def offload(self) -> str | None:
-        """The place in the proxy's configuration that fetches what it is told the address of, if it has one."""
+        """The location in the proxy's configuration that fetches what it is told the address of, if it has one."""
         place = self.header(b"x-offload-to") or ""
         return place if _PLACE.fullmatch(place) else None
 
@@ -89,7 +91,7 @@ class HttpRequest:
     def range(self) -> Span | None:
         """The single range that is wanted of a copied object.
 
-        A range is a favour that may be left undone (RFC 9110, section 14.2): with If-Range, or of several, all is sent.
+        A server may ignore Range (RFC 9110, section 14.2): with If-Range, or with several ranges, all is sent.
         """
         wanted = _RANGE.fullmatch(self.header(b"range") or "")
         if wanted is None or self.header(b"if-range") is not None:

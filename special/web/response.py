@@ -18,8 +18,8 @@ from special.errors import SpecialError
 from special.observability import trace
 from special.serving import Answer, AnswerHead
 
-PIECE_BYTES = 65536
-"""Larger answers are sent in pieces of this size, between which others have their turn."""
+CHUNK_BYTES = 65536
+"""Larger answers are sent in chunks of this size, between which other requests run."""
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -39,7 +39,7 @@ PLAIN = (b"content-type", b"text/plain; charset=utf-8")
 
 
 class Broken(Exception):
-    """A body broke off after its headers were sent; the connection must be cut, not ended."""
+    """A body failed after its headers were sent; the connection must be cut, not ended."""
 
 
 async def send_bytes(send: Send, status: int, headers: Headers, data: bytes | None, *, head: bool = False) -> int:
@@ -62,7 +62,7 @@ async def send_head(send: Send, described: AnswerHead, headers: Headers) -> int:
 
 
 async def send_error(send: Send, error: SpecialError, *, head: bool) -> int:
-    """Send an error's public sentence, which nobody may cache, and give its status."""
+    """Send an error's public sentence, not to be cached, and give its status."""
     headers = [*CORS, PLAIN, (b"cache-control", b"no-store")]
     if error.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))  # RFC 9110, section 15.5.2
@@ -84,8 +84,8 @@ async def send_answer(send: Send, answer: Answer, headers: Headers) -> int:
     await send({"type": "http.response.start", "status": status, "headers": headers})
     if isinstance(answer.body, bytes):
         stop = 0
-        while stop < answer.size - PIECE_BYTES:
-            start, stop = stop, stop + PIECE_BYTES
+        while stop < answer.size - CHUNK_BYTES:
+            start, stop = stop, stop + CHUNK_BYTES
             await send({"type": "http.response.body", "body": answer.body[start:stop], "more_body": True})
             await yield_to_others()
         await send({"type": "http.response.body", "body": answer.body[stop:]})
@@ -117,5 +117,5 @@ def _length(size_bytes: int) -> tuple[bytes, bytes]:
 
 
 def timing() -> tuple[bytes, bytes]:
-    """The Server-Timing header of the request at hand."""
+    """The Server-Timing header of the current request."""
     return b"server-timing", trace().server_timing().encode()

@@ -13,15 +13,14 @@ import uvicorn
 from rich.console import Console
 from uvicorn.config import STARTUP_FAILURE
 
-from special import __version__
+from special import __version__, composition
 from special.errors import ConfigurationError
 from special.observability import SHARED_COUNTS, logs, metrics_folder
-from special.serving import Engine
 from special.settings import Settings
 from special.storage import check_source
 from special.web.app import SETTINGS_VARIABLE, App
 from special.web.process_tuning import tune
-from special.web.protocol import Bounds, GuardedProtocol
+from special.web.protocol import GuardedProtocol, RequestLimits
 from special.web.supervisor import START_S, Supervisor
 
 
@@ -36,13 +35,14 @@ def serve_with(chosen: Settings) -> None:
         f"[bold]special {__version__}[/] serves {chosen.source} at http://{host}:{port}/  (Ctrl-C stops it)",
         highlight=False,
     )
+    limits = RequestLimits(chosen.max_url_bytes, int(chosen.max_header_bytes), chosen.receive_s)
     options: dict[str, Any] = {
         "log_level": "warning",
         "access_log": False,
         "server_header": False,
         "proxy_headers": False,
         "lifespan": "on",
-        "http": partial(GuardedProtocol, bounds=Bounds.of(chosen)),
+        "http": partial(GuardedProtocol, limits=limits),
         "ws": "none",
         "limit_concurrency": chosen.max_connections,
         "timeout_graceful_shutdown": 30,
@@ -64,7 +64,7 @@ def serve_with(chosen: Settings) -> None:
 async def _check(chosen: Settings) -> None:
     await check_source(chosen.source)
     await check_source(chosen.thumbs_url, create=True)
-    Engine.of(chosen)  # so that what would fail in every server process fails here
+    composition.engine(chosen)  # so that what would fail in every server process fails here
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -12,43 +12,43 @@ from uvicorn.supervisors import Multiprocess
 from uvicorn.supervisors.multiprocess import Process
 
 START_S = 60
-"""Most that a new process may take for its imports and, at a rolling restart, until it serves."""
+"""Maximum time of a new process for its imports and, at a rolling restart, until it serves."""
 SILENT_S = 15.0
-"""A process that has answered before and does not for so long is replaced."""
+"""A process that has answered before and does not for this long is replaced."""
 
 log = logging.getLogger("special.web")
 
 
 @dataclass(slots=True)
-class _Pulse:
-    """What is known of a process by the pipe to it."""
+class _Health:
+    """What is known of a process by its health checks."""
 
     asked_s: float | None = None
-    """When it was asked for a sign of life that it still owes."""
+    """When the check was sent that it has not answered; None without one."""
     answered: bool = False
-    """Whether it ever gave one."""
+    """Whether it ever answered one."""
 
 
 class Supervisor(Multiprocess):
-    """uvicorn's supervisor, but it waits for nobody: whoever died is replaced at its next look, half a second later.
+    """uvicorn's supervisor without its blocking health checks: a dead process is replaced half a second later.
 
-    uvicorn's own asks one process after the other whether it lives, and waits for each. One that is killed before it
-    can answer costs the whole `timeout_worker_healthcheck`, in which no other is looked after.
+    uvicorn's own asks one process after the other whether it is alive, and waits for each. One that is killed before
+    it can answer costs the whole `timeout_worker_healthcheck`, in which no other is checked.
     """
 
-    _pulses: WeakKeyDictionary[Process, _Pulse]
+    _health: WeakKeyDictionary[Process, _Health]
 
     def run(self) -> None:
-        """Start the processes and look after them until a signal ends it."""
-        self._pulses = WeakKeyDictionary()
+        """Start the processes and supervise them until a signal ends it."""
+        self._health = WeakKeyDictionary()
         super().run()
 
     def keep_subprocess_alive(self) -> None:
-        """Replace who died, and who has been silent for too long. One that cannot start ends the supervisor."""
+        """Replace processes that died or do not answer. One that cannot start ends the supervisor."""
         if self.should_exit.is_set():
             return
         for index, process in enumerate(self.processes):
-            if self._lives(process):
+            if self._is_alive(process):
                 continue
             process.kill()
             process.join()
@@ -60,17 +60,17 @@ class Supervisor(Multiprocess):
             another.start()
             log.warning("server process %d ended (%s); %d takes its place", process.pid, process.exitcode, another.pid)
 
-    def _lives(self, process: Process) -> bool:
+    def _is_alive(self, process: Process) -> bool:
         if not process.process.is_alive():
             return False
-        pulse = self._pulses.setdefault(process, _Pulse())
+        health = self._health.setdefault(process, _Health())
         try:
             while process.parent_conn.poll():
                 process.parent_conn.recv()
-                pulse.asked_s, pulse.answered = None, True
-            if pulse.asked_s is None:
+                health.asked_s, health.answered = None, True
+            if health.asked_s is None:
                 process.parent_conn.send(b"ping")
-                pulse.asked_s = monotonic()
+                health.asked_s = monotonic()
         except (OSError, EOFError):
             return False
-        return monotonic() - pulse.asked_s < (SILENT_S if pulse.answered else START_S)
+        return monotonic() - health.asked_s < (SILENT_S if health.answered else START_S)

@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Final
 
-from special.concurrency import FairQueue
-from special.errors import Busy, TimedOut, TooExpensive
+from special.concurrency import Deadline, FairQueue
+from special.errors import Busy, TooExpensive
 from special.observability import metrics, trace
 from special.workers.lanes import Lane
 
@@ -33,24 +33,7 @@ class Admission:
     """A place inside, with the time by which it must be given back."""
 
     lane: str
-    deadline_s: float
-    """By the event loop's clock."""
-
-    @property
-    def left_s(self) -> float:
-        """Seconds until the deadline."""
-        return self.deadline_s - asyncio.get_running_loop().time()
-
-    @asynccontextmanager
-    async def in_time(self) -> AsyncGenerator[None, None]:
-        """What happens inside is given up at the deadline. Raises `TimedOut`."""
-        try:
-            async with asyncio.timeout_at(self.deadline_s) as limit:
-                yield
-        except TimeoutError as error:
-            if not limit.expired():
-                raise
-            raise TimedOut(f"lane {self.lane}: the store took all the time that there was") from error
+    deadline: Deadline
 
 
 @dataclass(slots=True, eq=False)
@@ -109,14 +92,16 @@ class AdmissionController:
         """How many jobs of a lane wait."""
         return len(self._doors[lane].waiting)
 
-    def check(self, lane: str, *, client: str = "") -> None:
+    def check(self, lane: str, *, deadline: Deadline, client: str = "") -> None:
         """Raise `Busy` where `admit` would do so at once, whatever the cost; then it need not even be told."""
         door = self._doors[lane]
         if door.waiting or door.inside >= door.places:
-            self._check_room(door, client)
+            self._check_room(door, client, deadline)
 
     @asynccontextmanager
-    async def admit(self, lane: str, cost_bytes: int, *, client: str = "") -> AsyncGenerator[Admission, None]:
+    async def admit(
+        self, lane: str, cost_bytes: int, *, deadline: Deadline, client: str = ""
+    ) -> AsyncGenerator[Admission, None]:
         """A place and memory for one job, waited for in the client's turn and given back at the end of the block.
 
         Raises `TooDear` where the job could never be let in; `Busy`, at once, where the queue is full of jobs of
@@ -126,26 +111,25 @@ class AdmissionController:
         door = self._doors[lane]
         if cost_bytes > door.most_bytes:
             raise TooExpensive(f"lane {lane}: {cost_bytes} bytes of memory; decode_memory leaves it {door.most_bytes}")
-        deadline_s = asyncio.get_running_loop().time() + door.lane.deadline_s
         if door.waiting or not self._fits(door, cost_bytes):
-            await self._wait(door, cost_bytes, client)
+            await self._wait(door, cost_bytes, client, deadline)
         else:
             self._enter(door, cost_bytes)
         start_s = self._clock()
         try:
-            yield Admission(lane, deadline_s)
+            yield Admission(lane, deadline)
         finally:
             took_s = self._clock() - start_s
             door.mean_s = took_s if not door.mean_s else door.mean_s + _NEWEST * (took_s - door.mean_s)
             self._leave(door, cost_bytes)
 
-    async def _wait(self, door: _LaneState, cost_bytes: int, client: str) -> None:
-        self._make_room(door, client)
+    async def _wait(self, door: _LaneState, cost_bytes: int, client: str, deadline: Deadline) -> None:
+        self._make_room(door, client, deadline)
         waiting = _Waiter(client, cost_bytes, asyncio.get_running_loop().create_future())
         door.waiting.put(client, waiting)
         arrived_s = self._clock()
         try:
-            await asyncio.wait([waiting.turn], timeout=door.lane.max_wait_s)
+            await asyncio.wait([waiting.turn], timeout=deadline.left_s)
         except asyncio.CancelledError:
             self._give_up(door, waiting)
             raise
@@ -153,18 +137,18 @@ class AdmissionController:
             trace().took("queue", arrived_s, self._clock())
         if not waiting.turn.done():
             self._give_up(door, waiting)
-            raise _busy(door, f"no place within {door.lane.max_wait_s:g} s", door.wait_s(client))
+            raise _busy(door, "no place before the deadline", door.wait_s(client))
         waiting.turn.result()
 
-    def _check_room(self, door: _LaneState, client: str) -> None:
+    def _check_room(self, door: _LaneState, client: str, deadline: Deadline) -> None:
         expected_s = door.wait_s(client)
-        if expected_s > door.lane.max_wait_s:
+        if expected_s > deadline.left_s:
             raise _busy(door, f"the wait would be {expected_s:.1f} s", expected_s)
         if len(door.waiting) >= door.room and not door.waiting.gives_way(client):
             raise _busy(door, f"{len(door.waiting)} wait already", expected_s)
 
-    def _make_room(self, door: _LaneState, client: str) -> None:
-        self._check_room(door, client)
+    def _make_room(self, door: _LaneState, client: str, deadline: Deadline) -> None:
+        self._check_room(door, client, deadline)
         if len(door.waiting) >= door.room and (longest := door.waiting.give_way(client)) is not None:
             refusal = _busy(door, "somebody with fewer requests came", door.wait_s(longest.client))
             longest.turn.set_exception(refusal)

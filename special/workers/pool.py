@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, Self, TypeVar, cast
 from prometheus_client import Gauge
 
 from special.codecs import prepare as prepare_codecs
-from special.concurrency import FairQueue
+from special.concurrency import Deadline, FairQueue
 from special.errors import Busy, ConfigurationError, Crashed, DecodeError, TimedOut
 from special.observability import metrics, trace
 from special.workers.lanes import Lane, single_lane
@@ -171,8 +171,7 @@ class Workers:
         function: Callable[..., T],
         /,
         *args: object,
-        deadline_s: float | None = None,
-        wait_s: float | None = None,
+        deadline: Deadline,
         lane: str | None = None,
         client: str = "",
         quarantine_key: str | None = None,
@@ -193,15 +192,14 @@ class Workers:
         """
         queue = self._queues[lane or self._default]
         self._quarantine.check(quarantine_key)
-        allowed_s = queue.lane.deadline_s if deadline_s is None else min(deadline_s, queue.lane.deadline_s)
+        allowed_s = deadline.left_s
         self._check(queue, allowed_s)
         now = monotonic()
         message = dump(Call(function, args, allowed_s))
         name = getattr(function, "__qualname__", repr(function))
         loop = asyncio.get_running_loop()
         job = _Job(name, message, queue, client, quarantine_key, now, now + allowed_s, loop.create_future())
-        longest_s = queue.lane.max_wait_s if wait_s is None else wait_s
-        job.timer = loop.call_later(min(longest_s, allowed_s), self._waited_too_long, job)
+        job.timer = loop.call_later(allowed_s, self._waited_too_long, job)
         queue.waiting.put(client, job)
         queue.count("waiting").inc()
         self._dispatch()

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 
-from special import iiif
+from special import composition, iiif
 from special.auth.access import ANONYMOUS
 from special.iiif import ImageRequest
-from special.serving.engine import Engine
 from special.settings import Settings
 from tests.bench.bench import Bench, Result
 from tests.bench.big import big
@@ -43,13 +42,12 @@ def run(bench: Bench) -> Iterator[Result]:
 
 async def _least_bytes(bench: Bench, name: str) -> int:
     """What the pixels of the thumbnail take in this master, headers apart."""
-    engine = Engine.of(Settings(source=str(big(name, bench.cache)), home=bench.folder / "planning"))
+    engine = composition.engine(Settings(source=str(big(name, bench.cache)), home=bench.folder / "planning"))
     try:
         request = iiif.parse(f"{name}/{THUMBNAIL}")
         assert isinstance(request, ImageRequest)
         planned = await engine.plan(request, version=3, identity=ANONYMOUS)
-        layout = (await engine.masters.find(name)).layout
+        layout = engine.catalog.master(planned.asset).layout
         return sum(len(span) for span in layout.extract(planned.job.box, planned.job.size).spans)
     finally:
-        await engine.source.close()
-        await engine.store.close()
+        await engine.close()

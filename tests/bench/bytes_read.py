@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from special import iiif
+from special import composition, iiif
 from special.auth.access import ANONYMOUS
 from special.geometry import Box
 from special.iiif import ImageRequest
@@ -78,16 +78,15 @@ def written() -> str:
 async def _rows() -> list[Row]:
     async with AsyncExitStack() as stack:
         home = stack.enter_context(TemporaryDirectory())
-        # Neither decoders nor the volume are started: whoever only plans and reads needs none.
-        engine = Engine.of(Settings(source=str(MASTERS), home=Path(home)))
-        stack.push_async_callback(engine.source.close)
-        stack.push_async_callback(engine.store.close)
+        # Neither decoders nor the volume are started: who only plans and reads needs none.
+        engine = composition.engine(Settings(source=str(MASTERS), home=Path(home)))
+        stack.push_async_callback(engine.close)
         return [await _row(engine, path.name) for path in sorted(MASTERS.iterdir())]
 
 
 async def _row(engine: Engine, name: str) -> Row:
     with tracing() as looked:
-        master = await engine.masters.find(name)
+        master = engine.catalog.master(await engine.catalog.find(name))
     size = master.layout.size
     side = min(TILE_SIDE, size.width, size.height)
     x, y = (length // 2 // side * side for length in (size.width, size.height))

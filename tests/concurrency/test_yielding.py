@@ -12,8 +12,8 @@ import pytest
 from starlette.types import Message
 
 from special.concurrency.yielding import LOOP_TURNS, FairStart
-from special.serving.engine import Answer
-from special.web.response import PIECE_BYTES, send_answer
+from special.serving import Answer
+from special.web.response import CHUNK_BYTES, send_answer
 
 
 @dataclass
@@ -91,9 +91,9 @@ async def test_who_leaves_the_line_holds_nobody_up(turns: int) -> None:
 @pytest.mark.parametrize(
     ("size", "pieces"),
     [
-        pytest.param(PIECE_BYTES, 1, id="one piece"),
-        pytest.param(PIECE_BYTES + 1, 2, id="two"),
-        pytest.param(5 * PIECE_BYTES, 5, id="five"),
+        pytest.param(CHUNK_BYTES, 1, id="one piece"),
+        pytest.param(CHUNK_BYTES + 1, 2, id="two"),
+        pytest.param(5 * CHUNK_BYTES, 5, id="five"),
     ],
 )
 async def test_a_large_answer_goes_out_in_pieces_with_turns_for_others_between(size: int, pieces: int) -> None:

@@ -58,7 +58,7 @@ async def cost(data: bytes, box: Box, size: Size) -> tuple[int, int]:
     if stored is not None:
         await read_spans(source, master.blob, stored.spans, max_gap_bytes=65536, seen=seen)
     else:
-        await read_piece(source, master.blob, layout, box, size, bounds=ReadLimits(), seen=seen)
+        await read_piece(source, master.blob, layout, box, size, limits=ReadLimits(), seen=seen)
     assert len(layout.levels) == 6
     spans = [span for call in source.calls for span in call.spans]
     return len(source.calls), sum(min(len(span), len(data)) for span in spans)

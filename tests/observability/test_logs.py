@@ -11,11 +11,18 @@ from pathlib import Path
 import httpx
 import pytest
 
+from special import composition
 from special.errors import Denied, Missing
+from special.images import Masters
 from special.observability import logs
 from special.observability.logs import Brief, Json, Logfmt, clean, escape
-from special.settings import load
+from special.renditions import RenditionStore
+from special.serving import Engine
+from special.settings import Settings, load
+from special.storage import open_source
+from special.volume import Volume
 from special.web.app import App
+from special.workers import Workers
 from tests.support.memory import MemorySource
 
 FIELDS = {"method": "GET", "path": "/iiif/3/a%0Ab/info.json", "status": 404, "outcome": "missing", "ms": 1.5}
@@ -113,10 +120,18 @@ class Guarded(MemorySource):
 
 
 async def test_each_request_is_one_line_and_strangers_learn_less(written: io.StringIO, tmp_path: Path) -> None:
-    app = App(load(source=str(tmp_path), home=tmp_path, decoders=1))
+    def made(settings: Settings) -> Engine:
+        store = RenditionStore(open_source(settings.thumbs_url, create=True))
+        volume = Volume(settings.volume_directory, size_bytes=2**24)
+        workers = Workers(1, memory_bytes=2**32, lanes=composition.lanes(settings))
+        source = Guarded()
+        return composition.assemble(
+            settings, source=source, store=store, masters=Masters(source), volume=volume, workers=workers
+        )
+
+    app = App(load(source=str(tmp_path), home=tmp_path, decoders=1), made)
     transport = httpx.ASGITransport(app)
     async with app.running(), httpx.AsyncClient(transport=transport, base_url="http://example.org") as client:
-        app.engine.masters.source = Guarded()
         secret = {"Authorization": "Bearer abc", "Cookie": "login=def"}
         answers = [
             await client.get(f"/iiif/3/{name}/info.json?token=ghi", headers=secret)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from special import iiif
+from special import composition, iiif
 from special.codecs import memory_estimate
 from special.formats.layout import Extract
 from special.geometry import Box, Size
@@ -91,7 +91,9 @@ async def site(root: Path, **chosen: object) -> AsyncIterator[Site]:
             RenditionStore(open_source(str(root / "thumbs"), create=True)),
             Volume(root / "v", size_bytes=2**28),
         )
-        return Engine(settings, source=source, store=store, masters=Masters(source), volume=volume, workers=workers)
+        return composition.assemble(
+            settings, source=source, store=store, masters=Masters(source), volume=volume, workers=workers
+        )
 
     app = App(settings, made)
     async with AsyncExitStack() as stack:

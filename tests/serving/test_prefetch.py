@@ -96,7 +96,7 @@ class Around:
     async def settled(self) -> None:
         """Let it fetch what it will."""
         async with asyncio.timeout(20):
-            while any(walk.task is not None for walk in self.ahead._walks.values()):  # noqa: ASYNC110
+            while any(walk.task is not None for walk in self.ahead._patterns.values()):  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
 
     def blocks(self) -> Counter[int]:
@@ -199,4 +199,4 @@ async def test_closing_stops_it(tmp_path: Path, make: Callable[..., Around]) -> 
         around.busy = True
         await around.walk(SCREEN)
         await around.ahead.close()
-        assert [walk.task.done() for walk in around.ahead._walks.values() if walk.task is not None] == [True]
+        assert [walk.task.done() for walk in around.ahead._patterns.values() if walk.task is not None] == [True]

@@ -22,6 +22,7 @@ from PIL import Image
 
 from special import formats
 from special.codecs.render import Encoding
+from special.concurrency import Deadline
 from special.errors import Crashed
 from special.formats.parser import solve
 from special.formats.tiff.pyramid import Grid
@@ -29,7 +30,7 @@ from special.geometry import Box, Size
 from special.images.masters import Master, Masters
 from special.serving.master_pixels import MasterRenderer
 from special.serving.pyramid_builder import LANE, PyramidBuilder, chunks
-from special.settings import Settings
+from special.serving.read_piece import ReadLimits
 from special.volume import Volume, clear, stat
 from special.workers import AdmissionController, Workers
 from tests.support import oracle
@@ -288,7 +289,7 @@ def open_gate() -> AdmissionController:
 
 
 def drawn_by(workers: Refusing, source: MemorySource) -> MasterRenderer:
-    return MasterRenderer(Settings(source="memory"), Masters(source), workers, open_gate(), Encoding())  # type: ignore[arg-type]  # a double
+    return MasterRenderer(Masters(source), workers, open_gate(), Encoding(), ReadLimits())  # type: ignore[arg-type]  # a double
 
 
 async def test_a_failure_is_not_tried_again_at_once(tmp_path: Path) -> None:
@@ -380,15 +381,16 @@ async def test_memory_does_not_grow_with_the_master(tmp_path: Path, kind: str, m
         Volume(tmp_path / "volume", size_bytes=1 << 30) as volume,
         Workers(1, memory_bytes=4 << 30, lanes=[lane], spare=0) as workers,
     ):
-        pixels = MasterRenderer(Settings(source="memory"), masters, workers, open_gate(), Encoding())
+        pixels = MasterRenderer(masters, workers, open_gate(), Encoding(), ReadLimits())
         promoter = PyramidBuilder(pixels, volume, volume.reader(source), after=1, tile=512)
-        child = await workers.run(os.getpid)
+        child = await workers.run(os.getpid, deadline=Deadline.after(60))
         forget_peak()
-        before_mb, own_mb, before_s = rss_peak_mb(child), rss_peak_mb(os.getpid()), await workers.run(time.process_time)
+        before_mb, own_mb = rss_peak_mb(child), rss_peak_mb(os.getpid())
+        before_s = await workers.run(time.process_time, deadline=Deadline.after(60))
         promoter.count_tiles(master)
         while promoter.busy:  # noqa: ASYNC110  it is made by a task of nobody here
             await asyncio.sleep(0.05)
-        took_s = await workers.run(time.process_time) - before_s
+        took_s = await workers.run(time.process_time, deadline=Deadline.after(60)) - before_s
         (made,) = pyramids(tmp_path / "volume")
         print(
             f"{kind}: {blob.size / 1e6:.1f} MB, pyramid {made.stat().st_size / 1e6:.1f} MB in {took_s:.1f} s of "

@@ -18,14 +18,15 @@ import pyvips
 from PIL import Image
 
 from special.codecs.render import Encoding
+from special.concurrency import Deadline
 from special.formats.tiff.pyramid import Grid, Place
 from special.geometry import Box
 from special.iiif import Job
 from special.images.masters import Masters
 from special.serving.master_pixels import MasterRenderer
 from special.serving.pyramid_builder import LANE, PyramidBuilder
-from special.serving.tile import read_index
-from special.settings import Settings
+from special.serving.pyramid_tiles import read_index
+from special.serving.read_piece import ReadLimits
 from special.volume import Volume
 from special.workers import AdmissionController, Workers, standard_lanes
 from tests.support.live import MASTERS
@@ -104,12 +105,11 @@ async def compared(data: bytes, folder: Path, *, most: int) -> tuple[int, list[P
     """How many tiles were looked at, and those that differ."""
     source = MemorySource({"a": data})
     masters = Masters(source)
-    settings = Settings(source="memory", tile_size=TILE)
     lanes = (*standard_lanes(1), LANE)
     async with Volume(folder, size_bytes=64 << 20) as volume, Workers(1, memory_bytes=4 << 30, lanes=lanes) as workers:
         reader = volume.reader(source)
         pixels = MasterRenderer(
-            settings, masters, workers, AdmissionController(lanes, budget_bytes=1 << 30), Encoding()
+            masters, workers, AdmissionController(lanes, budget_bytes=1 << 30), Encoding(), ReadLimits()
         )
         promoter = PyramidBuilder(pixels, volume, reader, after=1, tile=TILE)
         master = await masters.find("a")
@@ -122,7 +122,7 @@ async def compared(data: bytes, folder: Path, *, most: int) -> tuple[int, list[P
         for place in chosen:
             box = grid.box(place.level, Box(place.column, place.row, 1, 1))
             job = Job(box, grid.shown(place.level, box), False, 0.0, "default", "jpg")
-            straight[place] = await pixels.render(master, job, reader, lane="tile")
+            straight[place] = await pixels.render(master, job, reader, lane="tile", deadline=Deadline.after(60))
         promoter.count_tiles(master)
         while promoter.busy:  # noqa: ASYNC110  it is made by a task of nobody here
             await asyncio.sleep(0.02)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from special import iiif, settings
+from special import composition, iiif, settings
 from special.auth.access import ANONYMOUS, Identity
 from special.errors import RequestError
 from special.iiif import ImageRequest, Version
@@ -43,7 +43,7 @@ def engine(bucket: str, sizes_name: str, folder: Path) -> tuple[Engine, MemorySo
     masters, thumbs = MemorySource(), MemorySource({f"{ID}/{sizes_name}": json.dumps(BUCKETS[bucket]).encode()})
     chosen = settings.load(source=str(folder), home=folder, id_segments=3)
     volume, workers = Volume(folder / "volume", size_bytes=2**24), Workers(1, memory_bytes=2**30)
-    made = Engine(
+    made = composition.assemble(
         chosen, source=masters, store=RenditionStore(thumbs), masters=Masters(masters), volume=volume, workers=workers
     )
     return made, masters

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from special import composition
 from special.images.masters import Masters
 from special.renditions import RenditionStore
 from special.serving.engine import Engine
@@ -82,7 +83,7 @@ async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
     lane = Lane("tile", running=1, queue=1, max_wait_s=1.0, deadline_s=10.0)
 
     def made(chosen: Settings) -> Engine:
-        return Engine(
+        return composition.assemble(
             chosen,
             source=masters,
             store=RenditionStore(thumbs),

@@ -9,9 +9,9 @@ from functools import partial
 import pytest
 import uvicorn
 
-from special.web.protocol import Bounds, GuardedProtocol
+from special.web.protocol import GuardedProtocol, RequestLimits
 
-BOUNDS = Bounds(url_bytes=300, head_bytes=2000, receive_s=0.5)
+BOUNDS = RequestLimits(url_bytes=300, head_bytes=2000, receive_s=0.5)
 
 
 async def answer(scope: dict[str, object], receive: object, send: object) -> None:
@@ -28,7 +28,7 @@ async def port() -> AsyncIterator[int]:
     config = uvicorn.Config(
         answer,  # type: ignore[arg-type]
         port=0,
-        http=partial(GuardedProtocol, bounds=BOUNDS),  # type: ignore[arg-type]
+        http=partial(GuardedProtocol, limits=BOUNDS),  # type: ignore[arg-type]
         ws="none",
         lifespan="off",
         log_config=None,

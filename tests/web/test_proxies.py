@@ -14,8 +14,9 @@ PROXY, STRANGER = "10.0.0.9", "203.0.113.5"
 NEAR = {"trusted_proxies": f"{PROXY},::1"}
 
 
-def front(**settings: Any) -> PublicAddress:
-    return PublicAddress.of(load(source="x", **settings))
+def address(**settings: Any) -> PublicAddress:
+    known = load(source="x", **settings)
+    return PublicAddress.of(known.base_url, trusted_proxies=known.trusted_proxies, allowed_hosts=known.allowed_hosts)
 
 
 def scope(peer: str = STRANGER) -> dict[str, Any]:
@@ -56,7 +57,7 @@ def headers(**named: str) -> dict[bytes, bytes]:
     ],
 )
 def test_the_base_url(settings: dict[str, str], peer: str, sent: dict[str, str], base: str) -> None:
-    assert front(**settings).base(scope(peer), headers(**sent)) == base
+    assert address(**settings).base(scope(peer), headers(**sent)) == base
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ def test_the_base_url(settings: dict[str, str], peer: str, sent: dict[str, str],
 )
 def test_what_is_no_host_is_refused(sent: dict[str, str]) -> None:
     with pytest.raises(BadRequest):
-        front(**NEAR).base(scope(PROXY), headers(**sent))
+        address(**NEAR).base(scope(PROXY), headers(**sent))
 
 
 @pytest.mark.parametrize(
@@ -91,7 +92,7 @@ def test_what_is_no_host_is_refused(sent: dict[str, str]) -> None:
     ],
 )
 def test_only_hosts_that_are_allowed_are_served(host: str, served: bool) -> None:
-    chosen = front(allowed_hosts="images.example.org, *.example.net")
+    chosen = address(allowed_hosts="images.example.org, *.example.net")
     if served:
         assert chosen.base(scope(), headers(host=host)) == f"http://{host}"
     else:
@@ -112,4 +113,4 @@ def test_only_hosts_that_are_allowed_are_served(host: str, served: bool) -> None
 )
 def test_who_asks(peer: str, forwarded: str | None, client: str) -> None:
     sent = {} if forwarded is None else {"x_forwarded_for": forwarded}
-    assert front(**NEAR).client(scope(peer), headers(**sent)) == client
+    assert address(**NEAR).client(scope(peer), headers(**sent)) == client

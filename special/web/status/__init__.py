@@ -1,4 +1,4 @@
-"""The page at `/status`: how the server does, in pictures, for whoever runs it.
+"""The page at `/status`: the state of the server in charts, for its operator.
 
 Three files without a build step, drawn from one JSON address that adds up all server processes. It names
 images, so it is there only where the setting `status` asks for it.

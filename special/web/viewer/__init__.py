@@ -104,7 +104,7 @@ def _library(assets: Path) -> bytes:
 
 
 def _only(identifier: str) -> Listing:
-    """An image that somebody named: whether it is there, its info.json will say."""
+    """One image by name. Whether it exists, its info.json says."""
     return Listing((identifier,), next=None, listing=True)
 
 

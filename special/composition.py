@@ -1,0 +1,118 @@
+"""Builds the services of a server or of a run from its settings: the one module that knows both sides."""
+
+from __future__ import annotations
+
+from special.auth import Flow, Rules, Verifier
+from special.codecs import Encoding
+from special.iiif import Limits
+from special.images import Masters
+from special.renditions import RenditionStore, RenditionWriter
+from special.serving import (
+    PYRAMID_LANE,
+    Catalog,
+    DerivativeRoute,
+    Engine,
+    MasterRenderer,
+    Prefetcher,
+    PyramidBuilder,
+    ReadLimits,
+    Resources,
+    StreamRoute,
+    ThumbRoute,
+    TileRoute,
+)
+from special.settings import Settings
+from special.storage import Source, open_source
+from special.volume import Volume
+from special.workers import AdmissionController, Lane, Workers, standard_lanes
+
+STORED_DEADLINE_S = 5.0
+"""From arrival to answer where no codec works: 304, info.json, stored renditions."""
+
+
+def engine(settings: Settings) -> Engine:
+    """An engine made as the settings say; it must be entered before use. Raises `ConfigurationError`."""
+    source = open_source(settings.source)
+    thumbs = open_source(settings.thumbs_url, create=True)
+    store = RenditionStore(thumbs, ttl_s=settings.asset_ttl_s, hot_bytes=int(settings.hot_size))
+    volume = Volume(settings.volume_directory, size_bytes=int(settings.volume_size))
+    masters = Masters(
+        source,
+        keys=settings.keys,
+        ttl_s=settings.asset_ttl_s,
+        max_gap_bytes=settings.max_gap_bytes,
+        notes=volume.metadata,
+    )
+    workers = Workers(settings.decoders, memory_bytes=int(settings.decoder_memory), lanes=lanes(settings))
+    return assemble(settings, source=source, store=store, masters=masters, volume=volume, workers=workers)
+
+
+def assemble(
+    settings: Settings, *, source: Source, store: RenditionStore, masters: Masters, volume: Volume, workers: Workers
+) -> Engine:
+    """An engine of services that are already made."""
+    encoding = Encoding(jpeg_quality=settings.jpeg_quality, webp_quality=settings.webp_quality)
+    admission = AdmissionController(lanes(settings), budget_bytes=settings.decode_budget_bytes)
+    renderer = MasterRenderer(masters, workers, admission, encoding, read_limits(settings))
+    reader = volume.reader(source)
+    builder = PyramidBuilder(renderer, volume, reader, after=settings.promote_after, tile=settings.tile_size)
+    prefetcher = Prefetcher(volume, source, masters, is_busy=lambda: workers.busy) if settings.read_ahead else None
+    writer = RenditionWriter(store, encoding) if settings.store_on_miss else None
+    catalog = Catalog(store, masters, rules(settings), tiling_for=builder.tiling)
+    tile = TileRoute(
+        renderer,
+        volume,
+        reader,
+        builder,
+        master_of=catalog.master,
+        prefetcher=prefetcher,
+        max_running=2 * settings.decoders,  # enough to keep all decoders busy while others are being read
+        hot_bytes=int(settings.hot_size),
+    )
+    tile_s, full_s, max_s = (it.deadline_s for it in standard_lanes(1))
+    background = (writer, builder, prefetcher)
+    return Engine(
+        catalog,
+        {
+            "thumb": ThumbRoute(store),
+            "derivative": DerivativeRoute(store, renderer),
+            "stream": StreamRoute(renderer, source, writer),
+            "tile": tile,
+        },
+        source=source,
+        admission=admission,
+        resources=Resources(
+            opened=(volume, workers),
+            closed_last=(source.close, store.close, masters.close),
+            closed_first=tuple(it.close for it in background if it is not None),
+        ),
+        limits=Limits(settings.max_width, settings.max_height, settings.max_area, settings.upscaling),
+        upscale_percent=settings.upscale_percent,
+        deadlines_s={"stored": STORED_DEADLINE_S, "tile": tile_s, "full": full_s, "max": max_s},
+        is_ready=lambda: workers.ready,
+    )
+
+
+def rules(settings: Settings) -> Rules:
+    """The operator's rules by identifier."""
+    return Rules.of(settings)
+
+
+def verifier(settings: Settings) -> Verifier:
+    """What verifies tokens; reads key files. Raises `ConfigurationError`."""
+    return Verifier.of(settings)
+
+
+def flow(settings: Settings) -> Flow | None:
+    """How viewers are led to a login; None where the settings name none."""
+    return Flow.of(settings)
+
+
+def read_limits(settings: Settings) -> ReadLimits:
+    """How much of one master may be read and decoded for one picture."""
+    return ReadLimits(settings.max_gap_bytes, int(settings.max_whole_bytes), settings.max_master_pixels)
+
+
+def lanes(settings: Settings) -> tuple[Lane, ...]:
+    """The lanes of a server's decoders."""
+    return *standard_lanes(settings.decoders), PYRAMID_LANE

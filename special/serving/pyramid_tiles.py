@@ -1,0 +1,155 @@
+"""Tiles out of the pyramids that the volume keeps: as they are on the grid, resampled off it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from time import monotonic
+from typing import Final
+from weakref import WeakKeyDictionary
+
+from special import formats
+from special.codecs import memory_estimate
+from special.concurrency import Deadline
+from special.errors import Malformed
+from special.formats import drive
+from special.formats.tiff import HEAD_BYTES, Grid, TiffLayout
+from special.geometry import Box, Size
+from special.iiif import Job
+from special.images import Master
+from special.observability import trace
+from special.serving.master_pixels import MasterRenderer
+from special.storage import Blob, Span
+from special.volume import Damaged, PackFile, Pyramids
+
+LOOK_S: Final = 1.0
+"""How often the disk is asked whether another process has made a pyramid."""
+MORE_QUALITY: Final = 3
+"""What is encoded for the second time is encoded with more care: an eighth longer, to lose 0.1 to 1.2 dB less."""
+
+
+@dataclass(frozen=True, slots=True)
+class PyramidIndex:
+    """Where each tile is in a pyramid's file."""
+
+    grid: Grid
+    layout: TiffLayout
+
+    def find(self, job: Job, file: PackFile) -> Span | None:
+        """The part that is the answer as it is, if there is one."""
+        if not job.plain or job.format != "jpg":
+            return None
+        place = self.grid.find(job.box, job.size)
+        if place is None:
+            return None
+        page = self.layout.pyramid[place.level].page
+        span = page.span(place.row * page.columns + place.column)
+        assert span is not None, "a pyramid has all its tiles"
+        return span if self.grid.is_whole(job.size) else file.before(span.start)
+
+    def source_size(self, job: Job) -> Size:
+        """The size that a level must have for this job.
+
+        Twice that of the answer, where it is resampled: what is halved again loses nothing that the master would show.
+        """
+        if self.grid.is_exact(job.box, job.size):
+            return job.size
+        return Size(min(2 * job.size.width, job.box.width), min(2 * job.size.height, job.box.height))
+
+
+class PyramidTiles:
+    """Finds pyramids of one name in the volume, and makes answers of them."""
+
+    def __init__(self, renderer: MasterRenderer, pyramids: Pyramids, name: str, *, tile: int) -> None:
+        self._renderer = renderer
+        self._pyramids = pyramids
+        self._name = name
+        self._tile = tile
+        self._indexes: WeakKeyDictionary[PackFile, PyramidIndex] = WeakKeyDictionary()
+        self._looked_s: dict[str, float] = {}
+
+    def cached(self, blob: Blob, job: Job) -> bytes | None:
+        """The tile of a pyramid that was found before, if it is in memory. Never waits for the disk."""
+        file = self._pyramids.peek_file(blob)
+        index = self._indexes.get(file) if file is not None else None
+        span = index.find(job, file) if index is not None and file is not None else None
+        return self._pyramids.peek(blob, span) if span is not None else None
+
+    async def render(self, master: Master, job: Job, *, deadline: Deadline) -> bytes | None:
+        """What the job asks for, from the master's pyramid; None where there is none that can be used."""
+        blob = master.blob
+        with trace().reading():
+            async with deadline.limit(f"reading the pyramid of {blob.url}"):
+                file = self._pyramids.peek_file(blob) or await self._find(blob)
+                if file is None:
+                    return None
+                index = self._indexes.get(file) or await self._read_index(master, file)
+                if index is None:
+                    return None
+                span = index.find(job, file)
+                if span is not None:
+                    found = await self._pyramids.read(blob, [span])
+                    return found[0] if found is not None else None
+        extract = index.layout.extract(job.box, index.source_size(job))
+        memory_bytes = memory_estimate.decode_bytes("tiff", extract, job)
+        renderer, encoding = self._renderer, self._renderer.encoding
+        careful = replace(
+            encoding,
+            jpeg_quality=min(100, encoding.jpeg_quality + MORE_QUALITY),
+            webp_quality=min(100, encoding.webp_quality + MORE_QUALITY),
+        )
+        async with renderer.admission.admit(
+            "tile", memory_bytes, deadline=deadline, client=trace().client
+        ) as admission:
+            with trace().reading():
+                async with deadline.limit(f"reading the pyramid of {blob.url}"):
+                    found = await self._pyramids.read(blob, extract.spans)
+            if found is None:
+                return None
+            piece = index.layout.rebuild(extract, found)
+            key = f"{blob.version} (its pyramid)"
+            return await renderer.decode(piece, job, admission, quarantine_key=key, encoding=careful)
+
+    async def _find(self, blob: Blob) -> PackFile | None:
+        """The pyramid, if there is one by now; the disk is asked once in `LOOK_S`, however many requests ask."""
+        now = monotonic()
+        if now < self._looked_s.get(blob.url, 0.0) + LOOK_S:
+            return None
+        self._looked_s = {url: then for url, then in self._looked_s.items() if now < then + LOOK_S}
+        self._looked_s[blob.url] = now
+        return await self._pyramids.find(blob, self._name)
+
+    async def _read_index(self, master: Master, file: PackFile) -> PyramidIndex | None:
+        """What a pyramid's directories say; None, and the pyramid is removed, where they make no sense."""
+        try:
+            index = await read_index(file, Grid(master.layout.size, self._tile))
+        except (Damaged, Malformed, OSError):
+            await self._pyramids.discard(master.blob)
+            return None
+        self._indexes[file] = index
+        return index
+
+
+async def read_index(file: PackFile, grid: Grid) -> PyramidIndex:
+    """Read a pyramid's directories. Raises `Damaged`, `Malformed`, `OSError`."""
+    file.read(Span(0, HEAD_BYTES))
+    file.read(file.last)
+    blob, content = Blob("", file.path.name, "", file.size_bytes), _Unchecked(file)
+    layout = await drive(formats.parse(file.size_bytes), content, blob)
+    for level in range(grid.levels):  # all of the index, however long
+        missing = layout.prepare(Box.whole(grid.full), grid.size(level))
+        if missing is not None:
+            layout = await drive(missing, content, blob, first_bytes=0, chunk_bytes=0)
+    if not isinstance(layout, TiffLayout) or layout.levels != tuple(map(grid.size, range(grid.levels))):
+        raise Malformed(f"{file.path} is no pyramid of {grid.full} pixels")
+    return PyramidIndex(grid, layout)
+
+
+@dataclass(frozen=True, slots=True)
+class _Unchecked:
+    """A pyramid's bytes for the parser, which asks for more than it looks at."""
+
+    file: PackFile
+
+    async def read(self, blob: Blob, spans: Sequence[Span]) -> list[bytes]:
+        return [self.file.unchecked(span) for span in spans]

@@ -1,0 +1,84 @@
+"""What happens to every finished image request: it is counted, logged, traced, and ranked if it was slow."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from special.errors import Denied, SpecialError
+from special.observability import OtelExporter, Slowest, Trace, logs, metrics
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedRequest:
+    """One request that was answered, or was not."""
+
+    method: str
+    path: str
+    """Still percent-encoded, without the query, where clients put tokens."""
+    headers: list[tuple[bytes, bytes]]
+    trace: Trace
+    start_s: float
+    """When it arrived, by the monotonic clock."""
+    seconds: float
+    """From its arrival to the last byte."""
+    status: int
+    outcome: str
+    """`ok`, or the code of what went wrong."""
+    failure: BaseException | None
+
+
+Observer = Callable[[FinishedRequest], None]
+
+
+def count(request: FinishedRequest) -> None:
+    """Count it in the metrics."""
+    metrics.answered(request.trace.route, request.status, request.seconds)
+
+
+def export_to(exporter: OtelExporter) -> Observer:
+    """Send it as spans of OpenTelemetry."""
+
+    def observe(request: FinishedRequest) -> None:
+        exporter.export(
+            request.trace,
+            request.headers,
+            request.method,
+            request.path,
+            request.status,
+            request.outcome,
+            request.start_s,
+        )
+
+    return observe
+
+
+def rank_in(slowest: Slowest) -> Observer:
+    """Rank it among the slowest."""
+
+    def observe(request: FinishedRequest) -> None:
+        slowest.add(request.path, request.trace.route, request.status, request.seconds)
+
+    return observe
+
+
+def log(request: FinishedRequest) -> None:
+    """Write one line of the log, if it failed or all are wanted. Neither query nor headers are written."""
+    failure, trace = request.failure, request.trace
+    if failure is None and not logs.wanted():
+        return
+    fields: dict[str, Any] = {"method": request.method, "path": request.path[: logs.LONGEST]}
+    fields |= {"status": request.status, "outcome": request.outcome, "route": trace.route}
+    fields |= {"ms": round(request.seconds * 1000, 1), "gets": trace.gets, "bytes": trace.bytes}
+    fields |= {"source_ms": round(trace.source_ms, 1), "queue_ms": round(trace.queue_ms, 1)}
+    fields |= {"decode_ms": round(trace.decode_ms, 1), "encode_ms": round(trace.encode_ms, 1)}
+    level = logging.INFO
+    if failure is not None:
+        # Clients are told the same of what is not there and of what the store denies; the operator is not.
+        if request.outcome in ("cut-off", Denied.code) or request.status >= 500:
+            level = logging.WARNING
+        fields["error"] = logs.clean(str(failure))
+    known = failure is None or isinstance(failure, SpecialError)
+    logs.request(level if known else logging.ERROR, fields, failure=None if known else failure)
