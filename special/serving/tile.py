@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 
 from special import formats
 from special.codecs import memory_estimate
-from special.concurrency import KeyedLimiter, KeyState, SingleFlight
+from special.concurrency import Deadline, KeyedLimiter, KeyState, SingleFlight
 from special.errors import Malformed
 from special.formats import Stored, drive
 from special.formats.tiff import HEAD_BYTES, Grid, TiffLayout
@@ -87,7 +87,7 @@ class TileRenderer:
         self._ahead = ahead
         # Enough at once to keep all decoders busy while others are being read.
         at_once = 2 * pixels.settings.decoders
-        self._turns = KeyedLimiter(at_once, max_waiting=MAX_WAITING, max_wait_s=MAX_WAIT_S)
+        self._turns = KeyedLimiter(at_once, max_waiting=MAX_WAITING)
         self._shared: SingleFlight[bytes] = SingleFlight()
         self._charts: WeakKeyDictionary[PackFile, PyramidIndex] = WeakKeyDictionary()
         self._looked_s: dict[str, float] = {}
@@ -125,7 +125,7 @@ class TileRenderer:
     async def _in_turn(self, master: Master, job: Job) -> bytes:
         """A tile of a dear master. In a flood most wait here until there is a pyramid."""
         lossy = job.format in ("jpg", "webp") and job.quality != "bitonal"
-        async with self._turns.slot(master.blob.url) as line:
+        async with self._turns.slot(master.blob.url, deadline=Deadline.after(MAX_WAIT_S)) as line:
             if lossy:
                 data = await self._awaited(master, job, line)
                 if data is not None:
