@@ -28,8 +28,9 @@ def replace_file(path: Path, data: bytes, *, temporary: Path | None = None) -> N
 def temporary_file(path: Path, *, temporary: Path | None = None, mode: int = 0o666) -> Iterator[tuple[BinaryIO, Path]]:
     """A new file beside its future place, and its name for now; removed in the end, unless it has been renamed."""
     name = temporary or path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(name, _NEW, mode)
     try:
-        with open(os.open(name, _NEW, mode), "wb") as file:
+        with open(descriptor, "wb") as file:
             yield file, name
     finally:
         with suppress(FileNotFoundError):

@@ -26,7 +26,7 @@ from special.errors import Changed, OutOfRange
 from special.formats import Stored, solve
 from special.geometry import Box
 from special.iiif import MEDIA, ImageRequest, Job, Limits, Version
-from special.images import Asset, Master, Masters, Rendition
+from special.images import Asset, KeyTemplates, Master, Masters, Rendition
 from special.observability import trace
 from special.renditions import RenditionStore, RenditionWriter
 from special.serving import info, pyramid_builder, routing
@@ -148,14 +148,14 @@ class Engine:
         """An engine made as the settings say; it must be entered before use."""
         source = open_source(settings.source)
         thumbs = open_source(settings.thumbs_url, create=True)
-        store = RenditionStore(thumbs, ttl_s=settings.asset_ttl_s, hot_bytes=int(settings.hot_size))
+        store = RenditionStore(thumbs, ttl_s=settings.asset_ttl_s, cache_bytes=int(settings.hot_size))
         volume = Volume(settings.volume_directory, size_bytes=int(settings.volume_size))
         masters = Masters(
             source,
-            keys=settings.keys,
+            templates=KeyTemplates(settings.keys, settings.id_segments),
             ttl_s=settings.asset_ttl_s,
             max_gap_bytes=settings.max_gap_bytes,
-            notes=volume.metadata,
+            metadata=volume.metadata,
         )
         workers = Workers(
             settings.decoders,
@@ -364,7 +364,7 @@ class Engine:
             # Another tool's sizes file may be a pixel off: what the object itself says, counts.
             fitted = replace(job, box=Box.whole(layout.size))
             piece = layout.rebuild(layout.extract(fitted.box, fitted.size), [data])
-            data = await self._pixels.decode(piece, fitted, admitted, culprit=f"{blob.url} {blob.etag}")
+            data = await self._pixels.decode(piece, fitted, admitted, culprit=blob.version)
         return Answer(data, MEDIA[job.format], self._etag(blob.etag, job), len(data), modified=blob.modified)
 
     async def estimate(self, planned: PlannedRequest) -> list[Span]:

@@ -46,7 +46,7 @@ class MasterRenderer:
                 return stored.assemble(await reader.read(blob, stored.spans))
         self.admission.check(lane, client=trace().client)  # whoever is refused is not even planned for
         async with self.piece(blob, layout, job, reader, lane=lane, seen=seen) as (piece, admitted):
-            return await self.decode(piece, job, admitted, culprit=f"{blob.url} {blob.etag}")
+            return await self.decode(piece, job, admitted, culprit=blob.version)
 
     @asynccontextmanager
     async def piece(

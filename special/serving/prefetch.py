@@ -140,7 +140,7 @@ class Prefetcher:
         self._masters = masters
         self._is_busy = is_busy
         self._clock = clock
-        self._walks: OrderedDict[tuple[str, str], AccessPattern] = OrderedDict()
+        self._walks: OrderedDict[str, AccessPattern] = OrderedDict()
         self._turn = asyncio.Semaphore(1)
 
     async def close(self) -> None:
@@ -152,7 +152,7 @@ class Prefetcher:
 
     def record(self, master: Master, job: Job) -> None:
         """Somebody has been given a part of a master, through the volume."""
-        key = (master.blob.url, master.blob.etag)
+        key = master.blob.version
         walk = self._walks.setdefault(key, AccessPattern(master))
         self._walks.move_to_end(key)
         self._go_on(walk, job)
@@ -163,7 +163,7 @@ class Prefetcher:
 
     def record_cached(self, blob: Blob, job: Job) -> None:
         """The same, where nothing had to be waited for."""
-        walk = self._walks.get((blob.url, blob.etag))
+        walk = self._walks.get(blob.version)
         if walk is not None:
             self._go_on(walk, job)
 

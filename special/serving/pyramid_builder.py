@@ -87,7 +87,7 @@ class PyramidBuilder:
         """Length of their tiles' sides."""
         self._after = after
         self._clock = clock
-        self._candidates: OrderedDict[tuple[str, str], Candidate] = OrderedDict()
+        self._candidates: OrderedDict[str, Candidate] = OrderedDict()
         self._turn = asyncio.Semaphore(1)
 
     async def close(self) -> None:
@@ -99,7 +99,7 @@ class PyramidBuilder:
 
     def is_building(self, master: Master) -> bool:
         """Whether a master's pyramid is on its way, here or in another process."""
-        candidate = self._candidates.get((master.blob.url, master.blob.etag))
+        candidate = self._candidates.get(master.blob.version)
         return candidate is not None and self._clock() < candidate.under_way_until_s
 
     @property
@@ -119,7 +119,7 @@ class PyramidBuilder:
 
     def count_tiles(self, master: Master, tiles: int = 1) -> None:
         """So many tiles of a dear master are wanted that a pyramid would have given."""
-        key = (master.blob.url, master.blob.etag)
+        key = master.blob.version
         candidate = self._candidates.setdefault(key, Candidate())
         self._candidates.move_to_end(key)
         candidate.tiles += tiles
@@ -201,7 +201,7 @@ class PyramidBuilder:
                 self._pixels.settings.max_master_pixels,
                 lane=LANE.name,
                 deadline_s=admitted.left_s,
-                quarantine_key=f"{blob.url} {blob.etag} (its pyramid)",  # its tiles may go well all the same
+                quarantine_key=f"{blob.version} (its pyramid)",  # its tiles may go well all the same
             )
         spans = iter(await making.append([data for encoded in made.encoded for data in encoded]))
         for place, encoded in zip(places, made.encoded, strict=True):

@@ -119,7 +119,7 @@ class TileRenderer:
         layout = self._pixels.masters.peek_prepared(master, job.box, job.size)
         if layout is not None and stored_tile(layout, job) is not None:  # nothing is cheaper, nor better
             return await self._pixels.render(master, job, self._reader, lane="tile")
-        key = (master.blob.url, master.blob.etag, job)
+        key = (master.blob.version, job)
         return await self._shared.run(key, partial(self._in_turn, master, job))
 
     async def _in_turn(self, master: Master, job: Job) -> bytes:
@@ -171,7 +171,7 @@ class TileRenderer:
             if found is None:
                 return None
             piece = chart.layout.rebuild(extract, found)
-            culprit = f"{blob.url} {blob.etag} (its pyramid)"
+            culprit = f"{blob.version} (its pyramid)"
             return await replace(self._pixels, encoding=careful).decode(piece, job, admitted, culprit=culprit)
 
     async def _found(self, blob: Blob) -> PackFile | None:

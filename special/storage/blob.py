@@ -34,6 +34,14 @@ class Blob:
         """Root and key: what names this object everywhere, of whatever version."""
         return self.root + self.key
 
+    @property
+    def version(self) -> str:
+        """Names this version of this object everywhere: the key of caches, of the volume and of the quarantine.
+
+        No two versions share one: the size has no space, and no quote stands inside an entity tag.
+        """
+        return f"{self.root}{self.key} {self.etag} {self.size}"
+
 
 @dataclass(frozen=True, slots=True)
 class Absent:
