@@ -5,7 +5,7 @@ from __future__ import annotations
 from special.auth import Flow, Rules, Verifier
 from special.codecs import Encoding
 from special.iiif import Limits
-from special.images import Masters
+from special.images import OPEN, KeyTemplates, Masters
 from special.renditions import RenditionStore, RenditionWriter
 from special.serving import (
     PYRAMID_LANE,
@@ -28,20 +28,35 @@ from special.workers import AdmissionController, Lane, Workers, standard_lanes
 
 STORED_DEADLINE_S = 5.0
 """From arrival to answer where no codec works: 304, info.json, stored renditions."""
+STALE_S = 300.0
+"""How much longer than `asset_ttl_s` metadata of open images is believed while its store does not answer."""
 
 
 def engine(settings: Settings) -> Engine:
     """An engine made as the settings say; it must be entered before use. Raises `ConfigurationError`."""
     source = open_source(settings.source)
     thumbs = open_source(settings.thumbs_url, create=True)
-    store = RenditionStore(thumbs, ttl_s=settings.asset_ttl_s, hot_bytes=int(settings.hot_size))
+    templates, governed = KeyTemplates(settings.keys, settings.id_segments), rules(settings)
+
+    def is_open(identifier: str) -> bool:
+        return governed.govern(OPEN, identifier, *templates.keys_of(identifier)) == OPEN
+
+    store = RenditionStore(
+        thumbs,
+        ttl_s=settings.asset_ttl_s,
+        cache_bytes=int(settings.hot_size),
+        stale_s=STALE_S,
+        is_open=is_open,
+    )
     volume = Volume(settings.volume_directory, size_bytes=int(settings.volume_size))
     masters = Masters(
         source,
-        keys=settings.keys,
+        templates=templates,
         ttl_s=settings.asset_ttl_s,
+        stale_s=STALE_S,
+        is_open=is_open,
         max_gap_bytes=settings.max_gap_bytes,
-        notes=volume.metadata,
+        metadata=volume.metadata,
     )
     workers = Workers(settings.decoders, memory_bytes=int(settings.decoder_memory), lanes=lanes(settings))
     return assemble(settings, source=source, store=store, masters=masters, volume=volume, workers=workers)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -18,6 +18,7 @@ from cryptography.fernet import Fernet, InvalidToken
 
 from special.auth.access import Identity
 from special.auth.identity import Proof
+from special.concurrency import temporary_file
 from special.errors import ConfigurationError
 
 LIFETIME_S = 300
@@ -65,13 +66,8 @@ class AccessTokens:
 def _make(path: Path) -> None:
     """Write a new secret, whole or not at all; where several processes do so at once, the first one's stays."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(Fernet.generate_key())
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            return
-    finally:
-        temporary.unlink(missing_ok=True)
+    with temporary_file(path, mode=0o600) as (file, name):
+        file.write(Fernet.generate_key())
+        file.flush()
+        with suppress(FileExistsError):
+            os.link(name, path)

@@ -1,8 +1,10 @@
-"""Waiting and sharing inside one process: caches, single flight, limits, queues, deadlines."""
+"""Waiting and sharing inside one process: caches, single flight, limits, queues, deadlines, background tasks, files."""
 
 from special.concurrency.caches import LRUCache, TTLCache
 from special.concurrency.deadline import NEVER, Deadline
 from special.concurrency.fair_queue import FairQueue
+from special.concurrency.files import replace_file, temporary_file
+from special.concurrency.keyed_tasks import KeyedTasks
 from special.concurrency.limiter import KeyedLimiter, KeyState
 from special.concurrency.singleflight import SingleFlight
 from special.concurrency.yielding import FairStart, yield_to_others
@@ -14,8 +16,11 @@ __all__ = [
     "FairStart",
     "KeyState",
     "KeyedLimiter",
+    "KeyedTasks",
     "LRUCache",
     "SingleFlight",
     "TTLCache",
+    "replace_file",
+    "temporary_file",
     "yield_to_others",
 ]

@@ -1,7 +1,7 @@
-"""Remembered answers: looked up once however many ask, believed for a while, bounded in number.
+"""Caches in memory: least recently used (LRU), and with a time to live (TTL) and one look-up for all callers.
 
-Masters' headers, sizes files and key templates are all looked up the same way: the first to ask starts
-one detached look-up, the others wait for it, and nobody's departure harms those who stay.
+Masters' headers and sizes files are looked up alike: the first request starts one detached look-up, the others
+wait for it, and one that leaves early does not disturb those that stay.
 """
 
 from __future__ import annotations
@@ -10,26 +10,32 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 from typing import Generic, TypeVar
 
-from special.errors import Missing, SpecialError
+from special.concurrency.singleflight import SingleFlight, result_of
+from special.errors import Missing, SpecialError, Unreachable
 
 N = TypeVar("N", bound=Hashable)
 T = TypeVar("T")
 
 MAX_MISSING = 10_000
-"""So many names are remembered of which there is nothing."""
+"""Maximum number of names that are remembered as missing."""
 
 
 @dataclass(slots=True)
 class _Entry(Generic[T]):
     value: T
     expires_s: float
+    is_silent: bool = False
+    """The store did not answer when it was last asked whether this is still so."""
+    retry_s: float = 0.0
+    """When it is worth asking again."""
 
 
 class LRUCache(Generic[N, T]):
-    """The values that were put or asked for last, as many as are not above a capacity together."""
+    """The values that were put or got last, up to a capacity; those that were got longest ago go first."""
 
     def __init__(self, capacity: int, weigh: Callable[[T], int] = lambda value: 1) -> None:
         self._capacity = capacity
@@ -41,14 +47,12 @@ class LRUCache(Generic[N, T]):
         return name in self._values
 
     def get(self, name: N) -> T | None:
-        """The value, if it is there: now it is the last one that was asked for."""
         value = self._values.get(name)
         if value is not None:
             self._values.move_to_end(name)
         return value
 
     def put(self, name: N, value: T) -> None:
-        """Keep a value in place of the name's older one, and let go of the ones that were asked for longest ago."""
         self.pop(name)
         self._values[name] = value
         self._weight += self._weigh(value)
@@ -56,7 +60,7 @@ class LRUCache(Generic[N, T]):
             self._weight -= self._weigh(self._values.popitem(last=False)[1])
 
     def pop(self, name: N) -> T | None:
-        """Let go of a value, and return it, if it is there."""
+        """Remove a value, and return it, if it is there."""
         value = self._values.pop(name, None)
         if value is not None:
             self._weight -= self._weigh(value)
@@ -64,12 +68,16 @@ class LRUCache(Generic[N, T]):
 
 
 class TTLCache(Generic[N, T]):
-    """A bounded, expiring, single-flight memory from a name of type N to a value of type T.
+    """A bounded, expiring, single-flight cache from a name of type N to a value of type T.
 
-    `look_up(name, previous)` finds a value; `previous` is the expired one, which may be returned again
-    where the store says that it still stands. What it raises reaches all who wait. `Missing` is
-    remembered for `missing_ttl_s`, every other failure is forgotten at once. What was asked for longest
-    ago goes when all values together, as `weigh` has it, are above `capacity`.
+    `look_up(name, previous)` finds a value; `previous` is the expired one, which may be returned again where the store
+    says that it is still the version. What it raises reaches all who wait. `Missing` is remembered for `missing_ttl_s`,
+    every other failure is forgotten at once. When all values together, as `weigh` has it, are above `capacity`, those
+    that were got longest ago go.
+
+    While the store is silent, that is a look-up fails with `Unreachable` or takes longer than `stale_after_s`, an
+    expired value for which `stale_if(name, value)` is true (None: a remembered `Missing`) is believed for at most
+    `stale_s` more. The look-up goes on in the background, and until one succeeds no request waits for the next.
     """
 
     def __init__(
@@ -80,15 +88,21 @@ class TTLCache(Generic[N, T]):
         missing_ttl_s: float = 2.0,
         capacity: int = 10_000,
         weigh: Callable[[T], int] = lambda value: 1,
+        stale_s: float = 0.0,
+        stale_after_s: float = 1.0,
+        stale_if: Callable[[N, T | None], bool] = lambda name, value: True,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self._look_up = look_up
         self._ttl_s = ttl_s
         self._missing_ttl_s = missing_ttl_s
+        self._stale_s = stale_s
+        self._stale_after_s = stale_after_s
+        self._stale_if = stale_if
         self._clock = clock
         self._entries: LRUCache[N, _Entry[T]] = LRUCache(capacity, lambda entry: weigh(entry.value))
         self._missing: LRUCache[N, _Entry[Missing]] = LRUCache(MAX_MISSING)
-        self._flights: dict[N, asyncio.Task[T]] = {}
+        self._flights: SingleFlight[T] = SingleFlight()
 
     async def get(self, name: N) -> T:
         """The value; from memory while it is believed, else by one look-up that all callers share."""
@@ -96,17 +110,14 @@ class TTLCache(Generic[N, T]):
         if value is not None:
             return value
         missing = self._missing.get(name)
-        if missing is not None:
-            if self._clock() < missing.expires_s:
-                raise missing.value.with_traceback(None)
-            self._missing.pop(name)
-        flight = self._flights.get(name)
-        if flight is None:
-            entry = self._entries.get(name)
-            flight = asyncio.create_task(self._fly(name, entry.value if entry else None))
-            self._flights[name] = flight
-            flight.add_done_callback(lambda task: self._landed(name, task))
-        return await asyncio.shield(flight)
+        if missing is not None and self._clock() < missing.expires_s:
+            return _value_of(missing)
+        stale = self._stale(name)
+        if stale is not None:
+            return await self._renew(name, stale)
+        look_up = self._start(name)
+        await asyncio.wait([look_up])
+        return result_of(look_up)
 
     def peek(self, name: N) -> T | None:
         """The value, if it is believed: nothing is waited for."""
@@ -128,31 +139,56 @@ class TTLCache(Generic[N, T]):
         return name in self._entries
 
     def forget(self, name: N) -> None:
-        """Look up anew at the next `get`, from nothing."""
+        """Look up again at the next `get`, from nothing."""
         self._entries.pop(name)
         self._missing.pop(name)
 
     async def close(self) -> None:
         """Cancel the look-ups that are under way."""
-        flights = list(self._flights.values())
-        for flight in flights:
-            flight.cancel()
-        await asyncio.gather(*flights, return_exceptions=True)
+        await self._flights.close()
 
-    async def _fly(self, name: N, previous: T | None) -> T:
+    def _stale(self, name: N) -> _Entry[T] | _Entry[Missing] | None:
+        """What may be believed of a name while the store is silent."""
+        entry = self._entries.get(name) or self._missing.get(name)
+        if entry is None or self._clock() >= entry.expires_s + self._stale_s:
+            return None
+        value = None if isinstance(entry.value, Missing) else entry.value
+        return entry if self._stale_if(name, value) else None
+
+    async def _renew(self, name: N, stale: _Entry[T] | _Entry[Missing]) -> T:
+        """The value by a look-up, or the stale one where that does not answer."""
+        if self._clock() >= stale.retry_s:
+            look_up = self._start(name)
+            if not stale.is_silent:
+                await asyncio.wait([look_up], timeout=self._stale_after_s)
+            if look_up.done() and not isinstance(look_up.exception(), Unreachable):
+                return result_of(look_up)
+            stale.is_silent = True
+        return _value_of(stale)
+
+    def _start(self, name: N) -> asyncio.Task[T]:
+        return self._flights.start(name, partial(self._looked_up, name))
+
+    async def _looked_up(self, name: N) -> T:
+        entry = self._entries.get(name)
         try:
-            value = await self._look_up(name, previous)
+            value = await self._look_up(name, entry.value if entry else None)
         except Missing as missing:
             self.forget(name)
             self._missing.put(name, _Entry(missing, self._clock() + self._missing_ttl_s))
             raise
-        except SpecialError:
-            self.forget(name)
+        except SpecialError as error:
+            stale = self._stale(name) if isinstance(error, Unreachable) else None
+            if stale is None:
+                self.forget(name)
+            else:
+                stale.is_silent, stale.retry_s = True, self._clock() + self._stale_after_s
             raise
         self.put(name, value)
         return value
 
-    def _landed(self, name: N, task: asyncio.Task[T]) -> None:
-        del self._flights[name]
-        if not task.cancelled():
-            task.exception()  # seen: nobody may be left who waits for it
+
+def _value_of(entry: _Entry[T] | _Entry[Missing]) -> T:
+    if isinstance(entry.value, Missing):
+        raise entry.value.with_traceback(None)
+    return entry.value

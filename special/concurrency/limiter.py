@@ -1,8 +1,8 @@
-"""Turns: of dear work little is done at once, the rest waits in line; and equal work is done once.
+"""A limit for each key: a few requests for one expensive thing run at once, the others wait.
 
-A flood of requests for one dear master would have each of them planned, read and rebuilt, only to
-find the decoders' queue full. Whoever stands in line has cost nothing yet. And what it waits for may have
-become cheap, or be somebody's answer already, when its turn comes.
+Without it a flood of requests for one expensive master would plan, read and rebuild all of them, only to find the
+decoders' queue full. A request that waits here has cost nothing yet, and what it waits for may be cheap, or another
+request's answer already, by the time that its slot is free.
 """
 
 from __future__ import annotations
@@ -15,44 +15,46 @@ from time import monotonic
 from weakref import WeakValueDictionary
 
 from special.concurrency.deadline import Deadline
-from special.errors import Busy
+from special.errors import Busy, TimedOut
 from special.observability import trace
 
 
 @dataclass(slots=True, weakref_slot=True, eq=False)
 class KeyState:
-    """Those who want the same dear thing."""
+    """The requests for one key."""
 
     slots: asyncio.Semaphore
     alone: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """For those who have a turn and, as things stand, had better go one by one."""
+    """For requests that have a slot and, as things are, had better run one by one."""
     waiting: int = 0
-    """How many have not had their turn."""
+    """How many wait for a slot."""
 
 
 class KeyedLimiter:
-    """A line for each name, first come, first served."""
+    """Slots for each key, given in the order in which they were asked for."""
 
     def __init__(self, max_running: int, *, max_waiting: int) -> None:
-        self._at_once = max_running
-        self._longest_line = max_waiting
-        self._lines: WeakValueDictionary[str, KeyState] = WeakValueDictionary()
+        self._max_running = max_running
+        self._max_waiting = max_waiting
+        self._states: WeakValueDictionary[str, KeyState] = WeakValueDictionary()
 
     @asynccontextmanager
-    async def slot(self, name: str, *, deadline: Deadline) -> AsyncGenerator[KeyState, None]:
-        """Wait in a line, and have a turn. Raises `Busy` where the line, or the wait, is too long."""
-        line = self._lines.setdefault(name, KeyState(asyncio.Semaphore(self._at_once)))
-        if line.waiting >= self._longest_line:
-            raise Busy(f"{line.waiting} requests for {name} wait already")
+    async def slot(self, key: str, *, deadline: Deadline) -> AsyncGenerator[KeyState, None]:
+        """Wait for a slot, and have it. Raises `Busy` where too many wait already, or none is free by the deadline."""
+        state = self._states.setdefault(key, KeyState(asyncio.Semaphore(self._max_running)))
+        if state.waiting >= self._max_waiting:
+            raise Busy(f"{state.waiting} requests for {key} wait already")
         start = monotonic()
-        line.waiting += 1
+        state.waiting += 1
         try:
-            async with deadline.limit(f"waiting for {name}"):
-                await line.slots.acquire()
+            async with deadline.limit(f"no slot for {key}"):
+                await state.slots.acquire()
+        except TimedOut as error:
+            raise Busy(str(error)) from None
         finally:
-            line.waiting -= 1
+            state.waiting -= 1
             trace().took("queue", start, monotonic())
         try:
-            yield line
+            yield state
         finally:
-            line.slots.release()
+            state.slots.release()

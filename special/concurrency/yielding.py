@@ -1,8 +1,8 @@
-"""Courtesy: whoever has much to do lets others go first, so that nobody with little to do waits for more than one.
+"""Yielding the event loop, so that a cheap answer waits for no more than one expensive step of others.
 
-A cheap answer takes three or four turns of the event loop: its connection, its request, its task. In each of them it
-stands behind everybody who does something in the same turn, and a crowd that is begun, refused or sent pieces of
-large answers does so in every turn.
+A cheap answer takes three or four iterations of the event loop: its connection, its request, its task. In each of them
+it waits for all other work of that iteration, and a crowd of requests that are begun, refused or sent pieces of large
+answers has work in every one.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from typing import Final
 
 from special.concurrency.fair_queue import FairQueue
 
-LOOP_TURNS: Final = 6
-"""So many turns of the event loop pass in between: some 50 µs where nobody else is there."""
+LOOP_ITERATIONS: Final = 6
+"""Iterations of the event loop that are left to others: some 50 µs where there are none."""
 
 
 async def yield_to_others() -> None:
-    """Let everybody else have some turns of the event loop."""
-    for _ in range(LOOP_TURNS):
+    """Leave some iterations of the event loop to all other work."""
+    for _ in range(LOOP_ITERATIONS):
         await asyncio.sleep(0)
 
 
 class FairStart:
-    """Those who begin something dear: one after the other, clients in turn, and others in between."""
+    """Expensive work begins one request after the other, clients in turn, with other work in between."""
 
     def __init__(self) -> None:
         self._taken = False
         self._waiting: FairQueue[asyncio.Future[None]] = FairQueue()
 
     async def turn(self, client: str) -> None:
-        """Wait for this client's turn to begin; the next one's comes once others have had theirs."""
+        """Wait until this client may begin; the next one may once other work has been done."""
         if self._taken:
             mine = asyncio.get_running_loop().create_future()
             self._waiting.put(client, mine)
@@ -41,7 +41,7 @@ class FairStart:
                 if mine.cancelled():
                     with suppress(LookupError):  # it has been passed over
                         self._waiting.remove(client, mine)
-                else:  # its turn came at that very moment
+                else:  # its turn came in this iteration
                     self._pass_on()
                 raise
         self._taken = True

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from special import formats
 from special.codecs import Rendered
-from special.derive.inputs import InputImage, Naming
+from special.derive.inputs import InputImage, locate
 from special.derive.outcome import Outcome, Work
 from special.derive.plan import Steps, Target, is_of, plan
 from special.derive.policy import Policy
@@ -19,7 +19,7 @@ from special.errors import Changed, MasterError, Missing
 from special.formats import Layout, Parser, Piece, drive
 from special.geometry import Box
 from special.iiif import MEDIA, Job
-from special.images import Access, Rendition
+from special.images import Access, KeyTemplates, Rendition
 from special.observability import trace
 from special.renditions import RenditionStore, Sidecar, SizesFile, StoredRenditions, dump_layout
 from special.serving import ReadLimits, read_piece
@@ -55,7 +55,7 @@ class Generator:
         draw: Decode,
         policy: Policy,
         *,
-        naming: Naming,
+        templates: KeyTemplates,
         bounds: ReadLimits,
         masters_at_once: int,
     ) -> None:
@@ -64,7 +64,7 @@ class Generator:
         self._store = store
         self._draw = draw
         self._policy = policy
-        self._naming = naming
+        self._templates = templates
         self._bounds = bounds
         self._turns = asyncio.Semaphore(masters_at_once)
 
@@ -167,13 +167,13 @@ class Generator:
 
     async def _version(self, identifier: str) -> Blob | None:
         try:
-            return await self._naming.locate(self._source, identifier)
+            return await locate(self._source, self._templates, identifier)
         except Missing:
             return None
 
     async def _state(self, candidate: InputImage) -> tuple[str, Blob, StoredRenditions | None]:
         identifier = candidate.identifier
-        blob = candidate.blob or await self._naming.locate(self._source, identifier)
+        blob = candidate.blob or await locate(self._source, self._templates, identifier)
         return identifier, blob, await self._store.reload(identifier)
 
     def _faults(self, identifier: str, blob: Blob, kept: StoredRenditions | None) -> list[str]:
@@ -218,12 +218,12 @@ class Generator:
         self, candidate: InputImage, look: Callable[[str], Awaitable[StoredRenditions | None]]
     ) -> Outcome:
         identifier = candidate.identifier
-        blob = candidate.blob or await self._naming.locate(self._source, identifier)
+        blob = candidate.blob or await locate(self._source, self._templates, identifier)
         try:
             return await self._bring(identifier, blob, await look(identifier))
         except Changed:
             # The master was overwritten under our hands: once more, from its new version.
-            blob = await self._naming.locate(self._source, identifier)
+            blob = await locate(self._source, self._templates, identifier)
             return await self._bring(identifier, blob, await look(identifier))
 
     async def _bring(self, identifier: str, blob: Blob, kept: StoredRenditions | None) -> Outcome:

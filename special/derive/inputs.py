@@ -9,8 +9,6 @@ import asyncio
 import csv
 import gzip
 import io
-import mimetypes
-import re
 import sys
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -19,13 +17,10 @@ from itertools import islice
 from pathlib import Path
 from urllib.parse import unquote_plus, urlsplit
 
-from special.errors import BadRequest, ConfigurationError, Missing
-from special.iiif import parse_identifier
+from special.errors import ConfigurationError, Missing
+from special.images import KeyTemplates
 from special.storage import Blob, Source
 
-_TYPES = mimetypes.MimeTypes(filenames=())
-_SIDE_FILES = frozenset(["db", "ini", "jsonl", "log", "md", "md5", "sha1", "sha256", "sha512", "toml", "yaml", "yml"])
-"""Extensions of what lies beside masters and has no registered media type."""
 _LINES_AT_ONCE = 1000
 
 
@@ -38,44 +33,14 @@ class InputImage:
     """The master's current version, where a listing told it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Naming:
-    """How identifiers and keys of masters belong together."""
-
-    keys: tuple[str, ...] = ("{id}",)
-    """Templates; the first key that exists is the master."""
-    id_segments: int = 1
-    """Path segments of an identifier. 1 also allows for slashes inside it, which URLs write as %2F."""
-
-    def identifier(self, key: str) -> str | None:
-        """The identifier whose master has this key; None for an object that is no master by its name.
-
-        Where several templates fit, the one that says most about the key wins: `{id}.jp2` before `{id}`.
-        """
-        if not _may_be_image(key):
-            return None
-        for template in sorted(self.keys, key=len, reverse=True):
-            match = re.fullmatch(_pattern(template), key, re.DOTALL)
-            if match and self._addressable(match["id"]):
-                return match["id"]
-        return None
-
-    async def locate(self, source: Source, identifier: str) -> Blob:
-        """The master's current version: one HEAD per template until one exists. Raises `Missing`, `SourceError`."""
-        for template in self.keys:
-            try:
-                return await source.stat(template.replace("{id}", identifier))
-            except Missing:
-                continue
-        raise Missing(f"{source.root} has no object for '{identifier}' by the keys {', '.join(self.keys)}")
-
-    def _addressable(self, identifier: str) -> bool:
-        if self.id_segments > 1 and identifier.count("/") != self.id_segments - 1:
-            return False
+async def locate(source: Source, templates: KeyTemplates, identifier: str) -> Blob:
+    """The master's current version: one HEAD per template until one exists. Raises `Missing`, `SourceError`."""
+    for key in templates.keys_of(identifier):
         try:
-            return all(identifier.split("/")) and parse_identifier(_quoted(identifier)) == identifier
-        except BadRequest:
-            return False
+            return await source.stat(key)
+        except Missing:
+            continue
+    raise Missing(f"{source.root} has no object for '{identifier}' by the keys {templates}")
 
 
 async def named(identifiers: Iterable[str]) -> AsyncIterator[InputImage]:
@@ -84,19 +49,19 @@ async def named(identifiers: Iterable[str]) -> AsyncIterator[InputImage]:
         yield InputImage(identifier)
 
 
-async def listed(source: Source, naming: Naming) -> AsyncIterator[InputImage]:
+async def listed(source: Source, templates: KeyTemplates) -> AsyncIterator[InputImage]:
     """Every image of a source, a page of its listing at a time.
 
     With one template the listing tells each master's version, and no HEAD is needed; with several, an
     object may be hidden by one that an earlier template names.
     """
     async for blob in source.list():
-        identifier = naming.identifier(blob.key)
+        identifier = templates.identifier_of(blob.key)
         if identifier is not None:
-            yield InputImage(identifier, blob if len(naming.keys) == 1 else None)
+            yield InputImage(identifier, blob if len(templates.templates) == 1 else None)
 
 
-async def read(path: str, *, root: str, naming: Naming) -> AsyncIterator[InputImage]:
+async def read(path: str, *, root: str, templates: KeyTemplates) -> AsyncIterator[InputImage]:
     """The images that a file names, or standard input for `-`.
 
     One identifier a line; in a `.csv` or `.csv.gz`, the keys of an S3 inventory. Raises `ConfigurationError`.
@@ -104,7 +69,7 @@ async def read(path: str, *, root: str, naming: Naming) -> AsyncIterator[InputIm
     with ExitStack() as stack:
         lines = iter(_opened(path, stack))
         inventory = path.removesuffix(".gz").endswith(".csv")
-        identifiers = _of_inventory(lines, root, naming) if inventory else _of_lines(lines)
+        identifiers = _of_inventory(lines, root, templates) if inventory else _of_lines(lines)
         # From a pipe each line is taken as it comes; from a file, many at a time.
         at_once = 1 if path == "-" else _LINES_AT_ONCE
         while batch := await asyncio.to_thread(_take, identifiers, at_once):
@@ -134,32 +99,13 @@ def _of_lines(lines: Iterator[str]) -> Iterator[str]:
             yield identifier
 
 
-def _of_inventory(lines: Iterator[str], root: str, naming: Naming) -> Iterator[str]:
+def _of_inventory(lines: Iterator[str], root: str, templates: KeyTemplates) -> Iterator[str]:
     # Amazon S3 User Guide, "Amazon S3 Inventory": no header; Bucket, Key (URL-encoded), then what was chosen.
     prefix = urlsplit(root).path.lstrip("/")
     for row in csv.reader(lines):
         if len(row) < 2:
             raise ConfigurationError(f"an S3 inventory has the columns Bucket and Key at least, not {row!r}")
         key = unquote_plus(row[1])
-        identifier = naming.identifier(key[len(prefix) :]) if key.startswith(prefix) else None
+        identifier = templates.identifier_of(key[len(prefix) :]) if key.startswith(prefix) else None
         if identifier is not None:
             yield identifier
-
-
-def _pattern(template: str) -> str:
-    """A key template as a regular expression; an `{id}` that comes again must be the same again."""
-    before, *after = (re.escape(part) for part in template.split("{id}"))
-    return f"{before}(?P<id>.+){'(?P=id)'.join(after)}"
-
-
-def _may_be_image(key: str) -> bool:
-    """False for what a well-known extension says is no image, and for hidden files."""
-    name = key.rpartition("/")[2]
-    if not name or name.startswith(".") or name.rpartition(".")[2].lower() in _SIDE_FILES:
-        return False
-    kind, packing = _TYPES.guess_type(f"file:{name}", strict=False)
-    return packing is None and (kind is None or kind.startswith("image/"))
-
-
-def _quoted(identifier: str) -> str:
-    return identifier.replace("%", "%25")

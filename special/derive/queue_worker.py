@@ -15,10 +15,11 @@ from weakref import WeakValueDictionary
 
 from special.derive import events
 from special.derive.concurrency import RetryPace, attempt
-from special.derive.inputs import InputImage, Naming
+from special.derive.inputs import InputImage
 from special.derive.outcome import BAD, Outcome, Work
 from special.derive.sqs import Message, MessageQueue
 from special.errors import SourceError, Unreachable
+from special.images import KeyTemplates
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ class QueueWorker:
     work: Work
     root: str
     """Of the masters: events of other places are none of ours."""
-    naming: Naming
+    templates: KeyTemplates
     pace: RetryPace
     post: VisibilityOptions = field(default_factory=VisibilityOptions)
     _turns: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
@@ -104,7 +105,7 @@ class QueueWorker:
     def _identifiers(self, message: Message) -> list[str]:
         """The images that a message tells of, each once, in its order. Raises `ValueError`."""
         keys = [key for touched in events.parse(message.body) if (key := events.below(self.root, touched)) is not None]
-        return list(dict.fromkeys(name for key in keys if (name := self.naming.identifier(key)) is not None))
+        return list(dict.fromkeys(name for key in keys if (name := self.templates.identifier_of(key)) is not None))
 
     @asynccontextmanager
     async def _held(self, message: Message) -> AsyncIterator[None]:

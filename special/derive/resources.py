@@ -10,10 +10,10 @@ from special import composition
 from special.codecs import Rendered, render_all
 from special.concurrency import Deadline
 from special.derive.generator import Decode, Generator
-from special.derive.inputs import Naming
 from special.derive.policy import Policy
 from special.formats import Piece
 from special.iiif import Job
+from special.images import KeyTemplates
 from special.renditions import RenditionStore
 from special.settings import Settings
 from special.storage import RetryPolicy, Source, check_source, open_source
@@ -38,7 +38,7 @@ class Resources:
     source: Source
     store: RenditionStore
     maker: Generator
-    naming: Naming
+    templates: KeyTemplates
 
 
 async def check(settings: Settings) -> None:
@@ -66,11 +66,11 @@ def _rooms(stack: AsyncExitStack, settings: Settings, policy: Policy, draw: Deco
     stack.push_async_callback(source.close)
     store = RenditionStore(open_source(settings.thumbs_url, create=True, patience=OVERNIGHT))
     stack.push_async_callback(store.close)
-    naming = Naming(settings.keys, settings.id_segments)
+    templates = KeyTemplates(settings.keys, settings.id_segments)
     bounds = composition.read_limits(settings)
     at_once = _masters_at_once(settings)
-    maker = Generator(source, store, draw, policy, naming=naming, bounds=bounds, masters_at_once=at_once)
-    return Resources(source, store, maker, naming)
+    maker = Generator(source, store, draw, policy, templates=templates, bounds=bounds, masters_at_once=at_once)
+    return Resources(source, store, maker, templates)
 
 
 def _masters_at_once(settings: Settings) -> int:

@@ -75,7 +75,7 @@ def _outcomes(
     maker, pace = rooms.maker, RetryPace(IMAGES_AT_ONCE)
     if options.queue is not None:
         follow = partial(maker.follow, gone=maker.keep if options.keep_removed else maker.remove)
-        return _attend(QueueWorker(SqsQueue(options.queue), follow, rooms.source.root, rooms.naming, pace))
+        return _attend(QueueWorker(SqsQueue(options.queue), follow, rooms.source.root, rooms.templates, pace))
     chosen = _chosen(rooms, identifiers, options)
     if options.scheduler is not None:
         return derive_on_cluster(chosen, settings, options, scheduler=options.scheduler)
@@ -100,13 +100,13 @@ def _chosen(rooms: Resources, identifiers: Sequence[str], options: Options) -> A
     if identifiers:
         return inputs.named(identifiers)
     if options.names_from is not None:
-        return inputs.read(options.names_from, root=rooms.source.root, naming=rooms.naming)
+        return inputs.read(options.names_from, root=rooms.source.root, templates=rooms.templates)
     if rooms.store.source.root.startswith(rooms.source.root):
         raise ConfigurationError(
             f"renditions at {rooms.store.source.root} would be listed as masters of {rooms.source.root}: "
             "choose a place outside it with --thumbs, or name the images"
         )
-    return inputs.listed(rooms.source, rooms.naming)
+    return inputs.listed(rooms.source, rooms.templates)
 
 
 async def _follow(outcomes: AsyncGenerator[Outcome, None], tally: Tally, display: Display, failures: TextIO) -> None:

@@ -1,7 +1,19 @@
 """What is known of an image: its master, its stored renditions, its rule."""
 
 from special.images.asset import Access, Asset, Rendition, StoredFormat
+from special.images.key_templates import KeyTemplates
 from special.images.masters import Master, Masters
 from special.images.rule import OPEN, Rule, stricter
 
-__all__ = ["OPEN", "Access", "Asset", "Master", "Masters", "Rendition", "Rule", "StoredFormat", "stricter"]
+__all__ = [
+    "OPEN",
+    "Access",
+    "Asset",
+    "KeyTemplates",
+    "Master",
+    "Masters",
+    "Rendition",
+    "Rule",
+    "StoredFormat",
+    "stricter",
+]

@@ -1,7 +1,7 @@
-"""One rendition more for an image, from a server that had to make it of the master. Pure.
+"""One more rendition of an image, by a server that had to make it from the master. Pure.
 
-A server knows less than `derive`: it never touches what others have stored, nor what is of another version of the
-master, another format or another quality. Those are for `derive` to bring up to date.
+A server knows less than `derive`: it never touches what other tools have stored, nor what is of another version of the
+master, another format or another quality. `derive` brings those up to date.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from special.renditions.sidecar import Sidecar
 from special.renditions.sizes_file import SizesFile, rendition_key
 from special.storage import Blob
 
-MOST_SIZES = 32
-"""An image with so many gets no more: whoever asks for every size there is must not fill the bucket."""
+MAX_SIZES = 32
+"""Maximum number of an image's sizes that are added to: requests for every size there is must not fill the bucket."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Addition:
     layout: bytes | None
     """As in `Sidecar`."""
     limit: int | None
-    """Longest side that anybody may have, by every rule that there is; None: everything is open."""
+    """Longest side that is open, by every rule that there is; None: everything is."""
     size: Size
     form: StoredFormat
     encoding: str
@@ -39,12 +39,12 @@ class Addition:
 
     @property
     def rendition(self) -> Rendition:
-        """Where it lies; never in the open above the limit."""
+        """Its key is never under `open/` above the limit."""
         access: Access = "open" if self.limit is None or self.size.long_side <= self.limit else "auth"
         return Rendition(self.size, access, rendition_key(self.identifier, self.size, access, self.form), self.form)
 
     def beside(self, sidecar: Sidecar | None) -> Sidecar | None:
-        """The side-car that names this size too, given the one that holds (None: nothing is stored).
+        """The side-car that names this size too, given the current one (None: nothing is stored).
 
         None where it cannot be added.
         """
@@ -59,7 +59,7 @@ class Addition:
             or not sidecar.settled
             or sidecar.encoding != self.encoding
             or sizes.formats != (self.form,)
-            or len(listed) >= MOST_SIZES
+            or len(listed) >= MAX_SIZES
             or any(size.long_side == self.size.long_side for size in listed)
         ):
             return None
@@ -67,7 +67,7 @@ class Addition:
 
     @property
     def _in_proportion(self) -> bool:
-        """A distorted picture would lie where the undistorted one of its long side is looked for."""
+        """A distorted picture would have the key of the undistorted one with its long side."""
         width, height = self.size.width, self.size.height
         return self.size in (geometry.to_width(self.shape, width), geometry.to_height(self.shape, height))
 
@@ -84,7 +84,7 @@ class Addition:
             shape=self.shape,
             layout=self.layout,
             sizes=self._among(sizes),
-            # The operator's rules hold beside this one, as long as they stand.
+            # The operator's rules apply as well, as long as they are configured.
             max_unauthorised=None,
             encoding=self.encoding,
             settled=True,

@@ -1,4 +1,4 @@
-"""The side-car: what `derive` remembers of one image beside its renditions. Our own form."""
+"""The side-car: what `derive` stores about one image beside its renditions. Our own form."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_LAYOUT_BYTES = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Sidecar:
-    """What `derive` remembers of one image beside its renditions."""
+    """What `derive` stores about one image beside its renditions."""
 
     key: str
     """The master's key in its source."""
@@ -34,15 +34,15 @@ class Sidecar:
     shape: Size
     """The master's size in pixels, upright."""
     layout: bytes | None
-    """What `formats.load` reads; None where it would be too large to be worth its reading."""
+    """What `formats.load` reads; None where it would be too large to be worth reading."""
     sizes: SizesFile
-    """What the sizes file says once this side-car holds."""
+    """What the sizes file says once this side-car is published."""
     max_unauthorised: int | None
-    """Longest side that anybody may have; None: everything is open."""
+    """Longest side that is open; None: everything is."""
     encoding: str
     """How the renditions were encoded, such as `jpg 85`."""
     settled: bool
-    """False while files may lie about that must go."""
+    """False while there may be files that must be removed."""
 
     def blob(self, root: str) -> Blob:
         """The master's pinned version, in the source of that root."""

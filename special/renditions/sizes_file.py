@@ -1,7 +1,7 @@
-"""The sizes file: which sizes of an image are stored, by who may have them. The DLCS's form.
+"""The sizes file: which sizes of an image are stored, by access. The DLCS's form.
 
 A DLCS knows JPEGs alone. Where other formats are stored the file names them in a member of its own, `formats`; a
-reader that passes over it looks for JPEGs.
+reader that ignores it looks for JPEGs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SIZES_NAMES = ("s.json", "sizes.json")
 
 @dataclass(frozen=True, slots=True)
 class SizesFile:
-    """What a sizes file says: the sizes that are stored, by who may have them."""
+    """What a sizes file says: the sizes that are stored, by access."""
 
     open: tuple[Size, ...] = ()
     """Largest first."""
@@ -31,7 +31,6 @@ class SizesFile:
 
     @classmethod
     def of(cls, renditions: Iterable[Rendition]) -> SizesFile:
-        """The sizes of renditions."""
         listed = tuple(renditions)
         return cls(
             _descending(it.size for it in listed if it.access == "open"),
@@ -47,7 +46,7 @@ class SizesFile:
         return max((size.long_side for size in self.open), default=0)
 
     def renditions(self, identifier: str) -> tuple[Rendition, ...]:
-        """Where each of the sizes lies, in each format; largest first."""
+        """Each of the sizes in each format, with its key; largest first."""
         return tuple(
             Rendition(size, access, rendition_key(identifier, size, access, form), form)
             for size in _descending((*self.open, *self.auth))
@@ -64,7 +63,6 @@ class SizesFile:
         return json.dumps(self.plain(), separators=(",", ":")).encode()
 
     def plain(self) -> dict[str, list[list[int]] | list[StoredFormat]]:
-        """The same as lists."""
         sizes: dict[str, list[list[int]] | list[StoredFormat]] = {
             "o": [[it.width, it.height] for it in self.open],
             "a": [[it.width, it.height] for it in self.auth],

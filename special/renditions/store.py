@@ -1,4 +1,4 @@
-"""Many images' renditions in one source: found, read, published, removed."""
+"""The renditions of many images in one source: found, read, published, removed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from special.concurrency import TTLCache
 from special.errors import Changed, Malformed, Missing
 from special.geometry import Size
 from special.iiif import MEDIA
-from special.images import Access, Rendition, Rule, stricter
+from special.images import OPEN, Access, Rendition, Rule, stricter
 from special.renditions.addition import Addition
 from special.renditions.sidecar import SIDECAR_NAME, Sidecar
 from special.renditions.sizes_file import SIZES_NAMES, SizesFile
@@ -22,8 +22,8 @@ from special.storage import Absent, Blob, NotModified, Opened, Source, Span, Unl
 
 T = TypeVar("T")
 
-HOT_PIXELS = 512 * 512
-"""Renditions up to this size are small: a flood asks for them, and many fit into memory."""
+SMALL_PIXELS = 512 * 512
+"""Renditions up to this size are asked for most, and many fit into memory."""
 
 _FOLDERS: dict[Access, tuple[str, ...]] = {"open": ("open",), "auth": ("auth", "authed")}
 _FILE = re.compile(r"(\d+)\.(?:jpg|webp)", re.ASCII)
@@ -39,7 +39,7 @@ class StoredRenditions:
     rule: Rule
     """Who may see how much, as far as the store knows."""
     sidecar: Sidecar | None
-    """Ours; None in a bucket that only others have written to, and where it tells of other sizes than the file."""
+    """Ours; None in a bucket that only other tools have written to, and where it names other sizes than the file."""
     version: str
     """Changes whenever any of the above does: the entity tags of the files it was read from."""
 
@@ -54,7 +54,7 @@ class CachedRendition:
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """The two files as they were last read: what is asked after when they are no longer believed."""
+    """The two files as they were last read: their versions are compared when they are no longer believed."""
 
     sizes: tuple[Blob, SizesFile] | None
     sidecar: tuple[Blob, Sidecar] | None
@@ -62,31 +62,56 @@ class _Read:
 
 
 class RenditionStore:
-    """The renditions of many images, in one source."""
+    """The renditions of many images, in one source.
 
-    def __init__(self, source: Source, *, ttl_s: float = 60.0, missing_ttl_s: float = 2.0, hot_bytes: int = 0) -> None:
+    While the store is silent, what is known of an open image is believed for `stale_s` more: one that its files here
+    do not restrict, and for which `is_open(identifier)` is true.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        ttl_s: float = 60.0,
+        missing_ttl_s: float = 2.0,
+        cache_bytes: int = 0,
+        stale_s: float = 0.0,
+        is_open: Callable[[str], bool] = lambda identifier: True,
+    ) -> None:
         self.source = source
-        self._known: TTLCache[str, _Read] = TTLCache(self._look_up, ttl_s=ttl_s, missing_ttl_s=missing_ttl_s)
-        self._hot: TTLCache[tuple[str, Rendition], CachedRendition] = TTLCache(
-            self._fetch, ttl_s=ttl_s, missing_ttl_s=missing_ttl_s, capacity=hot_bytes, weigh=lambda it: len(it.data)
+        self._known: TTLCache[str, _Read] = TTLCache(
+            self._look_up,
+            ttl_s=ttl_s,
+            missing_ttl_s=missing_ttl_s,
+            stale_s=stale_s,
+            stale_if=lambda name, read: (read is None or read.stored.rule == OPEN) and is_open(name),
         )
-        self._hot_bytes = hot_bytes
+        self._small: TTLCache[tuple[str, Rendition], CachedRendition] = TTLCache(
+            self._fetch,
+            ttl_s=ttl_s,
+            missing_ttl_s=missing_ttl_s,
+            capacity=cache_bytes,
+            weigh=lambda it: len(it.data),
+            stale_s=stale_s,
+            stale_if=lambda name, _: name[1].access == "open" and is_open(name[0]),
+        )
+        self._cache_bytes = cache_bytes
 
     async def find(self, identifier: str) -> StoredRenditions | None:
         """What is stored of an image; None if nothing is.
 
         Costs nothing while it is believed, then two conditional GETs at once. Raises `SourceError`, and
-        `Malformed` where a file is there and cannot be read: whom it restricts is then unknown.
+        `Malformed` where a file is there and cannot be read: what it restricts is then unknown.
         """
         try:
             return (await self._known.get(identifier)).stored
         except Missing:
             return None
 
-    def is_current(self, identifier: str, kept: StoredRenditions | None) -> bool:
+    def is_current(self, identifier: str, stored: StoredRenditions | None) -> bool:
         """Whether `find` would give this again without having to look."""
         read = self._known.peek(identifier)
-        return read.stored is kept if read is not None else kept is None and self._known.is_missing(identifier)
+        return read.stored is stored if read is not None else stored is None and self._known.is_missing(identifier)
 
     async def reload(self, identifier: str) -> StoredRenditions | None:
         """The same as it is now, whatever is remembered: two or three GETs."""
@@ -97,31 +122,31 @@ class RenditionStore:
 
     def peek_rendition(self, identifier: str, rendition: Rendition) -> CachedRendition | None:
         """A small rendition, if it is in memory and believed: nothing is waited for."""
-        return self._hot.peek((identifier, rendition))
+        return self._small.peek((identifier, rendition))
 
     async def open_rendition(
         self, identifier: str, rendition: Rendition, *, span: Span | None = None, unless: Unless | None = None
     ) -> Opened:
-        """Start reading a rendition: one GET, more only where it lies at an older site's key.
+        """Start reading a rendition: one GET, more only where it has an older site's key.
 
-        A small one comes from memory while it is believed, and then costs a conditional GET, however many ask.
+        A small one comes from memory while it is believed; then one conditional GET serves all requests for it.
         Raises what `Source.open` raises. One that is named and not there is `Missing`, and the image
-        is looked up anew when it is next asked for.
+        is looked up again when it is next asked for.
         """
         name = (identifier, rendition)
-        if span is None and self._is_hot(rendition) and (unless is None or name in self._hot):
-            held = await self._hot.get(name)
-            if unless is not None and unless.hold(held.blob.etag, held.blob.modified):
-                raise NotModified(held.blob.etag)
-            return Opened(held.blob, Span.whole(held.blob) if held.data else None, held.data)
+        if span is None and self._is_cached(rendition) and (unless is None or name in self._small):
+            cached = await self._small.get(name)
+            if unless is not None and unless.hold(cached.blob.etag, cached.blob.modified):
+                raise NotModified(cached.blob.etag)
+            return Opened(cached.blob, Span.whole(cached.blob) if cached.data else None, cached.data)
         return await self._first(identifier, rendition, partial(self.source.open, span=span, unless=unless))
 
     async def stat_rendition(self, identifier: str, rendition: Rendition) -> Blob:
         """The version of a rendition that is stored: one HEAD, else as `open_rendition`."""
         return await self._first(identifier, rendition, self.source.stat)
 
-    def _is_hot(self, rendition: Rendition) -> bool:
-        return self._hot_bytes > 0 and rendition.size.area <= HOT_PIXELS
+    def _is_cached(self, rendition: Rendition) -> bool:
+        return self._cache_bytes > 0 and rendition.size.area <= SMALL_PIXELS
 
     async def _fetch(self, name: tuple[str, Rendition], previous: CachedRendition | None) -> CachedRendition:
         unless = Unless(previous.blob.etag) if previous else None
@@ -142,19 +167,19 @@ class RenditionStore:
         raise Missing(f"{self.source.root}{rendition.key} is named by its sizes file and is not there")
 
     async def publish(self, identifier: str, sidecar: Sidecar) -> None:
-        """Let the sizes that a side-car names be known: two writes, the second of which is the commit.
+        """Publish the sizes that a side-car names: two writes, the second of which is the commit.
 
-        Every file that it names must be in its place, and none may be taken away before. Between the two
-        writes readers hold to the stricter of the old rule and the new.
+        Every file that it names must be in its place, and none may be removed before. Between the two
+        writes readers obey the stricter of the old rule and the new.
         """
         await self.write_sidecar(identifier, sidecar)
         await self.write_sizes_file(identifier, sidecar.sizes)
 
     async def add(self, addition: Addition) -> bool:
-        """Store one rendition more; False where it cannot be added, or somebody else has just written.
+        """Store one rendition more; False where it cannot be added, or another process has just written.
 
-        The file, the side-car, then the sizes file, each only if it is as it was when it was read: whoever else
-        writes wins. Costs two or three GETs, and three writes.
+        The file, the side-car, then the sizes file, each only if it is as it was when it was read: another
+        writer wins. Costs two or three GETs, and three writes.
         """
         identifier = addition.identifier
         try:
@@ -185,19 +210,19 @@ class RenditionStore:
             await self._clear(rendition, addition)
             return False
         found = (sizes, ours.sizes), (sidecar, ours)
-        self._known.put(identifier, _Read(*found, _kept(identifier, *found)))
+        self._known.put(identifier, _Read(*found, _joined(identifier, *found)))
         return True
 
     async def _clear(self, rendition: Rendition, addition: Addition) -> None:
-        """Take back what must not lie in the open by now. Anything else does no harm until it is pruned."""
+        """Remove a file that must not be open by now. Any other does no harm until it is pruned."""
         self.forget(addition.identifier)
-        kept = await self.reload(addition.identifier)
-        limit = kept.rule.max_unauthorised if kept else None
+        stored = await self.reload(addition.identifier)
+        limit = stored.rule.max_unauthorised if stored else None
         if rendition.access == "open" and limit is not None and rendition.size.long_side > limit:
             await self.source.delete(rendition.key)
 
     async def write_sizes_file(self, identifier: str, sizes: SizesFile) -> None:
-        """Write the sizes file alone, for renditions that are not known to be of any version of a master."""
+        """Write the sizes file alone, for renditions of which no version of a master is known."""
         await self.source.write(f"{identifier}/{SIZES_NAMES[0]}", sizes.dump(), media="application/json")
         self.forget(identifier)
 
@@ -207,7 +232,7 @@ class RenditionStore:
         self.forget(identifier)
 
     async def list_files(self, identifier: str, access: Access) -> list[tuple[str, int]]:
-        """Keys and long sides of the rendition files that lie in an image's folders, named or not; one or two lists."""
+        """Keys and long sides of the rendition files in an image's folders, named or not; one or two lists."""
         found: list[tuple[str, int]] = []
         for folder in _FOLDERS[access]:
             prefix = f"{identifier}/{folder}/"
@@ -228,7 +253,7 @@ class RenditionStore:
         return sorted(found, key=lambda it: (it[1].long_side, it[1].area), reverse=True)
 
     async def remove(self, identifier: str) -> int:
-        """Take away all that is stored of an image, except legacy files; returns how many renditions that were.
+        """Remove all that is stored of an image, except legacy files; returns the number of renditions.
 
         The sizes file goes first and the side-car last, so that its rule holds as long as there is a file.
         """
@@ -242,13 +267,13 @@ class RenditionStore:
         return len(files)
 
     def forget(self, identifier: str) -> None:
-        """Look up anew at the next `find`."""
+        """Look up again at the next `find`."""
         self._known.forget(identifier)
 
     async def close(self) -> None:
         """Cancel the look-ups that are under way and close the source."""
         await self._known.close()
-        await self._hot.close()
+        await self._small.close()
         await self.source.close()
 
     async def _look_up(self, identifier: str, previous: _Read | None) -> _Read:
@@ -258,7 +283,7 @@ class RenditionStore:
         )
         if sizes is None and sidecar is None:
             raise Missing(f"{self.source.root}{identifier}/ has no sizes file and no side-car")
-        return _Read(sizes, sidecar, _kept(identifier, sizes, sidecar))
+        return _Read(sizes, sidecar, _joined(identifier, sizes, sidecar))
 
     async def _read_sizes(
         self, identifier: str, previous: tuple[Blob, SizesFile] | None
@@ -303,24 +328,24 @@ class RenditionStore:
 
 
 def _older_keys(identifier: str, rendition: Rendition) -> tuple[str, ...]:
-    """Where else a rendition may lie that the sizes file names."""
+    """The other keys that a rendition may have which the sizes file names."""
     if rendition.format != "jpg":
         return ()
     legacy = f"{identifier}/full/{rendition.size}/0/default.jpg"
     return (f"{identifier}/authed/{rendition.size.long_side}.jpg", legacy) if rendition.access == "auth" else (legacy,)
 
 
-def _kept(
+def _joined(
     identifier: str, sizes: tuple[Blob, SizesFile] | None, sidecar: tuple[Blob, Sidecar] | None
 ) -> StoredRenditions:
-    listed, ours = sizes[1] if sizes else SizesFile(), sidecar[1] if sidecar else None
-    limit = listed.max_unauthorised
-    agreed = sizes is None or (ours is not None and ours.sizes == listed)
+    sizes_file, ours = sizes[1] if sizes else SizesFile(), sidecar[1] if sidecar else None
+    limit = sizes_file.max_unauthorised
+    agreed = sizes is None or (ours is not None and ours.sizes == sizes_file)
     if ours:
-        # Where they differ somebody else wrote the sizes file, or a run of ours is between its two writes.
+        # Where they differ another tool wrote the sizes file, or a run of ours is between its two writes.
         limit = ours.max_unauthorised if agreed else stricter(limit, ours.max_unauthorised)
     return StoredRenditions(
-        listed.renditions(identifier),
+        sizes_file.renditions(identifier),
         Rule(limit),
         ours if agreed else None,
         "".join(found[0].etag for found in (sizes, sidecar) if found),
@@ -328,4 +353,4 @@ def _kept(
 
 
 def _unreadable(blob: Blob, fault: Exception) -> Malformed:
-    return Malformed(f"{blob.url} cannot be read: {fault}; `special derive --force` writes it anew")
+    return Malformed(f"{blob.url} cannot be read: {fault}; `special derive --force` writes it again")

@@ -1,17 +1,18 @@
-"""Keeps what full-region requests made of masters, so that the next of them finds it stored.
+"""Stores what full-region requests made of masters, so that the next such request finds it stored.
 
-Beside the answers, never before them: a request does not wait for this, and a store that cannot be written to
-costs nobody an answer.
+In the background, after the answer: no request waits for it, and a store that cannot be written to fails no request.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
+from functools import partial
 from typing import get_args
 
 from special.codecs import Encoding
+from special.concurrency import KeyedTasks
 from special.errors import SpecialError
+from special.geometry import Size
 from special.iiif import Job
 from special.images import Asset, Master, StoredFormat
 from special.observability import metrics
@@ -20,9 +21,9 @@ from special.renditions import Addition, RenditionStore, dump_layout
 log = logging.getLogger(__name__)
 
 MAX_PIXELS = 4_000_000
-"""Larger pictures are rare, and nobody needs them at once."""
+"""Larger pictures are rarely asked for twice."""
 MAX_RUNNING = 8
-"""Images whose pictures are being stored; while there are as many, others are made again when they are asked for."""
+"""Maximum number of images whose pictures are being stored; others are made again when they are asked for."""
 
 
 class RenditionWriter:
@@ -31,35 +32,30 @@ class RenditionWriter:
     def __init__(self, store: RenditionStore, encoding: Encoding) -> None:
         self._store = store
         self._encoding = encoding
-        self._running: dict[str, asyncio.Task[None]] = {}
+        self._tasks = KeyedTasks(MAX_RUNNING)
 
     def submit(self, asset: Asset, master: Master, job: Job, data: bytes) -> None:
-        """Store a full region in the background, if it is one that is worth it and nothing is in its way."""
-        identifier, form = asset.identifier, next((it for it in get_args(StoredFormat) if it == job.format), None)
-        if form is None or not job.plain or job.size.area > MAX_PIXELS:
-            return
-        if len(self._running) >= MAX_RUNNING or identifier in self._running:
-            return
+        """Store a full region in the background, if it is worth it and its image has nothing being stored already."""
+        form = next((it for it in get_args(StoredFormat) if it == job.format), None)
+        if form is not None and job.plain and job.size.area <= MAX_PIXELS:
+            self._tasks.start(asset.identifier, partial(self._add, asset, master, job.size, form, data))
+
+    async def close(self) -> None:
+        """Wait for what is being stored."""
+        await self._tasks.wait()
+
+    async def _add(self, asset: Asset, master: Master, size: Size, form: StoredFormat, data: bytes) -> None:
         addition = Addition(
-            identifier,
+            asset.identifier,
             master.blob,
             master.layout.size,
             dump_layout(master.layout),
             asset.rule.max_unauthorised,
-            job.size,
+            size,
             form,
             self._encoding.described(form),
             data,
         )
-        task = asyncio.create_task(self._keep(addition))
-        self._running[identifier] = task
-        task.add_done_callback(lambda _: self._running.pop(identifier))
-
-    async def close(self) -> None:
-        """Wait for what is being stored."""
-        await asyncio.gather(*self._running.values())
-
-    async def _keep(self, addition: Addition) -> None:
         try:
             outcome = "stored" if await self._store.add(addition) else "declined"
         except SpecialError as error:

@@ -36,8 +36,11 @@ class Blob:
 
     @property
     def version(self) -> str:
-        """Names this version of this object, for caches, quarantine and single flights."""
-        return f"{self.url} {self.etag} {self.size}"
+        """Names this version of this object everywhere: the key of caches, of the volume and of the quarantine.
+
+        No two versions share one: the size has no space, and no quote stands inside an entity tag.
+        """
+        return f"{self.root}{self.key} {self.etag} {self.size}"
 
 
 @dataclass(frozen=True, slots=True)

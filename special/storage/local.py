@@ -21,6 +21,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
+from special.concurrency import temporary_file
 from special.errors import Changed, ConfigurationError, Denied, Missing, SourceError, Unreachable
 from special.storage.blob import Absent, Blob, NotModified, Span, Unless
 from special.storage.checks import clip, count_get, counting_errors, require
@@ -145,7 +146,7 @@ class Folder:
         with self._explained(key):
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                with temporary.open("xb") as file:
+                with temporary_file(path, temporary=temporary) as (file, _):
                     file.write(data)
                     file.flush()
                     # The kernel's own stamp is as coarse as its tick; two versions in one tick must differ.
@@ -163,9 +164,6 @@ class Folder:
             except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
                 message = f"{self._root}{key}: a folder and a file would need the same name; keep such keys in a bucket"
                 raise SourceError(message) from error
-            finally:
-                with suppress(OSError):
-                    temporary.unlink(missing_ok=True)
 
     def _delete(self, key: str) -> None:
         with suppress(Missing), self._explained(key):

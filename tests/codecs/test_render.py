@@ -309,8 +309,8 @@ async def test_a_decoder_process_renders() -> None:
     async with Workers(1, memory_bytes=2 << 30, spare=0) as workers:
         answer = await workers.run(render.render, master, asked, ENCODING, deadline=Deadline.after(60))
         assert answer.data == render.render(master, asked, ENCODING).data
+        empty = piece(b"", "png", (0, 0, 1, 1))
         with pytest.raises(MasterError):
-            empty = piece(b"", "png", (0, 0, 1, 1))
             await workers.run(render.render, empty, asked, ENCODING, deadline=Deadline.after(60))
     assert answer.decode_ms > 0
     assert answer.encode_ms > 0

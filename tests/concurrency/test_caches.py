@@ -119,3 +119,132 @@ async def test_forgotten_is_looked_up_from_nothing() -> None:
     memory.forget("a")
     await memory.get("a")
     assert looker.asked == [("a", None), ("a", None)]
+
+
+def staleness(looker: Looker, *, stale_after_s: float = 0.0) -> TTLCache[str, int]:
+    """A cache that believes even numbers, and what is missing, 100 s longer while the store is silent."""
+    return TTLCache(
+        looker,
+        ttl_s=60,
+        missing_ttl_s=2,
+        stale_s=100,
+        stale_after_s=stale_after_s,
+        stale_if=lambda name, value: value is None or value % 2 == 0,
+        clock=lambda: looker.now,
+    )
+
+
+async def test_while_the_store_is_silent_a_stale_value_is_believed_for_a_bounded_time() -> None:
+    looker = Looker()
+    memory = staleness(looker)
+    memory.put("a", 2)
+    looker.gate.clear()
+    looker.now = 60
+    assert memory.peek("a") is None
+    assert [await memory.get("a") for _ in range(3)] == [2, 2, 2]
+    assert looker.asked == [("a", 2)], "one look-up goes on in the background"
+    looker.now = 159.9
+    assert await memory.get("a") == 2
+    looker.now = 160
+    waiting = asyncio.create_task(memory.get("a"))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    looker.answers["a"] = 4
+    looker.gate.set()
+    assert await waiting == 4
+    assert looker.asked == [("a", 2)]
+
+
+async def test_a_look_up_that_answers_in_time_is_waited_for() -> None:
+    looker = Looker()
+    memory = staleness(looker, stale_after_s=3600)
+    memory.put("a", 2)
+    looker.now = 60
+    looker.answers["a"] = 4
+    assert await memory.get("a") == 4
+    looker.now = 120
+    looker.answers["a"] = Missing("gone")
+    with pytest.raises(Missing):
+        await memory.get("a")
+
+
+async def test_the_answer_of_the_look_up_in_the_background_is_believed_when_it_comes() -> None:
+    looker = Looker()
+    memory = staleness(looker)
+    memory.put("a", 2)
+    looker.gate.clear()
+    looker.now = 60
+    assert await memory.get("a") == 2
+    looker.answers["a"] = 4
+    looker.gate.set()
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert memory.peek("a") == 4
+
+
+async def test_a_store_that_fails_is_asked_again_after_a_pause_and_meanwhile_not_waited_for() -> None:
+    looker = Looker()
+    memory = staleness(looker, stale_after_s=10)
+    memory.put("a", 2)
+    looker.now = 60
+    looker.answers["a"] = Unreachable("down")
+    assert [await memory.get("a") for _ in range(3)] == [2, 2, 2]
+    assert len(looker.asked) == 1
+    looker.now = 70
+    looker.gate.clear()
+    assert await memory.get("a") == 2, "the second look-up is under way"
+    await asyncio.sleep(0)
+    assert len(looker.asked) == 2
+    looker.gate.set()
+
+
+async def test_what_may_not_be_stale_never_is() -> None:
+    looker = Looker()
+    memory = staleness(looker)
+    memory.put("restricted", 1)
+    looker.now = 60
+    looker.answers["restricted"] = Unreachable("down")
+    with pytest.raises(Unreachable):
+        await memory.get("restricted")
+    assert "restricted" not in memory
+
+
+async def test_what_was_missing_is_missing_while_the_store_is_silent() -> None:
+    looker = Looker()
+    memory = staleness(looker)
+    looker.answers["a"] = Missing("gone")
+    with pytest.raises(Missing):
+        await memory.get("a")
+    looker.now = 2
+    looker.answers["a"] = Unreachable("down")
+    with pytest.raises(Missing):
+        await memory.get("a")
+    looker.now = 102
+    with pytest.raises(Unreachable):
+        await memory.get("a")
+    assert len(looker.asked) == 3
+
+
+async def test_a_caller_that_leaves_early_does_not_end_the_look_up() -> None:
+    looker = Looker()
+    memory = looker.remembered()
+    looker.answers["a"] = 1
+    looker.gate.clear()
+    only = asyncio.create_task(memory.get("a"))
+    await asyncio.sleep(0)
+    only.cancel()
+    await asyncio.wait([only])
+    looker.gate.set()
+    assert await memory.get("a") == 1
+    assert looker.asked == [("a", None)]
+
+
+async def test_closing_ends_the_look_ups() -> None:
+    looker = Looker()
+    memory = looker.remembered()
+    looker.gate.clear()
+    waiting = asyncio.create_task(memory.get("a"))
+    await asyncio.sleep(0)
+    await memory.close()
+    await asyncio.wait([waiting])
+    assert waiting.cancelled()

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from special.concurrency.deadline import NEVER, Deadline
 from special.concurrency.limiter import KeyedLimiter
 from special.concurrency.singleflight import SingleFlight
 from special.errors import Busy, Malformed
@@ -38,10 +39,10 @@ class Dear:
 
 
 async def test_few_have_a_turn_and_the_rest_come_in_order() -> None:
-    turns, dear = KeyedLimiter(2, max_waiting=100, max_wait_s=60), Dear()
+    turns, dear = KeyedLimiter(2, max_waiting=100), Dear()
 
     async def visit(n: int) -> None:
-        async with turns.slot("a"):
+        async with turns.slot("a", deadline=NEVER):
             await dear.do(n)
 
     visitors = [asyncio.create_task(visit(n)) for n in range(10)]
@@ -54,19 +55,19 @@ async def test_few_have_a_turn_and_the_rest_come_in_order() -> None:
 
 
 async def test_lines_of_other_names_go_on() -> None:
-    turns = KeyedLimiter(1, max_waiting=100, max_wait_s=60)
-    async with turns.slot("a"), turns.slot("b"), turns.slot("c"):
+    turns = KeyedLimiter(1, max_waiting=100)
+    async with turns.slot("a", deadline=NEVER), turns.slot("b", deadline=NEVER), turns.slot("c", deadline=NEVER):
         pass
 
 
 async def test_who_has_a_turn_sees_how_many_wait() -> None:
-    turns, dear = KeyedLimiter(1, max_waiting=100, max_wait_s=60), Dear()
+    turns, dear = KeyedLimiter(1, max_waiting=100), Dear()
 
     async def visit() -> None:
-        async with turns.slot("a"):
+        async with turns.slot("a", deadline=NEVER):
             await dear.do()
 
-    async with turns.slot("a") as line:
+    async with turns.slot("a", deadline=NEVER) as line:
         visitors = [asyncio.create_task(visit()) for _ in range(7)]
         await turned_to()
         assert line.waiting == 7
@@ -79,13 +80,13 @@ async def test_who_has_a_turn_sees_how_many_wait() -> None:
 
 
 async def test_a_line_that_is_too_long_refuses_at_once() -> None:
-    turns = KeyedLimiter(1, max_waiting=1, max_wait_s=60)
+    turns = KeyedLimiter(1, max_waiting=1)
 
     async def visit() -> None:
-        async with turns.slot("a"):
+        async with turns.slot("a", deadline=NEVER):
             pass
 
-    async with turns.slot("a"):
+    async with turns.slot("a", deadline=NEVER):
         waiting = asyncio.create_task(visit())
         await turned_to()
         with pytest.raises(Busy, match="wait already"):
@@ -95,13 +96,13 @@ async def test_a_line_that_is_too_long_refuses_at_once() -> None:
 
 
 async def test_a_wait_that_is_too_long_ends_and_leaves_the_line() -> None:
-    turns = KeyedLimiter(1, max_waiting=10, max_wait_s=0.01)
-    async with turns.slot("a") as line:
-        with pytest.raises(Busy, match="no turn at a"):
-            async with turns.slot("a"):
+    turns = KeyedLimiter(1, max_waiting=10)
+    async with turns.slot("a", deadline=NEVER) as line:
+        with pytest.raises(Busy, match="no slot for a: the deadline"):
+            async with turns.slot("a", deadline=Deadline.after(0.01)):
                 pass
         assert line.waiting == 0
-    async with turns.slot("a"):
+    async with turns.slot("a", deadline=NEVER):
         pass
 
 
@@ -157,3 +158,28 @@ async def test_a_failure_is_everybody_s_own() -> None:
     assert [type(answer) for answer in answers] == [Malformed] * 10
     assert len({id(answer) for answer in answers}) == 10
     assert times == 1
+
+
+async def test_work_that_was_started_goes_on_when_all_callers_have_left() -> None:
+    shared: SingleFlight[str] = SingleFlight()
+    dear = Dear()
+    caller = asyncio.create_task(shared.run("a", dear.do))
+    await turned_to()
+    work = shared.start("a", dear.do)
+    caller.cancel()
+    await turned_to()
+    assert dear.going == 1
+    dear.open.set()
+    assert await work == "answer 0"
+    assert dear.begun == [0]
+
+
+async def test_closing_a_single_flight_ends_its_work() -> None:
+    shared: SingleFlight[str] = SingleFlight()
+    dear = Dear()
+    works = [shared.start(key, dear.do) for key in "ab"]
+    await turned_to()
+    assert dear.going == 2
+    await shared.close()
+    assert dear.going == 0
+    assert all(work.cancelled() for work in works)

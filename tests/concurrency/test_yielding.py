@@ -11,7 +11,7 @@ from itertools import pairwise
 import pytest
 from starlette.types import Message
 
-from special.concurrency.yielding import LOOP_TURNS, FairStart
+from special.concurrency.yielding import LOOP_ITERATIONS, FairStart
 from special.serving import Answer
 from special.web.response import CHUNK_BYTES, send_answer
 
@@ -57,9 +57,9 @@ async def test_dear_requests_that_come_together_begin_one_by_one() -> None:
             loop.note()
 
         await asyncio.gather(*(begin() for _ in range(5)))
-    assert loop.events[0] >= LOOP_TURNS
+    assert loop.events[0] >= LOOP_ITERATIONS
     assert len(loop.gaps) == 4
-    assert min(loop.gaps) >= LOOP_TURNS
+    assert min(loop.gaps) >= LOOP_ITERATIONS
 
 
 async def test_clients_take_turns_to_begin() -> None:
@@ -73,7 +73,9 @@ async def test_clients_take_turns_to_begin() -> None:
     assert "".join(begun) == "aabcabaaa"
 
 
-@pytest.mark.parametrize("turns", [pytest.param(turns, id=f"{turns} turns later") for turns in range(3 * LOOP_TURNS)])
+@pytest.mark.parametrize(
+    "turns", [pytest.param(turns, id=f"{turns} turns later") for turns in range(3 * LOOP_ITERATIONS)]
+)
 async def test_who_leaves_the_line_holds_nobody_up(turns: int) -> None:
     """Whenever they leave: with their turn, before it, or just when it comes."""
     line = FairStart()
@@ -108,4 +110,4 @@ async def test_a_large_answer_goes_out_in_pieces_with_turns_for_others_between(s
 
         await send_answer(send, Answer(data, "image/jpeg", '"x"', len(data)), [])
     assert b"".join(sent) == data
-    assert loop.gaps == [LOOP_TURNS] * (pieces - 1)
+    assert loop.gaps == [LOOP_ITERATIONS] * (pieces - 1)

@@ -14,13 +14,14 @@ from PIL import Image
 from special import formats
 from special.codecs.render import Rendered
 from special.derive.generator import Generator
-from special.derive.inputs import InputImage, Naming
+from special.derive.inputs import InputImage
 from special.derive.outcome import Outcome
 from special.errors import Changed, Malformed, Missing, TooExpensive, Unsupported
 from special.formats.layout import Piece
 from special.formats.parser import solve
 from special.geometry import Box, Size
 from special.iiif import Job
+from special.images import KeyTemplates
 from special.renditions import RenditionStore, SizesFile
 from special.serving.read_piece import ReadLimits
 from special.storage.blob import Absent, Blob, Span
@@ -78,9 +79,15 @@ class Bench:
     def maker(self, sizes: str = "30,15", limit: int | None = None, formats: str = "jpg", **bounds: int) -> Generator:
         wanted = policy(sizes, max_unauthorised=limit, formats=formats)
         store = RenditionStore(self.thumbs)
-        naming = Naming()
+        templates = KeyTemplates()
         return Generator(
-            self.masters, store, self.drawing, wanted, naming=naming, bounds=ReadLimits(**bounds), masters_at_once=2
+            self.masters,
+            store,
+            self.drawing,
+            wanted,
+            templates=templates,
+            bounds=ReadLimits(**bounds),
+            masters_at_once=2,
         )
 
     async def make(self, sizes: str = "30,15", limit: int | None = None, formats: str = "jpg") -> Outcome:

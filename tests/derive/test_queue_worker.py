@@ -22,12 +22,13 @@ from rich.console import Console
 from special import settings
 from special.derive.concurrency import RetryPace
 from special.derive.events import Touched, below, parse
-from special.derive.inputs import InputImage, Naming
+from special.derive.inputs import InputImage
 from special.derive.outcome import Outcome
 from special.derive.queue_worker import QueueWorker, VisibilityOptions
 from special.derive.run import Options, run
 from special.derive.sqs import Message, MessageQueue, SqsQueue
 from special.errors import ConfigurationError, Malformed, Missing, Unreachable
+from special.images import KeyTemplates
 from tests.support.servers import S3Server
 
 MASTERS = Path(__file__).parents[2] / "fixtures" / "masters"
@@ -127,7 +128,7 @@ async def attended(
         await asyncio.sleep(0)
 
     attendant = QueueWorker(
-        mailbox, work, "s3://b/", Naming(), RetryPace(4, retries=0, sleep=sleep), VisibilityOptions(again_s=10)
+        mailbox, work, "s3://b/", KeyTemplates(), RetryPace(4, retries=0, sleep=sleep), VisibilityOptions(again_s=10)
     )
     return mailbox, [outcome async for outcome in attendant.run(stop)]
 
@@ -215,7 +216,7 @@ async def test_message_is_held_while_it_is_worked_on() -> None:
     stop = asyncio.Event()
     mailbox = Watched([message("1", notification("a"))], stop)
     post = VisibilityOptions(hold_s=0)  # a third of nothing: as often as the loop comes round
-    stream = QueueWorker(mailbox, slowly, "s3://b/", Naming(), RetryPace(1), post).run(stop)
+    stream = QueueWorker(mailbox, slowly, "s3://b/", KeyTemplates(), RetryPace(1), post).run(stop)
     outcomes = [outcome async for outcome in stream]
 
     assert [it.result for it in outcomes] == ["made"]
@@ -232,7 +233,7 @@ async def test_stop_finishes_what_is_under_way_and_takes_no_more() -> None:
         return Outcome(candidate.identifier, "made")
 
     mailbox = Letters([message(str(n), notification(str(n))) for n in range(9)], stop)
-    stream = QueueWorker(mailbox, stopping, "s3://b/", Naming(), RetryPace(2), VisibilityOptions()).run(stop)
+    stream = QueueWorker(mailbox, stopping, "s3://b/", KeyTemplates(), RetryPace(2), VisibilityOptions()).run(stop)
     outcomes = [outcome async for outcome in stream]
 
     assert sorted(it.identifier for it in outcomes) == sorted(mailbox.deleted)
@@ -248,7 +249,7 @@ async def test_closing_leaves_messages_to_come_again() -> None:
     stop = asyncio.Event()
     mailbox = Letters([message("1", notification("a"))], stop)
     async with aclosing(
-        QueueWorker(mailbox, never, "s3://b/", Naming(), RetryPace(1), VisibilityOptions()).run(stop)
+        QueueWorker(mailbox, never, "s3://b/", KeyTemplates(), RetryPace(1), VisibilityOptions()).run(stop)
     ) as stream:
         waiting = asyncio.create_task(anext(stream))
         await asyncio.sleep(0.01)
@@ -306,7 +307,7 @@ async def test_sqs_redelivers_what_failed_and_puts_poison_aside(queues: Queues) 
 
     mailbox: MessageQueue = SqsQueue(queues.url, wait_s=1)
     attendant = QueueWorker(
-        mailbox, work, "s3://b/", Naming(), RetryPace(1, retries=0), VisibilityOptions(hold_s=1, again_s=0)
+        mailbox, work, "s3://b/", KeyTemplates(), RetryPace(1, retries=0), VisibilityOptions(hold_s=1, again_s=0)
     )
     async for outcome in attendant.run(stop):
         results.append((outcome.identifier[:7], outcome.result))

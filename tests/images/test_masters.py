@@ -11,6 +11,7 @@ from PIL import Image
 
 from special.errors import Malformed, Missing, Unsupported
 from special.geometry import Box, Size
+from special.images.key_templates import KeyTemplates
 from special.images.masters import HEAD_BYTES, Master, Masters
 from special.observability.trace import Trace, tracing
 from special.storage import open_source
@@ -49,7 +50,7 @@ async def test_the_first_look_costs_one_get_of_the_head(source: CountingSource) 
 
 
 async def test_the_first_template_that_exists_is_the_master(source: CountingSource) -> None:
-    masters = Masters(source, keys=("{id}", "{id}.jp2", "{id}.tif"))
+    masters = Masters(source, templates=KeyTemplates(("{id}", "{id}.jp2", "{id}.tif")))
     assert (await masters.find("b")).layout.size == Size(30, 10)
     assert [call.key for call in source.calls] == ["b", "b.jp2"]
     with pytest.raises(Missing, match=r"'c' by the keys \{id\}, \{id\}\.jp2, \{id\}\.tif"):
@@ -115,7 +116,7 @@ async def looked_up(tmp_path: Path, key: str, *, ttl_s: float = 60.0) -> tuple[M
     source = CountingSource(open_source(str(tmp_path / "masters")))
     with tracing() as spent:
         async with Volume(tmp_path / "volume", size_bytes=64 << 20) as volume:
-            master = await Masters(source, ttl_s=ttl_s, notes=volume.metadata).find(key)
+            master = await Masters(source, ttl_s=ttl_s, metadata=volume.metadata).find(key)
             await volume.metadata.flush()
     return master, source.calls, spent
 
@@ -143,7 +144,7 @@ async def test_a_server_that_starts_anew_asks_only_whether_the_version_still_sta
 
 async def test_a_second_process_learns_from_the_first(tmp_path: Path, pyramid: str) -> None:
     async with Volume(tmp_path / "volume", size_bytes=64 << 20) as volume:
-        first = Masters(open_source(str(tmp_path / "masters")), notes=volume.metadata)
+        first = Masters(open_source(str(tmp_path / "masters")), metadata=volume.metadata)
         found = await first.find(pyramid)
         await volume.metadata.flush()
         second, calls, spent = await looked_up(tmp_path, pyramid)
@@ -165,7 +166,7 @@ async def test_a_layout_that_grew_is_noted_as_it_is(tmp_path: Path, pyramid: str
     (tmp_path / "masters" / "a.jp2").write_bytes(jp2)
     async with Volume(tmp_path / "volume", size_bytes=64 << 20) as volume:
         source = open_source(str(tmp_path / "masters"))
-        masters = Masters(source, notes=volume.metadata)
+        masters = Masters(source, metadata=volume.metadata)
         master = await masters.find("a.jp2")
         distrusted = master.layout.distrusted("for a test")
         assert distrusted is not None

@@ -293,7 +293,7 @@ async def test_a_small_rendition_is_read_once_and_then_asked_after() -> None:
     bucket = MemorySource({f"{ID}/open/400.jpg": b"pixels"})
     size = Size(400, 267)
     rendition = Rendition(size, "open", rendition_key(ID, size, "open"))
-    store = RenditionStore(bucket, ttl_s=0, hot_bytes=100)
+    store = RenditionStore(bucket, ttl_s=0, cache_bytes=100)
     assert store.peek_rendition(ID, rendition) is None
 
     for _ in range(3):  # not believed for a moment: the second and third are conditional, and read no body
@@ -302,7 +302,7 @@ async def test_a_small_rendition_is_read_once_and_then_asked_after() -> None:
     bucket.objects[f"{ID}/open/400.jpg"] = b"others"
     assert await body(await store.open_rendition(ID, rendition)) == b"others"
 
-    believing = RenditionStore(bucket, hot_bytes=100)
+    believing = RenditionStore(bucket, cache_bytes=100)
     opened = await asyncio.gather(*(believing.open_rendition(ID, rendition) for _ in range(10)))
     assert [await body(each) for each in opened] == [b"others"] * 10
     held = believing.peek_rendition(ID, rendition)
@@ -318,7 +318,7 @@ async def test_what_is_not_kept_in_memory_is_read_each_time(side: int) -> None:
     bucket = MemorySource({f"{ID}/open/{side}.jpg": b"p" * 101})
     size = Size(side, side)
     rendition = Rendition(size, "open", rendition_key(ID, size, "open"))
-    store = RenditionStore(bucket, hot_bytes=100)
+    store = RenditionStore(bucket, cache_bytes=100)
     for _ in range(2):
         assert len(await body(await store.open_rendition(ID, rendition))) == 101
     assert store.peek_rendition(ID, rendition) is None

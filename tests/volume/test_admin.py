@@ -96,12 +96,12 @@ async def test_clear_one(directory: Path) -> None:
 @pytest.mark.parametrize(
     ("image", "keys", "root", "found"),
     [
-        pytest.param("a", ["{id}"], None, ["a"], id="an identifier"),
-        pytest.param("p/b", ["{id}"], None, ["p/b"], id="with a slash"),
-        pytest.param("c", ["{id}.tif", "{id}.jp2"], None, ["c.jp2"], id="by the second template"),
-        pytest.param("d", ["{id}.tif", "{id}.jp2"], None, ["d.jp2", "d.tif"], id="by both templates"),
-        pytest.param(ROOT + "a", ["{id}.tif"], None, ["a"], id="a URL"),
-        pytest.param("e", ["{id}"], ROOT + "p/", ["p/e"], id="of a certain source"),
+        pytest.param("a", ["a"], None, ["a"], id="an identifier"),
+        pytest.param("p/b", ["p/b"], None, ["p/b"], id="with a slash"),
+        pytest.param("c", ["c.tif", "c.jp2"], None, ["c.jp2"], id="by its second key"),
+        pytest.param("d", ["d.tif", "d.jp2"], None, ["d.jp2", "d.tif"], id="by both keys"),
+        pytest.param(ROOT + "a", [ROOT + "a.tif"], None, ["a"], id="a URL"),
+        pytest.param("e", ["e"], ROOT + "p/", ["p/e"], id="of a certain source"),
     ],
 )
 async def test_find(tmp_path: Path, image: str, keys: list[str], root: str | None, found: list[str]) -> None:
@@ -118,14 +118,12 @@ async def hold(directory: Path, keys: list[str]) -> None:
 
 async def test_find_says_what_there_is_instead(tmp_path: Path) -> None:
     await hold(tmp_path, ["a.jp2", "p/a.jp2"])
-    with pytest.raises(
-        Missing, match=r"nothing of 'a' by the keys \{id\}.tif; it has 2 masters, such as s3://made/a.jp2"
-    ):
-        find(tmp_path, "a", keys=["{id}.tif"])
+    with pytest.raises(Missing, match=r"nothing of 'a' by the keys a.tif; it has 2 masters, such as s3://made/a.jp2"):
+        find(tmp_path, "a", keys=["a.tif"])
     with pytest.raises(ConfigurationError, match=r"any of s3://made/a.jp2, s3://made/p/a.jp2: name one by its URL"):
-        find(tmp_path, "a.jp2", keys=["{id}"])
+        find(tmp_path, "a.jp2", keys=["a.jp2"])
     with pytest.raises(Missing, match="nothing of 'jp2'"):  # a part of a name is none
-        find(tmp_path, "jp2", keys=["{id}"])
+        find(tmp_path, "jp2", keys=["jp2"])
 
 
 @pytest.mark.parametrize(
