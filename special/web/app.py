@@ -42,9 +42,17 @@ SETTINGS_VARIABLE = "SPECIAL_RESOLVED_SETTINGS"
 class App:
     """The ASGI application of one server process; it opens its engine when the server starts it."""
 
-    def __init__(self, settings: Settings, make_engine: Callable[[Settings], Engine] = composition.engine) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        make_engine: Callable[[Settings], Engine] = composition.engine,
+        *,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        """`clock` tells when requests arrive and when their deadlines are over."""
         self._settings = settings
         self._make_engine = make_engine
+        self._clock = clock
         self._address = PublicAddress.of(
             settings.base_url, trusted_proxies=settings.trusted_proxies, allowed_hosts=settings.allowed_hosts
         )
@@ -109,7 +117,7 @@ class App:
                 self._observers.append(observers.export_to(exporter))
             engine = await stack.enter_async_context(self._make_engine(settings))
             await stack.enter_async_context(self._monitor.running())
-            self._images = Images(options, engine, self._verifier, self._auth)
+            self._images = Images(options, engine, verifier=self._verifier, auth=self._auth, clock=self._clock)
             yield
             self._images = None
 
@@ -120,7 +128,7 @@ class App:
         return self._images
 
     async def _image(self, scope: Scope, receive: Receive, send: Send, prefix: str, path: str) -> None:
-        start = monotonic()
+        start = self._clock()
         method: str = scope["method"]
         with tracing() as trace:
             status, outcome = 500, "ok"
@@ -153,7 +161,7 @@ class App:
                     scope["headers"],
                     trace,
                     start,
-                    monotonic() - start,
+                    self._clock() - start,
                     status,
                     outcome,
                     failure,

@@ -8,7 +8,9 @@ costs a look-up.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from time import monotonic
 from typing import Final
 
 from starlette.types import Receive, Send
@@ -56,11 +58,20 @@ class ImageOptions:
 class Images:
     """Answers the requests of one server process while its engine is open."""
 
-    def __init__(self, options: ImageOptions, engine: Engine, verifier: Verifier, auth: Auth | None) -> None:
+    def __init__(
+        self,
+        options: ImageOptions,
+        engine: Engine,
+        *,
+        verifier: Verifier,
+        auth: Auth | None,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
         self.engine = engine
         self._options = options
         self._verifier = verifier
         self._auth = auth
+        self._clock = clock
         self._fair_start = FairStart()
         self._prepared: LRUCache[Key, Prepared] = LRUCache(MAX_PLANS)
 
@@ -87,7 +98,7 @@ class Images:
 
     def _deadline(self, call: HttpRequest, lane: LaneName) -> Deadline:
         """Counted from the request's arrival."""
-        return Deadline(call.arrived_s + self.engine.deadlines_s[lane])
+        return Deadline(call.arrived_s + self.engine.deadlines_s[lane], self._clock)
 
     # info.json
 
