@@ -51,11 +51,8 @@ class PlannedRequest:
     """The master's own tile that is the answer as it is stored, where there is one and its place is known."""
     final: bool = True
     """False where the master's index must be read first: then the plan may be better the next time."""
-
-    @property
-    def restricted(self) -> bool:
-        """Whether some callers may not have this answer."""
-        return self.asset.restricted
+    private: bool = False
+    """Whether an anonymous client would get another answer, or none."""
 
 
 @dataclass(frozen=True, slots=True)

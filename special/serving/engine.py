@@ -9,8 +9,9 @@ from types import TracebackType
 from typing import Self
 
 from special import iiif
-from special.auth import Grant, Identity, access
+from special.auth import ANONYMOUS, Grant, Identity, access
 from special.concurrency import Deadline
+from special.errors import RequestError
 from special.iiif import ImageRequest, Job, Limits, Version
 from special.images import Asset
 from special.serving import info, routing
@@ -123,25 +124,40 @@ class Engine:
     async def plan(self, request: ImageRequest, *, version: Version, identity: Identity) -> PlannedRequest:
         """How to answer a request for any region and size. Raises `RequestError`, `Missing`, `MasterError`."""
         asset = await self.catalog.find(request.identifier)
-        grant = access.grant(asset, identity)
-        # `max` is what info.json tells this caller; any other size is refused by the grant, not cut down to it.
-        bounded = isinstance(request.size.form, iiif.Max)
-        limits = info.granted(self.limits, grant) if bounded else self.limits
-        job = iiif.resolve(request, asset.size, version=version, limits=limits)
-        return self._planned(asset, routing.plan(asset, job, grant), job, grant, version)
+
+        def choose(grant: Grant) -> tuple[Job, Plan]:
+            # `max` is what info.json tells this caller; any other size is refused by the grant, not cut down to it.
+            bounded = isinstance(request.size.form, iiif.Max)
+            limits = info.granted(self.limits, grant) if bounded else self.limits
+            job = iiif.resolve(request, asset.size, version=version, limits=limits)
+            return job, routing.plan(asset, job, grant)
+
+        return self._planned(asset, identity, choose, version)
 
     async def plan_thumb(self, request: ImageRequest, *, version: Version, identity: Identity) -> PlannedRequest:
         """How to answer a request by stored renditions alone. Raises `RequestError`."""
         asset = await self.catalog.find_stored(request.identifier)
-        grant = access.grant(asset, identity)
-        job = routing.thumb_job(request, asset, grant, version=version)
-        plan = routing.plan_thumb(asset, job, grant, upscale_percent=self._upscale_percent)
-        return self._planned(asset, plan, job, grant, version)
 
-    def _planned(self, asset: Asset, plan: Plan, job: Job, grant: Grant, version: Version) -> PlannedRequest:
+        def choose(grant: Grant) -> tuple[Job, Plan]:
+            job = routing.thumb_job(request, asset, grant, version=version)
+            return job, routing.plan_thumb(asset, job, grant, upscale_percent=self._upscale_percent)
+
+        return self._planned(asset, identity, choose, version)
+
+    def _planned(
+        self, asset: Asset, identity: Identity, choose: Callable[[Grant], tuple[Job, Plan]], version: Version
+    ) -> PlannedRequest:
+        grant = access.grant(asset, identity)
+        job, plan = choose(grant)
+        private = False
+        if asset.restricted:
+            try:
+                private = choose(access.grant(asset, ANONYMOUS)) != (job, plan)
+            except RequestError:
+                private = True
         canonical = iiif.canonical(job, asset.size, version=version, limits=self.limits, has_color=asset.has_color)
         route = self._routes[plan.name]
-        return route.complete(PlannedRequest(asset, plan, job, grant, canonical, route))
+        return route.complete(PlannedRequest(asset, plan, job, grant, canonical, route, private=private))
 
     # Answers
 

@@ -96,6 +96,7 @@ class App:
                 except RequestError as error:
                     await send_error(send, error, head=scope["method"] == "HEAD")
                     return
+            send = partial(_send_page, send)
         elif scope["type"] == "lifespan":
             send = partial(_say_briefly, send)
         await self._pages(scope, receive, send)
@@ -177,6 +178,13 @@ def _auth(settings: Settings, verifier: Verifier) -> Auth | None:
         return None
     tokens = AccessTokens.at(settings.access_token_key)
     return Auth(flow, tokens, verifier, frozenset(settings.auth_origins))
+
+
+async def _send_page(send: Send, message: Message) -> None:
+    """Browsers are not to guess the type of what a page sends."""
+    if message["type"] == "http.response.start":
+        message["headers"] = [*message["headers"], (b"x-content-type-options", b"nosniff")]
+    await send(message)
 
 
 async def _say_briefly(send: Send, message: Message) -> None:

@@ -7,6 +7,7 @@ costs a look-up.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -110,7 +111,7 @@ class Images:
         async with self._deadline(call, "stored").limit("looking up the image"):
             found = await make(request.identifier, uri, version=version, identity=identity, services=services)
         cors, vary = self._cors(call)
-        headers = [*cors, *self._caching("Accept", *vary, restricted=found.restricted, age_s=60)]
+        headers = [*cors, *self._caching("Accept", *vary, private=found.restricted, age_s=60)]
         level = info.profile(version, found.level)
         if version == 3:
             headers.append((b"content-type", f'application/ld+json;profile="{info.CONTEXT[3]}"'.encode()))
@@ -123,6 +124,10 @@ class Images:
             headers.append((b"content-type", b"application/json"))
             headers.append((b"link", f'{context},<{level}>;rel="profile"'.encode()))
         data = json.dumps(found.document, indent=2, ensure_ascii=False).encode()
+        etag = f'"{hashlib.sha256(data).hexdigest()[:32]}"'
+        headers.append((b"etag", etag.encode()))
+        if call.unless and call.unless.hold(etag):
+            return await send_bytes(send, 304, headers, None)
         return await send_bytes(send, 200, headers, data, head=call.head)
 
     def _cors(self, call: HttpRequest) -> tuple[Headers, tuple[str, ...]]:
@@ -199,7 +204,7 @@ class Images:
             *CORS,
             (b"link", link.encode()),
             (b"x-special-route", planned.plan.name.encode()),
-            *self._caching(*vary, restricted=planned.restricted, age_s=self._options.max_age_s),
+            *self._caching(*vary, private=planned.private, age_s=self._options.max_age_s),
         ]
         if call.level0:
             # What the DLCS says of its own thumbs; sites look for it.
@@ -211,7 +216,7 @@ class Images:
     # Login
 
     async def _authorise(self, auth: Auth, call: HttpRequest, identity: Identity, send: Send) -> int:
-        private, head = self._caching(restricted=True, age_s=0), call.head
+        private, head = self._caching(private=True, age_s=0), call.head
         service, _, rest = call.path.partition("/")
         if service == "token" and not rest:
             async with self._deadline(call, "stored").limit("verifying a token"):
@@ -239,10 +244,10 @@ class Images:
     def _uri(self, call: HttpRequest, request: ImageRequest | InfoRequest | BaseRequest) -> str:
         return call.uri(request, id_segments=self._options.id_segments)
 
-    def _caching(self, *vary: str, restricted: bool, age_s: int) -> Headers:
-        value = "private, no-store" if restricted else f"public, max-age={age_s}"
+    def _caching(self, *vary: str, private: bool, age_s: int) -> Headers:
+        value = "private, no-store" if private else f"public, max-age={age_s}"
         headers = [(b"cache-control", value.encode())]
-        names = (*vary, *self._verifier.vary) if restricted else vary
+        names = (*vary, *self._verifier.vary) if private else vary
         return [*headers, (b"vary", ", ".join(names).encode())] if names else headers
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 
@@ -85,6 +86,11 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
+        if not self.url.startswith(b"/") and (host := httptools.parse_url(self.url).host):
+            # An absolute-form target counts in place of the Host header (RFC 9112, section 3.2.2).
+            port = httptools.parse_url(self.url).port
+            self.headers[:] = [it for it in self.headers if it[0] != b"host"]
+            self.headers.append((b"host", host + b":%d" % port if port else host))
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -118,7 +124,7 @@ class GuardedProtocol(HttpToolsProtocol):
         sentence = f"{status.phrase}.\n".encode()
         self.transport.write(
             b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode())
-            + b"content-type: text/plain; charset=utf-8\r\ncache-control: no-store\r\nconnection: close\r\n"
+            + b"content-type: text/plain; charset=utf-8\r\ncache-control: no-store\r\nx-content-type-options: nosniff\r\nconnection: close\r\n"
             + b"content-length: %d\r\n\r\n" % len(sentence)
             + sentence
         )

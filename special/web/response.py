@@ -27,6 +27,7 @@ CORS: Headers = [
     (b"access-control-allow-origin", b"*"),
     (b"access-control-expose-headers", b"Link, ETag, X-Special-Route, Server-Timing"),
     (b"timing-allow-origin", b"*"),
+    (b"x-content-type-options", b"nosniff"),
 ]
 PREFLIGHT: Headers = [
     *CORS,

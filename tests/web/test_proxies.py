@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
-from special.errors import BadRequest, Misdirected
+from special.errors import BadRequest, ConfigurationError, Misdirected
 from special.settings import load
 from special.web.proxies import PublicAddress
 
@@ -19,8 +20,9 @@ def address(**settings: Any) -> PublicAddress:
     return PublicAddress.of(known.base_url, trusted_proxies=known.trusted_proxies, allowed_hosts=known.allowed_hosts)
 
 
-def scope(peer: str = STRANGER) -> dict[str, Any]:
-    return {"type": "http", "scheme": "http", "client": (peer, 4711)}
+def scope(peer: str = STRANGER, sent: dict[bytes, bytes] | None = None) -> dict[str, Any]:
+    client = (peer, 4711) if peer else None
+    return {"type": "http", "scheme": "http", "client": client, "headers": list((sent or {}).items())}
 
 
 def headers(**named: str) -> dict[bytes, bytes]:
@@ -45,6 +47,62 @@ def headers(**named: str) -> dict[bytes, bytes]:
             {"host": "inner", "x_forwarded_host": "a.example, b", "x_forwarded_proto": "https"},
             "https://a.example",
             id="a trusted proxy does",
+        ),
+        pytest.param(
+            NEAR,
+            PROXY,
+            {"host": "inner", "x_forwarded_host": "a.example", "x_forwarded_proto": "HTTPS"},
+            "https://a.example",
+            id="a scheme in capitals",
+        ),
+        pytest.param(
+            NEAR,
+            PROXY,
+            {"host": "a.example", "x_forwarded_proto": "https", "x_forwarded_port": "8443"},
+            "https://a.example:8443",
+            id="a port",
+        ),
+        pytest.param(
+            NEAR,
+            PROXY,
+            {"host": "a.example", "x_forwarded_proto": "https", "x_forwarded_port": "443"},
+            "https://a.example",
+            id="the scheme's own port",
+        ),
+        pytest.param(
+            NEAR,
+            PROXY,
+            {"host": "a.example", "x_forwarded_for": STRANGER, "x_forwarded_prefix": "/images/"},
+            "http://a.example/images",
+            id="a path prefix",
+        ),
+        pytest.param(
+            NEAR,
+            PROXY,
+            {"host": "inner", "forwarded": 'for=192.0.2.43;proto=https;host="a.example:8443", for=10.0.0.9'},
+            "https://a.example:8443",
+            id="RFC 7239",
+        ),
+        pytest.param(
+            {"trusted_proxies": "10.0.0.0/8"},
+            PROXY,
+            {"host": "inner", "x_forwarded_host": "a.example"},
+            "http://a.example",
+            id="a network",
+        ),
+        pytest.param(
+            {"trusted_proxies": "unix"},
+            "",
+            {"host": "inner", "x_forwarded_host": "a.example"},
+            "http://a.example",
+            id="a Unix socket",
+        ),
+        pytest.param(
+            {"trusted_proxies": "*"},
+            STRANGER,
+            {"host": "inner", "x_forwarded_host": "a.example"},
+            "http://a.example",
+            id="any peer",
         ),
         pytest.param({"base_url": "https://a.example/"}, STRANGER, {"host": "b"}, "https://a.example", id="by setting"),
         pytest.param(
@@ -72,6 +130,7 @@ def test_the_base_url(settings: dict[str, str], peer: str, sent: dict[str, str],
         pytest.param({"host": "a", "x_forwarded_host": "b\r\nx: y"}, id="CR LF, forwarded"),
         pytest.param({"host": "a", "x_forwarded_proto": "http\r\nx: y"}, id="CR LF as a scheme"),
         pytest.param({"host": "a", "x_forwarded_proto": "javascript"}, id="another scheme"),
+        pytest.param({"host": "a", "x_forwarded_for": "::1", "x_forwarded_prefix": "//b"}, id="no path"),
     ],
 )
 def test_what_is_no_host_is_refused(sent: dict[str, str]) -> None:
@@ -109,8 +168,32 @@ def test_only_hosts_that_are_allowed_are_served(host: str, served: bool) -> None
         pytest.param(PROXY, "6.6.6.6, 198.51.100.1", "198.51.100.1", id="what was there before is not believed"),
         pytest.param(PROXY, "198.51.100.1, ::1", "198.51.100.1", id="two proxies"),
         pytest.param(PROXY, "", PROXY, id="an empty one"),
+        pytest.param(PROXY, "198.51.100.1, x', DROP TABLE", PROXY, id="what is no address"),
+        pytest.param(PROXY, "2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64", id="an IPv6 address, by its network"),
+        pytest.param(PROXY, "::ffff:198.51.100.1", "198.51.100.1", id="an IPv4 address written as IPv6"),
     ],
 )
 def test_who_asks(peer: str, forwarded: str | None, client: str) -> None:
     sent = {} if forwarded is None else {"x_forwarded_for": forwarded}
     assert address(**NEAR).client(scope(peer), headers(**sent)) == client
+
+
+def test_two_host_headers_are_refused() -> None:
+    twice = {**scope(), "headers": [(b"host", b"a.example"), (b"host", b"evil.example")]}
+    with pytest.raises(BadRequest, match="more than one Host"):
+        address().base(twice, headers(host="evil.example"))
+
+
+@pytest.mark.parametrize("name", ["proxy.example", "10.0.0.0/99", "10.0.0"])
+def test_a_proxy_is_named_by_its_address(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(f"'{name}' is no address")):
+        address(trusted_proxies=name)
+
+
+def test_untrusted_headers_are_reported_once_for_each_peer(caplog: pytest.LogCaptureFixture) -> None:
+    chosen, sent = address(**NEAR), headers(host="a.example", x_forwarded_for="198.51.100.1")
+    for _ in range(3):
+        chosen.client(scope(STRANGER), sent)
+    assert [it.message for it in caplog.records] == [
+        f"forwarded headers from {STRANGER} are ignored: it is not in trusted_proxies"
+    ]
