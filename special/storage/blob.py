@@ -45,7 +45,7 @@ class Blob:
 
 @dataclass(frozen=True, slots=True)
 class Absent:
-    """What stands in for a pinned version where nothing may be stored yet."""
+    """In place of a pinned version: nothing may be stored there yet."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -73,12 +73,12 @@ class Span:
         return cls(0, blob.size)
 
     def covers(self, other: Span) -> bool:
-        """Whether the other lies inside this one."""
+        """Whether the other is inside this one."""
         return self.start <= other.start and other.stop <= self.stop
 
 
 Chunk = tuple[Span, bytes]
-"""Bytes that were read, and where they lie in their blob."""
+"""Bytes that were read, and their place in the blob."""
 
 
 class NotModified(Exception):

@@ -9,13 +9,14 @@ import pytest
 import pyvips
 from PIL import Image
 
-from special.errors import Malformed, Missing, Unsupported
+from special.errors import Malformed, Missing, Unreachable, Unsupported
 from special.geometry import Box, Size
 from special.images.key_templates import KeyTemplates
 from special.images.masters import HEAD_BYTES, Master, Masters
 from special.observability.trace import Trace, tracing
 from special.storage import open_source
-from special.storage.blob import Span
+from special.storage.blob import Blob, Span, Unless
+from special.storage.source import Opened
 from special.volume import Volume
 from tests.support.fakes import Call, CountingSource
 
@@ -109,6 +110,69 @@ async def test_a_learned_master_costs_nothing(source: CountingSource) -> None:
 async def test_what_is_no_picture_is_said_so(source: CountingSource, name: str, error: type[Exception]) -> None:
     with pytest.raises(error):
         await Masters(source).find(name)
+
+
+async def test_what_is_no_picture_is_parsed_once_for_each_version(source: CountingSource, tmp_path: Path) -> None:
+    masters, broken = Masters(source), b"II*\0" + bytes(200_000)
+    (tmp_path / "broken").write_bytes(broken)
+    for _ in range(3):
+        with pytest.raises(Malformed):
+            await masters.find("broken")
+    cost = source.gets()
+    source.clear()
+    for _ in range(3):
+        with pytest.raises(Malformed):
+            await masters.find("broken")
+    assert cost > 0
+    assert source.calls == []
+    assert masters.peek("broken") is None
+    assert not masters.contains("broken")
+
+
+async def test_a_version_that_cannot_be_shown_is_asked_after_and_its_next_one_found(
+    source: CountingSource, tmp_path: Path
+) -> None:
+    masters = Masters(source, ttl_s=0)
+    with pytest.raises(Unsupported) as first:
+        await masters.find("letter")
+    source.clear()
+    with pytest.raises(Unsupported) as second:
+        await masters.find("letter")
+    assert source.calls == [Call("open", "letter", (Span(0, HEAD_BYTES),))]
+    assert str(second.value) == str(first.value)
+    assert second.value is not first.value
+    (tmp_path / "letter").write_bytes(png(5, 6))
+    assert (await masters.find("letter")).layout.size == Size(5, 6)
+
+
+class Silent(CountingSource):
+    """Can be made unreachable."""
+
+    is_down = False
+
+    async def open(
+        self, key: str, *, span: Span | None = None, pin: Blob | None = None, unless: Unless | None = None
+    ) -> Opened:
+        if self.is_down:
+            raise Unreachable("down")
+        return await super().open(key, span=span, pin=pin, unless=unless)
+
+
+async def test_while_the_store_is_silent_open_masters_are_believed_and_others_not(source: CountingSource) -> None:
+    silent = Silent(source.source)
+    masters = Masters(silent, ttl_s=0, stale_s=3600, is_open=lambda identifier: identifier != "large")
+    found = await masters.find("a")
+    await masters.find("large")
+    with pytest.raises(Unsupported):
+        await masters.find("letter")
+    silent.is_down = True
+    assert await masters.find("a") is found
+    with pytest.raises(Unsupported):
+        await masters.find("letter")
+    with pytest.raises(Unreachable):
+        await masters.find("large")
+    silent.is_down = False
+    assert (await masters.find("large")).layout.size == Size(400, 400)
 
 
 async def looked_up(tmp_path: Path, key: str, *, ttl_s: float = 60.0) -> tuple[Master, list[Call], Trace]:

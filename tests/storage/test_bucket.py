@@ -117,8 +117,8 @@ async def serving(*replies: Reply, stalls: int = 0, gather: int = 0) -> AsyncIte
         server.close()
 
 
-def opened(script: Script, patience: RetryPolicy = HASTE, concurrency: int = 64) -> tuple[Bucket, Blob]:
-    source = open_source(script.url, patience=patience, concurrency=concurrency)
+def opened(script: Script, retry_policy: RetryPolicy = HASTE, concurrency: int = 64) -> tuple[Bucket, Blob]:
+    source = open_source(script.url, retry_policy=retry_policy, concurrency=concurrency)
     assert isinstance(source, Bucket)
     return source, Blob(source.root, "a", TAG, len(DATA))
 

@@ -112,7 +112,7 @@ async def test_a_folder_that_went_away(tmp_path: Path) -> None:
 
 
 async def refusal(url: str) -> str:
-    source = open_source(url, patience=QUICK)
+    source = open_source(url, retry_policy=QUICK)
     try:
         with pytest.raises(ConfigurationError) as caught:
             await source.check()
