@@ -104,7 +104,6 @@ class Masters:
         return identifier in self._known and not isinstance(self._known.peek(identifier), _Refused)
 
     def put(self, identifier: str, master: Master) -> None:
-        """Believe a side-car."""
         self._known.put(identifier, master)
 
     def forget(self, identifier: str, master: Master) -> None:
@@ -147,7 +146,6 @@ class Masters:
         self._store(blob, layout)
 
     async def close(self) -> None:
-        """Cancel the look-ups that are under way."""
         await self._known.close()
 
     async def _look_up(self, identifier: str, previous: Master | _Refused | None) -> Master | _Refused:

@@ -23,7 +23,6 @@ class Blob:
     etag: str
     """The store's entity tag, with its quotes, as RFC 9110 section 8.8.3 writes it."""
     size: int
-    """Length in bytes."""
     media: str | None = None
     """The media type that the store names, if it names one. A hint only: content decides."""
     modified: datetime | None = None
@@ -64,7 +63,6 @@ class Span:
 
     @classmethod
     def at(cls, start: int, length: int) -> Span:
-        """`length` bytes from `start` on."""
         return cls(start, start + length)
 
     @classmethod

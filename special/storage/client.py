@@ -29,7 +29,7 @@ class ObjectHead(Protocol):
 
     @property
     def path(self) -> str:
-        """The whole key, the source's prefix included."""
+        """The key, including the source's prefix."""
         ...
 
     @property
@@ -38,9 +38,7 @@ class ObjectHead(Protocol):
         ...
 
     @property
-    def size(self) -> int:
-        """Length in bytes."""
-        ...
+    def size(self) -> int: ...
 
     @property
     def media(self) -> str | None:
@@ -48,9 +46,7 @@ class ObjectHead(Protocol):
         ...
 
     @property
-    def modified(self) -> datetime | None:
-        """When it was written."""
-        ...
+    def modified(self) -> datetime | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,17 +73,13 @@ class GetAnswer(ObjectHead, Protocol):
         """The byte after the last one; equal to `start` for an empty object."""
         ...
 
-    async def body(self) -> bytes:
-        """All of it."""
-        ...
+    async def body(self) -> bytes: ...
 
     def chunks(self, size_bytes: int) -> AsyncGenerator[bytes, None]:
         """All of it, in chunks of about that size."""
         ...
 
-    async def close(self) -> None:
-        """Give up the body."""
-        ...
+    async def close(self) -> None: ...
 
 
 class StoreClient(Protocol):
@@ -96,9 +88,7 @@ class StoreClient(Protocol):
     Everything raises `Missing`, `Denied`, `Changed`, `Unreachable`, or plain `SourceError`.
     """
 
-    async def head(self, path: str) -> ObjectHead:
-        """What the store says of an object."""
-        ...
+    async def head(self, path: str) -> ObjectHead: ...
 
     async def get(self, path: str, *, span: Span | None, match: str | None, unless: Unless | None) -> GetAnswer:
         """Bytes of an object; `match` is a value for If-Match. Raises `NotModified`, `RangeNotSatisfiable`."""
@@ -112,17 +102,13 @@ class StoreClient(Protocol):
         """A signed URL for GETs; None where the store has none."""
         ...
 
-    async def delete(self, path: str) -> None:
-        """Remove an object, if it is there."""
-        ...
+    async def delete(self, path: str) -> None: ...
 
     def list(self, prefix: str, *, after: str) -> AsyncIterator[ObjectHead]:
         """Objects whose whole key starts with `prefix` and sorts after `after`, a page at a time."""
         ...
 
-    async def close(self) -> None:
-        """Close connections."""
-        ...
+    async def close(self) -> None: ...
 
 
 class RangeNotSatisfiable(Exception):

@@ -40,7 +40,6 @@ class RetryBudget:
         self._credit = min(MAX_CREDIT, self._credit + 1)
 
     def withdraw(self) -> bool:
-        """Take credit for a retry, if there is any."""
         granted = self._credit > 0
         self._credit -= granted
         return granted
@@ -65,7 +64,6 @@ class RetryPolicy:
     backoff_s: float = 0.1
     """Longest wait before the second try; doubles with each further one."""
     max_backoff_s: float = 5.0
-    """Longest wait before any try."""
     budgeted: bool = True
     """Whether retries need credit: a store that refuses more than it answers gets none."""
 
@@ -100,7 +98,7 @@ class RetryPolicy:
 
     def wait_s(self, tries: int) -> float:
         """How long to wait after that many retries."""
-        # Full jitter: those who failed together must not come back together.
+        # Full jitter: requests that failed together must not come back together.
         longest_s = min(self.max_backoff_s, self.backoff_s * 2**tries)
         return random.uniform(0, longest_s)  # noqa: S311 - no secret depends on it
 
