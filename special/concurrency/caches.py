@@ -143,6 +143,12 @@ class TTLCache(Generic[N, T]):
         self._entries.pop(name)
         self._missing.pop(name)
 
+    def forget_value(self, name: N, value: T) -> None:
+        """The same, unless the name has another value by now."""
+        entry = self._entries.get(name)
+        if entry is not None and entry.value is value:
+            self.forget(name)
+
     async def close(self) -> None:
         await self._flights.close()
 

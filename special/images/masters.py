@@ -108,8 +108,7 @@ class Masters:
 
     def forget(self, identifier: str, master: Master) -> None:
         """A master turned out to be another version by now: look it up again, unless that has been done since."""
-        if self._known.peek(identifier) is master:
-            self._known.forget(identifier)
+        self._known.forget_value(identifier, master)
 
     def pop_head(self, blob: Blob) -> list[Chunk]:
         """What was read to learn what a master is, for the first request for its pixels; nothing after that."""

@@ -98,7 +98,7 @@ async def test_a_learned_master_costs_nothing(source: CountingSource) -> None:
     masters.forget("a", known)
     found = await masters.find("a")
     assert found.blob == known.blob
-    masters.forget("a", known)  # somebody has looked again since
+    masters.forget("a", known)  # it has been looked up again since
     assert await masters.find("a") is found
     assert source.gets() == 1
 
@@ -176,7 +176,7 @@ async def test_while_the_store_is_silent_open_masters_are_believed_and_others_no
 
 
 async def looked_up(tmp_path: Path, key: str, *, ttl_s: float = 60.0) -> tuple[Master, list[Call], Trace]:
-    """A master as a server finds it that was just started, what that cost, and its notes written."""
+    """A master as a server finds it that was just started, what that cost, and its metadata written."""
     source = CountingSource(open_source(str(tmp_path / "masters")))
     with tracing() as spent:
         async with Volume(tmp_path / "volume", size_bytes=64 << 20) as volume:
@@ -194,9 +194,7 @@ def pyramid(tmp_path: Path) -> str:
     return "a.tif"
 
 
-async def test_a_server_that_starts_anew_asks_only_whether_the_version_still_stands(
-    tmp_path: Path, pyramid: str
-) -> None:
+async def test_a_server_that_restarts_asks_only_whether_the_version_still_stands(tmp_path: Path, pyramid: str) -> None:
     first, calls, spent = await looked_up(tmp_path, pyramid)
     assert len(calls) > 2
     assert spent.bytes > HEAD_BYTES
@@ -215,7 +213,7 @@ async def test_a_second_process_learns_from_the_first(tmp_path: Path, pyramid: s
     assert (second, len(calls), spent.bytes) == (found, 1, 0)
 
 
-async def test_a_note_of_an_older_version_is_not_believed(tmp_path: Path, pyramid: str) -> None:
+async def test_metadata_of_an_older_version_is_not_believed(tmp_path: Path, pyramid: str) -> None:
     first, _, _ = await looked_up(tmp_path, pyramid)
     (tmp_path / "masters" / pyramid).write_bytes(png(50, 60))
     second, _, _ = await looked_up(tmp_path, pyramid)
@@ -225,7 +223,7 @@ async def test_a_note_of_an_older_version_is_not_believed(tmp_path: Path, pyrami
     assert (third, len(calls), spent.bytes) == (second, 1, 0)
 
 
-async def test_a_layout_that_grew_is_noted_as_it_is(tmp_path: Path, pyramid: str) -> None:
+async def test_a_layout_that_grew_is_stored_as_it_is(tmp_path: Path, pyramid: str) -> None:
     jp2 = (FIXTURES / "jp2" / "archive.jp2").read_bytes()
     (tmp_path / "masters" / "a.jp2").write_bytes(jp2)
     async with Volume(tmp_path / "volume", size_bytes=64 << 20) as volume:
@@ -241,7 +239,7 @@ async def test_a_layout_that_grew_is_noted_as_it_is(tmp_path: Path, pyramid: str
     assert (len(calls), spent.bytes) == (1, 0)
 
 
-async def test_a_note_in_a_form_that_this_version_does_not_write_is_of_no_use(tmp_path: Path, pyramid: str) -> None:
+async def test_metadata_in_a_form_that_this_version_does_not_write_is_of_no_use(tmp_path: Path, pyramid: str) -> None:
     first, _, _ = await looked_up(tmp_path, pyramid)
     for text in (b"", b'{"media": null, "modified": null}\nT\x00 of old', b"{}\n" + first.layout.dump()):
         async with Volume(tmp_path / "volume", size_bytes=64 << 20) as volume:

@@ -177,7 +177,7 @@ async def test_sidecar_of_another_version_is_refused() -> None:
         pytest.param(SIZES, None, None, id="they agree: ours opens"),
         pytest.param(SizesFile(SIZES.open), 300, 300, id="between our two writes, tightening: the new rule"),
         pytest.param(SizesFile(auth=SIZES.auth), None, 0, id="between our two writes, opening: the old rule"),
-        pytest.param(SizesFile((Size(200, 133),), SIZES.auth), 500, 200, id="somebody else tightened"),
+        pytest.param(SizesFile((Size(200, 133),), SIZES.auth), 500, 200, id="another tool tightened"),
         pytest.param(None, 300, 300, id="side-car alone"),
     ],
 )

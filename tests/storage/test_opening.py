@@ -17,7 +17,7 @@ QUICK = RetryPolicy(connect_s=0.5, request_s=2.0, retries=1, backoff_s=0.01)
 
 @pytest.fixture(autouse=True)
 def _no_cloud(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody's account: not of the one who runs the tests, and not of the machine."""
+    """No account: not that of the user who runs the tests, and not the machine's."""
     for name in list(os.environ):
         if name.startswith(("AWS_", "AZURE_", "GOOGLE_")):
             monkeypatch.delenv(name)

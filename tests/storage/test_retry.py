@@ -66,7 +66,7 @@ async def test_a_store_that_is_down_is_asked_once_when_its_credit_is_spent() -> 
     assert store.asked == requests + MAX_CREDIT
 
 
-async def test_what_nobody_waits_for_needs_no_credit() -> None:
+async def test_background_work_needs_no_credit() -> None:
     budget, store = RetryBudget(1), down(3 * MAX_CREDIT)
     retry_policy = RetryPolicy(retries=3 * MAX_CREDIT, backoff_s=0.0001, max_backoff_s=0.0001, budgeted=False)
     assert await retry_policy.run(store.answer, budget) == "answer"

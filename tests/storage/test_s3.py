@@ -21,7 +21,7 @@ Opener = Callable[..., Bucket]
 
 @pytest.fixture
 async def bucket_of(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Opener]:
-    """Opens a new source on a bucket with a given environment and nobody else's."""
+    """Opens a new source on a bucket with a given environment and no other."""
     sources: list[Bucket] = []
 
     def opener(bucket: str, variables: dict[str, str], prefix: str = "") -> Bucket:
