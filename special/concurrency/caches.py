@@ -71,7 +71,7 @@ class TTLCache(Generic[N, T]):
     """A bounded, expiring, single-flight cache from a name of type N to a value of type T.
 
     `look_up(name, previous)` finds a value; `previous` is the expired one, which may be returned again where the store
-    says that it is still the version. What it raises reaches all who wait. `Missing` is remembered for `missing_ttl_s`,
+    says that it is still the version. All callers get what it raises. `Missing` is remembered for `missing_ttl_s`,
     every other failure is forgotten at once. When all values together, as `weigh` has it, are above `capacity`, those
     that were got longest ago go.
 
@@ -143,8 +143,13 @@ class TTLCache(Generic[N, T]):
         self._entries.pop(name)
         self._missing.pop(name)
 
+    def forget_value(self, name: N, value: T) -> None:
+        """The same, unless the name has another value by now."""
+        entry = self._entries.get(name)
+        if entry is not None and entry.value is value:
+            self.forget(name)
+
     async def close(self) -> None:
-        """Cancel the look-ups that are under way."""
         await self._flights.close()
 
     def _stale(self, name: N) -> _Entry[T] | _Entry[Missing] | None:

@@ -28,7 +28,6 @@ class Deadline:
 
     @classmethod
     def after(cls, seconds: float, *, clock: Callable[[], float] = monotonic) -> Self:
-        """The deadline that many seconds from now."""
         return cls(clock() + seconds, clock)
 
     @property
@@ -38,7 +37,6 @@ class Deadline:
 
     @property
     def expired(self) -> bool:
-        """Whether it is over."""
         return self.clock() >= self.at_s
 
     def within(self, seconds: float) -> Deadline:

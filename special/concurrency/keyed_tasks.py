@@ -31,7 +31,6 @@ class KeyedTasks:
         return True
 
     def cancel(self, key: Hashable) -> None:
-        """End a key's task, if it has one."""
         if (task := self._tasks.get(key)) is not None:
             task.cancel()
 

@@ -43,8 +43,8 @@ class Resources:
 
 async def check(settings: Settings) -> None:
     """Find out what no image could be made with. Raises `ConfigurationError`; costs a GET of each place."""
-    await check_source(settings.source, patience=AT_START)
-    await check_source(settings.thumbs_url, create=True, patience=AT_START)
+    await check_source(settings.source, retry_policy=AT_START)
+    await check_source(settings.thumbs_url, create=True, retry_policy=AT_START)
 
 
 @asynccontextmanager
@@ -62,9 +62,9 @@ async def open_with_decoders(settings: Settings, policy: Policy) -> AsyncIterato
 
 
 def _rooms(stack: AsyncExitStack, settings: Settings, policy: Policy, draw: Decode) -> Resources:
-    source = open_source(settings.source, patience=OVERNIGHT)
+    source = open_source(settings.source, retry_policy=OVERNIGHT)
     stack.push_async_callback(source.close)
-    store = RenditionStore(open_source(settings.thumbs_url, create=True, patience=OVERNIGHT))
+    store = RenditionStore(open_source(settings.thumbs_url, create=True, retry_policy=OVERNIGHT))
     stack.push_async_callback(store.close)
     templates = KeyTemplates(settings.keys, settings.id_segments)
     bounds = composition.read_limits(settings)

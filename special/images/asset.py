@@ -19,7 +19,7 @@ StoredFormat = Literal["jpg", "webp"]
 
 
 Access = Literal["open", "auth"]
-"""Who may have a stored rendition: everybody, or those with a grant that covers its size."""
+"""Whether a stored rendition is open, or needs a grant that covers its size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +27,13 @@ class Rendition:
     """A stored picture of the whole image, at one size."""
 
     size: Size
-    """Its exact size in pixels."""
     access: Access
-    """Whether it lies under `open/` or `auth/`."""
+    """Whether its key is under `open/` or `auth/`."""
     key: str
-    """Its key in the store of renditions."""
     format: StoredFormat = "jpg"
 
     def __hash__(self) -> int:
-        return hash(self.key)  # which a string computes once, and hot paths ask for again and again
+        return hash(self.key)  # a string computes its hash once, and every request needs it
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +53,11 @@ class Asset:
     renditions: tuple[Rendition, ...] = ()
     """Stored pictures of the full region, largest first."""
     rule: Rule = OPEN
-    """Who may see how much."""
+    """What is restricted, and which roles lift it."""
     has_color: bool = True
     """False for a grey master."""
 
     @property
     def restricted(self) -> bool:
-        """Whether not everybody may see everything."""
+        """Whether anything of it needs a role."""
         return self.rule != OPEN

@@ -104,13 +104,11 @@ class Masters:
         return identifier in self._known and not isinstance(self._known.peek(identifier), _Refused)
 
     def put(self, identifier: str, master: Master) -> None:
-        """Believe a side-car."""
         self._known.put(identifier, master)
 
     def forget(self, identifier: str, master: Master) -> None:
         """A master turned out to be another version by now: look it up again, unless that has been done since."""
-        if self._known.peek(identifier) is master:
-            self._known.forget(identifier)
+        self._known.forget_value(identifier, master)
 
     def pop_head(self, blob: Blob) -> list[Chunk]:
         """What was read to learn what a master is, for the first request for its pixels; nothing after that."""
@@ -147,7 +145,6 @@ class Masters:
         self._store(blob, layout)
 
     async def close(self) -> None:
-        """Cancel the look-ups that are under way."""
         await self._known.close()
 
     async def _look_up(self, identifier: str, previous: Master | _Refused | None) -> Master | _Refused:

@@ -1,4 +1,4 @@
-"""Who may see how much of one image."""
+"""What of one image is restricted, and which roles lift it."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Who may see how much of one image.
+    """What of one image is restricted, and which roles lift it.
 
     On a DLCS: -1 or absent is open, 0 is all restricted, N is open where the long side is at most N.
     """
 
     max_unauthorised: int | None = None
-    """Longest side, in pixels, that anybody may have of the full region; None: everything is open."""
+    """Longest side, in pixels, of the full region that is open; None: everything is."""
     roles: frozenset[str] = frozenset()
     """Any one of these lifts the restriction."""
 
 
 OPEN = Rule()
-"""Everybody may see everything."""
+"""Nothing is restricted."""
 
 
 def stricter(one: int | None, other: int | None) -> int | None:

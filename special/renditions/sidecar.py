@@ -49,7 +49,6 @@ class Sidecar:
         return Blob(root, self.key, self.etag, self.size_bytes, self.media, self.modified)
 
     def dump(self) -> bytes:
-        """The stored form."""
         return json.dumps(
             {
                 "version": SIDECAR_VERSION,

@@ -59,7 +59,6 @@ class SizesFile:
         return "auth" if size in self.auth else "open"
 
     def dump(self) -> bytes:
-        """The sizes file, as the DLCS writes it."""
         return json.dumps(self.plain(), separators=(",", ":")).encode()
 
     def plain(self) -> dict[str, list[list[int]] | list[StoredFormat]]:

@@ -37,7 +37,7 @@ class StoredRenditions:
     renditions: tuple[Rendition, ...]
     """Those that the sizes file names, largest first."""
     rule: Rule
-    """Who may see how much, as far as the store knows."""
+    """What is restricted, as far as the store knows."""
     sidecar: Sidecar | None
     """Ours; None in a bucket that only other tools have written to, and where it names other sizes than the file."""
     version: str
@@ -267,7 +267,6 @@ class RenditionStore:
         return len(files)
 
     def forget(self, identifier: str) -> None:
-        """Look up again at the next `find`."""
         self._known.forget(identifier)
 
     async def close(self) -> None:

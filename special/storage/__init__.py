@@ -1,4 +1,4 @@
-"""The places that masters and renditions live in, each behind the `Source` protocol."""
+"""The stores of masters and renditions, each behind the `Source` protocol."""
 
 from special.storage.blob import Absent, Blob, Chunk, NotModified, Span, Unless
 from special.storage.bucket import Bucket

@@ -1,4 +1,4 @@
-"""Where S3 is and who we are, found as boto3 finds it.
+"""Endpoint, region and credentials of S3, found as boto3 finds them.
 
 Environment, profiles, roles, web identities, containers, instances: whatever works for the `aws` command works
 here, endpoints and regions included. Nothing is asked over the network before the first request.
@@ -92,7 +92,7 @@ class Account:
         }
 
     def store(self, bucket: str, *, client: ClientConfig, retry: RetryConfig) -> S3Store:
-        """The bucket through obstore; place and credentials are given, lest it take others from the environment."""
+        """The bucket through obstore, with these settings and credentials rather than those of the environment."""
         # A certificate for *.s3.amazonaws.com covers no bucket whose name has a dot.
         path_style = self.path_style or "." in bucket
         url = self.endpoint or f"https://s3.{self.region}.amazonaws.com{'.cn' if self.region.startswith('cn-') else ''}"

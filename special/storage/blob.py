@@ -23,7 +23,6 @@ class Blob:
     etag: str
     """The store's entity tag, with its quotes, as RFC 9110 section 8.8.3 writes it."""
     size: int
-    """Length in bytes."""
     media: str | None = None
     """The media type that the store names, if it names one. A hint only: content decides."""
     modified: datetime | None = None
@@ -45,7 +44,7 @@ class Blob:
 
 @dataclass(frozen=True, slots=True)
 class Absent:
-    """What stands in for a pinned version where nothing may be stored yet."""
+    """In place of a pinned version: nothing may be stored there yet."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -64,7 +63,6 @@ class Span:
 
     @classmethod
     def at(cls, start: int, length: int) -> Span:
-        """`length` bytes from `start` on."""
         return cls(start, start + length)
 
     @classmethod
@@ -73,12 +71,12 @@ class Span:
         return cls(0, blob.size)
 
     def covers(self, other: Span) -> bool:
-        """Whether the other lies inside this one."""
+        """Whether the other is inside this one."""
         return self.start <= other.start and other.stop <= self.stop
 
 
 Chunk = tuple[Span, bytes]
-"""Bytes that were read, and where they lie in their blob."""
+"""Bytes that were read, and their place in the blob."""
 
 
 class NotModified(Exception):

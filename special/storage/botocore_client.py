@@ -1,7 +1,7 @@
 """Keys that obstore cannot name, and listings, through aiobotocore.
 
 S3 allows any key: `a//b`, `/lead`, `trail/`, `..`, a tab. It also lists by any prefix, where obstore knows
-only folders and stops at the first key that it cannot name. This is dearer, and rare.
+only folders and stops at the first key that it cannot name. This is more expensive, and rare.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from special.storage.retry import RetryPolicy
 class BotocoreClient:
     """A bucket of S3 behind aiobotocore. Connects at the first request."""
 
-    def __init__(self, bucket: str, account: Account, *, patience: RetryPolicy, concurrency: int) -> None:
+    def __init__(self, bucket: str, account: Account, *, retry_policy: RetryPolicy, concurrency: int) -> None:
         self._bucket = bucket
         self._account = account
         self._config = AioConfig(
-            connect_timeout=patience.connect_s,
-            read_timeout=patience.deadline_s,
+            connect_timeout=retry_policy.connect_s,
+            read_timeout=retry_policy.deadline_s,
             max_pool_connections=concurrency,
             retries={"total_max_attempts": 1},
             request_checksum_calculation="when_required",
@@ -68,18 +68,18 @@ class BotocoreClient:
     async def put(self, path: str, data: bytes, *, media: str | None, match: str | Absent | None) -> str:
         condition = {"IfNoneMatch": "*"} if isinstance(match, Absent) else {"IfMatch": match}
         options = {"ContentType": media, **condition}
-        given = {name: value for name, value in options.items() if value is not None}
+        present = {name: value for name, value in options.items() if value is not None}
         with _explained(path):
             client = await self._connected()
-            result = await client.put_object(Bucket=self._bucket, Key=path, Body=data, **given)
+            result = await client.put_object(Bucket=self._bucket, Key=path, Body=data, **present)
         return tag(result["ETag"], len(data), None)
 
     async def link(self, path: str, seconds: int) -> str | None:
         with _explained(path):
             client = await self._connected()
-            asked = {"Bucket": self._bucket, "Key": path}
-            link: str = await client.generate_presigned_url("get_object", Params=asked, ExpiresIn=seconds)
-            return link
+            parameters = {"Bucket": self._bucket, "Key": path}
+            url: str = await client.generate_presigned_url("get_object", Params=parameters, ExpiresIn=seconds)
+            return url
 
     async def delete(self, path: str) -> None:
         with _explained(path):

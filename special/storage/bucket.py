@@ -1,7 +1,7 @@
 """A bucket, a container or a web server's folder as a source.
 
-The rules of a `Source` are kept here, whichever library carries the bytes: every read is pinned and its answer
-checked, what may pass is tried again, every GET is counted, and no more than so many are under way at once.
+The rules of a `Source` are here, whichever library reads the bytes: every read is pinned and its answer checked,
+failures that may pass are retried, every GET is counted, and the number of requests at once is limited.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SMALL_BYTES = 262144
-"""A body up to this size is read before it is handed on, so that a failure on the way can be mended unseen."""
+"""A body up to this size is read before it is handed on, so that a failure on the way can be retried unseen."""
 CHUNK_BYTES = 262144
-"""Larger bodies are streamed in pieces of this size."""
+"""Larger bodies are streamed in chunks of this size."""
 LINK_S = 300
-"""How long a link holds: long enough for a proxy that follows it at once."""
+"""How long a signed URL is valid: long enough for a proxy that follows it at once."""
 _IMPOSSIBLE = re.compile("[\0\ud800-\udfff]")
-"""NUL, and what UTF-8 cannot say."""
+"""NUL, and what UTF-8 cannot encode."""
 _PROBE = ".special-probe"
-"""A key that nobody has: asking for it tells a bucket that answers from one that does not."""
+"""A key that no object has: asking for it tells a bucket that answers from one that does not."""
 _NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "InvalidBucketName")
 _BAD_CREDENTIALS = (
     "SignatureDoesNotMatch",
@@ -52,34 +52,34 @@ class Bucket:
     def __init__(
         self,
         root: str,
-        wire: StoreClient,
+        client: StoreClient,
         *,
         prefix: str = "",
         fallback: Callable[[], Awaitable[StoreClient]] | None = None,
         account: Account | None = None,
-        patience: RetryPolicy,
+        retry_policy: RetryPolicy,
         concurrency: int,
     ) -> None:
         """`fallback` opens a client for keys that obstore cannot name, and for listings; without it there are none."""
         self._root = root
-        self._wire = wire
+        self._client = client
         self._prefix = prefix
-        self._open_awkward = fallback
-        self._awkward: StoreClient | None = None
+        self._open_fallback = fallback
+        self._fallback: StoreClient | None = None
         self._opening = asyncio.Lock()
         self._account = account
-        self._patience = patience
-        self._turns = RetryBudget(concurrency)
+        self._retry_policy = retry_policy
+        self._budget = RetryBudget(concurrency)
 
     @property
     def root(self) -> str:
         return self._root
 
     async def check(self) -> None:
-        """Ask for a key that nobody has. Raises `ConfigurationError` where no other key could be had either.
+        """Ask for a key that no object has. Raises `ConfigurationError` where no other key could be read either.
 
         A store that denies it may still give what is there: S3 does so where listing is not allowed. That
-        is only warned of; credentials that the store does not know are an error.
+        is only a warning; credentials that the store does not know are an error.
         """
         if self._account is not None and not self._account.anonymous:
             await self._account.credentials()
@@ -95,12 +95,12 @@ class Bucket:
                 )
 
     async def stat(self, key: str) -> Blob:
-        wire, path = await self._route(key)
+        client, path = await self._route(key)
 
         async def attempt() -> Blob:
-            return self._blob(await wire.head(path))
+            return self._blob(await client.head(path))
 
-        return await self._patience.run(attempt, self._turns)
+        return await self._retry_policy.run(attempt, self._budget)
 
     async def read(self, blob: Blob, spans: Sequence[Span]) -> list[bytes]:
         if len(spans) == 1:
@@ -115,95 +115,95 @@ class Bucket:
     async def open(
         self, key: str, *, span: Span | None = None, pin: Blob | None = None, unless: Unless | None = None
     ) -> Opened:
-        wire, path = await self._route(key)
+        client, path = await self._route(key)
 
         async def attempt() -> tuple[Blob, GetAnswer, bytes | None]:
-            answer = await self._get(wire, path, span, pin, unless)
+            answer = await self._get(client, path, span, pin, unless)
             blob = self._blob(answer)
             if unless and unless.hold(blob.etag, blob.modified):
                 await answer.close()
                 raise NotModified(blob.etag)
             return blob, answer, await _whole(answer) if answer.stop - answer.start <= SMALL_BYTES else None
 
-        blob, answer, data = await self._patience.run(attempt, self._turns, size_bytes=SMALL_BYTES)
+        blob, answer, data = await self._retry_policy.run(attempt, self._budget, size_bytes=SMALL_BYTES)
         sent = Span(answer.start, answer.stop) if answer.stop > answer.start else None
         if data is not None:
             return Opened(blob, sent, data)
-        chunks = self._stream(wire, path, blob, answer)
-        await anext(chunks)  # up to its first yield: an unread body that is closed must still let go of its connection
+        chunks = self._stream(client, path, blob, answer)
+        await anext(chunks)  # up to its first yield: an unread body that is closed must still release its connection
         return Opened(blob, sent, chunks)
 
     async def write(self, key: str, data: bytes, *, media: str | None = None, pin: Blob | Absent | None = None) -> Blob:
-        wire, path = await self._route(key)
+        client, path = await self._route(key)
         match = matchable(pin.etag) if isinstance(pin, Blob) else pin
 
         async def attempt() -> Blob:
-            # A pinned write whose answer got lost finds itself there on the second try, and says `Changed`.
-            etag = await wire.put(path, data, media=media, match=match)
+            # A pinned write whose answer was lost finds its own object on the second try, and raises `Changed`.
+            etag = await client.put(path, data, media=media, match=match)
             return Blob(self._root, key, etag, len(data), media)
 
         try:
-            return await self._patience.run(attempt, self._turns, size_bytes=len(data))
+            return await self._retry_policy.run(attempt, self._budget, size_bytes=len(data))
         except Missing as error:
             if not isinstance(pin, Blob):
                 raise
             raise Changed(f"{pin.url} is gone, it was {pin.etag}") from error
 
     async def link(self, key: str) -> str | None:
-        wire, path = await self._route(key)
-        return await wire.link(path, LINK_S)
+        client, path = await self._route(key)
+        return await client.link(path, LINK_S)
 
     async def delete(self, key: str) -> None:
-        wire, path = await self._route(key)
+        client, path = await self._route(key)
 
         async def attempt() -> None:
             with suppress(Missing):
-                await wire.delete(path)
+                await client.delete(path)
 
-        await self._patience.run(attempt, self._turns)
+        await self._retry_policy.run(attempt, self._budget)
 
     async def list(self, prefix: str = "", *, after: str = "") -> AsyncIterator[Blob]:
-        wire = await self._other() or self._wire
+        client = await self._fallback_client() or self._client
         last = self._prefix + after if after else ""
         failures = 0
         while True:
             try:
-                async for listed in wire.list(self._prefix + prefix, after=last):
+                async for listed in client.list(self._prefix + prefix, after=last):
                     yield self._blob(listed)
                     last, failures = listed.path, 0
             except Unreachable:
-                if failures == self._patience.retries:
+                if failures == self._retry_policy.retries:
                     raise
-                await asyncio.sleep(self._patience.wait_s(failures))
+                await asyncio.sleep(self._retry_policy.wait_s(failures))
                 failures += 1
             else:
                 return
 
     async def close(self) -> None:
-        await self._wire.close()
-        if self._awkward is not None:
-            await self._awkward.close()
+        await self._client.close()
+        if self._fallback is not None:
+            await self._fallback.close()
 
     async def _read(self, blob: Blob, span: Span) -> bytes:
         """One span of the pinned version, whole."""
         require(span, blob)
-        wire, path = await self._route(blob.key)
+        client, path = await self._route(blob.key)
 
         async def attempt() -> bytes:
-            return await _whole(await self._get(wire, path, span, blob, None))
+            return await _whole(await self._get(client, path, span, blob, None))
 
-        return await self._patience.run(attempt, self._turns, size_bytes=len(span))
+        return await self._retry_policy.run(attempt, self._budget, size_bytes=len(span))
 
     async def _get(
-        self, wire: StoreClient, path: str, span: Span | None, pin: Blob | None, unless: Unless | None
+        self, client: StoreClient, path: str, span: Span | None, pin: Blob | None, unless: Unless | None
     ) -> GetAnswer:
         """One GET (two for the start of an empty object), counted, its version and its range checked."""
         size_bytes = 0
         try:
-            answer = await wire.get(path, span=span, match=matchable(pin.etag) if pin else None, unless=unless)
+            answer = await client.get(path, span=span, match=matchable(pin.etag) if pin else None, unless=unless)
             size_bytes = answer.stop - answer.start
         except RangeNotSatisfiable as error:
-            return await self._past_the_end(wire, path, span, pin, unless, error)
+            return await self._past_the_end(client, path, span, pin, unless, error)
         finally:
             count_get(size_bytes)
         if pin is not None and (answer.etag, answer.size) != (pin.etag, pin.size):
@@ -216,7 +216,7 @@ class Bucket:
 
     async def _past_the_end(
         self,
-        wire: StoreClient,
+        client: StoreClient,
         path: str,
         span: Span | None,
         pin: Blob | None,
@@ -229,67 +229,69 @@ class Bucket:
             raise Changed(f"{pin.url} is shorter by now than {pin.size}") from error
         if span.start > 0:
             raise ValueError(f"{path} ends before byte {span.start}") from error
-        return await self._get(wire, path, None, pin, unless)
+        return await self._get(client, path, None, pin, unless)
 
-    async def _stream(self, wire: StoreClient, path: str, blob: Blob, answer: GetAnswer) -> AsyncGenerator[bytes, None]:
-        """The rest of an answer, asked for again from where it broke off. Starts with an empty piece."""
+    async def _stream(
+        self, client: StoreClient, path: str, blob: Blob, answer: GetAnswer
+    ) -> AsyncGenerator[bytes, None]:
+        """The rest of an answer, asked for again from where it broke off. Starts with an empty chunk."""
         position, stop, failures = answer.start, answer.stop, 0
 
-        async def again() -> GetAnswer:
-            return await self._get(wire, path, Span(position, stop), blob, None)
+        async def resume() -> GetAnswer:
+            return await self._get(client, path, Span(position, stop), blob, None)
 
         try:
             yield b""
             while True:
                 try:
                     with counting_errors():
-                        async for chunk in self._pieces(answer, tries=failures):
+                        async for chunk in self._timed_chunks(answer, tries=failures):
                             position, failures = position + len(chunk), 0
                             yield chunk
                     return
                 except Unreachable:
                     failures += 1
-                    if failures > self._patience.retries:
+                    if failures > self._retry_policy.retries:
                         raise
                 await answer.close()
-                answer = await self._patience.run(again, self._turns)
+                answer = await self._retry_policy.run(resume, self._budget)
         finally:
             await answer.close()
 
-    async def _pieces(self, answer: GetAnswer, *, tries: int) -> AsyncGenerator[bytes, None]:
-        """The body in pieces, each in its time, and as long as it was said to be."""
+    async def _timed_chunks(self, answer: GetAnswer, *, tries: int) -> AsyncGenerator[bytes, None]:
+        """The body in chunks, each within its timeout, and together as long as announced."""
         left_bytes = answer.stop - answer.start
         async with aclosing(answer.chunks(CHUNK_BYTES)) as chunks:
             while left_bytes:
-                chunk = await self._patience.run_once(lambda: anext(chunks, b""), CHUNK_BYTES, tries=tries)
+                chunk = await self._retry_policy.run_once(lambda: anext(chunks, b""), CHUNK_BYTES, tries=tries)
                 if not 0 < len(chunk) <= left_bytes:
-                    raise Unreachable(f"{answer.path}: the body is not as long as it was said to be")
+                    raise Unreachable(f"{answer.path}: the body is not as long as announced")
                 left_bytes -= len(chunk)
                 yield chunk
 
-    async def _other(self) -> StoreClient | None:
-        """What takes awkward keys and listings, opened when it is first needed."""
+    async def _fallback_client(self) -> StoreClient | None:
+        """What names the other keys, and lists; opened when it is first needed."""
         async with self._opening:
-            if self._awkward is None and self._open_awkward is not None:
-                self._awkward = await self._open_awkward()
-        return self._awkward
+            if self._fallback is None and self._open_fallback is not None:
+                self._fallback = await self._open_fallback()
+        return self._fallback
 
     async def _route(self, key: str) -> tuple[StoreClient, str]:
-        """Which library can name a key, and the whole key. Raises `Missing` for what no object can be called."""
+        """The client that can name a key, and the whole key. Raises `Missing` for what cannot be a key."""
         path = self._prefix + key
-        wire = self._wire if nameable(path) else await self._other()
+        client = self._client if nameable(path) else await self._fallback_client()
         # Amazon S3 User Guide, "Naming Amazon S3 objects": UTF-8, at most 1,024 bytes. Others allow no more.
-        if wire is None or not key or _IMPOSSIBLE.search(key) or len(path.encode()) > 1024:
+        if client is None or not key or _IMPOSSIBLE.search(key) or len(path.encode()) > 1024:
             raise Missing(f"{key!r} names nothing in {self._root}")
-        return wire, path
+        return client, path
 
-    def _blob(self, facts: ObjectHead) -> Blob:
-        key = facts.path[len(self._prefix) :]
-        return Blob(self._root, key, facts.etag, facts.size, facts.media, facts.modified)
+    def _blob(self, head: ObjectHead) -> Blob:
+        key = head.path[len(self._prefix) :]
+        return Blob(self._root, key, head.etag, head.size, head.media, head.modified)
 
 
 async def _whole(answer: GetAnswer) -> bytes:
-    """All of a body, as long as it was said to be."""
+    """All of a body, as long as announced."""
     data = await answer.body()
     if len(data) != answer.stop - answer.start:
         raise Unreachable(f"{answer.path}: {len(data)} bytes came of {answer.stop - answer.start}")
@@ -303,13 +305,13 @@ def _first(failed: ExceptionGroup[Exception]) -> Exception:
     return _first(error) if isinstance(error, ExceptionGroup) else error
 
 
-def _diagnosis(said: str, error: SourceError) -> str | None:
+def _diagnosis(message: str, error: SourceError) -> str | None:
     """What is wrong with a bucket, as the rest of a sentence; None if nothing is."""
-    if any(code in said for code in _NO_BUCKET):
+    if any(code in message for code in _NO_BUCKET):
         return "does not exist: create the bucket, or correct its name"
-    if any(code in said for code in _BAD_CREDENTIALS):
+    if any(code in message for code in _BAD_CREDENTIALS):
         return "refuses these credentials: correct the access key and the secret, or choose another profile"
-    if any(code in said for code in _ELSEWHERE):
+    if any(code in message for code in _ELSEWHERE):
         return "is in another region: set AWS_REGION to the bucket's own"
     match error:
         case Missing() | Denied():
@@ -317,4 +319,4 @@ def _diagnosis(said: str, error: SourceError) -> str | None:
         case Unreachable():
             return "does not answer: check the network, and AWS_ENDPOINT_URL if it is not Amazon's"
         case _:
-            return f"cannot be used: {said.splitlines()[0]}"
+            return f"cannot be used: {message.splitlines()[0]}"

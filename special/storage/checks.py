@@ -1,4 +1,4 @@
-"""What every source keeps alike: cut spans and counts."""
+"""What every source does alike: clip spans, count requests and errors."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def require(span: Span, blob: Blob) -> None:
 
 
 def count_get(size_bytes: int) -> None:
-    """One GET of that many bytes was sent for the request at hand."""
+    """One GET of that many bytes was sent, for the current request if there is one."""
     trace().count_get(size_bytes)
     metrics.SOURCE_GETS.inc()
     metrics.SOURCE_BYTES.inc(size_bytes)

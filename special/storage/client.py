@@ -1,8 +1,8 @@
 """What a bucket needs of the library that talks to its store.
 
-Two libraries do: obstore for almost everything, because a small GET costs it a tenth of the CPU
-time, and aiobotocore for what obstore cannot name. Both speak through this face, and both raise our
-errors, so that the rules of a `Source` (pins, retries, counting) are written once, in `bucket`.
+Two libraries do: obstore for almost everything, because a small GET costs it a tenth of the CPU time, and aiobotocore
+for keys that obstore cannot name. Both have this interface and raise our errors, so that the rules of a `Source` (pins,
+retries, counting) are written once, in `bucket`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from special.storage.blob import Absent, NotModified, Span, Unless
 _UNNAMEABLE = re.compile(r"(?:^|/)\.{0,2}(?:/|$)|[\x00-\x1f\x7f]")
 """An empty segment (a slash first, last or doubled), `.`, `..`, and ASCII control characters.
 
-Measured with obstore 0.12: it drops the first and the last slash in silence and refuses the rest. Everything else
-arrives as it was meant, `%2F`, `+`, `?`, `#`, a backslash and any other Unicode included.
+Measured with obstore 0.12: it drops the first and the last slash silently and refuses the rest. Everything else
+arrives unchanged, `%2F`, `+`, `?`, `#`, a backslash and any other Unicode included.
 """
 
 
@@ -29,7 +29,7 @@ class ObjectHead(Protocol):
 
     @property
     def path(self) -> str:
-        """The whole key, the source's prefix included."""
+        """The key, including the source's prefix."""
         ...
 
     @property
@@ -38,9 +38,7 @@ class ObjectHead(Protocol):
         ...
 
     @property
-    def size(self) -> int:
-        """Length in bytes."""
-        ...
+    def size(self) -> int: ...
 
     @property
     def media(self) -> str | None:
@@ -48,14 +46,12 @@ class ObjectHead(Protocol):
         ...
 
     @property
-    def modified(self) -> datetime | None:
-        """When it was written."""
-        ...
+    def modified(self) -> datetime | None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class ListedObject:
-    """The facts of one object in a listing."""
+    """One object in a listing."""
 
     path: str
     etag: str
@@ -77,17 +73,13 @@ class GetAnswer(ObjectHead, Protocol):
         """The byte after the last one; equal to `start` for an empty object."""
         ...
 
-    async def body(self) -> bytes:
-        """All of it."""
-        ...
+    async def body(self) -> bytes: ...
 
     def chunks(self, size_bytes: int) -> AsyncGenerator[bytes, None]:
-        """All of it, in pieces of about that size."""
+        """All of it, in chunks of about that size."""
         ...
 
-    async def close(self) -> None:
-        """Give up on the body."""
-        ...
+    async def close(self) -> None: ...
 
 
 class StoreClient(Protocol):
@@ -96,12 +88,10 @@ class StoreClient(Protocol):
     Everything raises `Missing`, `Denied`, `Changed`, `Unreachable`, or plain `SourceError`.
     """
 
-    async def head(self, path: str) -> ObjectHead:
-        """What the store says of an object."""
-        ...
+    async def head(self, path: str) -> ObjectHead: ...
 
     async def get(self, path: str, *, span: Span | None, match: str | None, unless: Unless | None) -> GetAnswer:
-        """Bytes of an object; `match` is a value for If-Match. Raises `NotModified`, and `OutOfRange` for a 416."""
+        """Bytes of an object; `match` is a value for If-Match. Raises `NotModified`, `RangeNotSatisfiable`."""
         ...
 
     async def put(self, path: str, data: bytes, *, media: str | None, match: str | Absent | None) -> str:
@@ -109,52 +99,48 @@ class StoreClient(Protocol):
         ...
 
     async def link(self, path: str, seconds: int) -> str | None:
-        """A signed URL for one GET or more of them; None where the store knows no such thing."""
+        """A signed URL for GETs; None where the store has none."""
         ...
 
-    async def delete(self, path: str) -> None:
-        """Remove an object, if it is there."""
-        ...
+    async def delete(self, path: str) -> None: ...
 
     def list(self, prefix: str, *, after: str) -> AsyncIterator[ObjectHead]:
         """Objects whose whole key starts with `prefix` and sorts after `after`, a page at a time."""
         ...
 
-    async def close(self) -> None:
-        """Let go of connections."""
-        ...
+    async def close(self) -> None: ...
 
 
 class RangeNotSatisfiable(Exception):
     """The span starts past the object's end (416)."""
 
 
-def error_of_status(status: int | None, code: str, said: str) -> Exception:
-    """The error for a store's answer: its HTTP status (None: no answer at all), its own code, and its words."""
+def error_of_status(status: int | None, code: str, message: str) -> Exception:
+    """The error for a store's answer: its HTTP status (None: no answer at all), its own code, and its message."""
     match status:
         case 304:
             return NotModified()
         case 401 | 403:
-            return Denied(said)
+            return Denied(message)
         case 404:
-            return Missing(said)
+            return Missing(message)
         case 400 if code == "KeyTooLongError":
-            return Missing(said)
+            return Missing(message)
         case 412:
-            return Changed(said)
+            return Changed(message)
         case 416:
-            return RangeNotSatisfiable(said)
+            return RangeNotSatisfiable(message)
         case None | 408 | 409 | 425 | 429 | 500 | 502 | 503 | 504:
-            return Unreachable(said)
+            return Unreachable(message)
         case _:
-            return SourceError(said)
+            return SourceError(message)
 
 
 def tag(etag: str | None, size: int, modified: datetime | None) -> str:
     """A store's entity tag in RFC 9110's form.
 
     Listings of some stores leave out the quotes. A web server that sends no tag gets one made of what else it
-    says of the version: a weak one, which nobody sends as If-Match.
+    says of the version: a weak one, which is never sent as If-Match.
     """
     if not etag:
         stamp = f"{modified.timestamp():.0f}" if modified else "undated"

@@ -30,16 +30,16 @@ from special.storage.source import Opened
 T = TypeVar("T")
 
 CHUNK_BYTES = 262144
-"""A body is streamed in pieces of this size."""
+"""A body is streamed in chunks of this size."""
 PAGE_KEYS = 1000
 """Keys listed in one hop."""
 _TEMPORARY = ".special-writing-"
-"""How the names of files start that are being written. They are never listed."""
+"""Prefix of the names of files that are being written. They are never listed."""
 _NO_SUCH = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.ENXIO}
 
 
 async def _in_thread(work: Callable[[], T]) -> T:
-    """The one hop to a thread for all disk work of this room."""
+    """The one hop to a thread for all disk work of this module."""
     return await asyncio.to_thread(work)
 
 
@@ -92,20 +92,20 @@ class Folder:
             await _in_thread(lambda: self._delete(key))
 
     async def list(self, prefix: str = "", *, after: str = "") -> AsyncIterator[Blob]:
-        found = self._walk("", prefix, after, frozenset())
+        found = self._scan("", prefix, after, frozenset())
         while page := await _in_thread(lambda: list(islice(found, PAGE_KEYS))):
             for blob in page:
                 yield blob
 
     async def close(self) -> None:
-        """Nothing is held open."""
+        """Nothing stays open between calls."""
 
     def _stat(self, key: str) -> Blob:
         with self._opened(key) as file:
             return self._blob(key, os.fstat(file))
 
     def _read(self, blob: Blob, spans: Sequence[Span]) -> tuple[bytes, ...]:
-        """Spans of the pinned version: it is looked at before and after, so a write in between is noticed."""
+        """Spans of the pinned version: it is checked before and after, so that a write in between is noticed."""
         with self._opened(blob.key) as file:
             self._expect(blob, file)
             bodies = tuple(_pread(file, span.start, span.stop) for span in spans)
@@ -134,13 +134,13 @@ class Folder:
             return
         yield first
         for start in range(sent.start + len(first), sent.stop, CHUNK_BYTES):
-            piece = Span(start, min(start + CHUNK_BYTES, sent.stop))
+            part = Span(start, min(start + CHUNK_BYTES, sent.stop))
             with counting_errors():
-                (chunk,) = await _in_thread(lambda piece=piece: self._read(blob, [piece]))  # type: ignore[misc]
+                (chunk,) = await _in_thread(lambda part=part: self._read(blob, [part]))  # type: ignore[misc]
             yield chunk
 
     def _write(self, key: str, data: bytes, pin: Blob | Absent | None) -> Blob:
-        """Beside its place under another name, then renamed into it: readers see all or nothing."""
+        """Under another name first, then renamed: readers see all or nothing."""
         path = self._locate(key)
         temporary = path.parent / f"{_TEMPORARY}{secrets.token_hex(8)}"
         with self._explained(key):
@@ -169,7 +169,7 @@ class Folder:
         with suppress(Missing), self._explained(key):
             self._locate(key).unlink()
 
-    def _walk(self, folder: str, prefix: str, after: str, above: frozenset[tuple[int, int]]) -> Iterator[Blob]:
+    def _scan(self, folder: str, prefix: str, after: str, above: frozenset[tuple[int, int]]) -> Iterator[Blob]:
         """Blobs below one folder in the order of their whole keys, as a bucket lists them."""
         with self._explained(folder), os.scandir(os.path.join(self._path, folder)) as entries:
             # A folder sorts as its keys do, by name and slash: `a.jp2` comes before `a/b.jp2`.
@@ -183,7 +183,7 @@ class Folder:
             if name.endswith("/"):
                 wanted = key.startswith(prefix) or prefix.startswith(key)
                 if wanted and (key > after or after.startswith(key)) and self._within(key[:-1]):
-                    yield from self._walk(key, prefix, after, above | {here})
+                    yield from self._scan(key, prefix, after, above | {here})
             elif key.startswith(prefix) and key > after and not name.startswith(_TEMPORARY):
                 with suppress(Missing):  # removed since, a socket, or a link that leads away
                     yield self._stat(key)
@@ -226,10 +226,12 @@ class Folder:
                 raise Missing(f"there is no {self._root}{key}") from error
             raise Unreachable(f"{self._root}{key}: {error.strerror}") from error
 
-    def _blob(self, key: str, facts: os.stat_result) -> Blob:
-        etag = f'"{facts.st_ino:x}-{facts.st_mtime_ns:x}-{facts.st_size:x}"'
-        modified = datetime.fromtimestamp(facts.st_mtime_ns / 1e9, UTC)
-        return Blob(self._root, key, etag, facts.st_size, None, modified)
+    def _blob(self, key: str, stat_result: os.stat_result) -> Blob:
+        # With ctime, which no program can set: an overwrite in place may keep the size and restore the mtime.
+        versions = (stat_result.st_ino, stat_result.st_mtime_ns, stat_result.st_ctime_ns, stat_result.st_size)
+        etag = f'"{"-".join(f"{number:x}" for number in versions)}"'
+        modified = datetime.fromtimestamp(stat_result.st_mtime_ns / 1e9, UTC)
+        return Blob(self._root, key, etag, stat_result.st_size, None, modified)
 
     def _expect(self, blob: Blob, file: int) -> None:
         found = self._blob(blob.key, os.fstat(file))
@@ -246,7 +248,7 @@ class Folder:
 
 
 def _nameable(name: str) -> bool:
-    """Whether a file's name is valid UTF-8, so that a key can say it."""
+    """Whether a file's name is valid UTF-8, as keys are."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -265,7 +267,7 @@ def _pread(file: int, start: int, stop: int) -> bytes:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Alone among those who write into a folder: a version is compared and replaced in one step."""
+    """Exclusive among writers into a folder: a version is compared and replaced in one step."""
     file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -1,7 +1,7 @@
 """Object stores through obstore: S3, Azure, Google Cloud Storage, plain HTTP.
 
 A GET of a small object costs obstore a tenth of the CPU time that it costs botocore. In exchange it cannot
-name every key, and tells some errors apart only in their text; both are dealt with here.
+name every key, and tells some errors apart only by their text; both are handled here.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _PAST_THE_END = "Wanted range starting at"
-"""What obstore says itself where a store sends the whole object in place of a 416, as Azure may."""
+"""obstore's own message where a store sends the whole object in place of a 416, as Azure may."""
 
 
 class ObstoreClient:
@@ -105,7 +105,7 @@ class ObstoreClient:
             raise _ours(error) from error
 
     async def close(self) -> None:
-        """Connections close when nobody holds the store any more."""
+        """Connections close with the last reference to the store."""
 
     async def _get(self, path: str, options: GetOptions) -> _Answer:
         try:
@@ -151,18 +151,18 @@ FAILURES = (BaseError, OSError, ValueError)
 
 
 def _ours(error: Exception) -> Exception:
-    """An error of obstore as one of ours, with the store's own words, cut before obstore repeats itself."""
-    said = str(error).partition("\n\nDebug source")[0]
+    """An error of obstore as one of ours, with the store's own message, cut before obstore repeats itself."""
+    message = str(error).partition("\n\nDebug source")[0]
     match error:
         case FileNotFoundError():
-            return Missing(said)
+            return Missing(message)
         case NotModifiedError():
             return NotModified()
         case PreconditionError() | AlreadyExistsError():
-            return Changed(said)
+            return Changed(message)
         case PermissionDeniedError() | UnauthenticatedError():
-            return Denied(said)
-    if _PAST_THE_END in said:
-        return RangeNotSatisfiable(said)
-    status, code = _STATUS.search(said), _CODE.search(said)
-    return error_of_status(int(status[1]) if status else None, code[1] if code else "", said)
+            return Denied(message)
+    if _PAST_THE_END in message:
+        return RangeNotSatisfiable(message)
+    status, code = _STATUS.search(message), _CODE.search(message)
+    return error_of_status(int(status[1]) if status else None, code[1] if code else "", message)

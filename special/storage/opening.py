@@ -1,8 +1,8 @@
 """The places that masters and renditions live in, each behind the `Source` protocol.
 
-`open_source` takes a URL and gives what lives there; opening asks nothing over the network. The tests hold a folder,
-moto, SeaweedFS and Azurite to one contract, and read `http://` too. `gs://` shares every line of `bucket` and
-`stores` with them, but no test here talks to Google.
+`open_source` takes a URL; opening asks nothing over the network. The tests hold a folder, moto, SeaweedFS and Azurite
+to one contract, and read `http://` too. `gs://` shares every line of `bucket` and `obstore_client` with them, but no
+test here talks to Google.
 """
 
 from __future__ import annotations
@@ -33,36 +33,36 @@ SCHEMES = ("file", "s3", "az", "gs", "https", "http")
 
 
 def open_source(
-    url: str, *, create: bool = False, patience: RetryPolicy | None = None, concurrency: int = 64
+    url: str, *, create: bool = False, retry_policy: RetryPolicy | None = None, concurrency: int = 64
 ) -> Folder | Bucket:
     """The source at a URL: a folder's path, `file://`, `s3://bucket/prefix`, `az://`, `gs://`, `https://`, `http://`.
 
-    `create` makes a folder that is not there; nothing ever makes a bucket. At most `concurrency` requests
-    are under way at once. Raises `ConfigurationError`. Talks to nobody: `check()` on the source does.
+    `create` makes a folder that is not there; nothing ever makes a bucket. `concurrency`: maximum number of requests
+    at once. Raises `ConfigurationError`. Asks nothing over the network: `check()` on the source does.
     """
     scheme, separator, rest = url.partition("://")
     if not separator:
         return _folder(Path(url).expanduser(), create)
-    waiting = patience or RetryPolicy()
+    policy = retry_policy or RetryPolicy()
     match scheme.lower():
         case "file":
             return _folder(_file_path(url), create)
         case "s3":
-            return _s3(url, rest, waiting, concurrency)
+            return _s3(url, rest, policy, concurrency)
         case "az" | "gs" as provider:
-            return _elsewhere(provider, url, rest, waiting, concurrency)
+            return _azure_or_google(provider, url, rest, policy, concurrency)
         case "https" | "http":
-            return _web(url, waiting, concurrency)
+            return _web(url, policy, concurrency)
     known = ", ".join(f"{name}://" for name in SCHEMES)
     raise ConfigurationError(f"'{url}' is no source: use a folder's path or one of {known}")
 
 
-async def check_source(url: str, *, create: bool = False, patience: RetryPolicy | None = None) -> None:
-    """Find out before any work what would fail at all of it: no bucket, no permission, no folder.
+async def check_source(url: str, *, create: bool = False, retry_policy: RetryPolicy | None = None) -> None:
+    """Find out before any work what would make all of it fail: no bucket, no permission, no folder.
 
     Raises `ConfigurationError`, and says what to do about it.
     """
-    source = open_source(url, create=create, patience=patience)
+    source = open_source(url, create=create, retry_policy=retry_policy)
     try:
         await source.check()
     finally:
@@ -101,12 +101,12 @@ def _container(url: str, rest: str) -> tuple[str, str]:
     return name, prefix if not prefix or prefix.endswith("/") else prefix + "/"
 
 
-def _client(patience: RetryPolicy, *, allow_http: bool) -> ClientConfig:
+def _client_config(retry_policy: RetryPolicy, *, allow_http: bool) -> ClientConfig:
     return {
         "allow_http": allow_http,
-        "connect_timeout": timedelta(seconds=patience.connect_s),
+        "connect_timeout": timedelta(seconds=retry_policy.connect_s),
         # A large body may take as long as its reader does; `bucket` limits each try itself.
-        "read_timeout": timedelta(seconds=patience.deadline_s),
+        "read_timeout": timedelta(seconds=retry_policy.deadline_s),
         "timeout": timedelta(days=1),
     }
 
@@ -115,32 +115,32 @@ _ONCE: RetryConfig = {"max_retries": 0, "retry_timeout": timedelta(0)}
 """obstore tries nothing again: `Patience` does, and counts."""
 
 
-def _s3(url: str, rest: str, patience: RetryPolicy, concurrency: int) -> Bucket:
+def _s3(url: str, rest: str, retry_policy: RetryPolicy, concurrency: int) -> Bucket:
     from special.storage.aws import Account
     from special.storage.obstore_client import ObstoreClient
 
     name, prefix = _container(url, rest)
     account = Account.from_environment()
-    store = account.store(name, client=_client(patience, allow_http=account.plain_http), retry=_ONCE)
+    store = account.store(name, client=_client_config(retry_policy, allow_http=account.plain_http), retry=_ONCE)
     return Bucket(
         f"s3://{name}/{prefix}",
         ObstoreClient(store),
         prefix=prefix,
-        fallback=partial(_botocore_client, name, account, patience, concurrency),
+        fallback=partial(_botocore_client, name, account, retry_policy, concurrency),
         account=account,
-        patience=patience,
+        retry_policy=retry_policy,
         concurrency=concurrency,
     )
 
 
-async def _botocore_client(name: str, account: Account, patience: RetryPolicy, concurrency: int) -> StoreClient:
+async def _botocore_client(name: str, account: Account, retry_policy: RetryPolicy, concurrency: int) -> StoreClient:
     # Most never need it, and its imports take a third of a second, for which a server's loop must not stand still.
     module = await asyncio.to_thread(import_module, "special.storage.botocore_client")
-    wire: StoreClient = module.BotocoreClient(name, account, patience=patience, concurrency=concurrency)
-    return wire
+    client: StoreClient = module.BotocoreClient(name, account, retry_policy=retry_policy, concurrency=concurrency)
+    return client
 
 
-def _elsewhere(provider: str, url: str, rest: str, patience: RetryPolicy, concurrency: int) -> Bucket:
+def _azure_or_google(provider: str, url: str, rest: str, retry_policy: RetryPolicy, concurrency: int) -> Bucket:
     from obstore.exceptions import BaseError
     from obstore.store import AzureStore, GCSStore
 
@@ -149,7 +149,7 @@ def _elsewhere(provider: str, url: str, rest: str, patience: RetryPolicy, concur
     name, prefix = _container(url, rest)
     # An emulator, or a gateway on the same machine. obstore takes all else from the environment itself.
     endpoint = os.environ.get("AZURE_STORAGE_ENDPOINT") or os.environ.get("AZURE_ENDPOINT") or ""
-    client = _client(patience, allow_http=provider == "az" and endpoint.startswith("http://"))
+    client = _client_config(retry_policy, allow_http=provider == "az" and endpoint.startswith("http://"))
     try:
         store = (
             AzureStore(name, client_options=client, retry_config=_ONCE)
@@ -163,10 +163,10 @@ def _elsewhere(provider: str, url: str, rest: str, patience: RetryPolicy, concur
         }[provider]
         raise ConfigurationError(f"{url} cannot be opened: set {variables}") from error
     root = f"{provider}://{name}/{prefix}"
-    return Bucket(root, ObstoreClient(store), prefix=prefix, patience=patience, concurrency=concurrency)
+    return Bucket(root, ObstoreClient(store), prefix=prefix, retry_policy=retry_policy, concurrency=concurrency)
 
 
-def _web(url: str, patience: RetryPolicy, concurrency: int) -> Bucket:
+def _web(url: str, retry_policy: RetryPolicy, concurrency: int) -> Bucket:
     from obstore.store import HTTPStore
 
     from special.storage.obstore_client import ObstoreClient
@@ -177,6 +177,8 @@ def _web(url: str, patience: RetryPolicy, concurrency: int) -> Bucket:
     root = url if url.endswith("/") else url + "/"
     # Without its last slash, which obstore would double.
     store = HTTPStore.from_url(
-        root.rstrip("/"), client_options=_client(patience, allow_http=parts.scheme == "http"), retry_config=_ONCE
+        root.rstrip("/"),
+        client_options=_client_config(retry_policy, allow_http=parts.scheme == "http"),
+        retry_config=_ONCE,
     )
-    return Bucket(root, ObstoreClient(store), patience=patience, concurrency=concurrency)
+    return Bucket(root, ObstoreClient(store), retry_policy=retry_policy, concurrency=concurrency)

@@ -40,7 +40,7 @@ def coalesce(spans: Iterable[Span], *, max_gap_bytes: int, max_waste_bytes: int 
 
 
 def runs_of(spans: Sequence[Span], *, max_gap_bytes: int) -> list[Span]:
-    """The GETs that a plan's spans are read by: never 5 % and 32 KiB more than what is wanted."""
+    """The GETs that a plan's spans are read by: at most 5 % and 32 KiB more than what is wanted."""
     wanted = sum(len(span) for span in spans)
     return coalesce(spans, max_gap_bytes=max_gap_bytes, max_waste_bytes=wanted // 20 + 32768)
 
@@ -66,17 +66,17 @@ async def read_spans(
 
 
 def _unseen(spans: Sequence[Span], seen: Sequence[Span]) -> list[Span]:
-    """The parts of spans that lie in none of those seen."""
+    """The parts of spans that are in none of those seen."""
     missing: list[Span] = list(spans)
     for known in seen:
-        cut: list[Span] = []
+        rest: list[Span] = []
         for span in missing:
             if span.start < known.stop and known.start < span.stop:
-                cut += [Span(span.start, known.start)] if span.start < known.start else []
-                cut += [Span(known.stop, span.stop)] if known.stop < span.stop else []
+                rest += [Span(span.start, known.start)] if span.start < known.start else []
+                rest += [Span(known.stop, span.stop)] if known.stop < span.stop else []
             else:
-                cut.append(span)
-        missing = cut
+                rest.append(span)
+        missing = rest
     return missing
 
 

@@ -19,11 +19,11 @@ class Opened:
     span: Span | None
     """Which bytes are being sent; None for an empty object."""
     body: bytes | AsyncGenerator[bytes, None]
-    """All of it, or its chunks as they come; whoever takes those must exhaust or `aclose()` them."""
+    """All of it, or its chunks as they come: exhaust or `aclose()` them."""
 
 
 class Reader(Protocol):
-    """Whatever can give spans of a blob: a source, or a volume in front of one."""
+    """Reads spans of a blob: a source, or a volume in front of one."""
 
     async def read(self, blob: Blob, spans: Sequence[Span]) -> list[bytes]:
         """The bytes of each span, in order, all of the version that is pinned.
@@ -66,9 +66,9 @@ class Source(Reader, Protocol):
         ...
 
     async def link(self, key: str) -> str | None:
-        """An address at which whoever has it may GET the object for a few minutes; None where there are none.
+        """A signed URL by which anyone may GET the object for a few minutes; None where the store has none.
 
-        Nothing is asked of the store: whether the object is there shows when the address is used.
+        Nothing is asked of the store: whether the object is there shows when it is used.
         """
         ...
 
@@ -84,7 +84,7 @@ class Source(Reader, Protocol):
         ...
 
     async def close(self) -> None:
-        """Let go of connections. Nothing may be read afterwards."""
+        """Close connections. Nothing may be read afterwards."""
         ...
 
 

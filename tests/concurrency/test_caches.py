@@ -248,3 +248,19 @@ async def test_closing_ends_the_look_ups() -> None:
     await memory.close()
     await asyncio.wait([waiting])
     assert waiting.cancelled()
+
+
+async def test_a_value_is_forgotten_while_it_is_stale_and_not_once_it_was_replaced() -> None:
+    looker = Looker()
+    memory = staleness(looker)
+    old, new = 2 * 10**6, 4 * 10**6  # too large to be the same object by chance
+    memory.put("a", old)
+    looker.now = 60
+    looker.answers["a"] = Unreachable("down")
+    assert await memory.get("a") == old
+    memory.forget_value("a", old)
+    looker.answers["a"] = new
+    assert await memory.get("a") == new
+    assert looker.asked == [("a", old), ("a", None)]
+    memory.forget_value("a", old)
+    assert memory.peek("a") == new

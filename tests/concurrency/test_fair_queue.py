@@ -24,7 +24,7 @@ def drained(waiting: FairQueue[str]) -> list[str]:
 @pytest.mark.parametrize(
     ("arrivals", "served"),
     [
-        pytest.param("", "", id="nobody"),
+        pytest.param("", "", id="none"),
         pytest.param("a1 a2 a3", "a1 a2 a3", id="one client: first come, first served"),
         pytest.param("a1 a2 a3 b1", "a1 b1 a2 a3", id="one request behind three"),
         pytest.param("a1 b1 a2 b2 a3", "a1 b1 a2 b2 a3", id="in turn already"),
@@ -42,7 +42,7 @@ def test_who_comes_back_stands_behind_those_who_wait() -> None:
     assert drained(waiting) == ["b1", "a2"]
 
 
-def test_leaving_changes_nobody_elses_turn() -> None:
+def test_leaving_does_not_change_the_order_of_the_others() -> None:
     waiting = queue("a1", "a2", "b1", "c1")
     waiting.remove("a", "a1")
     waiting.remove("c", "c1")
@@ -57,13 +57,13 @@ def test_leaving_changes_nobody_elses_turn() -> None:
 @pytest.mark.parametrize(
     ("arrivals", "newcomer", "dropped"),
     [
-        pytest.param("a1 a2 a3", "b", "a3", id="the last of who has most"),
+        pytest.param("a1 a2 a3", "b", "a3", id="the last of the client with most"),
         pytest.param("a1 a2", "b", "a2", id="two against none"),
         pytest.param("a1", "b", None, id="one against none"),
         pytest.param("a1 a2 a3 b1 b2", "b", None, id="three against two"),
         pytest.param("a1 a2 a3 a4 b1 b2", "b", "a4", id="four against two"),
-        pytest.param("a1 a2 a3", "a", None, id="who has most gets no more"),
-        pytest.param("", "a", None, id="nobody waits"),
+        pytest.param("a1 a2 a3", "a", None, id="the client with most gets no more"),
+        pytest.param("", "a", None, id="none waits"),
     ],
 )
 def test_who_has_most_gives_way(arrivals: str, newcomer: str, dropped: str | None) -> None:
@@ -74,7 +74,7 @@ def test_who_has_most_gives_way(arrivals: str, newcomer: str, dropped: str | Non
 
 
 @given(st.lists(st.sampled_from("abcd"), max_size=30), st.sampled_from("abcde"))
-def test_nobody_waits_longer_than_was_said(clients: list[str], newcomer: str) -> None:
+def test_no_item_waits_longer_than_was_said(clients: list[str], newcomer: str) -> None:
     waiting: FairQueue[str] = FairQueue()
     for client in clients:
         waiting.put(client, client)

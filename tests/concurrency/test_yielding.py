@@ -1,4 +1,4 @@
-"""Who goes first in the event loop, counted in its turns."""
+"""What runs first in the event loop, counted in its iterations."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from special.web.response import CHUNK_BYTES, send_answer
 
 @dataclass
 class Loop:
-    """Counts the turns of the event loop, as somebody does who has a little to do in each."""
+    """Counts the iterations of the event loop, with a little to do in each."""
 
     turn: int = 0
     events: list[int] = field(default_factory=list)
-    """In which turns something happened."""
+    """The iterations in which something happened."""
 
     async def count(self) -> None:
         while True:
             await asyncio.sleep(0)
             self.turn += 1
 
-    def note(self) -> None:
+    def record(self) -> None:
         self.events.append(self.turn)
 
     @property
@@ -54,7 +54,7 @@ async def test_dear_requests_that_come_together_begin_one_by_one() -> None:
 
         async def begin() -> None:
             await line.turn("a")
-            loop.note()
+            loop.record()
 
         await asyncio.gather(*(begin() for _ in range(5)))
     assert loop.events[0] >= LOOP_ITERATIONS
@@ -62,7 +62,7 @@ async def test_dear_requests_that_come_together_begin_one_by_one() -> None:
     assert min(loop.gaps) >= LOOP_ITERATIONS
 
 
-async def test_clients_take_turns_to_begin() -> None:
+async def test_clients_take_iterations_to_begin() -> None:
     line, begun = FairStart(), []
 
     async def begin(client: str) -> None:
@@ -74,13 +74,14 @@ async def test_clients_take_turns_to_begin() -> None:
 
 
 @pytest.mark.parametrize(
-    "turns", [pytest.param(turns, id=f"{turns} turns later") for turns in range(3 * LOOP_ITERATIONS)]
+    "iterations",
+    [pytest.param(iterations, id=f"{iterations} iterations later") for iterations in range(3 * LOOP_ITERATIONS)],
 )
-async def test_who_leaves_the_line_holds_nobody_up(turns: int) -> None:
+async def test_a_client_that_leaves_does_not_delay_the_others(iterations: int) -> None:
     """Whenever they leave: with their turn, before it, or just when it comes."""
     line = FairStart()
     tasks = [asyncio.create_task(line.turn("ab"[number % 2])) for number in range(6)]
-    for _ in range(turns):
+    for _ in range(iterations):
         await asyncio.sleep(0)
     for task in tasks[:5]:
         task.cancel()
@@ -98,14 +99,14 @@ async def test_who_leaves_the_line_holds_nobody_up(turns: int) -> None:
         pytest.param(5 * CHUNK_BYTES, 5, id="five"),
     ],
 )
-async def test_a_large_answer_goes_out_in_pieces_with_turns_for_others_between(size: int, pieces: int) -> None:
+async def test_a_large_answer_goes_out_in_pieces_with_iterations_for_others_between(size: int, pieces: int) -> None:
     data = bytes(range(256)) * (size // 256) + b"." * (size % 256)
     sent: list[bytes] = []
     async with counted() as loop:
 
         async def send(message: Message) -> None:
             if message["type"] == "http.response.body":
-                loop.note()
+                loop.record()
                 sent.append(message["body"])
 
         await send_answer(send, Answer(data, "image/jpeg", '"x"', len(data)), [])

@@ -30,7 +30,7 @@ from special.images import KeyTemplates
         pytest.param(("{id}",), 1, "readme.txt", None, id="text"),
         pytest.param(("{id}",), 1, "leaf.tif.md5", None, id="a checksum"),
         pytest.param(("{id}",), 1, ".DS_Store", None, id="hidden"),
-        pytest.param(("{id}",), 1, "leaf.ptif", "leaf.ptif", id="an ending that nobody registered"),
+        pytest.param(("{id}",), 1, "leaf.ptif", "leaf.ptif", id="an ending that is not registered"),
         pytest.param(("{id}",), 1, "MS 12. folio 3", "MS 12. folio 3", id="a dot in a name"),
     ],
 )

@@ -9,13 +9,14 @@ import pytest
 import pyvips
 from PIL import Image
 
-from special.errors import Malformed, Missing, Unsupported
+from special.errors import Malformed, Missing, Unreachable, Unsupported
 from special.geometry import Box, Size
 from special.images.key_templates import KeyTemplates
 from special.images.masters import HEAD_BYTES, Master, Masters
 from special.observability.trace import Trace, tracing
 from special.storage import open_source
-from special.storage.blob import Span
+from special.storage.blob import Blob, Span, Unless
+from special.storage.source import Opened
 from special.volume import Volume
 from tests.support.fakes import Call, CountingSource
 
@@ -97,7 +98,7 @@ async def test_a_learned_master_costs_nothing(source: CountingSource) -> None:
     masters.forget("a", known)
     found = await masters.find("a")
     assert found.blob == known.blob
-    masters.forget("a", known)  # somebody has looked again since
+    masters.forget("a", known)  # it has been looked up again since
     assert await masters.find("a") is found
     assert source.gets() == 1
 
@@ -111,8 +112,71 @@ async def test_what_is_no_picture_is_said_so(source: CountingSource, name: str, 
         await Masters(source).find(name)
 
 
+async def test_what_is_no_picture_is_parsed_once_for_each_version(source: CountingSource, tmp_path: Path) -> None:
+    masters, broken = Masters(source), b"II*\0" + bytes(200_000)
+    (tmp_path / "broken").write_bytes(broken)
+    for _ in range(3):
+        with pytest.raises(Malformed):
+            await masters.find("broken")
+    cost = source.gets()
+    source.clear()
+    for _ in range(3):
+        with pytest.raises(Malformed):
+            await masters.find("broken")
+    assert cost > 0
+    assert source.calls == []
+    assert masters.peek("broken") is None
+    assert not masters.contains("broken")
+
+
+async def test_a_version_that_cannot_be_shown_is_asked_after_and_its_next_one_found(
+    source: CountingSource, tmp_path: Path
+) -> None:
+    masters = Masters(source, ttl_s=0)
+    with pytest.raises(Unsupported) as first:
+        await masters.find("letter")
+    source.clear()
+    with pytest.raises(Unsupported) as second:
+        await masters.find("letter")
+    assert source.calls == [Call("open", "letter", (Span(0, HEAD_BYTES),))]
+    assert str(second.value) == str(first.value)
+    assert second.value is not first.value
+    (tmp_path / "letter").write_bytes(png(5, 6))
+    assert (await masters.find("letter")).layout.size == Size(5, 6)
+
+
+class Silent(CountingSource):
+    """Can be made unreachable."""
+
+    is_down = False
+
+    async def open(
+        self, key: str, *, span: Span | None = None, pin: Blob | None = None, unless: Unless | None = None
+    ) -> Opened:
+        if self.is_down:
+            raise Unreachable("down")
+        return await super().open(key, span=span, pin=pin, unless=unless)
+
+
+async def test_while_the_store_is_silent_open_masters_are_believed_and_others_not(source: CountingSource) -> None:
+    silent = Silent(source.source)
+    masters = Masters(silent, ttl_s=0, stale_s=3600, is_open=lambda identifier: identifier != "large")
+    found = await masters.find("a")
+    await masters.find("large")
+    with pytest.raises(Unsupported):
+        await masters.find("letter")
+    silent.is_down = True
+    assert await masters.find("a") is found
+    with pytest.raises(Unsupported):
+        await masters.find("letter")
+    with pytest.raises(Unreachable):
+        await masters.find("large")
+    silent.is_down = False
+    assert (await masters.find("large")).layout.size == Size(400, 400)
+
+
 async def looked_up(tmp_path: Path, key: str, *, ttl_s: float = 60.0) -> tuple[Master, list[Call], Trace]:
-    """A master as a server finds it that was just started, what that cost, and its notes written."""
+    """A master as a server finds it that was just started, what that cost, and its metadata written."""
     source = CountingSource(open_source(str(tmp_path / "masters")))
     with tracing() as spent:
         async with Volume(tmp_path / "volume", size_bytes=64 << 20) as volume:
@@ -130,9 +194,7 @@ def pyramid(tmp_path: Path) -> str:
     return "a.tif"
 
 
-async def test_a_server_that_starts_anew_asks_only_whether_the_version_still_stands(
-    tmp_path: Path, pyramid: str
-) -> None:
+async def test_a_server_that_restarts_asks_only_whether_the_version_still_stands(tmp_path: Path, pyramid: str) -> None:
     first, calls, spent = await looked_up(tmp_path, pyramid)
     assert len(calls) > 2
     assert spent.bytes > HEAD_BYTES
@@ -151,7 +213,7 @@ async def test_a_second_process_learns_from_the_first(tmp_path: Path, pyramid: s
     assert (second, len(calls), spent.bytes) == (found, 1, 0)
 
 
-async def test_a_note_of_an_older_version_is_not_believed(tmp_path: Path, pyramid: str) -> None:
+async def test_metadata_of_an_older_version_is_not_believed(tmp_path: Path, pyramid: str) -> None:
     first, _, _ = await looked_up(tmp_path, pyramid)
     (tmp_path / "masters" / pyramid).write_bytes(png(50, 60))
     second, _, _ = await looked_up(tmp_path, pyramid)
@@ -161,7 +223,7 @@ async def test_a_note_of_an_older_version_is_not_believed(tmp_path: Path, pyrami
     assert (third, len(calls), spent.bytes) == (second, 1, 0)
 
 
-async def test_a_layout_that_grew_is_noted_as_it_is(tmp_path: Path, pyramid: str) -> None:
+async def test_a_layout_that_grew_is_stored_as_it_is(tmp_path: Path, pyramid: str) -> None:
     jp2 = (FIXTURES / "jp2" / "archive.jp2").read_bytes()
     (tmp_path / "masters" / "a.jp2").write_bytes(jp2)
     async with Volume(tmp_path / "volume", size_bytes=64 << 20) as volume:
@@ -177,7 +239,7 @@ async def test_a_layout_that_grew_is_noted_as_it_is(tmp_path: Path, pyramid: str
     assert (len(calls), spent.bytes) == (1, 0)
 
 
-async def test_a_note_in_a_form_that_this_version_does_not_write_is_of_no_use(tmp_path: Path, pyramid: str) -> None:
+async def test_metadata_in_a_form_that_this_version_does_not_write_is_of_no_use(tmp_path: Path, pyramid: str) -> None:
     first, _, _ = await looked_up(tmp_path, pyramid)
     for text in (b"", b'{"media": null, "modified": null}\nT\x00 of old', b"{}\n" + first.layout.dump()):
         async with Volume(tmp_path / "volume", size_bytes=64 << 20) as volume:

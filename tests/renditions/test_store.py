@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 
 import pytest
 
-from special.errors import Malformed, Missing
+from special.errors import Malformed, Missing, Unreachable
 from special.geometry import Size
-from special.images.asset import Rendition
+from special.images.asset import Access, Rendition
 from special.images.rule import Rule
 from special.renditions import RenditionStore, Sidecar, SizesFile, rendition_key
-from special.storage.blob import Blob, NotModified, Unless
-from special.storage.source import body
+from special.storage.blob import Blob, NotModified, Span, Unless
+from special.storage.source import Opened, body
 from tests.support.memory import MemorySource
 
 ID = "2/5/leaf"
@@ -177,7 +177,7 @@ async def test_sidecar_of_another_version_is_refused() -> None:
         pytest.param(SIZES, None, None, id="they agree: ours opens"),
         pytest.param(SizesFile(SIZES.open), 300, 300, id="between our two writes, tightening: the new rule"),
         pytest.param(SizesFile(auth=SIZES.auth), None, 0, id="between our two writes, opening: the old rule"),
-        pytest.param(SizesFile((Size(200, 133),), SIZES.auth), 500, 200, id="somebody else tightened"),
+        pytest.param(SizesFile((Size(200, 133),), SIZES.auth), 500, 200, id="another tool tightened"),
         pytest.param(None, 300, 300, id="side-car alone"),
     ],
 )
@@ -305,12 +305,12 @@ async def test_a_small_rendition_is_read_once_and_then_asked_after() -> None:
     believing = RenditionStore(bucket, cache_bytes=100)
     opened = await asyncio.gather(*(believing.open_rendition(ID, rendition) for _ in range(10)))
     assert [await body(each) for each in opened] == [b"others"] * 10
-    held = believing.peek_rendition(ID, rendition)
-    assert held is not None
-    assert held.data == b"others"
+    cached = believing.peek_rendition(ID, rendition)
+    assert cached is not None
+    assert cached.data == b"others"
     assert len(bucket.verbs("open")) == 5
     with pytest.raises(NotModified):
-        await believing.open_rendition(ID, rendition, unless=Unless(held.blob.etag))
+        await believing.open_rendition(ID, rendition, unless=Unless(cached.blob.etag))
 
 
 @pytest.mark.parametrize("side", [pytest.param(1024, id="large"), pytest.param(400, id="too heavy")])
@@ -323,6 +323,58 @@ async def test_what_is_not_kept_in_memory_is_read_each_time(side: int) -> None:
         assert len(await body(await store.open_rendition(ID, rendition))) == 101
     assert store.peek_rendition(ID, rendition) is None
     assert len(bucket.verbs("open")) == 2
+
+
+class Silent(MemorySource):
+    """Can be made unreachable."""
+
+    is_down = False
+
+    async def open(
+        self, key: str, *, span: Span | None = None, pin: Blob | None = None, unless: Unless | None = None
+    ) -> Opened:
+        if self.is_down:
+            raise Unreachable("down")
+        return await super().open(key, span=span, pin=pin, unless=unless)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "closed", "believed"),
+    [
+        pytest.param(b'{"o":[[400,267]],"a":[]}', (), True, id="open"),
+        pytest.param(None, (), True, id="nothing stored"),
+        pytest.param(b'{"o":[[400,267]],"a":[[800,533]]}', (), False, id="restricted by its file"),
+        pytest.param(b'{"o":[[400,267]],"a":[]}', (ID,), False, id="restricted by a rule"),
+        pytest.param(None, (ID,), False, id="nothing stored and restricted by a rule"),
+    ],
+)
+async def test_while_the_store_is_silent_open_images_are_believed_and_others_not(
+    sizes: bytes | None, closed: tuple[str, ...], believed: bool
+) -> None:
+    bucket = Silent({f"{ID}/s.json": sizes} if sizes else {})
+    store = RenditionStore(bucket, ttl_s=0, missing_ttl_s=0, stale_s=3600, is_open=lambda name: name not in closed)
+    stored = await store.find(ID)
+    bucket.is_down = True
+    if believed:
+        assert await store.find(ID) is stored
+    else:
+        with pytest.raises(Unreachable):
+            await store.find(ID)
+
+
+@pytest.mark.parametrize("access", ["open", "auth"])
+async def test_while_the_store_is_silent_small_open_renditions_come_from_memory(access: Access) -> None:
+    size = Size(400, 267)
+    rendition = Rendition(size, access, rendition_key(ID, size, access))
+    bucket = Silent({rendition.key: b"pixels"})
+    store = RenditionStore(bucket, ttl_s=0, cache_bytes=100, stale_s=3600)
+    await store.open_rendition(ID, rendition)
+    bucket.is_down = True
+    if access == "open":
+        assert await body(await store.open_rendition(ID, rendition)) == b"pixels"
+    else:
+        with pytest.raises(Unreachable):
+            await store.open_rendition(ID, rendition)
 
 
 async def test_publish_commits_with_the_sizes_file() -> None:

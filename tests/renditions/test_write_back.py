@@ -125,7 +125,7 @@ async def test_nothing_is_added_to_what_it_does_not_fit(
 
 @dataclass
 class Shared(MemorySource):
-    """Somebody else writes before the n-th write of ours."""
+    """Another process writes before the n-th write of ours."""
 
     meddle_before: int = 0
     meddle: dict[str, bytes] = field(default_factory=dict)
@@ -145,7 +145,7 @@ OTHER = replace(OURS, sizes=SizesFile((Size(150, 100), Size(75, 50))))
 
 @pytest.mark.parametrize("before", [1, 2])
 @pytest.mark.parametrize("theirs", [pytest.param(TIGHTER, id="tightened"), pytest.param(OTHER, id="added to")])
-async def test_whoever_writes_meanwhile_wins(before: int, theirs: Sidecar) -> None:
+async def test_another_writer_wins(before: int, theirs: Sidecar) -> None:
     start = stored(OURS).objects
     meddle = stored(theirs).objects
     thumbs = Shared(start, meddle_before=before, meddle=meddle)
@@ -159,7 +159,7 @@ async def test_whoever_writes_meanwhile_wins(before: int, theirs: Sidecar) -> No
     assert (f"{ID}/open/300.jpg" in thumbs.objects) == (theirs is OTHER)
 
 
-async def test_a_file_that_somebody_is_writing_is_theirs() -> None:
+async def test_a_file_that_another_process_writes_is_its_own() -> None:
     thumbs = Shared(stored(OURS).objects, meddle={f"{ID}/open/300.jpg": b"theirs"})
 
     assert not await RenditionStore(thumbs).add(NEW)
@@ -196,7 +196,7 @@ def test_the_second_request_is_a_thumb(serve: Callable[..., LiveServer], seaweed
         second = web.get(servers[0].url + path)
         lines = [seaweed_s3.logged(bucket)[start:] for bucket, start in zip((masters, thumbs), since, strict=True)]
         elsewhere = web.get(servers[1].url + path)
-        # A size that nobody asked for before, on the other server; then both know both.
+        # A size that was not asked for before, on the other server; then both know both.
         web.get(servers[1].url + path.replace("300,", "200,"))
     assert (second.headers["x-special-route"], second.content) == ("thumb", first.content)
     assert [(it.operation, it.key) for it in lines[1]] == [("REST.GET.OBJECT", f"map.jp2/open/{_long(second)}.jpg")]

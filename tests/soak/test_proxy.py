@@ -176,7 +176,7 @@ async def test_no_fault_reaches_who_reads_a_source(
     """One faulty answer is mended unseen; nothing but faults is a typed error; wrong bytes there are never."""
     for name, value in replace(seaweed_s3, endpoint=between.endpoint).environ.items():
         monkeypatch.setenv(name, value)
-    source = open_source(f"s3://{bucket}", patience=RetryPolicy(request_s=0.8, retries=1, backoff_s=0.01))
+    source = open_source(f"s3://{bucket}", retry_policy=RetryPolicy(request_s=0.8, retries=1, backoff_s=0.01))
     blob = await source.stat(KEY)
     first = len(between.log)
     between.choose = lambda exchange: fault if exchange.number == first else None

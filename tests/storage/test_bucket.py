@@ -1,4 +1,4 @@
-"""What a bucket makes of a store that fails, lies, stalls or is slow: never a wrong byte, never a hang."""
+"""What a bucket makes of a store that fails, answers wrongly, stalls or is slow: never a wrong byte, never a hang."""
 
 from __future__ import annotations
 
@@ -69,9 +69,9 @@ class Script:
     seen: list[Request] = field(default_factory=list)
     url: str = ""
     stalls: int = 0
-    """So many first requests get no answer at all."""
+    """Number of first requests that get no answer at all."""
     gather: int = 0
-    """Nobody is answered before so many requests are there."""
+    """No request is answered before that many are there."""
     most_at_once: int = 0
     _at_once: int = 0
     _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
@@ -117,8 +117,8 @@ async def serving(*replies: Reply, stalls: int = 0, gather: int = 0) -> AsyncIte
         server.close()
 
 
-def opened(script: Script, patience: RetryPolicy = HASTE, concurrency: int = 64) -> tuple[Bucket, Blob]:
-    source = open_source(script.url, patience=patience, concurrency=concurrency)
+def opened(script: Script, retry_policy: RetryPolicy = HASTE, concurrency: int = 64) -> tuple[Bucket, Blob]:
+    source = open_source(script.url, retry_policy=retry_policy, concurrency=concurrency)
     assert isinstance(source, Bucket)
     return source, Blob(source.root, "a", TAG, len(DATA))
 
@@ -238,7 +238,7 @@ async def test_a_long_body_never_goes_on_with_another_version() -> None:
 
 
 async def test_spans_are_asked_for_at_once() -> None:
-    """The store answers nobody before all have asked."""
+    """The store answers no request before all have come."""
     spans = [Span(start, start + 10) for start in range(0, 1600, 100)]
     async with serving(gather=len(spans)) as script:
         source, blob = opened(script)

@@ -131,3 +131,27 @@ async def test_a_long_body_that_changes_on_the_way_breaks_off(root: Path) -> Non
 async def test_names_that_are_no_text_are_not_listed(root: Path) -> None:
     (root / os.fsdecode(b"latin-\xe9")).write_bytes(b"x")
     assert [blob.key async for blob in open_source(str(root)).list()] == ["a"]
+
+
+async def test_an_overwrite_in_place_that_keeps_size_and_mtime_is_another_version(root: Path) -> None:
+    source = open_source(str(root))
+    before = await source.stat("a")
+    stamp = (root / "a").stat()
+    while (root / "a").stat().st_ctime_ns == stamp.st_ctime_ns:  # the clock of the file system ticks every few ms
+        with (root / "a").open("r+b") as file:
+            file.write(b"abcdefghij")
+        os.utime(root / "a", ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    after = await source.stat("a")
+    assert (after.size, after.modified) == (before.size, before.modified)
+    assert after.version != before.version
+    with pytest.raises(Changed):
+        await source.read(before, [Span(0, 4)])
+    assert await source.read(after, [Span(0, 4)]) == [b"abcd"]
+
+
+async def test_the_version_that_a_write_gives_is_the_stored_one(root: Path) -> None:
+    source = open_source(str(root))
+    written = await source.write("a", b"new")
+    assert await source.stat("a") == written
+    again = await source.write("a", b"newer", pin=written)
+    assert await source.stat("a") == again

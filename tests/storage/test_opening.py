@@ -17,7 +17,7 @@ QUICK = RetryPolicy(connect_s=0.5, request_s=2.0, retries=1, backoff_s=0.01)
 
 @pytest.fixture(autouse=True)
 def _no_cloud(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody's account: not of the one who runs the tests, and not of the machine."""
+    """No account: not that of the user who runs the tests, and not the machine's."""
     for name in list(os.environ):
         if name.startswith(("AWS_", "AZURE_", "GOOGLE_")):
             monkeypatch.delenv(name)
@@ -112,7 +112,7 @@ async def test_a_folder_that_went_away(tmp_path: Path) -> None:
 
 
 async def refusal(url: str) -> str:
-    source = open_source(url, patience=QUICK)
+    source = open_source(url, retry_policy=QUICK)
     try:
         with pytest.raises(ConfigurationError) as caught:
             await source.check()

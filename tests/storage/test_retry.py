@@ -58,18 +58,18 @@ async def test_each_answer_counts_as_one_latency() -> None:
 
 
 async def test_a_store_that_is_down_is_asked_once_when_its_credit_is_spent() -> None:
-    turns, store = RetryBudget(1), down(10_000)
+    budget, store = RetryBudget(1), down(10_000)
     requests = 3 * MAX_CREDIT
     for _ in range(requests):
         with pytest.raises(Unreachable):
-            await HASTE.run(store.answer, turns)
+            await HASTE.run(store.answer, budget)
     assert store.asked == requests + MAX_CREDIT
 
 
-async def test_what_nobody_waits_for_needs_no_credit() -> None:
-    turns, store = RetryBudget(1), down(3 * MAX_CREDIT)
-    patience = RetryPolicy(retries=3 * MAX_CREDIT, backoff_s=0.0001, max_backoff_s=0.0001, budgeted=False)
-    assert await patience.run(store.answer, turns) == "answer"
+async def test_background_work_needs_no_credit() -> None:
+    budget, store = RetryBudget(1), down(3 * MAX_CREDIT)
+    retry_policy = RetryPolicy(retries=3 * MAX_CREDIT, backoff_s=0.0001, max_backoff_s=0.0001, budgeted=False)
+    assert await retry_policy.run(store.answer, budget) == "answer"
 
 
 async def test_waits_stop_growing() -> None:
@@ -81,12 +81,41 @@ async def test_waits_stop_growing() -> None:
 
 @pytest.mark.parametrize("answer", [Missing("gone"), Changed("another"), SourceError("odd")], ids=lambda it: it.code)
 async def test_an_answer_earns_a_retry_whatever_it_is(answer: SourceError) -> None:
-    turns = RetryBudget(1)
-    while turns.withdraw():
+    budget = RetryBudget(1)
+    while budget.withdraw():
         pass
     with pytest.raises(type(answer)):
-        await HASTE.run(Store(answer).answer, turns)
+        await HASTE.run(Store(answer).answer, budget)
     store = down(3)
     with pytest.raises(Unreachable):
-        await HASTE.run(store.answer, turns)
+        await HASTE.run(store.answer, budget)
     assert store.asked == 2
+
+
+@pytest.mark.parametrize("where", ["waiting for a place", "asking", "before another try"])
+async def test_a_request_that_is_cancelled_ends_at_once(where: str) -> None:
+    budget, silence = RetryBudget(1), asyncio.Event()
+    policy = RetryPolicy(request_s=3600, deadline_s=7200, backoff_s=3600, max_backoff_s=3600)
+    asked = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    async def attempt() -> None:
+        asked.set()
+        if where == "before another try":
+            raise Unreachable("on purpose")
+        await silence.wait()
+
+    requests = [
+        loop.create_task(policy.run(attempt, budget)) for _ in range(2 if where == "waiting for a place" else 1)
+    ]
+    await asked.wait()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert budget.places.locked() == (where != "before another try")
+    requests[-1].cancel()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert requests[-1].cancelled()
+    requests[0].cancel()
+    await asyncio.wait(requests)
+    assert not budget.places.locked()

@@ -21,7 +21,7 @@ Opener = Callable[..., Bucket]
 
 @pytest.fixture
 async def bucket_of(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Opener]:
-    """Opens a new source on a bucket with a given environment and nobody else's."""
+    """Opens a new source on a bucket with a given environment and no other."""
     sources: list[Bucket] = []
 
     def opener(bucket: str, variables: dict[str, str], prefix: str = "") -> Bucket:
@@ -29,7 +29,7 @@ async def bucket_of(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Opener]:
             monkeypatch.delenv(name)
         for name, value in (NO_OTHER_AWS | variables).items():
             monkeypatch.setenv(name, value)
-        source = open_source(f"s3://{bucket}/{prefix}", patience=RetryPolicy(request_s=30.0, retries=0))
+        source = open_source(f"s3://{bucket}/{prefix}", retry_policy=RetryPolicy(request_s=30.0, retries=0))
         assert isinstance(source, Bucket)
         sources.append(source)
         return source

@@ -48,7 +48,7 @@ class Backend:
     name: str
     source: Folder | Bucket
     put: Callable[[str, bytes], None]
-    """Store an object as somebody else would."""
+    """Store an object as another tool would."""
 
 
 def environ(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
@@ -187,7 +187,7 @@ async def test_a_deleted_object_is_missing(backend: Backend) -> None:
         await backend.source.stat("a")
     with pytest.raises(Missing):
         await backend.source.open("a")
-    # Azurite says no more than that it is not that version; whoever looks again is told the rest.
+    # Azurite says no more than that it is not that version; another look tells the rest.
     with pytest.raises(Changed if backend.name == "azure" else Missing):
         await backend.source.read(blob, [Span(0, 1)])
 
@@ -256,7 +256,7 @@ async def test_a_body_that_the_caller_has_is_not_sent(backend: Backend) -> None:
     blob = await backend.source.stat("a")
     assert blob.modified is not None
     later = blob.modified + timedelta(seconds=1)
-    held = [
+    matching = [
         Unless(blob.etag),
         Unless(f"W/{blob.etag}"),
         Unless(f'"x", {blob.etag}, "y"'),
@@ -264,7 +264,7 @@ async def test_a_body_that_the_caller_has_is_not_sent(backend: Backend) -> None:
         Unless(since=later),
         Unless(blob.etag, since=datetime(2001, 1, 1, tzinfo=UTC)),
     ]
-    for unless in held:
+    for unless in matching:
         with pytest.raises(NotModified):
             await backend.source.open("a", unless=unless)
     for unless in (Unless('"another"'), Unless(since=datetime(2001, 1, 1, tzinfo=UTC)), Unless('"x"', since=later)):
@@ -377,7 +377,7 @@ async def test_lists_more_than_one_page(backend: Backend) -> None:
 
 
 @pytest.mark.parametrize("key", ["map.jp2", "ü/日本 & so?#.tif"])
-async def test_a_link_gives_the_object_to_whoever_has_it(backend: Backend, key: str) -> None:
+async def test_a_signed_url_gives_the_object_to_anyone(backend: Backend, key: str) -> None:
     await backend.source.write(key, b"content of it")
     link = await backend.source.link(key)
     if backend.name == "local" or (backend.name == "azure" and not key.isascii()):
