@@ -3,6 +3,7 @@
 from special.concurrency.caches import LRUCache, TTLCache
 from special.concurrency.deadline import NEVER, Deadline
 from special.concurrency.fair_queue import FairQueue
+from special.concurrency.files import replace_file
 from special.concurrency.limiter import KeyedLimiter, KeyState
 from special.concurrency.singleflight import SingleFlight
 from special.concurrency.yielding import FairStart, yield_to_others
@@ -17,5 +18,6 @@ __all__ = [
     "LRUCache",
     "SingleFlight",
     "TTLCache",
+    "replace_file",
     "yield_to_others",
 ]

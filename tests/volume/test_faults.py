@@ -157,10 +157,10 @@ async def test_a_disk_that_fails_at_any_step_is_passed_by(tmp_path: Path, step: 
         gets = len(source.gets)
         assert await reader.read(A, ALL) == expected(A, ALL)
         assert len(source.gets) == gets <= 4
-    stacks = VolumeDirectory(tmp_path, at=lambda now: None)
-    stacks.join(None)
-    assert stacks.ledger.reservations() == []
-    stacks.leave()
+    directory = VolumeDirectory(tmp_path, at=lambda now: None)
+    directory.join(None)
+    assert directory.ledger.reservations() == []
+    directory.leave()
 
 
 async def test_a_ledger_that_breaks_is_passed_by(tmp_path: Path) -> None:
@@ -259,8 +259,8 @@ async def test_a_broken_ledger_is_made_anew_under_running_servers(
             assert await volume.reader(source).read(A, ALL) == expected(A, ALL)
         damage(tmp_path / LEDGER_NAME)
         for volume in (first, second, first):  # each finds out for itself, by what it fails to do
-            volume._stacks._check_at = 0.0
-            await until(lambda volume=volume: volume._stacks._check_at > 0)  # type: ignore[misc]
+            volume.disk.directory._check_at = 0.0
+            await until(lambda volume=volume: volume.disk.directory._check_at > 0)  # type: ignore[misc]
         async with Volume(tmp_path, size_bytes=16 * MIB, block_bytes=BLOCK) as third:
             assert third.broken is None
             assert {entry.url for entry in stat(tmp_path, top=100).top} >= {B.url}
@@ -270,12 +270,12 @@ async def test_a_broken_ledger_is_made_anew_under_running_servers(
                     assert await volume.reader(source).read(of, ALL) == expected(of, ALL)
                     assert taken_bytes(tmp_path) <= 16 * MIB
             assert len(source.gets) < 2 * len(keys)  # they share again what they fetch
-        assert first._stacks.ledger.stands
-        assert second._stacks.ledger.stands
+        assert first.disk.directory.ledger.is_current
+        assert second.disk.directory.ledger.is_current
         assert stat(tmp_path).evictions > 0
     async with Volume(tmp_path, size_bytes=16 * MIB, block_bytes=BLOCK) as later:
-        assert later._stacks.ledger.reservations() == []
-        later._stacks.ledger.check()
+        assert later.disk.directory.ledger.reservations() == []
+        later.disk.directory.ledger.check()
 
 
 async def test_servers_that_disagree_are_told(tmp_path: Path) -> None:
@@ -284,7 +284,7 @@ async def test_servers_that_disagree_are_told(tmp_path: Path) -> None:
             await Volume(tmp_path, size_bytes=17 * MIB).open()
 
 
-async def test_a_url_that_no_map_has_room_for_goes_past(tmp_path: Path) -> None:
+async def test_a_url_that_no_map_has_space_for_goes_past(tmp_path: Path) -> None:
     key = "k" * 5000
     source, of = Made({key: 1}), blob(key, 100)
     async with Volume(tmp_path, size_bytes=16 * MIB) as volume:

@@ -107,9 +107,9 @@ async def test_a_note_is_evicted_with_its_object(tmp_path: Path) -> None:
     others = {f"{number}": 2 * MIB for number in range(8)}
     async with opened(tmp_path, 12 * MIB) as volume:
         await jot(volume)
-        in_use = volume.in_use(A)
-        assert in_use is not None
-        in_use.shelf.release()  # as upkeep does, a second after it was read
+        open_object = volume.objects.get(A)
+        assert open_object is not None
+        open_object.files.release()  # as upkeep does, a second after it was read
         reader = volume.reader(Made(dict.fromkeys(others, 1)))
         for key, size_bytes in others.items():
             await reader.read(blob(key, size_bytes), [Span(0, size_bytes)])

@@ -10,7 +10,7 @@ from prometheus_client import REGISTRY
 from special.errors import Unreachable
 from special.storage.blob import Blob, Span
 from special.volume import Volume, stat
-from special.volume.prefetch import PrefetchState
+from special.volume.prefetch_state import PrefetchState
 from tests.volume.made import Made, blob, expected, until
 
 BLOCK = 64 << 10
@@ -48,10 +48,10 @@ def test_the_allowance(wanted: list[int], unused: list[int], missing: list[int],
 
 
 def test_what_is_wanted_is_unused_no_more() -> None:
-    stock = PrefetchState({1}, {2, 3, 4})
-    assert stock.record_access([3, 4, 5]) == {3, 4}
-    assert stock == PrefetchState({1, 3, 4, 5}, {2})
-    assert stock.record_access([3, 4]) == set()
+    state = PrefetchState({1}, {2, 3, 4})
+    assert state.record_access([3, 4, 5]) == {3, 4}
+    assert state == PrefetchState({1, 3, 4, 5}, {2})
+    assert state.record_access([3, 4]) == set()
 
 
 async def test_as_much_is_fetched_as_was_wanted_and_no_more(volume: Volume) -> None:
@@ -75,7 +75,7 @@ async def test_what_is_here_costs_nothing(volume: Volume) -> None:
     source = Made({"a": 1})
     await volume.reader(source).read(A, WHOLE)
     source.gets.clear()
-    await until(lambda: volume.in_use(A).idle)  # type: ignore[union-attr]
+    await until(lambda: volume.objects.get(A).idle)  # type: ignore[union-attr]
     assert await volume.prefetcher.fetch(source, A, WHOLE, most_bytes=MIB) == "here"
     assert source.gets == []
 
