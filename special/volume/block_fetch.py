@@ -20,7 +20,7 @@ from special.errors import Unreachable
 from special.observability import VOLUME_BLOCKS
 from special.storage import Blob, Reader
 from special.volume.blocks import runs
-from special.volume.disk import SLOW_S, VolumeDisk, uninterrupted
+from special.volume.disk import VolumeDisk, uninterrupted
 from special.volume.faults import record_fault
 from special.volume.object_files import ObjectFiles
 
@@ -224,9 +224,9 @@ class BlockFetcher:
             try:
                 # Tracked, since the files must stay open while the thread reads them.
                 reading = self._track(self._disk.read(self._files.read_blocks, waiting))
-                done, _ = await asyncio.wait([reading], timeout=SLOW_S)
+                done, _ = await asyncio.wait([reading], timeout=self._disk.slow_s)
                 if not done:
-                    record_fault("slow", f"reading blocks of {self._blob.url} takes more than {SLOW_S} s")
+                    record_fault("slow", f"reading blocks of {self._blob.url} takes too long")
                     run.result.set_result(await self._fetch(run.indices, source))
                     return
                 here = reading.result()

@@ -1,8 +1,8 @@
 """The threads in which a volume works on its directory, and what it does while the disk is slow.
 
 A request must never wait for a thread that cannot be interrupted: it waits for work in a task of its own
-(`attempt`), which it can leave at once and which goes on without it. A disk that does not answer within
-`SLOW_S` is passed by, also by those who come later, until it has answered.
+(`attempt`), which it can leave at once and which goes on without it. A disk that does not answer in time
+is passed by, also by those who come later, until it has answered.
 """
 
 from __future__ import annotations
@@ -18,20 +18,17 @@ from special.volume.directory import VolumeDirectory
 from special.volume.faults import FAULTS, record_fault
 from special.volume.membership import VolumeTerms
 
-SLOW_S = 5.0
-"""How long a reader waits for the disk: as long as for another process that fetches.
-
-Shorter, and a flood on a machine without a free processor goes past the volume, each reader with GETs of its own."""
-
 T = TypeVar("T")
 
 
 class VolumeDisk:
     """A volume's directory with one thread that changes it and four that read its files."""
 
-    def __init__(self, directory: VolumeDirectory, terms: VolumeTerms) -> None:
+    def __init__(self, directory: VolumeDirectory, terms: VolumeTerms, *, slow_s: float) -> None:
         self.directory = directory
         self.terms = terms
+        self.slow_s = slow_s
+        """How long a reader waits for the disk."""
         self.broken: str | None = "not open"
         """Why the directory cannot be used; None if it can."""
         self._running: dict[asyncio.Future[Any], float] = {}
@@ -61,8 +58,8 @@ class VolumeDisk:
 
     @property
     def is_stuck(self) -> bool:
-        """Whether any work in a thread has been taking, or waiting, for more than `SLOW_S`."""
-        return bool(self._running) and next(iter(self._running.values())) < monotonic() - SLOW_S
+        """Whether any work in a thread has been taking, or waiting, for more than `slow_s`."""
+        return bool(self._running) and next(iter(self._running.values())) < monotonic() - self.slow_s
 
     async def read(self, work: Callable[..., T], *args: object) -> T:
         """Run work in one of the reading threads. A cancellation counts when it is done."""
@@ -90,9 +87,9 @@ class VolumeDisk:
         task = asyncio.ensure_future(work())
         self._attempts.add(task)
         task.add_done_callback(self._attempts.discard)
-        done, _ = await asyncio.wait([task], timeout=SLOW_S)
+        done, _ = await asyncio.wait([task], timeout=self.slow_s)
         if not done:
-            record_fault("slow", f"{what} takes more than {SLOW_S} s")
+            record_fault("slow", f"{what} takes more than {self.slow_s} s")
             return None
         return task.result()
 

@@ -33,4 +33,4 @@ def record_fault(kind: Kind, reason: object, count: int = 1) -> None:
     now = monotonic()
     if now - _logged_s.get(kind, -LOG_EVERY_S) >= LOG_EVERY_S:
         _logged_s[kind] = now
-        _log.warning("volume passed by (%s): %s", kind, reason)
+        _log.warning("volume passed by (%s): %s", kind, str(reason))  # an exception refers to open files

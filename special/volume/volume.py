@@ -39,6 +39,10 @@ LEAST_BYTES = 8 << 20
 """Below this the ledger alone would take most of the space."""
 PEEK_BYTES = 1 << 20
 """Maximum number of bytes read and checked in the event loop at once: some 100 µs."""
+SLOW_S = 5.0
+"""How long a reader waits for the local disk, as long as for another process that fetches.
+
+Shorter, and a flood on a machine without a free processor goes past the volume, each reader with GETs of its own."""
 MAINTENANCE_S = 1.0
 """How often uses are written down and idle objects closed, and a tenth of how often a broken directory is tried."""
 
@@ -61,6 +65,7 @@ class Volume:
         run_bytes: int = 8 << 20,
         budget_bytes: int = 64 << 20,
         leader_timeout_s: float = 5.0,
+        slow_s: float = SLOW_S,
         linger_s: float = 1.0,
         failure_memory_s: float = 0.25,
         max_open: int = 128,
@@ -74,7 +79,7 @@ class Volume:
             raise ConfigurationError(f"a block is a multiple of {PAGE_BYTES} bytes, not {block_bytes}")
         self.directory = directory
         limits = FetchLimits(run_bytes, budget_bytes, leader_timeout_s, linger_s, failure_memory_s)
-        self.disk = VolumeDisk(VolumeDirectory(directory, at=at), VolumeTerms(size_bytes, block_bytes))
+        self.disk = VolumeDisk(VolumeDirectory(directory, at=at), VolumeTerms(size_bytes, block_bytes), slow_s=slow_s)
         self.objects = OpenObjects(self.disk, limits=limits, max_open=max_open)
         self.pyramids = Pyramids(self.objects, self.disk)
         self.prefetcher = BlockPrefetcher(self.objects, self.disk)
