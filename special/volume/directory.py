@@ -15,6 +15,7 @@ Blocking calls: everything here runs in the volume's one disk thread.
 from __future__ import annotations
 
 import errno
+import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -29,6 +30,7 @@ from special.volume.blocks import HEADER_BYTES, BlockMap, Damaged, whole_pages
 from special.volume.faults import record_fault
 from special.volume.ledger import HEADROOM_BYTES, TOUCHES, Ledger, Use, files_of, is_broken
 from special.volume.membership import SERVERS_NAME, Membership, VolumeTerms
+from special.volume.no_follow import read_file
 from special.volume.object_files import MAP_NAME, ObjectFiles, destroy, disk_bytes, remove
 from special.volume.pack_file import NEW
 
@@ -87,8 +89,9 @@ class VolumeDirectory:
         The first server makes ledger and files agree and evicts what is too much. Raises
         `ConfigurationError` where servers disagree, `OSError` or `sqlite3.Error` where the disk fails.
         """
+        self.leave()
         if terms is not None:
-            (self.directory / OBJECTS_NAME).mkdir(parents=True, exist_ok=True)
+            self._create()
         elif not (self.directory / SERVERS_NAME).exists():
             raise ConfigurationError(
                 f"{self.directory} holds no volume: name the directory that a server was started with"
@@ -108,6 +111,24 @@ class VolumeDirectory:
             self.leave()
             raise
 
+    def _create(self) -> None:
+        """Make the directory, for this user alone. One that belongs to another user is refused."""
+        for folder in (self.directory, self.directory / OBJECTS_NAME):
+            folder.mkdir(0o700, parents=True, exist_ok=True)
+            owner = folder.stat().st_uid
+            if owner not in (os.geteuid(), 0):  # an empty volume of Kubernetes is of root
+                raise ConfigurationError(
+                    f"{folder} belongs to user {owner}, and this server runs as user {os.geteuid()}: "
+                    f"choose another directory for the volume, or give this one to that user"
+                )
+        if (self.directory / OBJECTS_NAME).is_symlink():
+            raise ConfigurationError(f"{folder} is a symbolic link, which a volume does not follow: remove it")
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the directory was removed or replaced since it was joined."""
+        return self._membership is None or not self._membership.is_current
+
     def leave(self) -> None:
         """Close the ledger and give up the membership."""
         if self._ledger is not None:
@@ -122,7 +143,9 @@ class VolumeDirectory:
 
     def fits(self, blocks: BlockMap) -> bool:
         """Whether an object fits when everything else is evicted."""
-        return blocks.describable and blocks.full_bytes <= self.terms.size_bytes - self._own_bytes()
+        return (
+            not self.is_lost and blocks.describable and blocks.full_bytes <= self.terms.size_bytes - self._own_bytes()
+        )
 
     def has_space(self, size_bytes: int) -> bool:
         """Whether so many bytes fit without anything being evicted."""
@@ -239,6 +262,8 @@ class VolumeDirectory:
 
         Where it turns out to be broken a new one is made of what is on the disk, and the block raises.
         """
+        if self.is_lost:
+            raise FileNotFoundError(errno.ENOENT, "the volume was removed or replaced", str(self.directory))
         with ExitStack() as stack:
             stack.enter_context(self.membership.ledger_lock(locks.try_shared))
             while not self.ledger.is_current:
@@ -382,5 +407,4 @@ class VolumeDirectory:
 
 def described(home: Path) -> BlockMap:
     """What the map in an object's directory says it is. Raises `Damaged`, `OSError`."""
-    with (home / MAP_NAME).open("rb") as file:
-        return BlockMap.parse(file.read(HEADER_BYTES))
+    return BlockMap.parse(read_file(home / MAP_NAME, HEADER_BYTES))

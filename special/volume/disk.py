@@ -14,6 +14,7 @@ from contextlib import suppress
 from time import monotonic
 from typing import Any, TypeVar
 
+from special.errors import ConfigurationError
 from special.volume.directory import VolumeDirectory
 from special.volume.faults import FAULTS, record_fault
 from special.volume.membership import VolumeTerms
@@ -45,6 +46,9 @@ class VolumeDisk:
         except FAULTS as error:
             record_fault("open", error)
             self.broken = f"{self.directory.directory}: {error}"
+        except ConfigurationError as error:
+            self.broken = str(error)
+            raise
         else:
             self.broken = None
 

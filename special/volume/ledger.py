@@ -125,10 +125,10 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.is_new = not path.exists()
+        self.is_new = not path.exists() or path.is_symlink()
         """Whether it was not there before: then it does not know what is on the disk."""
         if self.is_new:
-            self.remove()  # what SQLite kept beside one that was removed
+            self.remove()  # a link, and what SQLite kept beside one that was removed
         self._db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
         try:
             self._db.execute("PRAGMA journal_mode = WAL")

@@ -19,6 +19,7 @@ from time import monotonic, sleep
 from special.errors import ConfigurationError
 from special.volume import locks
 from special.volume.blocks import FORMAT_VERSION, PAGE_BYTES
+from special.volume.no_follow import open_file
 
 SERVERS_NAME = "servers"
 SETUP_BYTE = 1 << 20
@@ -48,7 +49,15 @@ class Membership:
     def __init__(self, directory: Path) -> None:
         self.path = directory / SERVERS_NAME
         self.owner = -1
-        self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._fd = open_file(self.path, os.O_RDWR | os.O_CREAT)
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the file is still the one of its name."""
+        try:
+            return os.path.samestat(os.lstat(self.path), os.fstat(self._fd))
+        except FileNotFoundError:
+            return False
 
     def close(self) -> None:
         """Leave. What is still reserved for us is given back by another member."""

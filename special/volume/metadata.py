@@ -31,6 +31,7 @@ from special.volume.blocks import PAGE_BYTES, Damaged, whole_pages
 from special.volume.directory import VolumeDirectory, described
 from special.volume.disk import VolumeDisk
 from special.volume.faults import FAULTS, record_fault
+from special.volume.no_follow import read_file
 from special.volume.object_files import ObjectFiles
 from special.volume.open_objects import OpenObjects
 from special.volume.pack_file import NEW
@@ -114,7 +115,7 @@ class MetadataStore:
 def verify(files: ObjectFiles) -> bool:
     """Whether an object's metadata, if it has any, is right; else it is removed. Blocks."""
     try:
-        _parse(files, (files.directory / NAME).read_bytes())
+        _parse(files, read_file(files.directory / NAME))
     except FileNotFoundError:
         return True
     except Damaged:
@@ -148,7 +149,7 @@ def _find(directory: VolumeDirectory, urls: Sequence[str]) -> StoredMetadata | N
 def _read(files: ObjectFiles) -> bytes | None:
     """The stored text; None if there is none, or it is broken."""
     try:
-        return _parse(files, (files.directory / NAME).read_bytes())
+        return _parse(files, read_file(files.directory / NAME))
     except FileNotFoundError:
         return None
     except Damaged as error:

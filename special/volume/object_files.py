@@ -15,6 +15,7 @@ from special.concurrency import replace_file
 from special.volume import locks
 from special.volume.blocks import ENTRY_BYTES, HEADER_BYTES, BlockMap, Damaged, entry_offset, parse_entries, runs
 from special.volume.faults import record_fault
+from special.volume.no_follow import open_file, remove_file
 from special.volume.pack_file import NEW, PackFile
 
 MAP_NAME = "map"
@@ -43,11 +44,11 @@ class ObjectFiles:
     def open(cls, blocks: BlockMap, directory: Path) -> ObjectFiles | None:
         """The object's files, protected; None if there are none. Raises `Damaged`, `OSError`."""
         try:
-            map_fd = os.open(directory / MAP_NAME, os.O_RDWR | os.O_CLOEXEC)
+            map_fd = open_file(directory / MAP_NAME, os.O_RDWR)
         except FileNotFoundError:
             return None
         try:
-            data_fd = os.open(directory / DATA_NAME, os.O_RDWR | os.O_CLOEXEC)
+            data_fd = open_file(directory / DATA_NAME, os.O_RDWR)
         except BaseException as error:
             os.close(map_fd)
             if isinstance(error, FileNotFoundError):
@@ -68,7 +69,7 @@ class ObjectFiles:
     @staticmethod
     def create(blocks: BlockMap, directory: Path) -> None:
         """Make the files of an object without any block. The map comes last: where it is, all is."""
-        directory.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(0o700, parents=True, exist_ok=True)
         for name, start, size_bytes in (
             (DATA_NAME, b"", blocks.size_bytes),
             (MAP_NAME, blocks.header(), blocks.map_bytes),
@@ -210,7 +211,9 @@ class ObjectFiles:
 def disk_bytes(blocks: BlockMap, directory: Path) -> int:
     """Upper bound of what an object takes on disk now: its base, and every file but the map as the disk counts it."""
     with os.scandir(directory) as files:
-        return blocks.base_bytes + sum(file.stat().st_blocks * 512 for file in files if file.name != MAP_NAME)
+        return blocks.base_bytes + sum(
+            file.stat(follow_symlinks=False).st_blocks * 512 for file in files if file.name != MAP_NAME
+        )
 
 
 def destroy(directory: Path) -> None:
@@ -226,7 +229,7 @@ def remove(directory: Path) -> bool:
     unlinked: an idle descriptor in another process must not keep their space.
     """
     try:
-        map_fd = os.open(directory / MAP_NAME, os.O_RDWR | os.O_CLOEXEC)
+        map_fd = open_file(directory / MAP_NAME, os.O_RDWR)
     except FileNotFoundError:
         _empty(directory)
         return True
@@ -241,11 +244,12 @@ def remove(directory: Path) -> bool:
 
 
 def _empty(directory: Path) -> None:
+    if directory.is_symlink():
+        directory.unlink()
     if not directory.exists():
         return
     for file in list(directory.iterdir()):
-        os.truncate(file, 0)
-        file.unlink()
+        remove_file(file)
     directory.rmdir()
 
 

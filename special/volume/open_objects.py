@@ -116,6 +116,11 @@ class OpenObjects:
             elif open_object.files.protected:
                 open_object.files.release()
 
+    def retire_all(self) -> None:
+        """Forget all objects; their files are closed when they are idle."""
+        for key in list(self._objects):
+            self._retire(key)
+
     def take_uses(self) -> list[Use]:
         """What was read since the last call."""
         now_s, now = time(), monotonic()
@@ -132,8 +137,7 @@ class OpenObjects:
     async def close(self) -> None:
         """Stop what is being fetched, and close all files."""
         await asyncio.gather(*self._opening.values(), return_exceptions=True)
-        for key in list(self._objects):
-            self._retire(key)
+        self.retire_all()
         for open_object in self._retired:
             await open_object.fetcher.close()
         await self._disk.finish()

@@ -27,6 +27,7 @@ import google_crc32c
 
 from special.storage import Span
 from special.volume.blocks import Damaged
+from special.volume.no_follow import open_file, remove_file
 
 MAGIC = b"special-parts\0\0\1"
 NEW = ".new"
@@ -50,7 +51,7 @@ class PackFile:
     def open(cls, path: Path, digest: bytes) -> PackFile | None:
         """The file, if there is one. Raises `Damaged` where it is broken or belongs to another object, `OSError`."""
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            fd = open_file(path, os.O_RDONLY)
         except FileNotFoundError:
             return None
         try:
@@ -74,9 +75,8 @@ class PackFile:
     def remove(self) -> None:
         """Remove the file, although others may have it open: what is read of it from now on is `Damaged`."""
         with suppress(FileNotFoundError):
-            if os.path.samestat(os.stat(self.path), os.fstat(self._fd)):
-                os.truncate(self.path, 0)
-                self.path.unlink()
+            if os.path.samestat(os.lstat(self.path), os.fstat(self._fd)):
+                remove_file(self.path)
 
     @property
     def size_bytes(self) -> int:
@@ -141,7 +141,7 @@ class PackWriter:
         self._new = path.with_name(path.name + NEW)
         self._digest = digest
         self._table: list[tuple[int, int]] = [(head_bytes, 0)]
-        self._fd = os.open(self._new, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        self._fd = open_file(self._new, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
 
     def close(self) -> None:
         """Close the file, and remove it unless it was published."""

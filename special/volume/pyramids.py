@@ -8,9 +8,8 @@ to its version. One process makes it while all others go on as before; it has it
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from special.storage import Blob, Span
 from special.volume.blocks import PAGE_BYTES, Damaged, whole_pages
 from special.volume.disk import VolumeDisk, uninterrupted
 from special.volume.faults import FAULTS, record_fault
+from special.volume.no_follow import remove_file
 from special.volume.object_files import ObjectFiles
 from special.volume.open_objects import OpenObject, OpenObjects
 from special.volume.pack_file import NEW, PackFile, PackWriter
@@ -180,7 +180,7 @@ def _open(files: ObjectFiles, name: str) -> PackFile | None:
         return PackFile.open(path, files.blocks.digest)
     except Damaged as error:
         record_fault("corrupt", error)
-        _remove(path)
+        remove_file(path)
     except FAULTS as error:
         record_fault("open", error)
     return None
@@ -192,7 +192,7 @@ def _begin(files: ObjectFiles, name: str, head_bytes: int) -> PackWriter | None:
     if path.exists():
         return None
     for other in _of(files.directory):
-        _remove(other)
+        remove_file(other)
     return PackWriter(path, files.blocks.digest, head_bytes=head_bytes)
 
 
@@ -208,16 +208,9 @@ def verify(files: ObjectFiles) -> tuple[int, int]:
                 parts.check()
                 right += 1
         except Damaged:
-            _remove(path)
+            remove_file(path)
             wrong += 1
     return right, wrong
-
-
-def _remove(path: Path) -> None:
-    """Emptied first: an open descriptor in another process must not keep its space."""
-    with suppress(FileNotFoundError):
-        os.truncate(path, 0)
-        path.unlink()
 
 
 def _of(directory: Path) -> list[Path]:

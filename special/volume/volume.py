@@ -25,6 +25,7 @@ from special.volume.block_fetch import FetchLimits
 from special.volume.blocks import PAGE_BYTES
 from special.volume.directory import Step, VolumeDirectory
 from special.volume.disk import VolumeDisk
+from special.volume.faults import record_fault
 from special.volume.membership import VolumeTerms
 from special.volume.metadata import MetadataStore
 from special.volume.open_objects import OpenObject, OpenObjects
@@ -190,6 +191,11 @@ class Volume:
         retry = monotonic() + 10 * MAINTENANCE_S
         while True:
             await asyncio.sleep(MAINTENANCE_S)
+            if self.broken is None and await self.disk.guarded(lambda: self.disk.directory.is_lost):
+                self.disk.broken = f"{self.directory} was removed or replaced"
+                record_fault("open", self.disk.broken)
+                self.objects.retire_all()
+                retry = monotonic()
             if self.broken is None:
                 await self.disk.guarded(self.disk.directory.touch, self.objects.take_uses())
             elif monotonic() > retry:
