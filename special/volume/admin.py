@@ -14,14 +14,14 @@ from time import time
 from special.errors import ConfigurationError, Missing
 from special.volume import metadata, pyramids
 from special.volume.blocks import Damaged
-from special.volume.directory import VolumeDirectory, described
+from special.volume.directory import VolumeDirectory
 from special.volume.ledger import Entry
-from special.volume.object_files import ObjectFiles
+from special.volume.object_files import ObjectFiles, described
 
 
 @dataclass(frozen=True, slots=True)
 class VolumeStat:
-    """How a volume does."""
+    """The state of a volume."""
 
     directory: Path
     """Where it is."""
@@ -38,9 +38,9 @@ class VolumeStat:
     misses: int
     """Blocks that had to be fetched, ever."""
     evictions: int
-    """Objects that had to go, ever."""
+    """Objects that were evicted, ever."""
     oldest_s: float
-    """Seconds since the object that is next to go was last read; 0 for an empty volume."""
+    """Seconds since the object that is evicted next was last read; 0 for an empty volume."""
     top: tuple[Entry, ...]
     """The objects that are read most, the first first."""
 
@@ -77,7 +77,7 @@ class Verified:
 
 @dataclass(frozen=True, slots=True)
 class Cleared:
-    """What is gone, and what could not go."""
+    """What was removed, and what could not be."""
 
     objects: int
     """Objects removed."""
@@ -86,13 +86,13 @@ class Cleared:
 
 
 def stat(directory: Path, *, top: int = 10) -> VolumeStat:
-    """How the volume in a directory does. Raises `ConfigurationError` if there is none."""
+    """The state of the volume in a directory. Raises `ConfigurationError` if there is none."""
     with _joined(directory) as volume:
         return survey(volume, top=top)
 
 
 def survey(volume: VolumeDirectory, *, top: int) -> VolumeStat:
-    """How an open volume does."""
+    """The state of an open volume."""
     with volume.open_ledger() as ledger:
         entries, totals, disk_bytes = ledger.objects(), ledger.totals(), volume.taken_bytes()
     return VolumeStat(

@@ -1,6 +1,6 @@
 """A volume's directory: which objects it takes and evicts, so that it never exceeds its size.
 
-The order of steps is what makes it safe to die at any of them. Space is reserved before it is
+The order of steps makes it safe to die at any of them. Space is reserved before it is
 taken, and given back after it was freed; a map appears after its data file and disappears
 before it; a block is entered in the map after it is in the data file. What a dead process
 leaves behind is too much reserved, never too little, and a live one weighs it again.
@@ -26,12 +26,11 @@ from typing import Literal
 from special.errors import ConfigurationError
 from special.observability import VOLUME_BYTES, VOLUME_EVICTIONS
 from special.volume import locks
-from special.volume.blocks import HEADER_BYTES, BlockMap, Damaged, whole_pages
+from special.volume.blocks import BlockMap, Damaged, whole_pages
 from special.volume.faults import record_fault
 from special.volume.ledger import HEADROOM_BYTES, TOUCHES, Ledger, Use, files_of, is_broken
 from special.volume.membership import SERVERS_NAME, Membership, VolumeTerms
-from special.volume.no_follow import read_file
-from special.volume.object_files import MAP_NAME, ObjectFiles, destroy, disk_bytes, remove
+from special.volume.object_files import MAP_NAME, ObjectFiles, described, destroy, disk_bytes, remove
 from special.volume.pack_file import NEW
 
 LEDGER_NAME = "ledger.sqlite"
@@ -67,19 +66,16 @@ class VolumeDirectory:
 
     @property
     def ledger(self) -> Ledger:
-        """The ledger of a directory that was joined."""
         assert self._ledger is not None, "join() comes first"
         return self._ledger
 
     @property
     def membership(self) -> Membership:
-        """Our membership of a directory that was joined."""
         assert self._membership is not None, "join() comes first"
         return self._membership
 
     @property
     def terms(self) -> VolumeTerms:
-        """What was agreed on in a directory that was joined."""
         assert self._terms is not None, "join() comes first"
         return self._terms
 
@@ -138,7 +134,6 @@ class VolumeDirectory:
         self._ledger = self._membership = None
 
     def object_directory(self, name: str) -> Path:
-        """The directory of an object."""
         return self.directory / OBJECTS_NAME / name[:2] / name[2:]
 
     def fits(self, blocks: BlockMap) -> bool:
@@ -235,7 +230,6 @@ class VolumeDirectory:
         self._full_until = 0.0
 
     def object_directories(self) -> Iterator[Path]:
-        """The directory of every object."""
         yield from sorted((self.directory / OBJECTS_NAME).glob("*/*"))
 
     def discard(self, home: Path) -> bool:
@@ -403,8 +397,3 @@ class VolumeDirectory:
     def _weigh(self, blocks: BlockMap) -> None:
         with suppress(FileNotFoundError):  # removed by another process, which updates the ledger
             self.ledger.weigh(blocks.name, disk_bytes(blocks, self.object_directory(blocks.name)))
-
-
-def described(home: Path) -> BlockMap:
-    """What the map in an object's directory says it is. Raises `Damaged`, `OSError`."""
-    return BlockMap.parse(read_file(home / MAP_NAME, HEADER_BYTES))

@@ -2,7 +2,7 @@
 
 A request must never wait for a thread that cannot be interrupted: it waits for work in a task of its own
 (`attempt`), which it can leave at once and which goes on without it. A disk that does not answer in time
-is passed by, also by those who come later, until it has answered.
+is bypassed, also by later requests, until it has answered.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What goes wrong on the local disk: passed by, counted, and logged once in a while.
+"""Faults of the local disk: bypassed, counted, and logged once in a while.
 
 The volume only makes things faster, so none of its faults may fail a request or change a
 byte. They all come through here, and no other exception is ever swallowed.

@@ -103,7 +103,7 @@ class Totals:
     misses: int
     """Blocks that had to be fetched."""
     evictions: int
-    """Objects that had to go."""
+    """Objects that were evicted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +213,6 @@ class Ledger:
         )
 
     def contains(self, name: str) -> bool:
-        """Whether the ledger has an object."""
         return self._db.execute("SELECT 1 FROM objects WHERE name = ?", (name,)).fetchone() is not None
 
     def weigh(self, name: str, disk_bytes: int) -> None:
@@ -221,11 +220,10 @@ class Ledger:
         self._db.execute("UPDATE objects SET disk_bytes = ? WHERE name = ?", (disk_bytes, name))
 
     def remove_object(self, name: str) -> None:
-        """Forget an object."""
         self._db.execute("DELETE FROM objects WHERE name = ?", (name,))
 
     def evicted(self) -> None:
-        """Count an object that had to go."""
+        """Count an object that was evicted."""
         self._db.execute("UPDATE totals SET evictions = evictions + 1")
 
     def reserve(self, owner: int, name: str, size_bytes: int) -> int:
@@ -235,7 +233,6 @@ class Ledger:
         return row.lastrowid
 
     def release(self, reservation: int) -> None:
-        """Give a reservation back."""
         self._db.execute("DELETE FROM holds WHERE id = ?", (reservation,))
 
     def reservations(self) -> list[tuple[int, int, str]]:
@@ -252,7 +249,7 @@ class Ledger:
             self._db.execute("UPDATE totals SET hits = hits + ?, misses = misses + ?", (use.hits, use.misses))
 
     def oldest(self, skip: int) -> list[str]:
-        """A few objects in the order in which they have to go, after the first `skip`."""
+        """A few objects in the order in which they are evicted, after the first `skip`."""
         query = "SELECT name FROM objects ORDER BY stale DESC, used_s, name LIMIT 64 OFFSET ?"
         return [name for (name,) in self._db.execute(query, (skip,))]
 
@@ -277,7 +274,6 @@ class Ledger:
         return None if row is None else str(row[0])
 
     def totals(self) -> Totals:
-        """All objects together."""
         row = self._db.execute("SELECT disk_bytes, hits, misses, evictions FROM totals").fetchone()
         if row is None:
             raise sqlite3.DatabaseError(f"{self.path}: the totals are gone")

@@ -28,11 +28,11 @@ import google_crc32c
 from special.concurrency import replace_file
 from special.storage import Blob
 from special.volume.blocks import PAGE_BYTES, Damaged, whole_pages
-from special.volume.directory import VolumeDirectory, described
+from special.volume.directory import VolumeDirectory
 from special.volume.disk import VolumeDisk
 from special.volume.faults import FAULTS, record_fault
 from special.volume.no_follow import read_file
-from special.volume.object_files import ObjectFiles
+from special.volume.object_files import ObjectFiles, described
 from special.volume.open_objects import OpenObjects
 from special.volume.pack_file import NEW
 

@@ -15,7 +15,7 @@ from special.concurrency import replace_file
 from special.volume import locks
 from special.volume.blocks import ENTRY_BYTES, HEADER_BYTES, BlockMap, Damaged, entry_offset, parse_entries, runs
 from special.volume.faults import record_fault
-from special.volume.no_follow import open_file, remove_file
+from special.volume.no_follow import open_file, read_file, remove_file
 from special.volume.pack_file import NEW, PackFile
 
 MAP_NAME = "map"
@@ -206,6 +206,11 @@ class ObjectFiles:
         self._checksums.pop(index, None)
         record_fault("corrupt", f"block {index} of {self.blocks.url} in {self.directory}")
         return False
+
+
+def described(home: Path) -> BlockMap:
+    """What the map in an object's directory says it is. Raises `Damaged`, `OSError`."""
+    return BlockMap.parse(read_file(home / MAP_NAME, HEADER_BYTES))
 
 
 def disk_bytes(blocks: BlockMap, directory: Path) -> int:

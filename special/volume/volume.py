@@ -66,7 +66,6 @@ class Volume:
         run_bytes: int = 8 << 20,
         budget_bytes: int = 64 << 20,
         leader_timeout_s: float = 5.0,
-        slow_s: float = SLOW_S,
         linger_s: float = 1.0,
         failure_memory_s: float = 0.25,
         max_open: int = 128,
@@ -80,7 +79,7 @@ class Volume:
             raise ConfigurationError(f"a block is a multiple of {PAGE_BYTES} bytes, not {block_bytes}")
         self.directory = directory
         limits = FetchLimits(run_bytes, budget_bytes, leader_timeout_s, linger_s, failure_memory_s)
-        self.disk = VolumeDisk(VolumeDirectory(directory, at=at), VolumeTerms(size_bytes, block_bytes), slow_s=slow_s)
+        self.disk = VolumeDisk(VolumeDirectory(directory, at=at), VolumeTerms(size_bytes, block_bytes), slow_s=SLOW_S)
         self.objects = OpenObjects(self.disk, limits=limits, max_open=max_open)
         self.pyramids = Pyramids(self.objects, self.disk)
         self.prefetcher = BlockPrefetcher(self.objects, self.disk)
@@ -97,7 +96,7 @@ class Volume:
         """Join the directory and bring it to its size.
 
         Raises `ConfigurationError` where another server uses it on other terms. A disk that
-        fails is passed by until it works: `broken` says why.
+        fails is bypassed until it works: `broken` says why.
         """
         self.disk.start()
         try:

@@ -41,7 +41,7 @@ class Gate:
         await self.open.wait()
 
 
-async def test_a_first_reader_that_leaves_harms_nobody(volume: Volume) -> None:
+async def test_a_first_reader_that_leaves_harms_no_other(volume: Volume) -> None:
     gate = Gate()
     source = Made({"a": 1}, before=gate)
     reader = volume.reader(source)
@@ -52,7 +52,7 @@ async def test_a_first_reader_that_leaves_harms_nobody(volume: Volume) -> None:
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
         await first
-    await asyncio.sleep(0.2)  # longer than a flight without readers goes on
+    await asyncio.sleep(0.2)  # longer than a fetch without readers goes on
     gate.open.set()
     assert await asyncio.gather(*others) == [expected(A, WANTED)] * 999
     assert source.gets == [Span(0, BLOCK)]
@@ -78,7 +78,7 @@ async def test_when_all_leave_nothing_is_left(volume: Volume, tmp_path: Path) ->
     other.leave()
 
 
-async def test_a_flight_goes_on_for_whoever_comes_back_in_time(volume: Volume) -> None:
+async def test_a_fetch_goes_on_for_a_reader_that_comes_back_in_time(volume: Volume) -> None:
     gate = Gate()
     source = Made({"a": 1}, before=gate)
     reader = volume.reader(source)
@@ -94,7 +94,7 @@ async def test_a_flight_goes_on_for_whoever_comes_back_in_time(volume: Volume) -
 
 
 @pytest.mark.parametrize("kind", [Changed, Denied, Missing, Unreachable])
-async def test_a_failure_is_everybody_s_and_soon_forgotten(volume: Volume, kind: type[SourceError]) -> None:
+async def test_a_failure_is_raised_to_all_and_soon_forgotten(volume: Volume, kind: type[SourceError]) -> None:
     failing = True
 
     async def fail(of: Blob, span: Span) -> None:

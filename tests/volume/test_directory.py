@@ -101,7 +101,7 @@ class TestEviction:
             assert files.blocks.count == 64
         assert directory.ledger.reservations() == []
 
-    def test_what_is_let_go_may_go_and_its_shelf_notices(self, join: Join, tmp_path: Path) -> None:
+    def test_what_is_released_may_be_evicted_and_its_files_tell(self, join: Join, tmp_path: Path) -> None:
         directory = join()
         files = fill(directory, blocks_of("a"))
         assert not files.gone
@@ -126,7 +126,7 @@ class TestEviction:
             fill(directory, blocks_of(key)).close()
         assert sorted(names(directory)) == ["a1", "c1", "d1"]
 
-    def test_what_is_on_disk_is_never_more_than_the_books_say(self, join: Join, tmp_path: Path) -> None:
+    def test_what_is_on_disk_is_never_more_than_the_ledger_says(self, join: Join, tmp_path: Path) -> None:
         directory = join()
         for n in range(40):
             blocks = blocks_of(f"{n}", (n * 37_003) % (2 * MIB) + 1)
@@ -170,7 +170,7 @@ class TestJoining:
             join(terms)
         join()
 
-    def test_terms_may_change_when_everybody_has_left(self, join: Join) -> None:
+    def test_terms_may_change_when_all_have_left(self, join: Join) -> None:
         join().leave()
         assert join(VolumeTerms(9 * MIB, 4096)).terms == VolumeTerms(9 * MIB, 4096)
 
@@ -204,11 +204,11 @@ class TestJoining:
 
 
 class TestBooks:
-    """Files and ledger that do not agree: whoever comes first makes them."""
+    """Files and ledger that do not agree: the first server makes them."""
 
     @pytest.fixture
     def left(self, join: Join) -> BlockMap:
-        """A directory with one object, which nobody uses."""
+        """A directory with one object, which no server uses."""
         directory = join()
         blocks = blocks_of("a")
         fill(directory, blocks).close()
@@ -258,7 +258,7 @@ class TestBooks:
         directory = join()
         assert (names(directory), list(directory.object_directories())) == ([], [])
 
-    def test_scribbled_settings_are_written_anew(self, join: Join, left: BlockMap, tmp_path: Path) -> None:
+    def test_scribbled_settings_are_written_again(self, join: Join, left: BlockMap, tmp_path: Path) -> None:
         (tmp_path / SERVERS_NAME).write_bytes(b"\xff scribble")
         assert join().terms == TERMS
 

@@ -75,7 +75,7 @@ UNSEEN: dict[str, Callable[[Path], None]] = {
 
 
 async def filled(directory: Path) -> None:
-    """A volume with two objects, which nobody uses."""
+    """A volume with two objects, which no server uses."""
     async with Volume(directory, size_bytes=16 * MIB, block_bytes=BLOCK) as volume:
         reader = volume.reader(Made({"a": 1, "b": 1}))
         for of in (A, B):
@@ -202,7 +202,7 @@ async def test_a_directory_that_cannot_be_used_is_passed_by(tmp_path: Path, plac
 
 
 def scribble(path: Path) -> None:
-    """Nonsense in every page of the database, wherever it lies by now."""
+    """Nonsense in every page of the database, wherever it is by now."""
     with closing(sqlite3.connect(path)) as db:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     for start in range(0, path.stat().st_size, 4096):
@@ -235,7 +235,7 @@ BROKEN_LEDGERS: dict[str, Callable[[Path], object]] = {
 
 
 def test_a_ledger_whose_log_was_cut_short_is_broken(tmp_path: Path) -> None:
-    """As it happens to new books where somebody closes old ones whose file was emptied."""
+    """As it happens to a new ledger when an old one is closed whose file was emptied."""
     with closing(Ledger(tmp_path / LEDGER_NAME)):
         os.truncate(tmp_path / f"{LEDGER_NAME}-wal", 0)
         with pytest.raises(sqlite3.Error) as caught:
@@ -244,10 +244,10 @@ def test_a_ledger_whose_log_was_cut_short_is_broken(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", BROKEN_LEDGERS.values(), ids=BROKEN_LEDGERS)
-async def test_a_broken_ledger_is_made_anew_under_running_servers(
+async def test_a_broken_ledger_is_made_again_under_running_servers(
     tmp_path: Path, damage: Callable[[Path], object]
 ) -> None:
-    """Nobody is restarted; no byte is wrong; and the new books know of everything that is on the disk."""
+    """No server is restarted, no byte is wrong, and the new ledger has everything that is on the disk."""
     keys = [f"{n}" for n in range(40)]
     source = Made(dict.fromkeys(["a", "b", *keys], 1))
     await filled(tmp_path)

@@ -200,14 +200,14 @@ class TwoServers(RuleBasedStateMachine):
         verify(self.directory)
 
     @rule()
-    def let_upkeep_pass(self) -> None:
-        async def upkeep() -> None:
+    def let_maintenance_pass(self) -> None:
+        async def maintain() -> None:
             for volume in self.volumes:
                 for each in volume.objects:
                     if each.idle:
                         each.files.release()
 
-        self.runner.run(upkeep())
+        self.runner.run(maintain())
 
     @invariant()
     def the_size_holds(self) -> None:

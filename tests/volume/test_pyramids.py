@@ -58,7 +58,7 @@ def home(directory: Path, of: Blob = A) -> Path:
 
 
 def weight(directory: Path) -> int:
-    """What the books say that the one object takes."""
+    """What the ledger says that the one object takes."""
     (entry,) = stat(directory).top
     return entry.disk_bytes
 
@@ -156,7 +156,7 @@ async def test_it_is_evicted_with_its_object(tmp_path: Path) -> None:
         opened_objects = [each.objects.get(A) for each in (volume, beside)]
         for each in opened_objects:
             assert each is not None
-            each.files.release()  # as upkeep does, a second after it was read
+            each.files.release()  # as maintenance does, a second after it was read
         for key, size_bytes in others.items():
             await reader.read(blob(key, size_bytes), [Span(0, size_bytes)])
             assert taken_bytes(tmp_path) <= 12 * MIB

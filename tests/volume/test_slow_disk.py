@@ -175,11 +175,12 @@ async def test_removing_a_pyramid_can_be_left(volume: Volume) -> None:
 
 async def test_a_disk_that_stays_stuck_is_passed_by_at_once(tmp_path: Path) -> None:
     source, b = Made({"a": 1, "b": 1}), blob("b", 20 * BLOCK)
-    async with Volume(tmp_path, size_bytes=16 * MIB, block_bytes=BLOCK, slow_s=0.1) as volume:
+    async with Volume(tmp_path, size_bytes=16 * MIB, block_bytes=BLOCK) as volume:
         reader = volume.reader(source)
         assert await reader.read(A, WANTED) == expected(A, WANTED)
         await until(lambda: next(iter(volume.objects)).idle)
         slow, elsewhere = faults("slow"), [Span.at(5 * BLOCK, 10)]
+        volume.disk.slow_s = 0.1
         with hung_threads(volume):
             assert await reader.read(b, WANTED) == expected(b, WANTED)  # after slow_s, past the volume
             assert faults("slow") == slow + 1
@@ -190,15 +191,17 @@ async def test_a_disk_that_stays_stuck_is_passed_by_at_once(tmp_path: Path) -> N
             assert await volume.metadata.get([A.url]) is None
             assert source.gets == [Span(0, BLOCK), *WANTED, *elsewhere]
         await until(lambda: not volume.disk.is_stuck)
+        volume.disk.slow_s = 5.0
         assert await reader.read(A, elsewhere) == expected(A, elsewhere)
         assert source.gets[-1] == Span(5 * BLOCK, 6 * BLOCK)
 
 
 async def test_blocks_that_take_too_long_come_from_the_source(tmp_path: Path) -> None:
     source = Made({"a": 1})
-    async with Volume(tmp_path, size_bytes=16 * MIB, block_bytes=BLOCK, slow_s=0.1) as volume:
+    async with Volume(tmp_path, size_bytes=16 * MIB, block_bytes=BLOCK) as volume:
         assert await volume.objects.open(A) is not None
         slow = faults("slow")
+        volume.disk.slow_s = 0.1
         with hung_threads(volume):
             assert await volume.reader(source).read(A, WANTED) == expected(A, WANTED)
             assert faults("slow") == slow + 1
