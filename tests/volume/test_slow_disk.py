@@ -82,8 +82,9 @@ async def test_a_reader_leaves_an_opening_that_hangs(tmp_path: Path, step: Step)
     hung, source = HungStep(step), Made({"a": 1})
     async with Volume(tmp_path, size_bytes=16 * MIB, block_bytes=BLOCK, at=hung) as volume:
         try:
-            assert await is_cancelled_at_once(volume.reader(source).read(A, WANTED))
-            assert hung.reached.is_set()
+            reading = asyncio.create_task(volume.reader(source).read(A, WANTED))
+            await until(hung.reached.is_set)
+            assert await is_cancelled_at_once(reading)
             assert source.gets == []
         finally:
             hung.released.set()
