@@ -52,7 +52,7 @@ class PlannedRequest:
     final: bool = True
     """False where the master's index must be read first: then the plan may be better the next time."""
     private: bool = False
-    """Whether an anonymous client would get another answer, or none."""
+    """Whether another client would get another answer, or none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,12 @@
-"""A bounded local disk in front of a store: blocks fetched once, however many ask.
+"""A bounded local disk in front of a store: each block is fetched once for all processes of a machine.
 
-The words of this room. A *block* is what is fetched, stored and checked as one. A *shelf* is
-the files of one object (one version of one master): a sparse data file, a map of the blocks in
-it and, where one was made, a *pyramid*, a file of checked *parts*, and a *note* of what its
-headers say. The *stacks* are all shelves, with the *ledger* that says what they take and when
-they were read. A *flight* is a run of missing blocks on its way from the source.
+The words of this package. A *block* is what is fetched, stored and checked as one. An *object* is one version of one
+master. Its *files* are a sparse data file, a map of the blocks in it and, where one was made, a *pyramid* (a file of
+checked *parts*) and the *metadata* of its headers. The *directory* has the files of all objects and the *ledger* that
+says what they take and when they were read. A *fetcher* brings missing blocks from the source.
 
-Imports go one way: volume → notes, stocking → pyramids → flights → shelf → parts → blocks, and
-volume → stacks → ledger, tenancy, shelf → locks.
+Each module imports only what comes after it: volume → metadata, prefetch, pyramids → open_objects → block_fetch →
+disk → directory → ledger, membership, object_files → pack_file, locks, faults → blocks. The import linter holds it.
 """
 
 from special.volume import admin

@@ -1,4 +1,4 @@
-"""What an operator wants of a volume: how it does, whether it is sound, and room on the disk.
+"""Operating a volume: its state, whether it is sound, and freeing space on the disk.
 
 All of it works beside running servers, and on a directory that no server uses. Blocking calls.
 """
@@ -14,23 +14,23 @@ from time import time
 from special.errors import ConfigurationError, Missing
 from special.volume import metadata, pyramids
 from special.volume.blocks import Damaged
-from special.volume.directory import VolumeDirectory, described
+from special.volume.directory import VolumeDirectory
 from special.volume.ledger import Entry
-from special.volume.object_files import ObjectFiles
+from special.volume.object_files import ObjectFiles, described
 
 
 @dataclass(frozen=True, slots=True)
 class VolumeStat:
-    """How a volume does."""
+    """The state of a volume."""
 
     directory: Path
     """Where it is."""
     size_bytes: int
     """What it may take on disk."""
     disk_bytes: int
-    """What it takes, its own books included; an upper bound."""
+    """What it takes, its own ledger included; an upper bound."""
     block_bytes: int
-    """Into how large blocks objects are cut."""
+    """Length of the blocks of new objects."""
     objects: int
     """How many versions of masters are on it."""
     hits: int
@@ -38,9 +38,9 @@ class VolumeStat:
     misses: int
     """Blocks that had to be fetched, ever."""
     evictions: int
-    """Objects that had to go, ever."""
+    """Objects that were evicted, ever."""
     oldest_s: float
-    """Seconds since the object that is next to go was last read; 0 for an empty volume."""
+    """Seconds since the object that is evicted next was last read; 0 for an empty volume."""
     top: tuple[Entry, ...]
     """The objects that are read most, the first first."""
 
@@ -67,7 +67,7 @@ class Verified:
     dropped_pyramids: int = 0
     """Pyramids that were wrong: removed, to be made again."""
     dropped_notes: int = 0
-    """Notes that were wrong: removed, to be found out again."""
+    """Metadata that was wrong: removed, to be parsed again."""
 
     @property
     def sound(self) -> bool:
@@ -77,7 +77,7 @@ class Verified:
 
 @dataclass(frozen=True, slots=True)
 class Cleared:
-    """What is gone, and what could not go."""
+    """What was removed, and what could not be."""
 
     objects: int
     """Objects removed."""
@@ -86,20 +86,20 @@ class Cleared:
 
 
 def stat(directory: Path, *, top: int = 10) -> VolumeStat:
-    """How the volume in a directory does. Raises `ConfigurationError` if there is none."""
-    with _joined(directory) as stacks:
-        return survey(stacks, top=top)
+    """The state of the volume in a directory. Raises `ConfigurationError` if there is none."""
+    with _joined(directory) as volume:
+        return survey(volume, top=top)
 
 
-def survey(stacks: VolumeDirectory, *, top: int) -> VolumeStat:
-    """How an open volume does."""
-    with stacks.open_ledger() as ledger:
-        entries, totals, disk_bytes = ledger.objects(), ledger.totals(), stacks.taken_bytes()
+def survey(volume: VolumeDirectory, *, top: int) -> VolumeStat:
+    """The state of an open volume."""
+    with volume.open_ledger() as ledger:
+        entries, totals, disk_bytes = ledger.objects(), ledger.totals(), volume.taken_bytes()
     return VolumeStat(
-        directory=stacks.directory,
-        size_bytes=stacks.terms.size_bytes,
+        directory=volume.directory,
+        size_bytes=volume.terms.size_bytes,
         disk_bytes=disk_bytes,
-        block_bytes=stacks.terms.block_bytes,
+        block_bytes=volume.terms.block_bytes,
         objects=len(entries),
         hits=totals.hits,
         misses=totals.misses,
@@ -115,34 +115,34 @@ def verify(directory: Path) -> Verified:
     Raises `ConfigurationError` if there is none.
     """
     objects = blocks = dropped_blocks = dropped_objects = whole_pyramids = dropped_pyramids = dropped_notes = 0
-    with _joined(directory) as stacks:
-        for home in stacks.object_directories():
+    with _joined(directory) as volume:
+        for home in volume.object_directories():
             try:
-                shelf = ObjectFiles.open(described(home), home)
+                files = ObjectFiles.open(described(home), home)
             except FileNotFoundError:  # just evicted
                 continue
             except Damaged:
-                dropped_objects += stacks.discard(home)
+                dropped_objects += volume.discard(home)
                 continue
-            if shelf is None:
+            if files is None:
                 continue
             objects += 1
-            with closing(shelf):
-                for index in shelf.published():
-                    if shelf.read_blocks([index]):
+            with closing(files):
+                for index in files.published():
+                    if files.read_blocks([index]):
                         blocks += 1
-                    elif shelf.lock_blocks([index]):  # else somebody is just fetching it anew
-                        if not shelf.read_blocks([index]):
-                            shelf.remove_block(index)
+                    elif files.lock_blocks([index]):  # else it is being fetched again
+                        if not files.read_blocks([index]):
+                            files.remove_block(index)
                             dropped_blocks += 1
-                        shelf.unlock_blocks([index])
-                whole, dropped = pyramids.verify(shelf)
-                noted = metadata.verify(shelf)
-                if dropped or not noted:
-                    stacks.weigh(shelf.blocks)
+                        files.unlock_blocks([index])
+                whole, dropped = pyramids.verify(files)
+                is_right = metadata.verify(files)
+                if dropped or not is_right:
+                    volume.weigh(files.blocks)
             whole_pyramids += whole
             dropped_pyramids += dropped
-            dropped_notes += not noted
+            dropped_notes += not is_right
     return Verified(objects, blocks, dropped_blocks, dropped_objects, whole_pyramids, dropped_pyramids, dropped_notes)
 
 
@@ -152,7 +152,7 @@ def find(directory: Path, image: str, *, keys: Sequence[str], root: str | None =
     A master's own URL means itself. Raises `Missing` where the volume has none, `ConfigurationError` where masters of
     several sources are meant, or there is no volume.
     """
-    with _joined(directory) as stacks, stacks.open_ledger() as ledger:
+    with _joined(directory) as volume, volume.open_ledger() as ledger:
         urls = sorted({entry.url for entry in ledger.objects()})
     roots = {url: url.removesuffix(key) for key in keys for url in urls if url.endswith(f"/{key}")}
     found = [image] if image in urls else sorted(url for url in roots if root in (None, roots[url]))
@@ -168,16 +168,16 @@ def find(directory: Path, image: str, *, keys: Sequence[str], root: str | None =
 
 def clear(directory: Path, urls: Sequence[str] | None = None) -> Cleared:
     """Remove all versions of some objects, or of all. Raises `ConfigurationError` if there is no volume."""
-    with _joined(directory) as stacks:
-        counts = [stacks.clear(url) for url in (urls if urls is not None else [None])]
+    with _joined(directory) as volume:
+        counts = [volume.clear(url) for url in (urls if urls is not None else [None])]
         return Cleared(sum(gone for gone, _ in counts), sum(kept for _, kept in counts))
 
 
 @contextmanager
 def _joined(directory: Path) -> Iterator[VolumeDirectory]:
-    stacks = VolumeDirectory(directory, at=lambda step: None)
-    stacks.join(None)
+    volume = VolumeDirectory(directory, at=lambda step: None)
+    volume.join(None)
     try:
-        yield stacks
+        yield volume
     finally:
-        stacks.leave()
+        volume.leave()

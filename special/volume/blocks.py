@@ -1,7 +1,7 @@
 """How one version of an object is cut into blocks, and how its map is written to disk.
 
 A block is what is fetched, stored and checked as one. libvips decodes a hole or a flipped
-bit to wrong pixels without a word, so every block carries a checksum, and the checksum is
+bit to wrong pixels without an error, so every block carries a checksum, and the checksum is
 bound to the block's place: another object's block, an older version's, or this object's
 block from elsewhere is as wrong as a broken one. Pure.
 
@@ -31,7 +31,7 @@ FORMAT_VERSION = 1
 """Of everything in the directory: the map, the ledger and the settings. Another version's files are dropped."""
 MAGIC = b"special-map\0\0\0\0" + bytes([FORMAT_VERSION])
 PAGE_BYTES = 4096
-"""What file systems give out at least; sizes on disk are counted in it."""
+"""Smallest unit that file systems allocate; sizes on disk are counted in it."""
 HEADER_BYTES = PAGE_BYTES
 ENTRY_BYTES = 8
 EXTENTS_PER_PAGE = 170
@@ -101,7 +101,7 @@ class BlockMap:
 
     @property
     def describable(self) -> bool:
-        """Whether the header has room for the URL: some 3,900 bytes, more than any store allows."""
+        """Whether the header has space for the URL: some 3,900 bytes, more than any store allows."""
         return _FIXED.size + len(self._description()) <= HEADER_BYTES
 
     def indices(self, span: Span) -> range:
@@ -144,7 +144,7 @@ class BlockMap:
 
     def header(self) -> bytes:
         """The map's first page, of an object that is `describable`."""
-        assert self.describable, "Stacks.fits() comes first"
+        assert self.describable, "VolumeDirectory.fits() comes first"
         description = self._description()
         fixed = _FIXED.pack(MAGIC, len(description), google_crc32c.value(description))
         return (fixed + description).ljust(HEADER_BYTES, b"\0")
@@ -177,7 +177,7 @@ def entry_offset(index: int) -> int:
 
 
 def whole_pages(size_bytes: int) -> int:
-    """A size, rounded up to what the file system gives out for it."""
+    """A size, rounded up to what the file system allocates for it."""
     return ceil_div(size_bytes, PAGE_BYTES) * PAGE_BYTES
 
 

@@ -1,20 +1,21 @@
-"""A volume's directory: what comes in, what has to go, and that it never takes more than it may.
+"""A volume's directory: which objects it takes and evicts, so that it never exceeds its size.
 
-The order of steps is what makes it safe to die at any of them. Room is reserved before it is
+The order of steps makes it safe to die at any of them. Space is reserved before it is
 taken, and given back after it was freed; a map appears after its data file and disappears
 before it; a block is entered in the map after it is in the data file. What a dead process
 leaves behind is too much reserved, never too little, and a live one weighs it again.
 
 Blocking calls: everything here runs in the volume's one disk thread.
 
-    DIR/servers                     settings and presence (tenancy)
-    DIR/ledger.sqlite               the books (ledger)
-    DIR/objects/ab/cdef…/map, data  one object (shelf); further files of an object count like its data
+    DIR/servers                     settings and membership
+    DIR/ledger.sqlite               the ledger
+    DIR/objects/ab/cdef…/map, data  one object; further files of it count like its data
 """
 
 from __future__ import annotations
 
 import errno
+import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -25,29 +26,29 @@ from typing import Literal
 from special.errors import ConfigurationError
 from special.observability import VOLUME_BYTES, VOLUME_EVICTIONS
 from special.volume import locks
-from special.volume.blocks import HEADER_BYTES, BlockMap, Damaged, whole_pages
+from special.volume.blocks import BlockMap, Damaged, whole_pages
 from special.volume.faults import record_fault
 from special.volume.ledger import HEADROOM_BYTES, TOUCHES, Ledger, Use, files_of, is_broken
 from special.volume.membership import SERVERS_NAME, Membership, VolumeTerms
-from special.volume.object_files import MAP_NAME, ObjectFiles, destroy, disk_bytes, remove
+from special.volume.object_files import MAP_NAME, ObjectFiles, described, destroy, disk_bytes, remove
 from special.volume.pack_file import NEW
 
 LEDGER_NAME = "ledger.sqlite"
 OBJECTS_NAME = "objects"
 
 ATTEMPTS = 4
-"""To admit an object: one to reserve room, one to make files, one to open them, and one for a race lost."""
+"""To admit an object: one to reserve space, one to make files, one to open them, and one for a race lost."""
 CHECK_S = 60.0
-"""How often the books are read through."""
+"""How often the whole ledger is checked."""
 FULL_S = 0.1
-"""How long nobody looks for room after none was found: to look for it is to try every object."""
+"""How long no space is looked for after none was found: looking for it tries every object."""
 
 Step = Literal["admit", "create", "reserve", "write", "publish", "settle", "evict", "strike"]
 """What is about to happen: where a process may die or a disk may fail, and tests make them."""
 
 
 class Full(Exception):
-    """There is no room, and everything that could go is being read."""
+    """There is not enough space, and every object that could be evicted is being read."""
 
 
 class VolumeDirectory:
@@ -56,7 +57,7 @@ class VolumeDirectory:
     def __init__(self, directory: Path, *, at: Callable[[Step], None]) -> None:
         self.directory = directory
         self._at = at
-        self._tenancy: Membership | None = None
+        self._membership: Membership | None = None
         self._ledger: Ledger | None = None
         self._terms: VolumeTerms | None = None
         self._full_until = 0.0
@@ -65,72 +66,89 @@ class VolumeDirectory:
 
     @property
     def ledger(self) -> Ledger:
-        """The books of a directory that was joined."""
         assert self._ledger is not None, "join() comes first"
         return self._ledger
 
     @property
-    def tenancy(self) -> Membership:
-        """Our presence in a directory that was joined."""
-        assert self._tenancy is not None, "join() comes first"
-        return self._tenancy
+    def membership(self) -> Membership:
+        assert self._membership is not None, "join() comes first"
+        return self._membership
 
     @property
     def terms(self) -> VolumeTerms:
-        """What holds in a directory that was joined."""
         assert self._terms is not None, "join() comes first"
         return self._terms
 
     def join(self, terms: VolumeTerms | None) -> None:
-        """Enter the directory; None takes the terms that hold there.
+        """Enter the directory; None takes the terms that reservation there.
 
-        The first server to come makes books and files agree and evicts what is too much. Raises
+        The first server makes ledger and files agree and evicts what is too much. Raises
         `ConfigurationError` where servers disagree, `OSError` or `sqlite3.Error` where the disk fails.
         """
+        self.leave()
         if terms is not None:
-            (self.directory / OBJECTS_NAME).mkdir(parents=True, exist_ok=True)
+            self._create()
         elif not (self.directory / SERVERS_NAME).exists():
             raise ConfigurationError(
                 f"{self.directory} holds no volume: name the directory that a server was started with"
             )
-        self._tenancy = tenancy = Membership(self.directory)
+        self._membership = membership = Membership(self.directory)
         try:
-            with tenancy.setup() as alone:
-                self._terms = tenancy.agree(terms, alone=alone)
-                with tenancy.ledger_lock(locks.try_exclusive):
+            with membership.setup() as alone:
+                self._terms = membership.agree(terms, alone=alone)
+                with membership.ledger_lock(locks.try_exclusive):
                     self._ledger = self._open_ledger(checked=alone)
                     if alone or self._ledger.is_new:
                         self._reconcile(alone=alone)
                 with self.open_ledger(), self.ledger.transaction():
                     self._give_back()
-                    self._make_room(0, sparing="")
+                    self._make_space(0, sparing="")
         except BaseException:
             self.leave()
             raise
 
+    def _create(self) -> None:
+        """Make the directory, for this user alone. One that belongs to another user is refused."""
+        for folder in (self.directory, self.directory / OBJECTS_NAME):
+            folder.mkdir(0o700, parents=True, exist_ok=True)
+            owner = folder.stat().st_uid
+            if owner not in (os.geteuid(), 0):  # an empty volume of Kubernetes is of root
+                raise ConfigurationError(
+                    f"{folder} belongs to user {owner}, and this server runs as user {os.geteuid()}: "
+                    f"choose another directory for the volume, or give this one to that user"
+                )
+        if (self.directory / OBJECTS_NAME).is_symlink():
+            raise ConfigurationError(f"{folder} is a symbolic link, which a volume does not follow: remove it")
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the directory was removed or replaced since it was joined."""
+        return self._membership is None or not self._membership.is_current
+
     def leave(self) -> None:
-        """Close the books and go."""
+        """Close the ledger and give up the membership."""
         if self._ledger is not None:
             self._ledger.close()
-        if self._tenancy is not None:
-            self._tenancy.close()
-        self._ledger = self._tenancy = None
+        if self._membership is not None:
+            self._membership.close()
+        self._ledger = self._membership = None
 
     def object_directory(self, name: str) -> Path:
-        """The directory of an object."""
         return self.directory / OBJECTS_NAME / name[:2] / name[2:]
 
     def fits(self, blocks: BlockMap) -> bool:
-        """Whether an object has room when everything else has gone."""
-        return blocks.describable and blocks.full_bytes <= self.terms.size_bytes - self._own_bytes()
+        """Whether an object fits when everything else is evicted."""
+        return (
+            not self.is_lost and blocks.describable and blocks.full_bytes <= self.terms.size_bytes - self._own_bytes()
+        )
 
-    def has_room(self, size_bytes: int) -> bool:
+    def has_space(self, size_bytes: int) -> bool:
         """Whether so many bytes fit without anything being evicted."""
         with self.open_ledger():
             return self.taken_bytes() + whole_pages(size_bytes) <= self.terms.size_bytes
 
     def find(self, blocks: BlockMap) -> ObjectFiles | None:
-        """An object's shelf, held; None if it has none that can be used. Needs no ledger."""
+        """An object's files, protected; None if it has none that can be used. Needs no ledger."""
         try:
             return ObjectFiles.open(blocks, self.object_directory(blocks.name))
         except Damaged as error:
@@ -138,59 +156,61 @@ class VolumeDirectory:
             return None
 
     def admit(self, blocks: BlockMap) -> ObjectFiles:
-        """An object's shelf, held, made if there is none. Raises `Full`."""
+        """An object's files, protected, created if there are none. Raises `Full`."""
         self._at("admit")
         for _ in range(ATTEMPTS):
             with self.open_ledger(), self.ledger.transaction():
-                if (shelf := self.find(blocks)) is not None:
-                    return shelf
-                if self.ledger.contains(blocks.name):  # room is reserved, so files may be made
+                if (files := self.find(blocks)) is not None:
+                    return files
+                if self.ledger.contains(blocks.name):  # space is reserved, so files may be made
                     self._at("create")
                     ObjectFiles.create(blocks, self.object_directory(blocks.name))
                     continue
-                roomy = self._make_room(blocks.base_bytes, sparing="")
-                if roomy:
+                fits = self._make_space(blocks.base_bytes, sparing="")
+                if fits:
                     self.ledger.add_object(blocks, blocks.base_bytes, time())
-            if not roomy:
-                raise Full(f"no room for {blocks.base_bytes} bytes more")
+            if not fits:
+                raise Full(f"no space for {blocks.base_bytes} bytes more")
         raise OSError(errno.EIO, "what was just made cannot be opened", str(self.object_directory(blocks.name)))
 
-    def store(self, shelf: ObjectFiles, first: int, blocks: Sequence[bytes]) -> None:
-        """Reserve room, write adjacent blocks, publish them, and settle what they took. Raises `Full`."""
+    def store(self, files: ObjectFiles, first: int, blocks: Sequence[bytes]) -> None:
+        """Reserve space, write adjacent blocks, publish them, and settle what they took. Raises `Full`."""
 
         def write() -> None:
             self._at("write")
-            shelf.write(first, blocks)
+            files.write(first, blocks)
             self._at("publish")
-            shelf.publish(first, blocks)
+            files.publish(first, blocks)
 
-        self.spend(shelf.blocks, sum(whole_pages(len(data)) for data in blocks), write)
+        self.spend(files.blocks, sum(whole_pages(len(data)) for data in blocks), write)
 
     def spend(self, blocks: BlockMap, need: int, write: Callable[[], None]) -> Literal[True]:
-        """Reserve room for one object, let `write` take it, and settle what it took. Raises `Full`."""
+        """Reserve space for one object, let `write` take it, and settle what it took. Raises `Full`."""
         name = blocks.name
         self._at("reserve")
-        with self.open_ledger():  # until all is written and settled: new books know of no reservations
+        with self.open_ledger():  # until all is written and settled: a new ledger has no reservations
             with self.ledger.transaction():
-                hold = (
-                    self.ledger.reserve(self.tenancy.owner, name, need) if self._make_room(need, sparing=name) else None
+                reservation = (
+                    self.ledger.reserve(self.membership.owner, name, need)
+                    if self._make_space(need, sparing=name)
+                    else None
                 )
-            if hold is None:
-                raise Full(f"no room for {need} bytes more")
+            if reservation is None:
+                raise Full(f"no space for {need} bytes more")
             try:
                 write()
             finally:
-                self._unsettled.append((hold, blocks))
+                self._unsettled.append((reservation, blocks))
                 self._settle()
         return True
 
     def weigh(self, blocks: BlockMap) -> None:
-        """Look what an object takes by now: files of it were removed."""
+        """Record what an object takes now: files of it were removed."""
         with self.open_ledger(), self.ledger.transaction():
             self._weigh(blocks)
 
     def touch(self, uses: Sequence[Use]) -> None:
-        """Note what was read, and say how full the volume is."""
+        """Record what was read, and report how full the volume is."""
         with self.open_ledger():
             for start in range(0, len(uses), TOUCHES):
                 with self.ledger.transaction():
@@ -206,15 +226,14 @@ class VolumeDirectory:
         return self.ledger.promised_bytes() + self._own_bytes()
 
     def look_again(self) -> None:
-        """Something was let go: there may be room by now."""
+        """Objects may be evicted that were protected: there may be space by now."""
         self._full_until = 0.0
 
     def object_directories(self) -> Iterator[Path]:
-        """The directory of every object."""
         yield from sorted((self.directory / OBJECTS_NAME).glob("*/*"))
 
     def discard(self, home: Path) -> bool:
-        """Remove an object that cannot be read; False if somebody reads it all the same."""
+        """Remove an object that cannot be read; False if it is being read all the same."""
         with self.open_ledger(), self.ledger.transaction():
             return self._evict(home.parent.name + home.name)
 
@@ -233,32 +252,34 @@ class VolumeDirectory:
 
     @contextmanager
     def open_ledger(self) -> Iterator[Ledger]:
-        """The ledger, beside others; the one that stands by now, if somebody has replaced it.
+        """The ledger, beside others; the current one, if another process has replaced it.
 
-        Where it turns out to be broken a new one is made of what is on the disk, and the work at hand fails.
+        Where it turns out to be broken a new one is made of what is on the disk, and the block raises.
         """
-        with ExitStack() as turn:
-            turn.enter_context(self.tenancy.ledger_lock(locks.try_shared))
-            while not self.ledger.stands:
-                turn.close()
+        if self.is_lost:
+            raise FileNotFoundError(errno.ENOENT, "the volume was removed or replaced", str(self.directory))
+        with ExitStack() as stack:
+            stack.enter_context(self.membership.ledger_lock(locks.try_shared))
+            while not self.ledger.is_current:
+                stack.close()
                 self._replace_ledger()
-                turn.enter_context(self.tenancy.ledger_lock(locks.try_shared))
+                stack.enter_context(self.membership.ledger_lock(locks.try_shared))
             try:
                 yield self.ledger
             except sqlite3.Error as error:
                 if is_broken(error):
-                    turn.close()
+                    stack.close()
                     self._replace_ledger()
                 raise
 
     def _replace_ledger(self) -> None:
-        """Open the books that stand, or make new ones. Nobody is writing meanwhile: what they weigh is all there is."""
-        with self.tenancy.ledger_lock(locks.try_exclusive):
-            if self.ledger.stands:  # nobody else has found out
-                record_fault("ledger", f"{self.ledger.path} is broken, and made anew")
+        """Open the current ledger, or make a new one. No process writes meanwhile, so the disk has it all."""
+        with self.membership.ledger_lock(locks.try_exclusive):
+            if self.ledger.is_current:  # no other process has noticed
+                record_fault("ledger", f"{self.ledger.path} is broken, and made again")
                 self.ledger.remove()
             self.ledger.close()
-            self._unsettled.clear()  # numbers of other books
+            self._unsettled.clear()  # numbers of another ledger
             self._ledger = self._open_ledger(checked=False)
             if self._ledger.is_new:
                 self._reconcile(alone=False)
@@ -266,14 +287,14 @@ class VolumeDirectory:
     def _settle(self) -> None:
         """Give back reservations whose writing is over, for what it took; what fails is tried again later."""
         while self._unsettled:
-            hold, blocks = self._unsettled[-1]
+            reservation, blocks = self._unsettled[-1]
             self._at("settle")
             with self.ledger.transaction():
-                self.ledger.release(hold)
+                self.ledger.release(reservation)
                 self._weigh(blocks)
             self._unsettled.pop()
 
-    def _make_room(self, need: int, *, sparing: str) -> bool:
+    def _make_space(self, need: int, *, sparing: str) -> bool:
         """Evict until `need` more bytes fit. Inside a transaction that must be committed either way."""
         if self._full_until > monotonic():
             return False
@@ -312,11 +333,11 @@ class VolumeDirectory:
 
     def _own_bytes(self) -> int:
         """What the volume takes for itself, with what the ledger may grow by."""
-        paths = [self.directory, self.directory / OBJECTS_NAME, self.tenancy.path, *self.ledger.files()]
+        paths = [self.directory, self.directory / OBJECTS_NAME, self.membership.path, *self.ledger.files()]
         return HEADROOM_BYTES + sum(path.stat().st_blocks * 512 for path in paths if path.exists())
 
     def _open_ledger(self, *, checked: bool) -> Ledger:
-        """The books; new ones where they are broken. Only while nobody else has them."""
+        """The ledger; a new one where it is broken. Only while no other process uses it."""
         path = self.directory / LEDGER_NAME
         ledger: Ledger | None = None
         try:
@@ -335,7 +356,7 @@ class VolumeDirectory:
             return Ledger(path)
 
     def _reconcile(self, *, alone: bool) -> None:
-        """Make the books say what is on disk. Only while nobody else has them."""
+        """Make the ledger agree with what is on disk. Only while no other process uses it."""
         on_disk: set[str] = set()
         for home in self.object_directories():
             name = home.parent.name + home.name
@@ -367,18 +388,12 @@ class VolumeDirectory:
 
     def _give_back(self) -> None:
         """Give back what the dead have reserved, and weigh what they may have written."""
-        for hold, owner, name in self.ledger.reservations():
-            if not self.tenancy.is_alive(owner):
-                self.ledger.release(hold)
+        for reservation, owner, name in self.ledger.reservations():
+            if not self.membership.is_alive(owner):
+                self.ledger.release(reservation)
                 with suppress(OSError, Damaged):  # it weighs what it weighed
                     self._weigh(described(self.object_directory(name)))
 
     def _weigh(self, blocks: BlockMap) -> None:
-        with suppress(FileNotFoundError):  # removed behind our back; its room is given back when it is struck out
+        with suppress(FileNotFoundError):  # removed by another process, which updates the ledger
             self.ledger.weigh(blocks.name, disk_bytes(blocks, self.object_directory(blocks.name)))
-
-
-def described(home: Path) -> BlockMap:
-    """What the map in an object's directory says it is. Raises `Damaged`, `OSError`."""
-    with (home / MAP_NAME).open("rb") as file:
-        return BlockMap.parse(file.read(HEADER_BYTES))

@@ -1,4 +1,4 @@
-"""The volume's books: what is on the disk, how large, when last read, and what is about to be written.
+"""The ledger of a volume: what is on the disk, how large, when last read, and what is about to be written.
 
 A small SQLite database in WAL mode that all processes of a machine share. Every change is one
 short transaction, and holding that transaction is also the right to make or remove files.
@@ -19,7 +19,7 @@ from special.volume.blocks import FORMAT_VERSION, BlockMap, Damaged
 WAL_PAGES = 64
 """Pages after which the write-ahead log starts over."""
 TOUCHES = 32
-"""Rows that one transaction may touch, so that the log stays small: each dirties four pages at most."""
+"""Maximum number of rows that one transaction updates, so that the log stays small: each dirties four pages at most."""
 HEADROOM_BYTES = 1 << 20
 """What the database's files may grow by in one transaction and its checkpoint: above 4 × 32 + 64 pages."""
 BUSY_S = 10.0
@@ -47,18 +47,18 @@ CREATE TRIGGER struck AFTER DELETE ON objects
 BROKEN = (
     sqlite3.SQLITE_CORRUPT,
     sqlite3.SQLITE_NOTADB,
-    sqlite3.SQLITE_ERROR,  # what we ask is right: a table must be missing
+    sqlite3.SQLITE_ERROR,  # our statements are right: a table must be missing
     sqlite3.SQLITE_CONSTRAINT,
     sqlite3.SQLITE_MISMATCH,
 )
 
 
 def is_broken(error: sqlite3.Error) -> bool:
-    """Whether a ledger will never do again, where another fault of a disk may pass."""
+    """Whether a ledger is damaged for good, where another fault of a disk may pass."""
     code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
-    # What is shorter than it says has lost something, and will not find it again.
-    gone = code & 0xFF in BROKEN or code == sqlite3.SQLITE_IOERR_SHORT_READ
-    return isinstance(error, sqlite3.DatabaseError) and gone
+    # A file that is shorter than its header says has lost pages for good.
+    damaged = code & 0xFF in BROKEN or code == sqlite3.SQLITE_IOERR_SHORT_READ
+    return isinstance(error, sqlite3.DatabaseError) and damaged
 
 
 def files_of(path: Path) -> list[Path]:
@@ -71,7 +71,7 @@ class Entry:
     """One object as the ledger has it."""
 
     name: str
-    """What it is called on disk."""
+    """Its name on disk."""
     url: str
     """Where it comes from."""
     etag: str
@@ -103,12 +103,12 @@ class Totals:
     misses: int
     """Blocks that had to be fetched."""
     evictions: int
-    """Objects that had to go."""
+    """Objects that were evicted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """What one process has read of an object since it last said so."""
+    """What one process has read of an object since the last report."""
 
     name: str
     """The object's name on disk."""
@@ -125,10 +125,10 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.is_new = not path.exists()
-        """Whether it was not there before: then it knows nothing of what is on the disk."""
+        self.is_new = not path.exists() or path.is_symlink()
+        """Whether it was not there before: then it does not know what is on the disk."""
         if self.is_new:
-            self.remove()  # what SQLite kept beside one that somebody removed
+            self.remove()  # a link, and what SQLite kept beside one that was removed
         self._db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
         try:
             self._db.execute("PRAGMA journal_mode = WAL")
@@ -148,7 +148,7 @@ class Ledger:
         self._inode = path.stat().st_ino
 
     @property
-    def stands(self) -> bool:
+    def is_current(self) -> bool:
         """Whether it is open, and still the file of its name."""
         try:
             return self.path.stat().st_ino == self._inode
@@ -156,13 +156,13 @@ class Ledger:
             return False
 
     def close(self) -> None:
-        """Let go of the database. SQLite leaves the files alone of another one that has taken its name."""
+        """Close the database. SQLite leaves the files of another one alone that has taken its name."""
         self._inode = -1
         self._db.close()
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Everything inside happens at once or not at all, and nobody else writes meanwhile."""
+        """Everything inside happens at once or not at all, and no other process writes meanwhile."""
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -184,15 +184,15 @@ class Ledger:
         return files_of(self.path)
 
     def remove(self) -> None:
-        """Remove its files; whoever has them open finds out that they do not stand."""
+        """Remove its files; processes that have them open notice by `is_current`."""
         for file in self.files():
             file.unlink(missing_ok=True)
 
     def promised_bytes(self) -> int:
         """What objects take, and what is about to be written."""
         objects = self.totals().disk_bytes
-        (held,) = self._db.execute("SELECT coalesce(sum(bytes), 0) FROM holds").fetchone()
-        return int(objects) + int(held)
+        (reserved,) = self._db.execute("SELECT coalesce(sum(bytes), 0) FROM holds").fetchone()
+        return int(objects) + int(reserved)
 
     def add_object(self, blocks: BlockMap, disk_bytes: int, used_s: float) -> None:
         """A new object. Other versions of it have gone stale."""
@@ -213,7 +213,6 @@ class Ledger:
         )
 
     def contains(self, name: str) -> bool:
-        """Whether an object is entered."""
         return self._db.execute("SELECT 1 FROM objects WHERE name = ?", (name,)).fetchone() is not None
 
     def weigh(self, name: str, disk_bytes: int) -> None:
@@ -221,29 +220,27 @@ class Ledger:
         self._db.execute("UPDATE objects SET disk_bytes = ? WHERE name = ?", (disk_bytes, name))
 
     def remove_object(self, name: str) -> None:
-        """An object is no more."""
         self._db.execute("DELETE FROM objects WHERE name = ?", (name,))
 
     def evicted(self) -> None:
-        """Count an object that had to go."""
+        """Count an object that was evicted."""
         self._db.execute("UPDATE totals SET evictions = evictions + 1")
 
     def reserve(self, owner: int, name: str, size_bytes: int) -> int:
-        """Reserve room for what `owner` will write; the number to `release` it by."""
+        """Reserve space for what `owner` will write; returns the number to `release` it by."""
         row = self._db.execute("INSERT INTO holds (owner, name, bytes) VALUES (?, ?, ?)", (owner, name, size_bytes))
         assert row.lastrowid is not None
         return row.lastrowid
 
-    def release(self, hold: int) -> None:
-        """Give a reservation back."""
-        self._db.execute("DELETE FROM holds WHERE id = ?", (hold,))
+    def release(self, reservation: int) -> None:
+        self._db.execute("DELETE FROM holds WHERE id = ?", (reservation,))
 
     def reservations(self) -> list[tuple[int, int, str]]:
         """Number, owner and object of each reservation."""
         return self._db.execute("SELECT id, owner, name FROM holds").fetchall()
 
     def touch(self, uses: Iterable[Use]) -> None:
-        """Note what was read. At most `TOUCHES` in one transaction."""
+        """Record what was read. At most `TOUCHES` in one transaction."""
         for use in uses:
             self._db.execute(
                 "UPDATE objects SET used_s = max(used_s, ?), hits = hits + ?, misses = misses + ? WHERE name = ?",
@@ -252,7 +249,7 @@ class Ledger:
             self._db.execute("UPDATE totals SET hits = hits + ?, misses = misses + ?", (use.hits, use.misses))
 
     def oldest(self, skip: int) -> list[str]:
-        """A few objects in the order in which they have to go, after the first `skip`."""
+        """A few objects in the order in which they are evicted, after the first `skip`."""
         query = "SELECT name FROM objects ORDER BY stale DESC, used_s, name LIMIT 64 OFFSET ?"
         return [name for (name,) in self._db.execute(query, (skip,))]
 
@@ -277,7 +274,6 @@ class Ledger:
         return None if row is None else str(row[0])
 
     def totals(self) -> Totals:
-        """All objects together."""
         row = self._db.execute("SELECT disk_bytes, hits, misses, evictions FROM totals").fetchone()
         if row is None:
             raise sqlite3.DatabaseError(f"{self.path}: the totals are gone")

@@ -2,7 +2,7 @@
 
 Open-file-description locks belong to a descriptor, not to a process: closing another
 descriptor of the same file does not drop them, as it would POSIX locks, and two volumes in one
-process exclude each other like two processes. Nobody waits here: a lock is had at once or not.
+process exclude each other like two processes. Nothing waits here: a lock is granted at once or not.
 See fcntl(2), "Open file description locks".
 """
 
@@ -17,17 +17,17 @@ _FLOCK = struct.Struct("@hhqqi4x")
 
 
 def try_shared(fd: int, start: int, length: int = 1) -> bool:
-    """Lock bytes against writers; False where somebody holds one of them exclusively."""
+    """Lock bytes against writers; False where another descriptor has locked one of them exclusively."""
     return _set(fd, fcntl.F_RDLCK, start, length)
 
 
 def try_exclusive(fd: int, start: int, length: int = 1) -> bool:
-    """Lock bytes against everybody else; False where somebody holds one of them."""
+    """Lock bytes against all others; False where another descriptor has locked one of them."""
     return _set(fd, fcntl.F_WRLCK, start, length)
 
 
 def unlock(fd: int, start: int, length: int = 1) -> None:
-    """Let bytes go, whether locked or not."""
+    """Unlock bytes, whether locked or not."""
     _set(fd, fcntl.F_UNLCK, start, length)
 
 

@@ -1,9 +1,9 @@
-"""Who uses a volume's directory: servers agree on its size, and the dead are known to be dead.
+"""Which servers use a volume's directory: they agree on its size, and dead ones are noticed.
 
-One file, never unlinked, that holds the settings. Its locks say the rest: whoever sets up takes
-`SETUP_BYTE`, everybody present shares `PRESENCE_BYTE`, whoever works on the books shares
-`BOOKS_BYTE` (and takes it alone to put others in their place), and each has a byte of its own from
-`OWNER_BYTE` on. The kernel drops them all when a process dies, so nothing ever expires.
+One file, never unlinked, that holds the settings. Its locks say the rest: the server that sets up takes
+`SETUP_BYTE`, all members share `PRESENCE_BYTE`, work on the ledger shares `LEDGER_BYTE` (and replacing the ledger
+takes it alone), and each member has a byte of its own from `OWNER_BYTE` on. The kernel drops them all when a process
+dies, so nothing ever expires.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ from time import monotonic, sleep
 from special.errors import ConfigurationError
 from special.volume import locks
 from special.volume.blocks import FORMAT_VERSION, PAGE_BYTES
+from special.volume.no_follow import open_file
 
 SERVERS_NAME = "servers"
 SETUP_BYTE = 1 << 20
 PRESENCE_BYTE = SETUP_BYTE + 1
-BOOKS_BYTE = SETUP_BYTE + 2
+LEDGER_BYTE = SETUP_BYTE + 2
 OWNER_BYTE = SETUP_BYTE + 16
 OWNERS = 4096
-BOOKS_PATIENCE_S = 10.0
-"""How long another server may keep the books: it writes some megabytes, evicts some objects, or makes books anew."""
-SETUP_PATIENCE_S = 60.0
+LEDGER_TIMEOUT_S = 10.0
+"""How long to wait for another server: it writes some megabytes, evicts some objects, or makes a new ledger."""
+SETUP_TIMEOUT_S = 60.0
 """How long another server may take to set up: it may have many objects to evict."""
 
 
@@ -39,19 +40,27 @@ class VolumeTerms:
     size_bytes: int
     """What the volume may take on disk."""
     block_bytes: int
-    """Into how large blocks new objects are cut."""
+    """Length of the blocks of new objects."""
 
 
 class Membership:
-    """One volume's presence in a directory."""
+    """One volume's membership of a directory."""
 
     def __init__(self, directory: Path) -> None:
         self.path = directory / SERVERS_NAME
         self.owner = -1
-        self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._fd = open_file(self.path, os.O_RDWR | os.O_CREAT)
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the file is still the one of its name."""
+        try:
+            return os.path.samestat(os.lstat(self.path), os.fstat(self._fd))
+        except FileNotFoundError:
+            return False
 
     def close(self) -> None:
-        """Leave. Whatever is still reserved for us is anybody's to give back."""
+        """Leave. What is still reserved for us is given back by another member."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -60,14 +69,12 @@ class Membership:
     def setup(self) -> Iterator[bool]:
         """Enter the directory, one server at a time; says whether we are alone in it.
 
-        Raises `TimeoutError` where another one does not get done.
+        Raises `TimeoutError` where another one takes too long.
         """
-        deadline = monotonic() + SETUP_PATIENCE_S
+        deadline = monotonic() + SETUP_TIMEOUT_S
         while not locks.try_exclusive(self._fd, SETUP_BYTE):
             if monotonic() > deadline:
-                raise TimeoutError(
-                    f"another server has been setting up {self.path.parent} for {SETUP_PATIENCE_S:.0f} s"
-                )
+                raise TimeoutError(f"another server has been setting up {self.path.parent} for {SETUP_TIMEOUT_S:.0f} s")
             sleep(0.01)
         try:
             alone = locks.try_exclusive(self._fd, PRESENCE_BYTE)
@@ -79,35 +86,37 @@ class Membership:
 
     @contextmanager
     def ledger_lock(self, take: Callable[[int, int], bool]) -> Iterator[None]:
-        """Have the books, beside others (`locks.try_shared`) or alone (`locks.try_exclusive`).
+        """Use the ledger, beside others (`locks.try_shared`) or alone (`locks.try_exclusive`).
 
         Raises `TimeoutError`.
         """
-        deadline = monotonic() + BOOKS_PATIENCE_S
-        while not take(self._fd, BOOKS_BYTE):
+        deadline = monotonic() + LEDGER_TIMEOUT_S
+        while not take(self._fd, LEDGER_BYTE):
             if monotonic() > deadline:
-                raise TimeoutError(f"others have kept the books of {self.path.parent} for {BOOKS_PATIENCE_S:.0f} s")
+                raise TimeoutError(
+                    f"other servers have locked the ledger of {self.path.parent} for {LEDGER_TIMEOUT_S:.0f} s"
+                )
             sleep(0.002)
         try:
             yield
         finally:
-            locks.unlock(self._fd, BOOKS_BYTE)
+            locks.unlock(self._fd, LEDGER_BYTE)
 
     def agree(self, terms: VolumeTerms | None, *, alone: bool) -> VolumeTerms:
         """Set the terms if we are alone, else accept them; None accepts any.
 
         Raises `ConfigurationError` where they differ, or where there are none to accept.
         """
-        there = self.terms()
-        if there is not None and terms in (None, there):
-            return there
+        agreed = self.terms()
+        if agreed is not None and terms in (None, agreed):
+            return agreed
         if terms is None:
             raise ConfigurationError(
                 f"the settings of the volume {self.path.parent} cannot be read: start a server on it"
             )
-        if there is not None and not alone:
+        if agreed is not None and not alone:
             for name, ours in asdict(terms).items():
-                if (theirs := getattr(there, name)) != ours:
+                if (theirs := getattr(agreed, name)) != ours:
                     raise ConfigurationError(
                         f"another server uses the volume {self.path.parent} with {name} = {theirs}, not {ours}: "
                         f"set the same, or stop that server, or choose another directory"
@@ -123,11 +132,11 @@ class Membership:
             if fields["version"] == FORMAT_VERSION:
                 return VolumeTerms(fields["size_bytes"], fields["block_bytes"])
         except (ValueError, TypeError, KeyError):
-            pass  # an empty or scribbled file: whoever comes first writes it anew
+            pass  # an empty or damaged file: the first server writes it again
         return None
 
     def is_alive(self, owner: int) -> bool:
-        """Whether another volume with this number is still there."""
+        """Whether the member with this number is still there."""
         if owner == self.owner:
             return True
         if not locks.try_exclusive(self._fd, OWNER_BYTE + owner):

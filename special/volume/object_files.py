@@ -1,8 +1,8 @@
 """The files of one object: a sparse data file, and a map of the blocks that are in it.
 
-A shelf that is held (a shared lock on a byte of the map) is not evicted, by whichever
-process. What it reads it checks, every time: at 20 GB/s a checksum costs less than
-remembering when it may be left out. Blocking calls throughout; `peek` alone is safe in an event loop.
+An object that is protected (a shared lock on a byte of the map) is not evicted, by any process. What is read is
+checked, every time: at 20 GB/s a checksum costs less than remembering when it may be left out. All calls block;
+`peek` alone is safe in an event loop.
 """
 
 from __future__ import annotations
@@ -11,85 +11,90 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from special.concurrency import replace_file
 from special.volume import locks
 from special.volume.blocks import ENTRY_BYTES, HEADER_BYTES, BlockMap, Damaged, entry_offset, parse_entries, runs
 from special.volume.faults import record_fault
-from special.volume.pack_file import PackFile
+from special.volume.no_follow import open_file, read_file, remove_file
+from special.volume.pack_file import NEW, PackFile
 
 MAP_NAME = "map"
 DATA_NAME = "data"
 USE_BYTE = 0
-"""Byte of the map that readers share and whoever evicts takes alone. Entries' bytes are the locks of their blocks."""
+"""Byte of the map that readers share and that eviction takes alone. Entries' bytes are the locks of their blocks."""
 PYRAMID_BYTE = 1
-"""Byte of the map that whoever makes the object's pyramid takes alone."""
+"""Byte of the map that the maker of the object's pyramid takes alone."""
 
 
 class ObjectFiles:
-    """One object's open files. Close it; that lets go of all its locks."""
+    """One object's open files. Closing them frees all locks."""
 
     def __init__(self, blocks: BlockMap, directory: Path, map_fd: int, data_fd: int) -> None:
         self.blocks = blocks
         self.directory = directory
-        self.held = False
+        self.protected = False
         self.pyramid: PackFile | None = None
-        """Its pyramid, where one was found."""
-        self._at_pyramid = False
+        """The object's pyramid, once it was found."""
+        self._has_pyramid_lock = False
         self._map_fd = map_fd
         self._data_fd = data_fd
         self._checksums: dict[int, int] = {}
 
     @classmethod
     def open(cls, blocks: BlockMap, directory: Path) -> ObjectFiles | None:
-        """The object's shelf, held; None if there is none. Raises `Damaged`, `OSError`."""
+        """The object's files, protected; None if there are none. Raises `Damaged`, `OSError`."""
         try:
-            map_fd = os.open(directory / MAP_NAME, os.O_RDWR | os.O_CLOEXEC)
+            map_fd = open_file(directory / MAP_NAME, os.O_RDWR)
         except FileNotFoundError:
             return None
         try:
-            data_fd = os.open(directory / DATA_NAME, os.O_RDWR | os.O_CLOEXEC)
+            data_fd = open_file(directory / DATA_NAME, os.O_RDWR)
         except BaseException as error:
             os.close(map_fd)
             if isinstance(error, FileNotFoundError):
                 return None
             raise
-        shelf = cls(blocks, directory, map_fd, data_fd)
+        files = cls(blocks, directory, map_fd, data_fd)
         try:
-            if not shelf.acquire():
-                shelf.close()
+            if not files.acquire():
+                files.close()
                 return None
             if BlockMap.parse(os.pread(map_fd, HEADER_BYTES, 0)) != blocks:
                 raise Damaged(f"{directory / MAP_NAME} describes another object")
         except BaseException:
-            shelf.close()
+            files.close()
             raise
-        return shelf
+        return files
 
     @staticmethod
     def create(blocks: BlockMap, directory: Path) -> None:
         """Make the files of an object without any block. The map comes last: where it is, all is."""
-        directory.mkdir(parents=True, exist_ok=True)
-        _replace(directory / DATA_NAME, b"", blocks.size_bytes)
-        _replace(directory / MAP_NAME, blocks.header(), blocks.map_bytes)
+        directory.mkdir(0o700, parents=True, exist_ok=True)
+        for name, start, size_bytes in (
+            (DATA_NAME, b"", blocks.size_bytes),
+            (MAP_NAME, blocks.header(), blocks.map_bytes),
+        ):
+            replace_file(directory / name, start, temporary=directory / (name + NEW))
+            os.truncate(directory / name, size_bytes)  # sparse
 
     def close(self) -> None:
-        """Let go of the files and of every lock."""
         self.pyramid = None
         for fd in (self._map_fd, self._data_fd):
             if fd >= 0:
                 os.close(fd)
         self._map_fd = self._data_fd = -1
-        self.held = False
+        self.protected = False
 
     def acquire(self) -> bool:
         """Keep the object from being evicted; False if it has been, or is being."""
-        if not self.held and self._map_fd >= 0:
-            self.held = locks.try_shared(self._map_fd, USE_BYTE) and not self.gone
-        return self.held
+        if not self.protected and self._map_fd >= 0:
+            self.protected = locks.try_shared(self._map_fd, USE_BYTE) and not self.gone
+        return self.protected
 
     def release(self) -> None:
-        """Allow eviction until the next `hold`."""
+        """Allow eviction until the next `acquire`."""
         locks.unlock(self._map_fd, USE_BYTE)
-        self.held = False
+        self.protected = False
 
     @property
     def gone(self) -> bool:
@@ -99,19 +104,19 @@ class ObjectFiles:
     def peek(self, indices: Iterable[int], scratch: bytearray) -> dict[int, bytes]:
         """Those of the blocks that are here, right, and in memory: never waits for the disk.
 
-        Only blocks that were picked or published through this shelf before. `scratch` is room for one
+        Only blocks that were read or published through these open files before. `scratch` is space for one
         block. Costs two copies and a checksum of each.
         """
         found: dict[int, bytes] = {}
         for index in indices:
             if index not in self._checksums:
                 continue
-            room = memoryview(scratch)[: self.blocks.length(index)]
+            buffer = memoryview(scratch)[: self.blocks.length(index)]
             try:
-                length = os.preadv(self._data_fd, [room], index * self.blocks.block_bytes, os.RWF_NOWAIT)
-            except OSError:  # not in memory, or a file system that cannot say; `pick` finds out
+                length = os.preadv(self._data_fd, [buffer], index * self.blocks.block_bytes, os.RWF_NOWAIT)
+            except OSError:  # not in memory, or a file system that cannot say; `read_blocks` tells
                 continue
-            if length == len(room) and self._right(index, data := bytes(room)):
+            if length == len(buffer) and self._is_right(index, data := bytes(buffer)):
                 found[index] = data
         return found
 
@@ -125,7 +130,7 @@ class ObjectFiles:
                 except OSError as error:
                     record_fault("read", error)
                     continue
-                if self._right(index, data):
+                if self._is_right(index, data):
                     found[index] = data
         return found
 
@@ -153,7 +158,7 @@ class ObjectFiles:
         return [index for index, (length, _) in enumerate(entries) if length]
 
     def lock_blocks(self, indices: Sequence[int]) -> list[int]:
-        """Those of the blocks that nobody else is fetching: they are ours to fetch until `unlock_blocks`."""
+        """Those of the blocks that no other process fetches: they are locked for us until `unlock_blocks`."""
         mine: list[int] = []
         for run in runs(indices, self.blocks.count):
             if locks.try_exclusive(self._map_fd, entry_offset(run.start), len(run) * ENTRY_BYTES):
@@ -165,21 +170,19 @@ class ObjectFiles:
         return mine
 
     def unlock_blocks(self, indices: Sequence[int]) -> None:
-        """Let others fetch them."""
         for run in runs(indices, self.blocks.count):
             locks.unlock(self._map_fd, entry_offset(run.start), len(run) * ENTRY_BYTES)
 
     def lock_pyramid(self) -> bool:
-        """Take it on us to make the object's pyramid, until `unlock_pyramid`; False if somebody is at it."""
-        if self._at_pyramid:  # to its own holder the kernel would give the lock again
+        """Claim the making of the object's pyramid until `unlock_pyramid`; False if it is being made."""
+        if self._has_pyramid_lock:  # the kernel would grant it again to the same descriptor
             return False
-        self._at_pyramid = locks.try_exclusive(self._map_fd, PYRAMID_BYTE)
-        return self._at_pyramid
+        self._has_pyramid_lock = locks.try_exclusive(self._map_fd, PYRAMID_BYTE)
+        return self._has_pyramid_lock
 
     def unlock_pyramid(self) -> None:
-        """Let others make it."""
         locks.unlock(self._map_fd, PYRAMID_BYTE)
-        self._at_pyramid = False
+        self._has_pyramid_lock = False
 
     def _known(self, run: range) -> list[int]:
         """Those of adjacent blocks that the map has; their checksums are remembered."""
@@ -197,7 +200,7 @@ class ObjectFiles:
                 record_fault("corrupt", f"entry {index} of {self.blocks.url} in {self.directory}")
         return known
 
-    def _right(self, index: int, data: bytes) -> bool:
+    def _is_right(self, index: int, data: bytes) -> bool:
         if len(data) == self.blocks.length(index) and self.blocks.checksum(index, data) == self._checksums.get(index):
             return True
         self._checksums.pop(index, None)
@@ -205,26 +208,33 @@ class ObjectFiles:
         return False
 
 
+def described(home: Path) -> BlockMap:
+    """What the map in an object's directory says it is. Raises `Damaged`, `OSError`."""
+    return BlockMap.parse(read_file(home / MAP_NAME, HEADER_BYTES))
+
+
 def disk_bytes(blocks: BlockMap, directory: Path) -> int:
     """Upper bound of what an object takes on disk now: its base, and every file but the map as the disk counts it."""
     with os.scandir(directory) as files:
-        return blocks.base_bytes + sum(file.stat().st_blocks * 512 for file in files if file.name != MAP_NAME)
+        return blocks.base_bytes + sum(
+            file.stat(follow_symlinks=False).st_blocks * 512 for file in files if file.name != MAP_NAME
+        )
 
 
 def destroy(directory: Path) -> None:
-    """Remove an object's files, even from under its readers: their checksums tell them."""
+    """Remove an object's files, even while they are read: readers notice by the checksums."""
     (directory / MAP_NAME).unlink(missing_ok=True)
     _empty(directory)
 
 
 def remove(directory: Path) -> bool:
-    """Remove an object's files; False if somebody is reading them.
+    """Remove an object's files; False if they are being read.
 
-    The map goes first, so that nobody finds what is half gone. Files are emptied before they are
+    The map goes first, so that no process finds an object that is half removed. Files are emptied before they are
     unlinked: an idle descriptor in another process must not keep their space.
     """
     try:
-        map_fd = os.open(directory / MAP_NAME, os.O_RDWR | os.O_CLOEXEC)
+        map_fd = open_file(directory / MAP_NAME, os.O_RDWR)
     except FileNotFoundError:
         _empty(directory)
         return True
@@ -239,24 +249,13 @@ def remove(directory: Path) -> bool:
 
 
 def _empty(directory: Path) -> None:
+    if directory.is_symlink():
+        directory.unlink()
     if not directory.exists():
         return
     for file in list(directory.iterdir()):
-        os.truncate(file, 0)
-        file.unlink()
+        remove_file(file)
     directory.rmdir()
-
-
-def _replace(path: Path, start: bytes, size_bytes: int) -> None:
-    """Put a new sparse file in a path's place."""
-    new = path.with_name(path.name + ".new")
-    fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        _write(fd, start, 0)
-        os.ftruncate(fd, size_bytes)
-    finally:
-        os.close(fd)
-    new.replace(path)
 
 
 def _write(fd: int, data: bytes, offset: int) -> None:

@@ -1,9 +1,8 @@
-"""A file of parts, each with a checksum: how a pyramid lies on the disk.
+"""A file of parts, each with a checksum: how a pyramid is stored on disk.
 
-Nothing here knows of pictures. Parts lie one after the other, so that what comes before them all
-(a header that names what was written last) and each of them is found by where it starts. A file is
-written under another name and gets its own when it is whole. Blocking calls; `peek` alone is
-safe in an event loop.
+Nothing here knows of images. Parts follow one another: the first may name what was written last, and each is found
+by where it starts. A file is written under another name and gets its own when it is whole. All calls block; `peek`
+alone is safe in an event loop.
 
     0                parts, one after the other
     then   8 bytes   for each part: length, CRC32C
@@ -28,17 +27,18 @@ import google_crc32c
 
 from special.storage import Span
 from special.volume.blocks import Damaged
+from special.volume.no_follow import open_file, remove_file
 
 MAGIC = b"special-parts\0\0\1"
 NEW = ".new"
-"""How the name of a file ends that is not whole yet."""
+"""Suffix of the name of a file that is not whole yet."""
 
 _ENTRY = struct.Struct("<II")
 _FOOTER = struct.Struct("<16sQI")
 
 
 class PackFile:
-    """An open file, closed when nobody has it any more. What it reads it checks, every time."""
+    """An open file, closed with its last reference. What is read is checked, every time."""
 
     def __init__(self, path: Path, fd: int, lengths: Sequence[int], checksums: Sequence[int]) -> None:
         self.path = path
@@ -51,7 +51,7 @@ class PackFile:
     def open(cls, path: Path, digest: bytes) -> PackFile | None:
         """The file, if there is one. Raises `Damaged` where it is broken or belongs to another object, `OSError`."""
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            fd = open_file(path, os.O_RDONLY)
         except FileNotFoundError:
             return None
         try:
@@ -73,11 +73,10 @@ class PackFile:
         return cls(path, fd, lengths, checksums)
 
     def remove(self) -> None:
-        """Remove the file, whoever has it open: what is read of it from now on is `Damaged`."""
+        """Remove the file, although others may have it open: what is read of it from now on is `Damaged`."""
         with suppress(FileNotFoundError):
-            if os.path.samestat(os.stat(self.path), os.fstat(self._fd)):
-                os.truncate(self.path, 0)
-                self.path.unlink()
+            if os.path.samestat(os.lstat(self.path), os.fstat(self._fd)):
+                remove_file(self.path)
 
     @property
     def size_bytes(self) -> int:
@@ -88,18 +87,18 @@ class PackFile:
         return len(self._checksums)
 
     def before(self, start: int) -> Span:
-        """The part that lies before the one that starts there."""
+        """The part before the one that starts there."""
         index = bisect_right(self._starts, start) - 2
         return Span(self._starts[index], self._starts[index + 1])
 
     def peek(self, span: Span) -> bytes | None:
         """One or more whole parts, if they are in memory. Raises `Damaged`. Never waits for the disk."""
-        room = bytearray(len(span))
+        buffer = bytearray(len(span))
         try:
-            length = os.preadv(self._fd, [room], span.start, os.RWF_NOWAIT)
-        except OSError:  # not in memory, or a file system that cannot say; `read` finds out
+            length = os.preadv(self._fd, [buffer], span.start, os.RWF_NOWAIT)
+        except OSError:  # not in memory, or a file system that cannot say; `read` tells
             return None
-        return self._checked(span, bytes(room)) if length == len(room) else None
+        return self._checked(span, bytes(buffer)) if length == len(buffer) else None
 
     def read(self, span: Span) -> bytes:
         """One or more whole parts. Raises `Damaged`, `OSError`."""
@@ -134,7 +133,7 @@ class PackFile:
 
 
 class PackWriter:
-    """A file of parts in the making. Close it; what was not published is removed."""
+    """A file of parts that is being written. Close it; what was not published is removed."""
 
     def __init__(self, path: Path, digest: bytes, *, head_bytes: int) -> None:
         self.size_bytes = head_bytes
@@ -142,10 +141,10 @@ class PackWriter:
         self._new = path.with_name(path.name + NEW)
         self._digest = digest
         self._table: list[tuple[int, int]] = [(head_bytes, 0)]
-        self._fd = os.open(self._new, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        self._fd = open_file(self._new, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
 
     def close(self) -> None:
-        """Let go of the file, and remove it unless it was published."""
+        """Close the file, and remove it unless it was published."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -158,7 +157,7 @@ class PackWriter:
         self.size_bytes += sum(map(len, parts))
 
     def seal(self, head: bytes) -> None:
-        """Write the first part, for which room was left, and the table."""
+        """Write the first part, for which space was left, and the table."""
         assert len(head) == self._table[0][0], "the first part has the length that was announced"
         self._table[0] = (len(head), google_crc32c.value(head))
         table = b"".join(_ENTRY.pack(*entry) for entry in self._table)
@@ -179,7 +178,7 @@ class PackWriter:
         self._fd = -1
 
     def _write(self, data: bytes, offset: int) -> None:
-        # XFS gives more room than was asked for to what is written past the end of a file, but not to what lies in it.
+        # XFS reserves more space than was asked for when a write goes past the end of a file, but not inside it.
         os.ftruncate(self._fd, max(offset + len(data), os.fstat(self._fd).st_size))
         rest = memoryview(data)
         while rest:

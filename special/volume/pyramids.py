@@ -1,25 +1,25 @@
 """Pyramids: a further file of an object, made once on this machine.
 
-What is dear to cut tiles from is made over once into something that is not (see `promote`), and
-kept beside the object's data: counted with it, held and evicted with it, and as bound to its
-version. One process makes it while all others go on as before; it is there when it is whole.
+A master that is expensive to cut tiles from is converted once into a file that is not (see
+`serving.pyramid_builder`). It is kept beside the object's data: counted, protected and evicted with it, and bound
+to its version. One process makes it while all others go on as before; it has its name when it is whole.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 from special.storage import Blob, Span
-from special.volume.block_fetch import uninterrupted
 from special.volume.blocks import PAGE_BYTES, Damaged, whole_pages
+from special.volume.disk import VolumeDisk, uninterrupted
 from special.volume.faults import FAULTS, record_fault
+from special.volume.no_follow import remove_file
 from special.volume.object_files import ObjectFiles
+from special.volume.open_objects import OpenObject, OpenObjects
 from special.volume.pack_file import NEW, PackFile, PackWriter
 
 PREFIX = "pyramid-"
@@ -29,39 +29,23 @@ INDEX_BYTES = 2 * PAGE_BYTES
 
 
 class NoRoom(Exception):
-    """The volume has no room for a pyramid."""
+    """The volume has no space for a pyramid."""
 
 
 class Elsewhere(Exception):
-    """Somebody is making this pyramid already."""
-
-
-class InUse(Protocol):
-    """An open object, as far as it matters here."""
-
-    shelf: ObjectFiles
-    readers: int
-    hits: int
-
-
-class Keeper(Protocol):
-    """What is needed of the volume; see there."""
-
-    def in_use(self, blob: Blob) -> InUse | None: ...
-    async def hold(self, blob: Blob) -> InUse | None: ...
-    async def spend(self, shelf: ObjectFiles, need: int, write: Callable[[], None]) -> bool: ...
-    async def weigh(self, shelf: ObjectFiles) -> None: ...
+    """Another task or process is making this pyramid already."""
 
 
 class Making:
-    """A pyramid in the making: parts are appended, and at last it is published."""
+    """A pyramid that is being made: parts are appended, and at last it is published."""
 
-    def __init__(self, draft: PackWriter, spend: Callable[[int, Callable[[], None]], Awaitable[bool]]) -> None:
+    def __init__(self, draft: PackWriter, files: ObjectFiles, objects: OpenObjects) -> None:
         self._draft = draft
-        self._spend = spend
+        self._files = files
+        self._objects = objects
 
     async def append(self, parts: Sequence[bytes]) -> list[Span]:
-        """Write parts; where they lie. Raises `NoRoom`, `OSError`, `sqlite3.Error`."""
+        """Write parts; returns where they are. Raises `NoRoom`, `OSError`, `sqlite3.Error`."""
         start = self._draft.size_bytes
         await self._write(sum(map(len, parts)), partial(self._draft.append, parts))
         spans: list[Span] = []
@@ -72,7 +56,7 @@ class Making:
 
     @property
     def size_bytes(self) -> int:
-        """Where the next part will lie."""
+        """Where the next part will start."""
         return self._draft.size_bytes
 
     async def publish(self, head: bytes) -> None:
@@ -82,153 +66,151 @@ class Making:
 
     async def _write(self, size_bytes: int, write: Callable[[], None]) -> None:
         need = whole_pages(size_bytes) + INDEX_BYTES
-        if not await self._spend(need, write):
-            raise NoRoom(f"the volume has no room for {need} bytes more")
+        if not await self._objects.spend(self._files, need, write):
+            raise NoRoom(f"the volume has no space for {need} bytes more")
 
 
 class Pyramids:
-    """The pyramids of one volume."""
+    """The pyramids of one volume. A caller that is cancelled leaves at once, except in `making`."""
 
-    def __init__(self, volume: Keeper) -> None:
-        self._volume = volume
+    def __init__(self, objects: OpenObjects, disk: VolumeDisk) -> None:
+        self._objects = objects
+        self._disk = disk
 
     def peek_file(self, blob: Blob) -> PackFile | None:
-        """The object's pyramid, if it was found before, and held against eviction for a while."""
-        in_use = self._volume.in_use(blob)
-        return in_use.shelf.pyramid if in_use is not None else None
+        """The object's pyramid, if it was found before, and protected from eviction for a while."""
+        open_object = self._objects.get(blob)
+        return open_object.files.pyramid if open_object is not None else None
 
     def peek(self, blob: Blob, span: Span) -> bytes | None:
-        """Whole parts of a pyramid that is at hand, if they are in memory and right. Never waits for the disk."""
-        in_use = self._volume.in_use(blob)
-        if in_use is None or in_use.shelf.pyramid is None:
+        """Whole parts of a pyramid that was found before, if they are in memory and right. Never waits for the disk."""
+        open_object = self._objects.get(blob)
+        if open_object is None or open_object.files.pyramid is None:
             return None
         try:
-            data = in_use.shelf.pyramid.peek(span)
-        except Damaged:  # `read` will find it out again, and see to it
+            data = open_object.files.pyramid.peek(span)
+        except Damaged:  # `read` finds it too, and handles it
             return None
-        in_use.hits += data is not None
+        open_object.hits += data is not None
         return data
 
     async def find(self, blob: Blob, name: str) -> PackFile | None:
-        """The object's pyramid of this name; None if there is none. Costs a look at the disk."""
-        in_use = await self._volume.hold(blob)
-        if in_use is None:
+        """The object's pyramid of this name; None if there is none. Costs a look-up on the disk."""
+        open_object = await self._objects.open(blob)
+        if open_object is None:
             return None
-        shelf = in_use.shelf
-        if shelf.pyramid is None or shelf.pyramid.path.name != name:
-            in_use.readers += 1
-            try:
-                shelf.pyramid = await uninterrupted(asyncio.to_thread(_open, shelf, name))
-            finally:
-                in_use.readers -= 1
-        return shelf.pyramid
+        pyramid = open_object.files.pyramid
+        if pyramid is not None and pyramid.path.name == name:
+            return pyramid
+        return await self._disk.attempt(f"finding {name} of {blob.url}", lambda: self._find(open_object, name))
 
     async def read(self, blob: Blob, spans: Sequence[Span]) -> list[bytes] | None:
-        """Whole parts of a pyramid that is at hand; None where that is not so any more, or it is broken."""
-        in_use = self._volume.in_use(blob)
-        if in_use is None or (pyramid := in_use.shelf.pyramid) is None:
+        """Whole parts of a pyramid that was found before; None where it is gone, or broken."""
+        open_object = self._objects.get(blob)
+        if open_object is None or (pyramid := open_object.files.pyramid) is None:
             return None
-        in_use.readers += 1
-        try:
-            found: list[bytes] = []
-            for span in spans:
-                data = self.peek(blob, span)
-                found.append(await uninterrupted(asyncio.to_thread(pyramid.read, span)) if data is None else data)
-        except (OSError, Damaged) as error:
-            record_fault("corrupt", error)
-            await self.discard(blob)
-            return None
-        finally:
-            in_use.readers -= 1
-        return found
+        found = [data for span in spans if (data := self.peek(blob, span)) is not None]
+        if len(found) == len(spans):
+            return found
+        what = f"reading the pyramid of {blob.url}"
+        return await self._disk.attempt(what, lambda: self._read(open_object, pyramid, spans))
 
     async def discard(self, blob: Blob) -> None:
-        """Remove a pyramid that is at hand and cannot be used."""
-        in_use = self._volume.in_use(blob)
-        if in_use is None or (pyramid := in_use.shelf.pyramid) is None:
-            return
-        in_use.shelf.pyramid = None
-        try:
-            await uninterrupted(asyncio.to_thread(pyramid.remove))
-        except OSError as error:
-            record_fault("write", error)
-        await self._volume.weigh(in_use.shelf)
+        """Remove a pyramid that was found and cannot be used."""
+        open_object = self._objects.get(blob)
+        if open_object is not None and (pyramid := open_object.files.pyramid) is not None:
+            what = f"removing the pyramid of {blob.url}"
+            await self._disk.attempt(what, lambda: self._discard(open_object, pyramid))
 
     @asynccontextmanager
     async def making(self, blob: Blob, name: str, *, head_bytes: int) -> AsyncGenerator[Making | None, None]:
         """A pyramid to be made; what is not published in the end is removed.
 
-        None where one stands already, or where the object goes past the volume. Raises `Elsewhere`.
+        None where there is one already, or where the object is read past the volume. Raises `Elsewhere`. Not for the
+        task of a request: a cancellation waits for the disk.
         """
-        in_use = await self._volume.hold(blob)
-        if in_use is None:
+        open_object = await self._objects.open(blob)
+        if open_object is None:
             yield None
             return
-        shelf = in_use.shelf
-        in_use.readers += 1  # keeps it from being evicted, and its files open
-        try:
-            if not shelf.lock_pyramid():
+        with open_object.reading() as files:
+            if not files.lock_pyramid():
                 raise Elsewhere(f"{name} of {blob.url} is being made")
             try:
-                draft = await uninterrupted(asyncio.to_thread(_begin, shelf, name, head_bytes))
+                draft = await uninterrupted(asyncio.to_thread(_begin, files, name, head_bytes))
                 if draft is None:
                     yield None
                     return
                 try:
-                    yield Making(draft, partial(self._volume.spend, shelf))
+                    yield Making(draft, files, self._objects)
                 finally:
                     await uninterrupted(asyncio.to_thread(draft.close))
-                    await self._volume.weigh(shelf)
+                    await self._objects.weigh(files)
             finally:
-                shelf.unlock_pyramid()
-        finally:
-            in_use.readers -= 1
+                files.unlock_pyramid()
+
+    async def _find(self, open_object: OpenObject, name: str) -> PackFile | None:
+        with open_object.reading() as files:
+            files.pyramid = await self._disk.read(_open, files, name)
+            return files.pyramid
+
+    async def _read(self, open_object: OpenObject, pyramid: PackFile, spans: Sequence[Span]) -> list[bytes] | None:
+        with open_object.reading():
+            try:
+                return await self._disk.read(lambda: [pyramid.read(span) for span in spans])
+            except (OSError, Damaged) as error:
+                record_fault("corrupt", error)
+                await self._discard(open_object, pyramid)
+                return None
+
+    async def _discard(self, open_object: OpenObject, pyramid: PackFile) -> None:
+        with open_object.reading() as files:
+            if files.pyramid is pyramid:
+                files.pyramid = None
+            try:
+                await self._disk.read(pyramid.remove)
+            except OSError as error:
+                record_fault("write", error)
+            await self._objects.weigh(files)
 
 
-def _open(shelf: ObjectFiles, name: str) -> PackFile | None:
-    path = shelf.directory / name
+def _open(files: ObjectFiles, name: str) -> PackFile | None:
+    path = files.directory / name
     try:
-        return PackFile.open(path, shelf.blocks.digest)
+        return PackFile.open(path, files.blocks.digest)
     except Damaged as error:
         record_fault("corrupt", error)
-        _remove(path)
+        remove_file(path)
     except FAULTS as error:
         record_fault("open", error)
     return None
 
 
-def _begin(shelf: ObjectFiles, name: str, head_bytes: int) -> PackWriter | None:
-    """A draft, in place of pyramids that were made by other settings; None if there is nothing to do."""
-    path = shelf.directory / name
+def _begin(files: ObjectFiles, name: str, head_bytes: int) -> PackWriter | None:
+    """A draft, in place of pyramids that were made with other settings; None if there is one with these."""
+    path = files.directory / name
     if path.exists():
         return None
-    for other in _of(shelf.directory):
-        _remove(other)
-    return PackWriter(path, shelf.blocks.digest, head_bytes=head_bytes)
+    for other in _of(files.directory):
+        remove_file(other)
+    return PackWriter(path, files.blocks.digest, head_bytes=head_bytes)
 
 
-def verify(shelf: ObjectFiles) -> tuple[int, int]:
+def verify(files: ObjectFiles) -> tuple[int, int]:
     """Read all of an object's pyramids: how many are right, and how many were not, and are gone. Blocks."""
     right = wrong = 0
-    for path in _of(shelf.directory):
-        if path.name.endswith(NEW):  # somebody is at it
+    for path in _of(files.directory):
+        if path.name.endswith(NEW):  # it is being made
             continue
         try:
-            parts = PackFile.open(path, shelf.blocks.digest)
+            parts = PackFile.open(path, files.blocks.digest)
             if parts is not None:
                 parts.check()
                 right += 1
         except Damaged:
-            _remove(path)
+            remove_file(path)
             wrong += 1
     return right, wrong
-
-
-def _remove(path: Path) -> None:
-    """Emptied first: an open descriptor in another process must not keep its space."""
-    with suppress(FileNotFoundError):
-        os.truncate(path, 0)
-        path.unlink()
 
 
 def _of(directory: Path) -> list[Path]:

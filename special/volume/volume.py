@@ -1,36 +1,35 @@
 """A bounded local disk in front of a store, shared by all processes of a machine.
 
-Whoever reads a blob through the volume gets the same bytes and the same errors as from the
-source itself, and most of the time sooner. A block that is here is read in the event loop,
-if it is in the page cache; everything that may wait happens in a `Flight`. Whatever goes
-wrong on the local disk ends in a read from the source, and in a count.
+A reader of a blob gets the same bytes and the same errors through the volume as from the source itself, and most of
+the time sooner. A block that is in the page cache is read in the event loop; everything that may wait happens in
+tasks and threads of its own. Any fault of the local disk ends in a read from the source, and is counted.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from time import monotonic, time
+from time import monotonic
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self
 
 from special.errors import ConfigurationError
 from special.observability import VOLUME_BLOCKS
 from special.storage import Blob, Reader, Span
 from special.volume.admin import VolumeStat, survey
-from special.volume.block_fetch import BlockFetcher, Budget, FetchLimits, uninterrupted
-from special.volume.blocks import PAGE_BYTES, BlockMap
-from special.volume.directory import Full, Step, VolumeDirectory
-from special.volume.faults import FAULTS, record_fault
-from special.volume.ledger import Use
+from special.volume.block_fetch import FetchLimits
+from special.volume.blocks import PAGE_BYTES
+from special.volume.directory import Step, VolumeDirectory
+from special.volume.disk import VolumeDisk
+from special.volume.faults import record_fault
 from special.volume.membership import VolumeTerms
 from special.volume.metadata import MetadataStore
-from special.volume.object_files import ObjectFiles
-from special.volume.prefetch import BlockPrefetcher, PrefetchState
+from special.volume.open_objects import OpenObject, OpenObjects
+from special.volume.prefetch import BlockPrefetcher
 from special.volume.pyramids import Pyramids
 
 DEFAULT_BLOCK_BYTES = 64 << 10
@@ -38,45 +37,17 @@ DEFAULT_BLOCK_BYTES = 64 << 10
 
 Smaller blocks cost more GETs. See tests/bench/volume_blocks.py."""
 LEAST_BYTES = 8 << 20
-"""Below this the ledger alone would take most of the room."""
+"""Below this the ledger alone would take most of the space."""
 PEEK_BYTES = 1 << 20
-"""At most so many bytes are read and checked in the event loop at once: some 100 µs."""
-UPKEEP_S = 1.0
-"""How often uses are written down, idle objects let go, and a broken directory tried again (ten times as long)."""
-IDLE_S = 60.0
-"""After so long without a read an object's files are closed."""
-ADMISSION_S = 5.0
-"""A disk that needs longer to open an object is passed by: as long as a leader that hangs.
+"""Maximum number of bytes read and checked in the event loop at once: some 100 µs."""
+SLOW_S = 5.0
+"""How long a reader waits for the local disk, as long as for another process that fetches.
 
 Shorter, and a flood on a machine without a free processor goes past the volume, each reader with GETs of its own."""
-
-Key = tuple[str, str, int]
-T = TypeVar("T")
+MAINTENANCE_S = 1.0
+"""How often uses are written down and idle objects closed, and a tenth of how often a broken directory is tried."""
 
 _HIT, _PASSED = (VOLUME_BLOCKS.labels(how) for how in ("hit", "passed"))
-
-
-@dataclass(slots=True)
-class OpenObject:
-    """One object in this process."""
-
-    shelf: ObjectFiles
-    """Its files."""
-    flights: BlockFetcher
-    """What is on its way to them."""
-    readers: int = 0
-    """Reads under way."""
-    hits: int = 0
-    """Blocks found in memory since the last upkeep."""
-    used_s: float = 0.0
-    """When it was last read, by the monotonic clock."""
-    stock: PrefetchState = field(default_factory=PrefetchState)
-    """What was wanted of it, and what lies ready."""
-
-    @property
-    def idle(self) -> bool:
-        """Whether nobody needs the files just now."""
-        return not self.readers and not self.flights
 
 
 class Volume:
@@ -94,7 +65,7 @@ class Volume:
         block_bytes: int = DEFAULT_BLOCK_BYTES,
         run_bytes: int = 8 << 20,
         budget_bytes: int = 64 << 20,
-        patience_s: float = 5.0,
+        leader_timeout_s: float = 5.0,
         linger_s: float = 1.0,
         failure_memory_s: float = 0.25,
         max_open: int = 128,
@@ -107,57 +78,49 @@ class Volume:
         if block_bytes < PAGE_BYTES or block_bytes % PAGE_BYTES:
             raise ConfigurationError(f"a block is a multiple of {PAGE_BYTES} bytes, not {block_bytes}")
         self.directory = directory
-        self.broken: str | None = "not open"
-        self._terms = VolumeTerms(size_bytes, block_bytes)
-        self._manners = FetchLimits(run_bytes, budget_bytes, patience_s, linger_s, failure_memory_s)
-        self._max_open = max_open
-        self._stacks = VolumeDirectory(directory, at=at)
-        self._objects: dict[Key, OpenObject] = {}
-        self._retired: list[OpenObject] = []
-        self._opening: dict[Key, asyncio.Task[OpenObject | None]] = {}
-        self._refused: dict[Key, float] = {}
-        self._budget = Budget(budget_bytes)
+        limits = FetchLimits(run_bytes, budget_bytes, leader_timeout_s, linger_s, failure_memory_s)
+        self.disk = VolumeDisk(VolumeDirectory(directory, at=at), VolumeTerms(size_bytes, block_bytes), slow_s=SLOW_S)
+        self.objects = OpenObjects(self.disk, limits=limits, max_open=max_open)
+        self.pyramids = Pyramids(self.objects, self.disk)
+        self.prefetcher = BlockPrefetcher(self.objects, self.disk)
+        self.metadata = MetadataStore(self.objects, self.disk)
         self._scratch = bytearray(block_bytes)
-        self._upkeep: asyncio.Task[None] | None = None
-        self.pyramids = Pyramids(self)
-        self.prefetcher = BlockPrefetcher(self)
-        self.metadata = MetadataStore(self)
+        self._maintenance: asyncio.Task[None] | None = None
+
+    @property
+    def broken(self) -> str | None:
+        """Why the directory cannot be used, and every read goes to the source; None if it can."""
+        return self.disk.broken
 
     async def open(self) -> None:
         """Join the directory and bring it to its size.
 
         Raises `ConfigurationError` where another server uses it on other terms. A disk that
-        fails is passed by until it works: `broken` says why.
+        fails is bypassed until it works: `broken` says why.
         """
-        self._disk = ThreadPoolExecutor(1, "volume-disk")
-        self._threads = ThreadPoolExecutor(4, "volume-read")
+        self.disk.start()
         try:
-            await self._join()
+            await self.disk.join()
         except BaseException:
-            self._shut_down()
+            self.disk.stop()
             raise
-        self._upkeep = asyncio.create_task(self._keep_up())
+        self._maintenance = asyncio.create_task(self._maintain())
 
     async def close(self) -> None:
-        """Stop what is on its way, write down what was used, and leave the directory."""
-        if self._upkeep is None:
+        """Stop what is being fetched, write down what was used, and leave the directory."""
+        if self._maintenance is None:
             return
         await self.metadata.close()
-        self._upkeep.cancel()
-        await asyncio.gather(self._upkeep, *self._opening.values(), return_exceptions=True)
-        self._upkeep = None
-        worked, self.broken = self.broken is None, "closed"
-        uses = self._uses()
-        for key, open_object in list(self._objects.items()):
-            await open_object.flights.close()
-            self._drop(key, open_object)
+        self._maintenance.cancel()
+        await asyncio.gather(self._maintenance, return_exceptions=True)
+        self._maintenance = None
+        worked, self.disk.broken = self.broken is None, "closed"
+        uses = self.objects.take_uses()
+        await self.objects.close()
         if worked:
-            await self._guarded(self._stacks.touch, uses)
-        for open_object in self._retired:
-            await open_object.flights.close()
-            open_object.shelf.close()
-        await self._on_disk(self._stacks.leave)
-        self._shut_down()
+            await self.disk.guarded(self.disk.directory.touch, uses)
+        await self.disk.write(self.disk.directory.leave)
+        self.disk.stop()
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -175,222 +138,70 @@ class Volume:
     async def read(self, source: Reader, blob: Blob, spans: Sequence[Span]) -> list[bytes]:
         """The bytes of each span, in order. What is missing costs one GET for each run of adjacent blocks.
 
-        Raises what `source.read` raises.
+        A caller that is cancelled leaves at once. Raises what `source.read` raises.
         """
         if not spans:
             return []
-        open_object = self.in_use(blob) or await self._admit(blob)
+        open_object = await self.objects.open(blob)
         if open_object is None or any(span.stop > blob.size for span in spans):
             _PASSED.inc(len(spans))
             return await source.read(blob, spans)
-        blocks = open_object.shelf.blocks
-        wanted, found = self._look(open_object, spans)
+        wanted, found = self._peek(open_object, spans)
         if len(found) < len(wanted):
+            if self.disk.is_stuck:
+                _PASSED.inc(len(spans))
+                return await source.read(blob, spans)
             missing = [index for index in wanted if index not in found]
-            open_object.readers += 1
-            try:
-                with self.prefetcher.foreground_read():
-                    found |= await open_object.flights.fetch(missing, source)
-            finally:
-                open_object.readers -= 1
-        return [blocks.cut(span, found) for span in spans]
+            with open_object.reading(), self.prefetcher.foreground_read():
+                found |= await open_object.fetcher.fetch(missing, source)
+        return [open_object.files.blocks.cut(span, found) for span in spans]
 
     def peek(self, blob: Blob, spans: Sequence[Span]) -> list[bytes] | None:
-        """The bytes of each span, if all of them are in memory: nothing is waited for."""
-        open_object = self.in_use(blob)
+        """The bytes of each span, if all of them are in memory. Never waits."""
+        open_object = self.objects.get(blob)
         if open_object is None or any(span.stop > blob.size for span in spans):
             return None
-        wanted, found = self._look(open_object, spans)
-        return [open_object.shelf.blocks.cut(span, found) for span in spans] if len(found) == len(wanted) else None
+        wanted, found = self._peek(open_object, spans)
+        return [open_object.files.blocks.cut(span, found) for span in spans] if len(found) == len(wanted) else None
 
-    def _look(self, open_object: OpenObject, spans: Sequence[Span]) -> tuple[Sequence[int], dict[int, bytes]]:
+    def in_use(self, blob: Blob) -> bool:
+        """Count an object as read just now, so that it is not evicted; whether it is open here."""
+        return self.objects.get(blob) is not None
+
+    async def stat(self, *, top: int = 10) -> VolumeStat | None:
+        """How the volume does; None while it is `broken` or slow. What was read in the last second may be missing."""
+        work = partial(self.disk.guarded, partial(survey, self.disk.directory, top=top))
+        return await self.disk.attempt("reading the ledger", work)
+
+    def _peek(self, open_object: OpenObject, spans: Sequence[Span]) -> tuple[Sequence[int], dict[int, bytes]]:
         """The blocks that the spans touch, and those of them that are in memory."""
-        blocks = open_object.shelf.blocks
+        blocks = open_object.files.blocks
         if len(spans) == 1:
             wanted: Sequence[int] = blocks.indices(spans[0])
         else:
             wanted = sorted({index for span in spans for index in blocks.indices(span)})
         self.prefetcher.record_access(open_object, wanted)
-        found = open_object.shelf.peek(wanted[: PEEK_BYTES // blocks.block_bytes + 1], self._scratch)
+        found = open_object.files.peek(wanted[: PEEK_BYTES // blocks.block_bytes + 1], self._scratch)
         _HIT.inc(len(found))
         open_object.hits += len(found)
         return wanted, found
 
-    def in_use(self, blob: Blob) -> OpenObject | None:
-        """The object, if it is open here, and held: it is not evicted within the next `UPKEEP_S`."""
-        open_object = self._objects.get((blob.url, blob.etag, blob.size))
-        if open_object is None or not open_object.shelf.acquire():
-            return None
-        open_object.used_s = monotonic()
-        return open_object
-
-    async def hold(self, blob: Blob) -> OpenObject | None:
-        """The object, opened if need be, and held as by `in_use`; None if it has to go past the volume."""
-        return self.in_use(blob) or await self._admit(blob)
-
-    async def spend(self, shelf: ObjectFiles, need: int, write: Callable[[], None]) -> bool:
-        """Let `write` take so many bytes of the disk for an object; False if there is no room. Raises `FAULTS`."""
-        return await self._with_room(self._stacks.spend, shelf.blocks, need, write) is True
-
-    async def has_room(self, size_bytes: int) -> bool:
-        """Whether so many bytes fit without anything being evicted."""
-        return await self._guarded(self._stacks.has_room, size_bytes) is True
-
-    async def weigh(self, shelf: ObjectFiles) -> None:
-        """Files of an object were removed: give back what they took."""
-        await self._guarded(self._stacks.weigh, shelf.blocks)
-
-    async def consult(self, question: Callable[[VolumeDirectory], T]) -> T | None:
-        """An answer out of the books, in the disk thread; None while the volume is `broken`, or they are."""
-        return None if self.broken is not None else await self._guarded(question, self._stacks)
-
-    async def stat(self, *, top: int = 10) -> VolumeStat | None:
-        """How the volume does; None while it is `broken`. What was read in the last second may be missing."""
-        if self.broken is not None:
-            return None
-        return await self._guarded(lambda: survey(self._stacks, top=top))
-
-    async def _admit(self, blob: Blob) -> OpenObject | None:
-        """The object, open and held; None if it has to go past the volume."""
-        key = (blob.url, blob.etag, blob.size)
-        if self.broken is not None or not blob.size or self._refused.get(key, 0.0) > monotonic():
-            return None
-        task = self._opening.get(key)
-        if task is None:
-            task = self._opening[key] = asyncio.create_task(self._open_object(key, blob))
-            task.add_done_callback(lambda _: self._opening.pop(key))
-        done, _ = await asyncio.wait([task], timeout=ADMISSION_S)
-        if not done:
-            record_fault("slow", f"opening {blob.url} takes more than {ADMISSION_S} s")
-            return None
-        open_object = task.result()
-        return open_object if open_object is not None and open_object.shelf.acquire() else None
-
-    async def _open_object(self, key: Key, blob: Blob) -> OpenObject | None:
-        if (lost := self._objects.get(key)) is not None:  # evicted by another process
-            self._drop(key, lost)
-        blocks = BlockMap.of(blob, self._terms.block_bytes)
-        loop = asyncio.get_running_loop()
-        shelf: ObjectFiles | None = None
-        try:
-            shelf = await uninterrupted(loop.run_in_executor(self._threads, self._stacks.find, blocks))
-            if shelf is None and await self._on_disk(self._stacks.fits, blocks):
-                shelf = await self._with_room(self._stacks.admit, blocks)
-        except FAULTS as error:
-            record_fault("open", error)
-        if shelf is None:
-            self._refused[key] = monotonic() + self._manners.failure_memory_s
-            return None
-        open_object = OpenObject(shelf, self._flights(shelf, blob), used_s=monotonic())
-        self._objects[key] = open_object
-        if len(self._objects) > self._max_open:
-            self._close_idle(len(self._objects) - self._max_open)
-        return open_object
-
-    def _flights(self, shelf: ObjectFiles, blob: Blob) -> BlockFetcher:
-        async def store(first: int, blocks: Sequence[bytes]) -> None:
-            try:
-                await self._with_room(self._stacks.store, shelf, first, blocks)
-            except FAULTS as error:
-                record_fault("write", error)
-
-        return BlockFetcher(shelf, blob, manners=self._manners, budget=self._budget, store=store, threads=self._threads)
-
-    async def _with_room(self, work: Callable[..., T], *args: object) -> T | None:
-        """Disk work that may need room: what is idle here is let go for it. None if even so there is none."""
-        try:
-            return await self._on_disk(work, *args)
-        except Full as error:
-            idle = [each.shelf for each in self._objects.values() if each.idle and each.shelf.held]
-            if not idle:
-                record_fault("full", error)
-                return None
-        for shelf in idle:
-            shelf.release()
-        self._stacks.look_again()
-        try:
-            return await self._on_disk(work, *args)
-        except Full as error:
-            record_fault("full", error)
-            return None
-
-    async def _join(self) -> None:
-        try:
-            await self._on_disk(self._stacks.join, self._terms)
-        except FAULTS as error:
-            record_fault("open", error)
-            self.broken = f"{self.directory}: {error}"
-        else:
-            self.broken = None
-
-    async def _keep_up(self) -> None:
-        """Upkeep, every second."""
-        retry = monotonic() + 10 * UPKEEP_S
+    async def _maintain(self) -> None:
+        retry = monotonic() + 10 * MAINTENANCE_S
         while True:
-            await asyncio.sleep(UPKEEP_S)
-            now = monotonic()
-            self._close_retired()
-            self._refused = {key: until for key, until in self._refused.items() if until > now}
+            await asyncio.sleep(MAINTENANCE_S)
+            if self.broken is None and await self.disk.guarded(lambda: self.disk.directory.is_lost):
+                self.disk.broken = f"{self.directory} was removed or replaced"
+                record_fault("open", self.disk.broken)
+                self.objects.retire_all()
+                retry = monotonic()
             if self.broken is None:
-                await self._guarded(self._stacks.touch, self._uses())
-                for key, open_object in list(self._objects.items()):
-                    if not open_object.idle or open_object.used_s > now - UPKEEP_S:
-                        continue
-                    if open_object.used_s < now - IDLE_S or open_object.shelf.gone:
-                        self._drop(key, open_object)
-                    elif open_object.shelf.held:
-                        open_object.shelf.release()
-            elif now > retry:
-                retry = now + 10 * UPKEEP_S
+                await self.disk.guarded(self.disk.directory.touch, self.objects.take_uses())
+            elif monotonic() > retry:
+                retry = monotonic() + 10 * MAINTENANCE_S
                 with suppress(ConfigurationError):  # another server is there by now, on other terms
-                    await self._join()
-
-    def _close_idle(self, count: int) -> None:
-        """Close the files of the objects that have been idle longest."""
-        idle = sorted((item for item in self._objects.items() if item[1].idle), key=lambda item: item[1].used_s)
-        for key, open_object in idle[:count]:
-            self._drop(key, open_object)
-
-    def _drop(self, key: Key, open_object: OpenObject) -> None:
-        """Forget an object; its files are closed when its last reader and flight have gone."""
-        self._objects.pop(key, None)
-        self._retired.append(open_object)
-        self._close_retired()
-
-    def _close_retired(self) -> None:
-        for open_object in self._retired:
-            if open_object.idle:
-                open_object.shelf.close()
-        self._retired = [open_object for open_object in self._retired if not open_object.idle]
-
-    def _uses(self) -> list[Use]:
-        """What was read since the last call."""
-        now_s, now = time(), monotonic()
-        uses: list[Use] = []
-        for open_object in self._objects.values():
-            flights = open_object.flights
-            hits, misses = open_object.hits + flights.hits, flights.misses
-            if hits or misses:
-                used_s = now_s - (now - open_object.used_s)
-                uses.append(Use(open_object.shelf.blocks.name, used_s, hits, misses))
-                open_object.hits = flights.hits = flights.misses = 0
-        return uses
-
-    async def _guarded(self, work: Callable[..., T], *args: object) -> T | None:
-        """Work on the books that nobody waits for."""
-        try:
-            return await self._on_disk(work, *args)
-        except FAULTS as error:
-            record_fault("ledger", error)
-            return None
-
-    async def _on_disk(self, work: Callable[..., T], *args: object) -> T:
-        """The one hop to the one thread that writes to the disk."""
-        return await uninterrupted(asyncio.get_running_loop().run_in_executor(self._disk, work, *args))
-
-    def _shut_down(self) -> None:
-        self._disk.shutdown()
-        self._threads.shutdown()
+                    await self.disk.join()
+            self.objects.maintain()
 
 
 @dataclass(frozen=True, slots=True)
@@ -398,9 +209,8 @@ class VolumeReader:
     """A `Reader` of a source's blobs, through a volume."""
 
     volume: Volume
-    """What is asked first."""
     source: Reader
-    """Where the rest comes from."""
+    """Where missing bytes come from."""
 
     async def read(self, blob: Blob, spans: Sequence[Span]) -> list[bytes]:
         return await self.volume.read(self.source, blob, spans)

@@ -16,8 +16,8 @@ import pytest
 
 from special.storage.blob import Span
 from special.volume import verify
-from special.volume.directory import LEDGER_NAME, VolumeDirectory, described
-from special.volume.object_files import DATA_NAME, MAP_NAME
+from special.volume.directory import LEDGER_NAME, VolumeDirectory
+from special.volume.object_files import DATA_NAME, MAP_NAME, described
 from tests.soak.conftest import Library, started
 from tests.soak.noise import Noise
 from tests.soak.viewers import Load, for_seconds, metric, view

@@ -18,7 +18,7 @@ ROOT = "s3://made/"
 
 
 PERIOD = 65_521
-"""Bytes repeat after so many: a prime, so that no two blocks of an object are alike."""
+"""The bytes repeat after this number: a prime, so that no two blocks of an object are alike."""
 
 
 @lru_cache(maxsize=512)
@@ -41,7 +41,7 @@ def expected(of: Blob, spans: Sequence[Span]) -> list[bytes]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that nobody announces."""
+    """Wait for something that is not announced."""
     async with asyncio.timeout(30):  # a broken directory is tried again after ten
         while not condition():  # noqa: ASYNC110  a file, a lock or a process makes it true
             await asyncio.sleep(0.005)

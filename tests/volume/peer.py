@@ -29,7 +29,7 @@ class Orders:
     log: str
     size_bytes: int = 32 << 20
     block_bytes: int = 64 << 10
-    patience_s: float = 5.0
+    leader_timeout_s: float = 5.0
     objects: dict[str, int] = field(default_factory=dict)
     """Length of each object."""
     spans: list[tuple[str, int, int]] = field(default_factory=list)
@@ -62,7 +62,7 @@ async def run(orders: Orders) -> None:
         Path(orders.directory),
         size_bytes=orders.size_bytes,
         block_bytes=orders.block_bytes,
-        patience_s=orders.patience_s,
+        leader_timeout_s=orders.leader_timeout_s,
         at=at,
     ) as volume:
         reader = volume.reader(source)

@@ -23,7 +23,7 @@ SOURCE = Made({"a": 1, "b": 1})
 
 @pytest.fixture
 async def directory(tmp_path: Path) -> Path:
-    """A volume with two objects, which nobody uses."""
+    """A volume with two objects, which no server uses."""
     async with Volume(tmp_path, size_bytes=16 * MIB, block_bytes=BLOCK) as volume:
         reader = volume.reader(SOURCE)
         await reader.read(A, [Span(0, 4 * BLOCK)])
@@ -110,7 +110,7 @@ async def test_find(tmp_path: Path, image: str, keys: list[str], root: str | Non
 
 
 async def hold(directory: Path, keys: list[str]) -> None:
-    """A volume with these objects, which nobody uses."""
+    """A volume with these objects, which no server uses."""
     async with Volume(directory, size_bytes=16 * MIB, block_bytes=BLOCK) as volume:
         for key in keys:
             await volume.reader(Made(dict.fromkeys(keys, 1))).read(blob(key, 5), [Span(0, 5)])

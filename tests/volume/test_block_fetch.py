@@ -41,7 +41,7 @@ class Gate:
         await self.open.wait()
 
 
-async def test_a_first_reader_that_leaves_harms_nobody(volume: Volume) -> None:
+async def test_a_first_reader_that_leaves_harms_no_other(volume: Volume) -> None:
     gate = Gate()
     source = Made({"a": 1}, before=gate)
     reader = volume.reader(source)
@@ -52,7 +52,7 @@ async def test_a_first_reader_that_leaves_harms_nobody(volume: Volume) -> None:
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
         await first
-    await asyncio.sleep(0.2)  # longer than a flight without readers goes on
+    await asyncio.sleep(0.2)  # longer than a fetch without readers goes on
     gate.open.set()
     assert await asyncio.gather(*others) == [expected(A, WANTED)] * 999
     assert source.gets == [Span(0, BLOCK)]
@@ -72,13 +72,13 @@ async def test_when_all_leave_nothing_is_left(volume: Volume, tmp_path: Path) ->
     other = VolumeDirectory(tmp_path, at=lambda step: None)
     other.join(VolumeTerms(16 * MIB, BLOCK))
     assert other.ledger.reservations() == []
-    shelf = other.admit(BlockMap.of(A, BLOCK))
-    assert shelf.lock_blocks(range(20)) == list(range(20))
-    shelf.close()
+    files = other.admit(BlockMap.of(A, BLOCK))
+    assert files.lock_blocks(range(20)) == list(range(20))
+    files.close()
     other.leave()
 
 
-async def test_a_flight_goes_on_for_whoever_comes_back_in_time(volume: Volume) -> None:
+async def test_a_fetch_goes_on_for_a_reader_that_comes_back_in_time(volume: Volume) -> None:
     gate = Gate()
     source = Made({"a": 1}, before=gate)
     reader = volume.reader(source)
@@ -94,7 +94,7 @@ async def test_a_flight_goes_on_for_whoever_comes_back_in_time(volume: Volume) -
 
 
 @pytest.mark.parametrize("kind", [Changed, Denied, Missing, Unreachable])
-async def test_a_failure_is_everybody_s_and_soon_forgotten(volume: Volume, kind: type[SourceError]) -> None:
+async def test_a_failure_is_raised_to_all_and_soon_forgotten(volume: Volume, kind: type[SourceError]) -> None:
     failing = True
 
     async def fail(of: Blob, span: Span) -> None:
@@ -173,18 +173,18 @@ async def test_descriptors_do_not_grow(volume: Volume) -> None:
 class TestBudget:
     async def test_gives_at_once_what_is_free(self) -> None:
         budget = Budget(10)
-        assert await budget.take(4, patience_s=0)
-        assert await budget.take(6, patience_s=0)
-        assert not await budget.take(1, patience_s=0)
+        assert await budget.take(4, timeout_s=0)
+        assert await budget.take(6, timeout_s=0)
+        assert not await budget.take(1, timeout_s=0)
 
     async def test_first_come_first_served(self) -> None:
         budget, order = Budget(10), []
 
         async def take(size: int) -> None:
-            assert await budget.take(size, patience_s=5)
+            assert await budget.take(size, timeout_s=5)
             order.append(size)
 
-        assert await budget.take(10, patience_s=0)
+        assert await budget.take(10, timeout_s=0)
         tasks = [asyncio.create_task(take(size)) for size in (9, 1, 8)]
         await asyncio.sleep(0)
         budget.give(8)
@@ -198,18 +198,18 @@ class TestBudget:
 
     async def test_more_than_all_means_all(self) -> None:
         budget = Budget(10)
-        assert await budget.take(1000, patience_s=0)
-        assert not await budget.take(1, patience_s=0)
+        assert await budget.take(1000, timeout_s=0)
+        assert not await budget.take(1, timeout_s=0)
         budget.give(1000)
-        assert await budget.take(10, patience_s=0)
+        assert await budget.take(10, timeout_s=0)
 
     async def test_who_gives_up_lets_the_next_one_pass(self) -> None:
         budget = Budget(10)
-        assert await budget.take(5, patience_s=0)
-        large = asyncio.create_task(budget.take(6, patience_s=5))
+        assert await budget.take(5, timeout_s=0)
+        large = asyncio.create_task(budget.take(6, timeout_s=5))
         await asyncio.sleep(0)
-        small = asyncio.create_task(budget.take(5, patience_s=5))
+        small = asyncio.create_task(budget.take(5, timeout_s=5))
         await asyncio.sleep(0)
         large.cancel()
         assert await small
-        assert not await budget.take(1, patience_s=0.01)
+        assert not await budget.take(1, timeout_s=0.01)

@@ -32,10 +32,10 @@ def join(tmp_path: Path) -> Iterator[Join]:
     with ExitStack() as stack:
 
         def joined(terms: VolumeTerms | None = TERMS, at: Callable[[Step], None] = ignore) -> VolumeDirectory:
-            stacks = VolumeDirectory(tmp_path, at=at)
-            stacks.join(terms)
-            stack.callback(stacks.leave)
-            return stacks
+            directory = VolumeDirectory(tmp_path, at=at)
+            directory.join(terms)
+            stack.callback(directory.leave)
+            return directory
 
         yield joined
 
@@ -44,75 +44,75 @@ def blocks_of(key: str, size_bytes: int = 2 * MIB, etag: str = '"1"') -> BlockMa
     return BlockMap(f"s3://made/{key}", etag, size_bytes, BLOCK)
 
 
-def fill(stacks: VolumeDirectory, blocks: BlockMap, count: int | None = None) -> ObjectFiles:
-    """An object with its first blocks in; its shelf is held."""
-    shelf = stacks.admit(blocks)
+def fill(directory: VolumeDirectory, blocks: BlockMap, count: int | None = None) -> ObjectFiles:
+    """An object with its first blocks in; its files are protected."""
+    files = directory.admit(blocks)
     data = [
         content(blocks.url, 1, blocks.span(range(n, n + 1))) for n in range(blocks.count if count is None else count)
     ]
-    stacks.store(shelf, 0, data)
-    return shelf
+    directory.store(files, 0, data)
+    return files
 
 
-def names(stacks: VolumeDirectory) -> list[str]:
+def names(directory: VolumeDirectory) -> list[str]:
     """What is in, the last read first."""
-    return [entry.url.removeprefix("s3://made/") + entry.etag.strip('"') for entry in stacks.ledger.objects()]
+    return [entry.url.removeprefix("s3://made/") + entry.etag.strip('"') for entry in directory.ledger.objects()]
 
 
 class TestEviction:
     def test_the_least_recently_used_goes_first(self, join: Join) -> None:
-        stacks = join()
+        directory = join()
         for key in "abc":
-            fill(stacks, blocks_of(key)).close()
-        stacks.touch([Use(blocks_of("a").name, 4e9, 1, 0)])
-        fill(stacks, blocks_of("d")).close()
-        assert sorted(names(stacks)) == ["a1", "c1", "d1"]
+            fill(directory, blocks_of(key)).close()
+        directory.touch([Use(blocks_of("a").name, 4e9, 1, 0)])
+        fill(directory, blocks_of("d")).close()
+        assert sorted(names(directory)) == ["a1", "c1", "d1"]
 
     def test_an_old_version_goes_before_everything_else(self, join: Join) -> None:
-        stacks = join()
-        fill(stacks, blocks_of("a")).close()
-        fill(stacks, blocks_of("b")).close()
-        fill(stacks, blocks_of("b", size_bytes=MIB, etag='"2"')).close()
-        stacks.touch([Use(blocks_of("b").name, 4e9, 1, 0)])
-        fill(stacks, blocks_of("c")).close()
-        assert sorted(names(stacks)) == ["a1", "b2", "c1"]
+        directory = join()
+        fill(directory, blocks_of("a")).close()
+        fill(directory, blocks_of("b")).close()
+        fill(directory, blocks_of("b", size_bytes=MIB, etag='"2"')).close()
+        directory.touch([Use(blocks_of("b").name, 4e9, 1, 0)])
+        fill(directory, blocks_of("c")).close()
+        assert sorted(names(directory)) == ["a1", "b2", "c1"]
 
     def test_what_is_being_read_stays(self, join: Join) -> None:
-        stacks = join()
-        with closing(fill(stacks, blocks_of("a"))) as reading:
-            fill(stacks, blocks_of("b")).close()
-            fill(stacks, blocks_of("c")).close()
-            fill(stacks, blocks_of("d")).close()
-            assert sorted(names(stacks)) == ["a1", "c1", "d1"]
+        directory = join()
+        with closing(fill(directory, blocks_of("a"))) as reading:
+            fill(directory, blocks_of("b")).close()
+            fill(directory, blocks_of("c")).close()
+            fill(directory, blocks_of("d")).close()
+            assert sorted(names(directory)) == ["a1", "c1", "d1"]
             assert len(reading.read_blocks(range(32))) == 32
 
     def test_what_another_server_reads_stays(self, join: Join) -> None:
-        stacks, other = join(), join()
+        directory, other = join(), join()
         with closing(fill(other, blocks_of("a"))):
             for key in "bcd":
-                fill(stacks, blocks_of(key)).close()
-            assert sorted(names(stacks)) == ["a1", "c1", "d1"]
+                fill(directory, blocks_of(key)).close()
+            assert sorted(names(directory)) == ["a1", "c1", "d1"]
 
     def test_full_of_what_is_being_read(self, join: Join) -> None:
-        stacks = join()
-        with closing(fill(stacks, blocks_of("a"))), closing(fill(stacks, blocks_of("b"))):
-            with closing(stacks.admit(blocks_of("c", 4 * MIB))) as shelf, pytest.raises(Full):
-                stacks.store(shelf, 0, [bytes(BLOCK)] * 64)
-            assert shelf.blocks.count == 64
-        assert stacks.ledger.reservations() == []
+        directory = join()
+        with closing(fill(directory, blocks_of("a"))), closing(fill(directory, blocks_of("b"))):
+            with closing(directory.admit(blocks_of("c", 4 * MIB))) as files, pytest.raises(Full):
+                directory.store(files, 0, [bytes(BLOCK)] * 64)
+            assert files.blocks.count == 64
+        assert directory.ledger.reservations() == []
 
-    def test_what_is_let_go_may_go_and_its_shelf_notices(self, join: Join, tmp_path: Path) -> None:
-        stacks = join()
-        shelf = fill(stacks, blocks_of("a"))
-        assert not shelf.gone
-        shelf.release()
+    def test_what_is_released_may_be_evicted_and_its_files_tell(self, join: Join, tmp_path: Path) -> None:
+        directory = join()
+        files = fill(directory, blocks_of("a"))
+        assert not files.gone
+        files.release()
         before = os.statvfs(tmp_path).f_bavail
-        assert stacks.clear(None) == (1, 0)
-        assert shelf.gone
-        assert not shelf.acquire()
-        assert os.fstat(shelf._data_fd).st_blocks == 0
+        assert directory.clear(None) == (1, 0)
+        assert files.gone
+        assert not files.acquire()
+        assert os.fstat(files._data_fd).st_blocks == 0
         assert before <= os.statvfs(tmp_path).f_bavail + 10_000
-        shelf.close()
+        files.close()
 
     def test_an_object_that_cannot_be_removed_is_passed_by(self, join: Join) -> None:
         def fail(step: Step) -> None:
@@ -121,40 +121,40 @@ class TestEviction:
                 raise OSError(5, "Input/output error")
 
         failing = [1]
-        stacks = join(at=fail)
+        directory = join(at=fail)
         for key in "abcd":
-            fill(stacks, blocks_of(key)).close()
-        assert sorted(names(stacks)) == ["a1", "c1", "d1"]
+            fill(directory, blocks_of(key)).close()
+        assert sorted(names(directory)) == ["a1", "c1", "d1"]
 
-    def test_what_is_on_disk_is_never_more_than_the_books_say(self, join: Join, tmp_path: Path) -> None:
-        stacks = join()
+    def test_what_is_on_disk_is_never_more_than_the_ledger_says(self, join: Join, tmp_path: Path) -> None:
+        directory = join()
         for n in range(40):
             blocks = blocks_of(f"{n}", (n * 37_003) % (2 * MIB) + 1)
-            with closing(stacks.admit(blocks)) as shelf:
+            with closing(directory.admit(blocks)) as files:
                 for index in range(0, blocks.count, 3):  # holes: the file system's index grows
-                    stacks.store(shelf, index, [bytes(blocks.length(index))])
-                    assert taken_bytes(tmp_path) <= stacks.taken_bytes() <= TERMS.size_bytes
+                    directory.store(files, index, [bytes(blocks.length(index))])
+                    assert taken_bytes(tmp_path) <= directory.taken_bytes() <= TERMS.size_bytes
 
     def test_further_files_of_an_object_count_and_go_with_it(self, join: Join) -> None:
-        stacks = join()
+        directory = join()
         blocks = blocks_of("a")
-        with closing(fill(stacks, blocks)) as shelf:
-            (shelf.directory / "pyramid").write_bytes(bytes(MIB))
-            before = stacks.ledger.totals().disk_bytes
-            stacks.store(shelf, 0, [bytes(BLOCK)])
-            assert stacks.ledger.totals().disk_bytes == before + MIB
-        assert stacks.clear(blocks.url) == (1, 0)
-        assert list(stacks.object_directories()) == []
+        with closing(fill(directory, blocks)) as files:
+            (files.directory / "pyramid").write_bytes(bytes(MIB))
+            before = directory.ledger.totals().disk_bytes
+            directory.store(files, 0, [bytes(BLOCK)])
+            assert directory.ledger.totals().disk_bytes == before + MIB
+        assert directory.clear(blocks.url) == (1, 0)
+        assert list(directory.object_directories()) == []
 
 
 class TestJoining:
     def test_shrinking_evicts_before_anything_is_read(self, join: Join, tmp_path: Path) -> None:
-        stacks = join(replace(TERMS, size_bytes=32 * MIB))
+        directory = join(replace(TERMS, size_bytes=32 * MIB))
         for key in "abcdef":
-            fill(stacks, blocks_of(key)).close()
-        stacks.leave()
-        stacks = join()
-        assert names(stacks) == ["f1", "e1", "d1"]
+            fill(directory, blocks_of(key)).close()
+        directory.leave()
+        directory = join()
+        assert names(directory) == ["f1", "e1", "d1"]
         assert taken_bytes(tmp_path) <= TERMS.size_bytes
 
     @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ class TestJoining:
             join(terms)
         join()
 
-    def test_terms_may_change_when_everybody_has_left(self, join: Join) -> None:
+    def test_terms_may_change_when_all_have_left(self, join: Join) -> None:
         join().leave()
         assert join(VolumeTerms(9 * MIB, 4096)).terms == VolumeTerms(9 * MIB, 4096)
 
@@ -186,9 +186,9 @@ class TestJoining:
     def test_what_the_dead_had_reserved_is_given_back(self, join: Join) -> None:
         living = join()
         dead = join()
-        dead.ledger.reserve(dead.tenancy.owner, "x", MIB)
+        dead.ledger.reserve(dead.membership.owner, "x", MIB)
         dead.leave()
-        living.ledger.reserve(living.tenancy.owner, "y", MIB)
+        living.ledger.reserve(living.membership.owner, "y", MIB)
         assert [name for _, _, name in living.ledger.reservations()] == ["x", "y"]
         join()
         assert [name for _, _, name in living.ledger.reservations()] == ["y"]
@@ -196,7 +196,7 @@ class TestJoining:
     def test_what_the_dead_had_reserved_is_given_back_when_room_is_short(self, join: Join) -> None:
         living = join()
         dead = join()
-        dead.ledger.reserve(dead.tenancy.owner, "x", 6 * MIB)
+        dead.ledger.reserve(dead.membership.owner, "x", 6 * MIB)
         dead.leave()
         with closing(fill(living, blocks_of("a"))):
             fill(living, blocks_of("b")).close()
@@ -204,15 +204,15 @@ class TestJoining:
 
 
 class TestBooks:
-    """Files and ledger that do not agree: whoever comes first makes them."""
+    """Files and ledger that do not agree: the first server makes them."""
 
     @pytest.fixture
     def left(self, join: Join) -> BlockMap:
-        """A directory with one object, which nobody uses."""
-        stacks = join()
+        """A directory with one object, which no server uses."""
+        directory = join()
         blocks = blocks_of("a")
-        fill(stacks, blocks).close()
-        stacks.leave()
+        fill(directory, blocks).close()
+        directory.leave()
         return blocks
 
     @pytest.mark.parametrize("damage", ["removed", "scribbled", "truncated", "other-version"])
@@ -228,11 +228,11 @@ class TestBooks:
             case "other-version":
                 with closing(sqlite3.connect(ledger)) as db:
                     db.execute(f"PRAGMA user_version = {FORMAT_VERSION + 1}")
-        stacks = join()
-        assert names(stacks) == ["a1"]
-        assert taken_bytes(tmp_path) <= stacks.taken_bytes()
-        with closing(stacks.admit(left)) as shelf:
-            assert len(shelf.read_blocks(range(32))) == 32
+        directory = join()
+        assert names(directory) == ["a1"]
+        assert taken_bytes(tmp_path) <= directory.taken_bytes()
+        with closing(directory.admit(left)) as files:
+            assert len(files.read_blocks(range(32))) == 32
 
     def test_a_broken_ledger_of_a_running_server_is_replaced(self, join: Join, left: BlockMap, tmp_path: Path) -> None:
         running = join()
@@ -240,35 +240,35 @@ class TestBooks:
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         (tmp_path / LEDGER_NAME).write_bytes(b"scribble" * 5000)
         assert names(join()) == ["a1"]
-        assert not running.ledger.stands
+        assert not running.ledger.is_current
         running.touch([])
-        assert running.ledger.stands
+        assert running.ledger.is_current
         assert names(running) == ["a1"]
 
     def test_an_object_without_files_is_struck_out(self, join: Join, left: BlockMap, tmp_path: Path) -> None:
         home = VolumeDirectory(tmp_path, at=ignore).object_directory(left.name)
         (home / "map").unlink()
-        stacks = join()
-        assert names(stacks) == []
-        assert list(stacks.object_directories()) == []
-        assert stacks.ledger.totals().disk_bytes == 0
+        directory = join()
+        assert names(directory) == []
+        assert list(directory.object_directories()) == []
+        assert directory.ledger.totals().disk_bytes == 0
 
     def test_an_object_with_a_damaged_map_is_removed(self, join: Join, left: BlockMap, tmp_path: Path) -> None:
         (VolumeDirectory(tmp_path, at=ignore).object_directory(left.name) / "map").write_bytes(b"x")
-        stacks = join()
-        assert (names(stacks), list(stacks.object_directories())) == ([], [])
+        directory = join()
+        assert (names(directory), list(directory.object_directories())) == ([], [])
 
-    def test_scribbled_settings_are_written_anew(self, join: Join, left: BlockMap, tmp_path: Path) -> None:
+    def test_scribbled_settings_are_written_again(self, join: Join, left: BlockMap, tmp_path: Path) -> None:
         (tmp_path / SERVERS_NAME).write_bytes(b"\xff scribble")
         assert join().terms == TERMS
 
     def test_a_map_damaged_while_running_is_replaced(self, join: Join) -> None:
-        stacks = join()
+        directory = join()
         blocks = blocks_of("a")
-        fill(stacks, blocks).close()
-        (stacks.object_directory(blocks.name) / "map").write_bytes(b"x")
-        with closing(stacks.admit(blocks)) as shelf:
-            assert shelf.read_blocks(range(32)) == {}
+        fill(directory, blocks).close()
+        (directory.object_directory(blocks.name) / "map").write_bytes(b"x")
+        with closing(directory.admit(blocks)) as files:
+            assert files.read_blocks(range(32)) == {}
 
     def test_a_ledger_of_many_objects_stays_small(self, tmp_path: Path) -> None:
         ledger = Ledger(tmp_path / LEDGER_NAME)

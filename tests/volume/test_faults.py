@@ -75,7 +75,7 @@ UNSEEN: dict[str, Callable[[Path], None]] = {
 
 
 async def filled(directory: Path) -> None:
-    """A volume with two objects, which nobody uses."""
+    """A volume with two objects, which no server uses."""
     async with Volume(directory, size_bytes=16 * MIB, block_bytes=BLOCK) as volume:
         reader = volume.reader(Made({"a": 1, "b": 1}))
         for of in (A, B):
@@ -157,10 +157,10 @@ async def test_a_disk_that_fails_at_any_step_is_passed_by(tmp_path: Path, step: 
         gets = len(source.gets)
         assert await reader.read(A, ALL) == expected(A, ALL)
         assert len(source.gets) == gets <= 4
-    stacks = VolumeDirectory(tmp_path, at=lambda now: None)
-    stacks.join(None)
-    assert stacks.ledger.reservations() == []
-    stacks.leave()
+    directory = VolumeDirectory(tmp_path, at=lambda now: None)
+    directory.join(None)
+    assert directory.ledger.reservations() == []
+    directory.leave()
 
 
 async def test_a_ledger_that_breaks_is_passed_by(tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ async def test_a_directory_that_cannot_be_used_is_passed_by(tmp_path: Path, plac
 
 
 def scribble(path: Path) -> None:
-    """Nonsense in every page of the database, wherever it lies by now."""
+    """Nonsense in every page of the database, wherever it is by now."""
     with closing(sqlite3.connect(path)) as db:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     for start in range(0, path.stat().st_size, 4096):
@@ -235,7 +235,7 @@ BROKEN_LEDGERS: dict[str, Callable[[Path], object]] = {
 
 
 def test_a_ledger_whose_log_was_cut_short_is_broken(tmp_path: Path) -> None:
-    """As it happens to new books where somebody closes old ones whose file was emptied."""
+    """As it happens to a new ledger when an old one is closed whose file was emptied."""
     with closing(Ledger(tmp_path / LEDGER_NAME)):
         os.truncate(tmp_path / f"{LEDGER_NAME}-wal", 0)
         with pytest.raises(sqlite3.Error) as caught:
@@ -244,10 +244,10 @@ def test_a_ledger_whose_log_was_cut_short_is_broken(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", BROKEN_LEDGERS.values(), ids=BROKEN_LEDGERS)
-async def test_a_broken_ledger_is_made_anew_under_running_servers(
+async def test_a_broken_ledger_is_made_again_under_running_servers(
     tmp_path: Path, damage: Callable[[Path], object]
 ) -> None:
-    """Nobody is restarted; no byte is wrong; and the new books know of everything that is on the disk."""
+    """No server is restarted, no byte is wrong, and the new ledger has everything that is on the disk."""
     keys = [f"{n}" for n in range(40)]
     source = Made(dict.fromkeys(["a", "b", *keys], 1))
     await filled(tmp_path)
@@ -259,8 +259,8 @@ async def test_a_broken_ledger_is_made_anew_under_running_servers(
             assert await volume.reader(source).read(A, ALL) == expected(A, ALL)
         damage(tmp_path / LEDGER_NAME)
         for volume in (first, second, first):  # each finds out for itself, by what it fails to do
-            volume._stacks._check_at = 0.0
-            await until(lambda volume=volume: volume._stacks._check_at > 0)  # type: ignore[misc]
+            volume.disk.directory._check_at = 0.0
+            await until(lambda volume=volume: volume.disk.directory._check_at > 0)  # type: ignore[misc]
         async with Volume(tmp_path, size_bytes=16 * MIB, block_bytes=BLOCK) as third:
             assert third.broken is None
             assert {entry.url for entry in stat(tmp_path, top=100).top} >= {B.url}
@@ -270,12 +270,12 @@ async def test_a_broken_ledger_is_made_anew_under_running_servers(
                     assert await volume.reader(source).read(of, ALL) == expected(of, ALL)
                     assert taken_bytes(tmp_path) <= 16 * MIB
             assert len(source.gets) < 2 * len(keys)  # they share again what they fetch
-        assert first._stacks.ledger.stands
-        assert second._stacks.ledger.stands
+        assert first.disk.directory.ledger.is_current
+        assert second.disk.directory.ledger.is_current
         assert stat(tmp_path).evictions > 0
     async with Volume(tmp_path, size_bytes=16 * MIB, block_bytes=BLOCK) as later:
-        assert later._stacks.ledger.reservations() == []
-        later._stacks.ledger.check()
+        assert later.disk.directory.ledger.reservations() == []
+        later.disk.directory.ledger.check()
 
 
 async def test_servers_that_disagree_are_told(tmp_path: Path) -> None:
@@ -284,7 +284,7 @@ async def test_servers_that_disagree_are_told(tmp_path: Path) -> None:
             await Volume(tmp_path, size_bytes=17 * MIB).open()
 
 
-async def test_a_url_that_no_map_has_room_for_goes_past(tmp_path: Path) -> None:
+async def test_a_url_that_no_map_has_space_for_goes_past(tmp_path: Path) -> None:
     key = "k" * 5000
     source, of = Made({key: 1}), blob(key, 100)
     async with Volume(tmp_path, size_bytes=16 * MIB) as volume:

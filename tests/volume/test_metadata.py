@@ -1,4 +1,4 @@
-"""Notes as the volume has them: found by their object's URL, checked, counted, evicted with it."""
+"""Metadata as the volume has it: found by its object's URL, checked, counted, evicted with the object."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def opened(directory: Path, size_bytes: int = 16 * MIB) -> Volume:
     return Volume(directory, size_bytes=size_bytes)
 
 
-def note_of(directory: Path, of: Blob = A) -> Path:
+def path_of(directory: Path, of: Blob = A) -> Path:
     return VolumeDirectory(directory, at=lambda step: None).object_directory(BlockMap.of(of, 64 << 10).name) / NAME
 
 
-async def jot(volume: Volume, of: Blob = A, text: bytes = TEXT) -> None:
+async def store(volume: Volume, of: Blob = A, text: bytes = TEXT) -> None:
     volume.metadata.put(of, lambda: text)
     await volume.metadata.flush()
 
@@ -38,26 +38,26 @@ def corrupt() -> float:
 
 
 async def test_what_is_noted_is_recalled_by_url_here_in_another_process_and_after_a_restart(tmp_path: Path) -> None:
-    noted = StoredMetadata(A.url, A.etag, A.size, TEXT)
+    stored = StoredMetadata(A.url, A.etag, A.size, TEXT)
     async with opened(tmp_path) as volume:
         assert await volume.metadata.get([A.url]) is None
-        await jot(volume)
-        assert await volume.metadata.get([A.url]) == noted
+        await store(volume)
+        assert await volume.metadata.get([A.url]) == stored
         async with opened(tmp_path) as beside:
-            assert await beside.metadata.get([B.url, A.url]) == noted
+            assert await beside.metadata.get([B.url, A.url]) == stored
     async with opened(tmp_path) as again:
-        assert await again.metadata.get([A.url]) == noted
+        assert await again.metadata.get([A.url]) == stored
         assert await again.metadata.get([B.url]) is None
 
 
-async def test_another_note_takes_its_place(tmp_path: Path) -> None:
+async def test_another_text_takes_its_place(tmp_path: Path) -> None:
     async with opened(tmp_path) as volume:
-        await jot(volume)
-        await jot(volume, text=b"more")
-        noted = await volume.metadata.get([A.url])
-        assert noted is not None
-        assert noted.text == b"more"
-        assert sorted(path.name for path in note_of(tmp_path).parent.iterdir()) == ["data", "map", NAME]
+        await store(volume)
+        await store(volume, text=b"more")
+        stored = await volume.metadata.get([A.url])
+        assert stored is not None
+        assert stored.text == b"more"
+        assert sorted(path.name for path in path_of(tmp_path).parent.iterdir()) == ["data", "map", NAME]
 
 
 async def test_of_many_in_a_row_the_last_one_stays(tmp_path: Path) -> None:
@@ -71,95 +71,95 @@ async def test_of_many_in_a_row_the_last_one_stays(tmp_path: Path) -> None:
         for number in range(100):
             volume.metadata.put(A, lambda number=number: text(number))
         await volume.metadata.flush()
-        noted = await volume.metadata.get([A.url])
-    assert noted is not None
-    assert noted.text == b"99"
+        stored = await volume.metadata.get([A.url])
+    assert stored is not None
+    assert stored.text == b"99"
     assert made == [99]
 
 
-async def test_the_same_note_is_not_written_twice(tmp_path: Path) -> None:
+async def test_the_same_text_is_not_written_twice(tmp_path: Path) -> None:
     async with opened(tmp_path) as volume:
-        await jot(volume)
-        inode = note_of(tmp_path).stat().st_ino
-        await jot(volume)
-        assert note_of(tmp_path).stat().st_ino == inode
+        await store(volume)
+        inode = path_of(tmp_path).stat().st_ino
+        await store(volume)
+        assert path_of(tmp_path).stat().st_ino == inode
 
 
 async def test_the_version_that_was_read_last_is_recalled(tmp_path: Path) -> None:
     newer = blob("a", 2 * MIB, version=2)
     async with opened(tmp_path) as volume:
-        await jot(volume)
-        await jot(volume, newer, b"newer")
+        await store(volume)
+        await store(volume, newer, b"newer")
         assert await volume.metadata.get([A.url]) == StoredMetadata(A.url, newer.etag, newer.size, b"newer")
 
 
-async def test_a_note_is_counted(tmp_path: Path) -> None:
+async def test_metadata_is_counted(tmp_path: Path) -> None:
     async with opened(tmp_path) as volume:
-        await jot(volume, text=b"")
+        await store(volume, text=b"")
         (before,) = stat(tmp_path).top
-        await jot(volume, text=bytes(300_000))
+        await store(volume, text=bytes(300_000))
         (after,) = stat(tmp_path).top
         assert 296_000 <= after.disk_bytes - before.disk_bytes <= 310_000
         assert taken_bytes(tmp_path) <= stat(tmp_path).disk_bytes
 
 
-async def test_a_note_is_evicted_with_its_object(tmp_path: Path) -> None:
+async def test_metadata_is_evicted_with_its_object(tmp_path: Path) -> None:
     others = {f"{number}": 2 * MIB for number in range(8)}
     async with opened(tmp_path, 12 * MIB) as volume:
-        await jot(volume)
-        in_use = volume.in_use(A)
-        assert in_use is not None
-        in_use.shelf.release()  # as upkeep does, a second after it was read
+        await store(volume)
+        open_object = volume.objects.get(A)
+        assert open_object is not None
+        open_object.files.release()  # as maintenance does, a second after it was read
         reader = volume.reader(Made(dict.fromkeys(others, 1)))
         for key, size_bytes in others.items():
             await reader.read(blob(key, size_bytes), [Span(0, size_bytes)])
             assert surely_taken_bytes(tmp_path) <= 12 * MIB
-        assert not note_of(tmp_path).exists()
+        assert not path_of(tmp_path).exists()
         assert await volume.metadata.get([A.url]) is None
 
 
-def flip(note: Path) -> None:
-    data = bytearray(note.read_bytes())
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
     data[len(MAGIC) + 50] ^= 1
-    note.write_bytes(data)
+    path.write_bytes(data)
 
 
-def cut(note: Path) -> None:
-    note.write_bytes(note.read_bytes()[:10])
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:10])
 
 
-def age(note: Path) -> None:
-    note.write_bytes(b"special-note\0\0\0\0" + note.read_bytes()[len(MAGIC) :])
+def age(path: Path) -> None:
+    path.write_bytes(b"special-note\0\0\0\0" + path.read_bytes()[len(MAGIC) :])
 
 
 @pytest.mark.parametrize("damage", [flip, cut, age])
-async def test_a_broken_note_is_none_and_is_counted(tmp_path: Path, damage: type) -> None:
+async def test_broken_metadata_is_none_and_is_counted(tmp_path: Path, damage: type) -> None:
     async with opened(tmp_path) as volume:
-        await jot(volume)
-        damage(note_of(tmp_path))
+        await store(volume)
+        damage(path_of(tmp_path))
         before = corrupt()
         assert await volume.metadata.get([A.url]) is None
         assert corrupt() == before + 1
         assert verify(tmp_path) == Verified(1, 0, 0, 0, dropped_notes=1)
         assert verify(tmp_path) == Verified(1, 0, 0, 0)
-        await jot(volume)
+        await store(volume)
         assert (await volume.metadata.get([A.url])) is not None
 
 
-async def test_a_note_of_another_object_is_not_believed(tmp_path: Path) -> None:
+async def test_metadata_of_another_object_is_not_believed(tmp_path: Path) -> None:
     async with opened(tmp_path) as volume:
-        await jot(volume)
-        await jot(volume, B)
-        note_of(tmp_path, B).write_bytes(note_of(tmp_path, A).read_bytes())
+        await store(volume)
+        await store(volume, B)
+        path_of(tmp_path, B).write_bytes(path_of(tmp_path, A).read_bytes())
         assert await volume.metadata.get([B.url]) is None
 
 
 async def test_what_is_too_long_or_has_no_room_is_not_noted(tmp_path: Path) -> None:
     async with opened(tmp_path, 8 * MIB) as volume:
-        await jot(volume, text=bytes(MAX_BYTES + 1))
+        await store(volume, text=bytes(MAX_BYTES + 1))
         assert await volume.metadata.get([A.url]) is None
         huge = blob("huge", 100 * MIB)
-        await jot(volume, huge)
+        await store(volume, huge)
         assert await volume.metadata.get([huge.url]) is None
         assert taken_bytes(tmp_path) <= 8 * MIB
 
@@ -171,11 +171,11 @@ async def test_a_volume_that_is_not_open_or_broken_notes_nothing(tmp_path: Path)
     assert await volume.metadata.get([A.url]) is None
     (tmp_path / "file").write_text("in the way")
     async with opened(tmp_path / "file") as broken:
-        await jot(broken)
+        await store(broken)
         assert await broken.metadata.get([A.url]) is None
 
 
-async def test_closing_waits_for_the_note_that_is_being_written_and_for_no_other(tmp_path: Path) -> None:
+async def test_closing_waits_for_the_text_that_is_being_written_and_for_no_other(tmp_path: Path) -> None:
     started, allowed = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
 

@@ -77,7 +77,12 @@ class TwoServers(RuleBasedStateMachine):
 
     def opened(self, trouble: Trouble) -> Volume:
         volume = Volume(
-            self.directory, size_bytes=self.size, block_bytes=BLOCK, failure_memory_s=0.0, patience_s=0.5, at=trouble
+            self.directory,
+            size_bytes=self.size,
+            block_bytes=BLOCK,
+            failure_memory_s=0.0,
+            leader_timeout_s=0.5,
+            at=trouble,
         )
         self.runner.run(volume.open())
         assert volume.broken is None
@@ -121,7 +126,7 @@ class TwoServers(RuleBasedStateMachine):
             answers = await asyncio.gather(
                 *(readers[server].read(of, spans) for server, of, spans in reads), return_exceptions=True
             )
-            await until(lambda: all(each.idle for volume in self.volumes for each in volume._objects.values()))
+            await until(lambda: all(each.idle for volume in self.volumes for each in volume.objects))
             return answers
 
         for (_, of, spans), answer in zip(reads, self.runner.run(read()), strict=True):
@@ -195,14 +200,14 @@ class TwoServers(RuleBasedStateMachine):
         verify(self.directory)
 
     @rule()
-    def let_upkeep_pass(self) -> None:
-        async def upkeep() -> None:
+    def let_maintenance_pass(self) -> None:
+        async def maintain() -> None:
             for volume in self.volumes:
-                for each in volume._objects.values():
+                for each in volume.objects:
                     if each.idle:
-                        each.shelf.release()
+                        each.files.release()
 
-        self.runner.run(upkeep())
+        self.runner.run(maintain())
 
     @invariant()
     def the_size_holds(self) -> None:

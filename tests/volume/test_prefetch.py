@@ -1,4 +1,4 @@
-"""Blocks fetched ahead: by the same flights as any others, bounded, and in nobody's way."""
+"""Blocks fetched ahead: by the same fetches as any others, bounded, and in no reader's way."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,7 +10,7 @@ from prometheus_client import REGISTRY
 from special.errors import Unreachable
 from special.storage.blob import Blob, Span
 from special.volume import Volume, stat
-from special.volume.prefetch import PrefetchState
+from special.volume.prefetch_state import PrefetchState
 from tests.volume.made import Made, blob, expected, until
 
 BLOCK = 64 << 10
@@ -38,7 +38,7 @@ def blocks(*runs: tuple[int, int]) -> list[Span]:
     [
         pytest.param([], [], [5, 6], 10, [], id="nothing was wanted"),
         pytest.param([1, 2, 3], [], [9, 5, 6, 7, 8], 10, [5, 6, 7], id="as many as were wanted"),
-        pytest.param([1, 2, 3], [5, 6], [7, 8, 9], 10, [7], id="less those that lie unused"),
+        pytest.param([1, 2, 3], [5, 6], [7, 8, 9], 10, [7], id="less those that are unused"),
         pytest.param([1, 2, 3], [5, 6, 7], [8], 10, [], id="no more unused ones"),
         pytest.param([1, 2, 3], [], [5, 6, 7], 2, [5, 6], id="a batch at a time"),
     ],
@@ -48,10 +48,10 @@ def test_the_allowance(wanted: list[int], unused: list[int], missing: list[int],
 
 
 def test_what_is_wanted_is_unused_no_more() -> None:
-    stock = PrefetchState({1}, {2, 3, 4})
-    assert stock.record_access([3, 4, 5]) == {3, 4}
-    assert stock == PrefetchState({1, 3, 4, 5}, {2})
-    assert stock.record_access([3, 4]) == set()
+    state = PrefetchState({1}, {2, 3, 4})
+    assert state.record_access([3, 4, 5]) == {3, 4}
+    assert state == PrefetchState({1, 3, 4, 5}, {2})
+    assert state.record_access([3, 4]) == set()
 
 
 async def test_as_much_is_fetched_as_was_wanted_and_no_more(volume: Volume) -> None:
@@ -68,14 +68,14 @@ async def test_as_much_is_fetched_as_was_wanted_and_no_more(volume: Volume) -> N
     assert before.gets == []
     assert ahead("used") - used == 2 * BLOCK
     assert await volume.prefetcher.fetch(source, A, WHOLE, most_bytes=MIB) == "some"
-    assert source.gets[2:] == blocks((4, 8))  # six were wanted by now, and two lie unused
+    assert source.gets[2:] == blocks((4, 8))  # six were wanted by now, and two are unused
 
 
 async def test_what_is_here_costs_nothing(volume: Volume) -> None:
     source = Made({"a": 1})
     await volume.reader(source).read(A, WHOLE)
     source.gets.clear()
-    await until(lambda: volume.in_use(A).idle)  # type: ignore[union-attr]
+    await until(lambda: volume.objects.get(A).idle)  # type: ignore[union-attr]
     assert await volume.prefetcher.fetch(source, A, WHOLE, most_bytes=MIB) == "here"
     assert source.gets == []
 
@@ -90,7 +90,7 @@ class Gate:
         await self.open.wait()
 
 
-async def test_whoever_wants_a_block_joins_its_flight(volume: Volume) -> None:
+async def test_a_reader_of_a_block_joins_its_fetch(volume: Volume) -> None:
     gate = Gate()
     source = Made({"a": 1}, before=gate)
     await volume.reader(Made({"a": 1})).read(A, blocks((0, 4)))
@@ -98,13 +98,13 @@ async def test_whoever_wants_a_block_joins_its_flight(volume: Volume) -> None:
     await until(lambda: source.running == 1)
     reading = asyncio.create_task(volume.reader(source).read(A, blocks((5, 6))))
     assert await fetching == "some"  # it has given way
-    await asyncio.sleep(0.2)  # longer than a flight without readers goes on
+    await asyncio.sleep(0.2)  # longer than a fetch without readers goes on
     gate.open.set()
     assert await reading == expected(A, blocks((5, 6)))
     assert source.gets == blocks((4, 8))
 
 
-async def test_it_gives_way_to_whoever_waits(volume: Volume) -> None:
+async def test_it_gives_way_to_readers_that_wait(volume: Volume) -> None:
     gate, b = Gate(), blob("b", 4 * BLOCK)
     source, other = Made({"a": 1}, before=gate), Made({"b": 1}, before=gate)
     await volume.reader(Made({"a": 1})).read(A, blocks((0, 4)))

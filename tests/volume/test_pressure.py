@@ -1,4 +1,4 @@
-"""Far more masters than there is room for: the size is never exceeded, and everybody is answered."""
+"""Far more masters than there is space for: the size is never exceeded, and every reader is answered."""
 
 import asyncio
 import random

@@ -87,7 +87,9 @@ async def test_a_thousand_readers_in_two_processes_get_each_block_once(orders: O
 @asynccontextmanager
 async def beside(orders: Orders, source: Made) -> AsyncIterator[Callable[[list[Span]], Awaitable[list[bytes]]]]:
     """A volume in this process that reads the object `a`."""
-    async with Volume(Path(orders.directory), size_bytes=orders.size_bytes, patience_s=orders.patience_s) as volume:
+    async with Volume(
+        Path(orders.directory), size_bytes=orders.size_bytes, leader_timeout_s=orders.leader_timeout_s
+    ) as volume:
         reader = volume.reader(source)
         yield lambda spans: reader.read(blob("a", orders.objects["a"]), spans)
 
@@ -111,7 +113,7 @@ async def test_a_killed_leader_is_taken_over_within_a_second(orders: Orders) -> 
 
 async def test_a_hung_leader_is_passed_by_with_one_get(orders: Orders) -> None:
     wanted, source = [Span(0, BLOCK)], Made({"a": 1})
-    orders = replace(orders, patience_s=0.3)
+    orders = replace(orders, leader_timeout_s=0.3)
     stuck = replace(orders, spans=[("a", 0, BLOCK)], get_s=60.0)
     async with beside(orders, source) as read, peer(stuck) as leader:
         leader.go()
@@ -155,7 +157,7 @@ async def killed_at(orders: Orders) -> None:
         for key, size in objects.items():
             of = blob(key, size)
             assert await volume.reader(source).read(of, [Span.whole(of)]) == expected(of, [Span.whole(of)])
-    stacks = VolumeDirectory(Path(orders.directory), at=lambda step: None)
-    stacks.join(None)
-    assert stacks.ledger.reservations() == []
-    stacks.leave()
+    directory = VolumeDirectory(Path(orders.directory), at=lambda step: None)
+    directory.join(None)
+    assert directory.ledger.reservations() == []
+    directory.leave()

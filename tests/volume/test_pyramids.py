@@ -58,7 +58,7 @@ def home(directory: Path, of: Blob = A) -> Path:
 
 
 def weight(directory: Path) -> int:
-    """What the books say that the one object takes."""
+    """What the ledger says that the one object takes."""
     (entry,) = stat(directory).top
     return entry.disk_bytes
 
@@ -104,7 +104,7 @@ async def test_one_by_other_settings_takes_its_place(tmp_path: Path) -> None:
 @pytest.mark.parametrize("fault", ["given up", "failed"])
 async def test_what_is_not_published_leaves_nothing(tmp_path: Path, fault: str) -> None:
     async with opened(tmp_path) as (volume,):
-        await volume.hold(A)
+        await volume.objects.open(A)
         before = weight(tmp_path)
 
         async def attempt() -> None:
@@ -153,10 +153,10 @@ async def test_it_is_evicted_with_its_object(tmp_path: Path) -> None:
         await beside.pyramids.find(A, NAME)
         assert weight(tmp_path) > 1_200_000
         reader = volume.reader(Made(dict.fromkeys(others, 1)))
-        in_use = [each.in_use(A) for each in (volume, beside)]
-        for each in in_use:
+        opened_objects = [each.objects.get(A) for each in (volume, beside)]
+        for each in opened_objects:
             assert each is not None
-            each.shelf.release()  # as upkeep does, a second after it was read
+            each.files.release()  # as maintenance does, a second after it was read
         for key, size_bytes in others.items():
             await reader.read(blob(key, size_bytes), [Span(0, size_bytes)])
             assert taken_bytes(tmp_path) <= 12 * MIB
