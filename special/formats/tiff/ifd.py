@@ -127,9 +127,14 @@ class Dialect:
     order: Order
     big: bool
 
+    @property
+    def structs(self) -> tuple[struct.Struct, struct.Struct, struct.Struct]:
+        """A directory's number of entries, one entry, and an offset."""
+        return _STRUCTS[self.order, self.big]
+
     def entries_bytes(self, look: bytes) -> int:
         """How much of what starts with `look` is a directory's entries. Raises `Malformed`."""
-        count_of, entry, _ = _STRUCTS[self.order, self.big]
+        count_of, entry, _ = self.structs
         if len(look) < count_of.size:
             return count_of.size
         (count,) = count_of.unpack_from(look)
@@ -140,7 +145,7 @@ class Dialect:
 
         Values that lie right behind the directory, where libtiff puts them, are in the same bytes.
         """
-        count_of, entry, pointer = _STRUCTS[self.order, self.big]
+        count_of, entry, pointer = self.structs
         inline_bytes = pointer.size
         try:
             (count,) = count_of.unpack_from(look)
@@ -169,12 +174,12 @@ class Dialect:
         return Directory(self.order, fields), following
 
 
+_CODES = {False: ("H", "HHI4s", "I"), True: ("Q", "HHQ8s", "Q")}
 _STRUCTS = {
-    (order, big): tuple(struct.Struct(order + code) for code in (("Q", "HHQ8s", "Q") if big else ("H", "HHI4s", "I")))
+    (order, big): (struct.Struct(order + count), struct.Struct(order + entry), struct.Struct(order + pointer))
     for order in ("<", ">")
-    for big in (False, True)
+    for big, (count, entry, pointer) in _CODES.items()
 }
-"""Of each dialect: a directory's number of entries, one entry, and an offset."""
 
 
 def header(head: bytes) -> tuple[Dialect, int]:

@@ -183,7 +183,7 @@ class TiffLayout:
             )
         filler = _filler(page) if None in cut.wanted else b""
         unwritten = (joined.size_bytes, len(filler)) if filler else (0, 0)
-        data = writer.build(
+        data = writer.rebuild_page(
             page.directory.order,
             copied,
             size=page.area(cut.tiles).size,
