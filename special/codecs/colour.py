@@ -17,8 +17,9 @@ import pyvips
 from PIL import Image as PillowImage
 from PIL import ImageCms
 
-from special.codecs.raster import Image, Raster, from_vips, to_vips
+from special.codecs.raster import Colour, Image, Raster, from_vips, to_vips
 from special.errors import Unsupported
+from special.formats.tiff import Photometric
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,13 @@ _INVISIBLE_LEVELS: Final = 1
 """A profile that moves no colour of the cube by more than this counts as sRGB."""
 _DEPTHS: Final = {"uchar", "ushort"}
 _DEVICE: Final = {"b-w", "srgb", "rgb", "rgb16", "grey16", "cmyk", "multiband"}
+
+TIFF_COLOURS: Final[dict[Photometric, Colour]] = {
+    Photometric.MIN_IS_BLACK: "grey",
+    Photometric.RGB: "srgb",
+    Photometric.SEPARATED: "cmyk",
+}
+"""What the samples of TIFF tiles mean that are decoded one by one."""
 
 
 class Effect(Enum):

@@ -7,22 +7,14 @@ from typing import Final
 
 import numpy as np
 
-from special.codecs import colour, jpeg, openjpeg, tiff_jp2, tiff_jpeg, tiff_page, tiff_planes, vips
-from special.codecs.raster import Image, Raster, to_vips
-from special.codecs.tiff_page import Page
+from special.codecs import colour, jpeg, openjpeg, tiff_jp2, tiff_jpeg, tiff_planes, vips
+from special.codecs.raster import INTERPRETATIONS, Image, Raster, to_vips
 from special.errors import Malformed, TooExpensive
 from special.formats import Piece
+from special.formats.tiff import JPEG_2000, Page, read_page
 from special.geometry import Size, ceil_div
 
 _SOC_SIZ: Final = b"\xff\x4f\xff\x51"  # T.800 A.5.1: SIZ follows SOC at once
-_INTERPRETATIONS: Final[dict[tuple[openjpeg.Colour, int], str]] = {
-    ("grey", 1): "b-w",
-    ("grey", 2): "grey16",
-    ("srgb", 1): "srgb",
-    ("srgb", 2): "rgb16",
-    ("cmyk", 1): "cmyk",
-    ("cmyk", 2): "cmyk",
-}
 
 
 def decode(piece: Piece, *, max_pixels: int, threads: int = 1) -> Raster | Image:
@@ -43,12 +35,11 @@ def decode(piece: Piece, *, max_pixels: int, threads: int = 1) -> Raster | Image
         case "jpeg":
             return _decode_jpeg(piece, max_pixels)
         case "tiff":
-            page = tiff_page.read(piece.data)
-            if page is not None:
-                _check(page.size, max_pixels)
-                picture = _decode_tiles(piece.data, page)
-                if picture is not None:
-                    return picture
+            page = read_page(piece.data)
+            _check(page.size, max_pixels)
+            picture = _decode_tiles(piece.data, page)
+            if picture is not None:
+                return picture
     image = vips.load(piece.data, piece.format)
     _check(Size(image.width, image.height), max_pixels)
     return image
@@ -56,7 +47,7 @@ def decode(piece: Piece, *, max_pixels: int, threads: int = 1) -> Raster | Image
 
 def _decode_tiles(data: bytes, page: Page) -> Raster | Image | None:
     """What is decoded tile by tile; None for what libvips knows how to read, or reads sooner."""
-    if page.compression in tiff_jp2.COMPRESSIONS:
+    if page.compression in JPEG_2000:
         return tiff_jp2.decode(data, page)
     if page.planes > 1 and page.tiled:
         return tiff_planes.decode(data, page)
@@ -105,7 +96,7 @@ def _from_planes(decoded: openjpeg.Planes) -> Raster | Image:
     pixels = decoded.pixels
     if pixels.dtype == np.uint8 and decoded.colour != "cmyk" and not decoded.alpha:
         return colour.tagged(pixels.astype(np.uint8, copy=False), decoded.icc)
-    image = to_vips(pixels).copy(interpretation=_INTERPRETATIONS[decoded.colour, pixels.itemsize])
+    image = to_vips(pixels).copy(interpretation=INTERPRETATIONS[decoded.colour, pixels.itemsize])
     if decoded.premultiplied:
         image = image.unpremultiply().cast(image.format)
     return colour.with_profile(image, decoded.icc) if decoded.icc else image

@@ -12,7 +12,7 @@ import ctypes
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -21,13 +21,12 @@ from PIL import Image as PillowImage
 from special.codecs import libopenjp2
 from special.codecs.jp2_head import read_head
 from special.codecs.libopenjp2 import Component, Decoder, Image
+from special.codecs.raster import CHANNELS, Colour
 from special.errors import ConfigurationError, Malformed, Unsupported
 from special.geometry import Box, ceil_div
 
 Pixels = npt.NDArray[np.uint8 | np.uint16]
-Colour = Literal["grey", "srgb", "cmyk"]
 
-CHANNELS: Final[dict[Colour, int]] = {"grey": 1, "srgb": 3, "cmyk": 4}
 ICC_SPACES: Final[dict[bytes, Colour]] = {b"GRAY": "grey", b"RGB ": "srgb", b"CMYK": "cmyk"}  # ICC.1:2022, 7.2.6
 OPACITY, PREMULTIPLIED = 1, 2  # T.800 table I.16: what a channel definition can say of a channel
 COLOURS: Final[dict[int, Colour]] = {

@@ -7,7 +7,7 @@ nothing, where libvips would set up a pipeline and a thread (0.5 ms each, measur
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,20 @@ Raster = npt.NDArray[np.uint8]
 
 Image = Any
 """A `pyvips.Image` (the package has no types): lazy, of any depth and colour space, its profile inside."""
+
+Colour = Literal["grey", "srgb", "cmyk"]
+"""What the colour channels of a decoded picture mean."""
+CHANNELS: Final[dict[Colour, int]] = {"grey": 1, "srgb": 3, "cmyk": 4}
+"""How many there are of each, without opacity."""
+INTERPRETATIONS: Final[dict[tuple[Colour, int], str]] = {
+    ("grey", 1): "b-w",
+    ("grey", 2): "grey16",
+    ("srgb", 1): "srgb",
+    ("srgb", 2): "rgb16",
+    ("cmyk", 1): "cmyk",
+    ("cmyk", 2): "cmyk",
+}
+"""What libvips calls them, by bytes of a sample."""
 
 _FORMATS = {1: "uchar", 2: "ushort"}
 _INTERPRETATIONS = {1: "b-w", 2: "b-w", 3: "srgb", 4: "srgb"}

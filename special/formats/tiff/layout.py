@@ -179,7 +179,7 @@ class TiffLayout:
         copied = [page.directory.fields[tag] for tag in COPIED & page.directory.fields.keys()]
         if self.profile is not None:
             copied.append(
-                self.profile if cut.profile is None else replace(self.profile, raw=joined.cut(cut.profile, parts))
+                self.profile if cut.profile is None else self.profile._replace(raw=joined.cut(cut.profile, parts))
             )
         filler = _filler(page) if None in cut.wanted else b""
         unwritten = (joined.size_bytes, len(filler)) if filler else (0, 0)

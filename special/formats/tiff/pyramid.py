@@ -154,9 +154,7 @@ def directories(grid: Grid, tiles: Mapping[Place, Span], *, channels: int, subsa
     return b"".join(out)
 
 
-def _fields(
-    grid: Grid, level: int, spans: Sequence[Span], *, channels: int, subsampling: int
-) -> list[writer.Value]:
+def _fields(grid: Grid, level: int, spans: Sequence[Span], *, channels: int, subsampling: int) -> list[writer.Value]:
     size, is_color = grid.size(level), channels == 3
     fields: list[tuple[Tag, Type, list[int]]] = [
         (Tag.NEW_SUBFILE_TYPE, Type.LONG, [int(level > 0)]),

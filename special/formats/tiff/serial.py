@@ -29,7 +29,7 @@ def dump(directories: Sequence[Directory], *, size_bytes: int) -> bytes:
     for directory in directories:
         out.append(struct.pack(">B", len(directory.fields)))
         for field in directory.fields.values():
-            out.append(_FIELD.pack(field.tag, field.type, field.count, field.at, field.raw is not None))
+            out.append(_FIELD.pack(field.tag, field.type, field.values, field.at, field.raw is not None))
             out.append(field.raw or b"")
     return b"".join(out)
 
