@@ -19,10 +19,10 @@ import numpy.typing as npt
 from PIL import Image as PillowImage
 
 from special.codecs import libopenjp2
-from special.codecs.jp2_head import read_head
 from special.codecs.libopenjp2 import Component, Decoder, Image
 from special.codecs.raster import CHANNELS, Colour
 from special.errors import ConfigurationError, Malformed, Unsupported
+from special.formats.jp2 import WholeFile, read_whole
 from special.geometry import Box, ceil_div
 
 Pixels = npt.NDArray[np.uint8 | np.uint16]
@@ -90,7 +90,7 @@ def decode(data: bytes, *, reduce: int = 0, area: Box | None = None, threads: in
     """
     if not available():
         return decode_by_pillow(data, reduce=reduce, area=area)
-    head = read_head(data)
+    head = read_whole(data)
     wanted = _reduced(head.bounds, area, reduce)
     with Decoder(data, boxed=head.boxed, threads=threads) as decoder:
         image = decoder.read_header()
@@ -104,13 +104,12 @@ def decode(data: bytes, *, reduce: int = 0, area: Box | None = None, threads: in
         return _planes(image, wanted, reduce)
 
 
-def decode_samples(data: bytes, *, bits: int) -> Pixels:
+def decode_samples(data: bytes, head: WholeFile, *, bits: int) -> Pixels:
     """The samples of a whole file as they are, for a container that says what they mean: (height, width, components).
 
     Coarser components are repeated up to the size of the image, nothing is scaled or converted. Raises `Malformed`,
     `Unsupported` for samples of other than `bits` bits (8 or 16), `ConfigurationError` without OpenJPEG.
     """
-    head = read_head(data)
     with Decoder(data, boxed=head.boxed) as decoder:
         decoder.read_header()
         image = decoder.decode()
@@ -134,7 +133,7 @@ def decode_by_pillow(data: bytes, *, reduce: int = 0, area: Box | None = None) -
     scaled. Raises what `decode` raises, in pillow's words, and `Unsupported` for a reduced image
     that does not start at the reference grid's origin.
     """
-    head = read_head(data)
+    head = read_whole(data)
     wanted, whole = _reduced(head.bounds, area, reduce), _reduced(head.bounds, None, reduce)
     if reduce and (head.bounds.x or head.bounds.y):
         raise Unsupported(f"pillow reduces no image that starts at {head.bounds.x},{head.bounds.y}; install OpenJPEG")

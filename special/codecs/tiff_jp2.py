@@ -11,10 +11,10 @@ import numpy as np
 
 from special.codecs import colour, openjpeg
 from special.codecs.colour import TIFF_COLOURS
-from special.codecs.jp2_head import read_head
 from special.codecs.openjpeg import Pixels
 from special.codecs.raster import CHANNELS, INTERPRETATIONS, Image, Raster, to_vips
 from special.errors import Malformed
+from special.formats.jp2 import read_whole
 from special.formats.tiff import Compression, Page, Photometric, StoredTile
 
 
@@ -42,10 +42,10 @@ def decode(data: bytes, page: Page) -> Raster | Image:
 
 def _tile(codestream: bytes, page: Page, stored: StoredTile) -> Pixels:
     """One tile's samples, luma and chroma made RGB. At the page's edge it may be cut to what is shown."""
-    head = read_head(codestream)
+    head = read_whole(codestream)
     if not (head.bounds.size.covers(stored.box.size) and page.tile.covers(head.bounds.size)):
         raise Malformed(f"a JPEG 2000 tile of {head.bounds.size} pixels where the TIFF has tiles of {page.tile}")
-    tile = openjpeg.decode_samples(codestream, bits=page.bits)
+    tile = openjpeg.decode_samples(codestream, head, bits=page.bits)
     if tile.shape[2] != page.samples // page.planes:
         raise Malformed(f"a JPEG 2000 tile of {tile.shape[2]} components, in a TIFF of {page.samples} samples")
     # Where components were mixed, OpenJPEG has made RGB of them, whatever the TIFF calls them.

@@ -105,7 +105,9 @@ def test_what_is_left_to_libvips(data: bytes) -> None:
         pytest.param(b"II*\0\xff\xff\xff\x7f" + bytes(64), id="a directory beyond the end"),
         pytest.param(by_vips(64, 48)[:300], id="cut in the tiles"),
         pytest.param(by_hand("<")[:100], id="cut in the directory"),
-        pytest.param(by_hand("<").replace(b"\x44\x01\x04\0\1\0", b"\x44\x01\x04\0\x60\xea"), id="values beyond the end"),
+        pytest.param(
+            by_hand("<").replace(b"\x44\x01\x04\0\1\0", b"\x44\x01\x04\0\x60\xea"), id="values beyond the end"
+        ),
     ],
 )
 def test_a_page_that_is_not_there_is_malformed(data: bytes) -> None:

@@ -18,6 +18,8 @@ SIGNATURE = bytes.fromhex("0000000c6a5020200d0a870a")
 """The signature box (I.5.1): what every JP2, JPX and JPH file starts with."""
 RAW = bytes.fromhex("ff4fff51")
 """SOC and SIZ: what a raw codestream starts with (A.2)."""
+EXTENDED = b"\0\0\0\1"
+"""A length of 1: the true one follows the type, in 8 bytes (I.4)."""
 MAX_BOXES = 1024
 MAX_HEADER_BYTES = 8 << 20
 """An ICC profile or a palette is far smaller."""
@@ -85,16 +87,29 @@ def read_container(window: CodestreamReader) -> Reading[Container]:
 
 def _box(window: CodestreamReader, at: int) -> Reading[tuple[bytes, int, int]]:
     """Type, first byte of the contents and first byte after them (I.4)."""
-    length, kind = struct.unpack(">I4s", (yield from window.take(at, 8)))
-    body, stop = at + 8, at + length
+    head = yield from window.take(at, 8)
+    if head.startswith(EXTENDED):
+        head = yield from window.take(at, 16)
+    return _bounds(head, at, window.size_bytes)
+
+
+def _bounds(head: bytes, at: int, end: int) -> tuple[bytes, int, int]:
+    """Type, first byte of the contents and first byte after them of a box that starts like this at byte `at`.
+
+    `head` is at least 8 bytes long, 16 where the length is extended; `end` is where the file or the superbox ends.
+    """
+    length, kind = struct.unpack_from(">I4s", head)
+    body = at + 8
     if length == 0:
-        stop = window.size_bytes
-    elif length == 1:
-        (length,) = struct.unpack(">Q", (yield from window.take(body, 8)))
-        body, stop = body + 8, at + length
-    if stop < body or stop > window.size_bytes:
-        raise Malformed(f"the box {kind!r} at byte {at} claims {length} bytes of a file of {window.size_bytes}")
-    return kind, body, stop
+        return kind, body, end
+    if length == 1 and len(head) >= 16:
+        (length,) = struct.unpack_from(">Q", head, 8)
+        body += 8
+    if not body <= at + length <= end:
+        raise Malformed(
+            f"the box {kind!r} at byte {at} claims {length} bytes of {end}; the file is broken or truncated"
+        )
+    return kind, body, at + length
 
 
 def _container(codestream: Span, kept: list[bytes]) -> Container:
@@ -114,11 +129,9 @@ def _container(codestream: Span, kept: list[bytes]) -> Container:
 def _inner(superbox: bytes) -> list[tuple[bytes, bytes]]:
     """The boxes inside `jp2h`: (type, contents)."""
     found: list[tuple[bytes, bytes]] = []
-    at = 16 if superbox[:4] == b"\0\0\0\1" else 8
+    _, at, _ = _bounds(superbox[:16], 0, len(superbox))
     while at + 8 <= len(superbox) and len(found) < MAX_BOXES:
-        length = int.from_bytes(superbox[at : at + 4], "big") or len(superbox) - at
-        if length < 8 or at + length > len(superbox):
-            raise Malformed(f"a box inside jp2h claims {length} bytes, of {len(superbox) - at} that are left")
-        found.append((superbox[at + 4 : at + 8], superbox[at + 8 : at + length]))
-        at += length
+        kind, body, stop = _bounds(superbox[at : at + 16], at, len(superbox))
+        found.append((kind, superbox[body:stop]))
+        at = stop
     return found

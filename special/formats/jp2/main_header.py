@@ -135,7 +135,7 @@ def read_header(segments: Sequence[Segment]) -> Header:
         raise Malformed(f"the main header has no {' and no '.join(missing)}")
     if segments[0].marker != Marker.SIZ or sum(s.marker in (Marker.SIZ, Marker.COD, Marker.QCD) for s in segments) != 3:
         raise Malformed("the main header must begin with SIZ and have one SIZ, one COD and one QCD")
-    canvas = _canvas(first[Marker.SIZ])
+    canvas = read_canvas(first[Marker.SIZ])
     cod = first[Marker.COD]
     if len(cod) < 10:
         raise Malformed(f"COD has {len(cod)} bytes; it needs at least 10")
@@ -180,7 +180,8 @@ def component_bytes(components: int) -> int:
     return 1 if components < 257 else 2
 
 
-def _canvas(siz: bytes) -> Canvas:
+def read_canvas(siz: bytes) -> Canvas:
+    """The canvas that the contents of SIZ describe (A.5.1). Raises `Malformed`."""
     if len(siz) < 39:
         raise Malformed(f"SIZ has {len(siz)} bytes; it needs at least 39")
     right, bottom, left, top, width, height, tile_left, tile_top, count = struct.unpack_from(">8IH", siz, 2)

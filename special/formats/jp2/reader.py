@@ -30,6 +30,13 @@ class CodestreamReader:
         self.trips = trips
         self._chunks: list[tuple[int, bytes]] = []
 
+    @classmethod
+    def of(cls, data: bytes) -> CodestreamReader:
+        """The reader of an object that is in memory as a whole: nothing is asked for."""
+        reader = cls(len(data))
+        reader._chunks.append((0, data))
+        return reader
+
     def holds(self, start: int, length: int) -> bool:
         """Whether these bytes are here already."""
         return self._find(start, length) is not None

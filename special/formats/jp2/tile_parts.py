@@ -29,7 +29,8 @@ PACKETS = ("lengths", "pending")
 """What it holds of packets."""
 SOT = b"\xff\x90\0\x0a"
 """The marker and the length that every SOT segment has."""
-EOC_BYTES = 2
+EOC = b"\xff\xd9"
+EOC_BYTES = len(EOC)
 MAX_PARTS = 1 << 17
 """Tile-parts that an index may hold: 65,535 tiles in two parts each."""
 MAX_PACKETS = 1 << 19
@@ -194,7 +195,7 @@ def walk_part(
     start = index.frontier
     assert start is not None, "a complete chain is not walked on"
     sot = yield from window.take(start, min(SOT_BYTES, index.stop - start), ahead_bytes=ahead_bytes)
-    if sot.startswith(b"\xff\xd9"):
+    if sot.startswith(EOC):
         index.frontier = None
         return
     if sot[:4] != SOT or len(sot) < SOT_BYTES:
@@ -203,7 +204,7 @@ def walk_part(
     stop = start + part_bytes
     if not part_bytes:  # A.4.2: the last one may leave its length out, and reaches to EOC
         tail = yield from window.take(index.stop - EOC_BYTES, EOC_BYTES)
-        stop = index.stop - EOC_BYTES * (tail == b"\xff\xd9")
+        stop = index.stop - EOC_BYTES * (tail == EOC)
     if stop < start + SOT_BYTES + 2 or stop > index.stop or tile >= header.canvas.columns * header.canvas.rows:
         raise Malformed(f"the tile-part at byte {start} claims tile {tile} and {part_bytes} bytes")
     row = index.add(tile, start, stop)
