@@ -25,7 +25,7 @@ async def inspect(settings: Settings, identifier: str, request: str | None, cons
     try:
         master = await engine.masters.find(identifier)
         console.print(_described(identifier, master))
-        for note in master.layout.notes:
+        for note in master.layout.advice:
             console.print(f"• {note}", highlight=False)
         if request is None:
             console.print(await _costs(engine, identifier))

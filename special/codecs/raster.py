@@ -18,7 +18,7 @@ from special.geometry import Box, Orientation, Size
 Raster = npt.NDArray[np.uint8]
 """(height, width, channels), 8 bits, sRGB. 1: grey, 2: grey and alpha, 3: RGB, 4: RGB and alpha (not premultiplied)."""
 
-Image = Any
+VipsImage = Any
 """A `pyvips.Image` (the package has no types): lazy, of any depth and colour space, its profile inside."""
 
 Colour = Literal["grey", "srgb", "cmyk"]
@@ -54,7 +54,7 @@ def cut(raster: Raster, box: Box) -> Raster:
     return raster[box.y : box.bottom, box.x : box.right]
 
 
-def to_vips(pixels: npt.NDArray[np.uint8 | np.uint16]) -> Image:
+def to_vips(pixels: npt.NDArray[np.uint8 | np.uint16]) -> VipsImage:
     """The same pixels for libvips, 8 or 16 bits, which keeps them alive. Copies only what is not contiguous."""
     dense = np.ascontiguousarray(pixels)
     height, width, channels = dense.shape
@@ -62,7 +62,7 @@ def to_vips(pixels: npt.NDArray[np.uint8 | np.uint16]) -> Image:
     return image.copy(interpretation=_INTERPRETATIONS[channels])
 
 
-def from_vips(image: Image) -> Raster:
+def from_vips(image: VipsImage) -> Raster:
     """Run a pipeline that ends in 8-bit sRGB or grey and take its pixels. One copy."""
     pixels: Raster = np.frombuffer(image.write_to_memory(), np.uint8)
     return pixels.reshape(image.height, image.width, image.bands)
@@ -72,7 +72,7 @@ def upright(raster: Raster, orientation: Orientation) -> Raster:
     """Turn a stored picture upright (TIFF 6.0, tag 274). A view; copies nothing."""
     if orientation.swaps_sides:
         raster = raster.transpose(1, 0, 2)
-    # Where the stored picture's first row and column lie, as tag 274 tells it, after the transposition.
+    # The places of the stored picture's first row and column, as tag 274 gives them, after the transposition.
     match orientation:
         case Orientation.MIRROR | Orientation.TURN_90:
             return raster[:, ::-1]
@@ -90,7 +90,7 @@ def mirrored(raster: Raster) -> Raster:
 
 
 def quarter_turned(raster: Raster, quarters: int) -> Raster:
-    """Turned clockwise by so many right angles. A view; copies nothing."""
+    """Turned clockwise by `quarters` right angles. A view; copies nothing."""
     return np.rot90(raster, -quarters)
 
 

@@ -11,14 +11,14 @@ import numpy as np
 
 from special.codecs import colour, openjpeg
 from special.codecs.colour import TIFF_COLOURS
-from special.codecs.openjpeg import Pixels
-from special.codecs.raster import CHANNELS, INTERPRETATIONS, Image, Raster, to_vips
+from special.codecs.openjpeg import Samples
+from special.codecs.raster import CHANNELS, INTERPRETATIONS, Raster, VipsImage, to_vips
 from special.errors import Malformed
 from special.formats.jp2 import read_whole
 from special.formats.tiff import Compression, Page, Photometric, StoredTile
 
 
-def decode(data: bytes, page: Page) -> Raster | Image:
+def decode(data: bytes, page: Page) -> Raster | VipsImage:
     """All pixels of the page: a raster where they are opaque 8-bit sRGB or grey, else an image that holds them.
 
     A tile that was never written is black. Raises `Malformed` for a tile of another size or other samples than the
@@ -26,7 +26,7 @@ def decode(data: bytes, page: Page) -> Raster | Image:
     """
     is_ycbcr = page.photometric is Photometric.YCBCR
     model = TIFF_COLOURS[Photometric.RGB if is_ycbcr else page.photometric]
-    pixels: Pixels = np.zeros(
+    pixels: Samples = np.zeros(
         (page.size.height, page.size.width, page.samples), np.uint8 if page.bits == 8 else np.uint16
     )
     for stored in page.tiles():
@@ -40,7 +40,7 @@ def decode(data: bytes, page: Page) -> Raster | Image:
     return colour.with_profile(image, page.profile) if page.profile else image
 
 
-def _tile(codestream: bytes, page: Page, stored: StoredTile) -> Pixels:
+def _tile(codestream: bytes, page: Page, stored: StoredTile) -> Samples:
     """One tile's samples, luma and chroma made RGB. At the page's edge it may be cut to what is shown."""
     head = read_whole(codestream)
     if not (head.bounds.size.covers(stored.box.size) and page.tile.covers(head.bounds.size)):

@@ -18,7 +18,7 @@ from special.codecs.raster import Raster
 from special.formats.tiff import Compression, Page, Photometric
 
 MAX_TILES: Final = 256
-"""Above this a piece is no handful of tiles but a master, which libvips decodes where it is looked at."""
+"""Maximum number of tiles; a larger piece is left to libvips, which decodes only the part that is needed."""
 _CHANNELS: Final = {Photometric.MIN_IS_BLACK: 1, Photometric.RGB: 3, Photometric.YCBCR: 3}
 _SOI, _EOI = b"\xff\xd8", b"\xff\xd9"
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from special.codecs import colour, vips
 from special.codecs.colour import TIFF_COLOURS
-from special.codecs.raster import INTERPRETATIONS, Image
+from special.codecs.raster import INTERPRETATIONS, VipsImage
 from special.formats.tiff import Page, as_grey_pages
 
 
-def decode(data: bytes, page: Page) -> Image:
+def decode(data: bytes, page: Page) -> VipsImage:
     """The page with its samples joined, all of it decoded. One copy of `data`. Raises `pyvips.Error`."""
     pages = as_grey_pages(data, page)
     first, *others = (vips.load(pages, "tiff", page=plane) for plane in range(page.planes))

@@ -29,7 +29,7 @@ def stored(name: str) -> bytes:
 
 
 def pillow_made(pixels: npt.NDArray[np.integer], *, raw: bool = True, **options: object) -> bytes:
-    """Pixels encoded by pillow: a raw codestream or a JP2, lossless unless told otherwise."""
+    """Samples encoded by pillow: a raw codestream or a JP2, lossless unless told otherwise."""
     out = io.BytesIO()
     image = Image.fromarray(pixels.astype("u1"))
     image.save(out, "JPEG2000", no_jp2=raw, **{"num_resolutions": 4, "mct": 0} | options)

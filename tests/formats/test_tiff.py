@@ -87,7 +87,7 @@ def test_what_a_pyramid_is() -> None:
     assert layout.tiling.tile == Size(64, 64)
     assert layout.tiling.scale_factors == (1, 2, 4, 8, 16)
     assert layout.has_color
-    assert layout.notes == ()
+    assert layout.advice == ()
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def test_a_long_colour_profile_is_read_with_the_tiles() -> None:
     data = put_together([replace(p, fields={**p.fields, 34675: (7, tuple(profile))}) for p in pages])
     layout = parsed(data)
     assert len(layout.dump()) < 5000
-    assert any("colour profile" in note for note in layout.notes)
+    assert any("colour profile" in note for note in layout.advice)
     extract = layout.extract(Box(0, 0, 64, 64), Size(64, 64))
     assert sum(len(span) for span in extract.spans) == len(profile) + len(pages[0].tiles[0])
     piece = layout.rebuild(extract, read(data, extract.spans))
@@ -413,7 +413,7 @@ def test_strips_have_no_tiling_and_a_note() -> None:
     layout = parsed(by_tifffile(3, dtype="u1", planar="contig", tile=None, rows=32))
     assert layout.tiling is None
     wide = page(t256=(2000,), t257=(100,), t322=(), t323=(), t278=(100,))
-    assert any("strips" in note for note in parsed(put_together([replace(wide, tiled=False)])).notes)
+    assert any("strips" in note for note in parsed(put_together([replace(wide, tiled=False)])).advice)
 
 
 def test_sniffing_knows_both_orders_and_both_widths() -> None:
@@ -434,4 +434,4 @@ def test_sniffing_knows_both_orders_and_both_widths() -> None:
 def test_what_makes_it_dear_is_told_with_the_remedy(fields: dict[str, Any], note: str) -> None:
     described = page(**fields)
     layout = parsed(put_together([replace(described, tiles=[bytes(64)] * 3)]))
-    assert any(re.search(note, said) for said in layout.notes)
+    assert any(re.search(note, said) for said in layout.advice)

@@ -94,9 +94,9 @@ class Header:
     layers: int
     """Quality layers."""
     uses_sop: bool
-    """SOP marker segments may stand before packets."""
+    """There may be SOP marker segments before packets."""
     uses_eph: bool
-    """An EPH marker stands after every packet header."""
+    """There is an EPH marker after every packet header."""
     is_high_throughput: bool
     """HTJ2K."""
     segments: tuple[Segment, ...]
@@ -126,7 +126,7 @@ class Header:
 
 
 def read_header(segments: Sequence[Segment]) -> Header:
-    """Understand the segments of a main header. Raises `Malformed`."""
+    """The header that these segments describe. Raises `Malformed`."""
     first: dict[int, bytes] = {}
     for segment in segments:
         first.setdefault(segment.marker, segment.body)
@@ -195,7 +195,7 @@ def read_canvas(siz: bytes) -> Canvas:
             f"SIZ names an empty image or tile: {left},{top} to {right},{bottom} in tiles of {width}×{height}"
         )
     if not (tile_left <= left < tile_left + width and tile_top <= top < tile_top + height):
-        raise Malformed("the first tile lies outside the image")  # B-3, B-4
+        raise Malformed("the first tile is outside the image")  # B-3, B-4
     canvas = Canvas(left, top, right, bottom, width, height, tile_left, tile_top, steps)
     if canvas.columns * canvas.rows > MAX_TILES:
         raise Malformed(f"{canvas.columns}×{canvas.rows} tiles; a codestream has at most {MAX_TILES}")
@@ -260,7 +260,7 @@ def _short_quantisation(segments: Sequence[Segment], codings: Sequence[Coding]) 
 
 
 def step_bytes(style: int, levels: int) -> int | None:
-    """Bytes of the step sizes for so many levels (table A.28); None for a style that does not exist."""
+    """Bytes of the step sizes for `levels` levels (table A.28); None for a style that does not exist."""
     match style & 31:
         case 0:
             return 3 * levels + 1

@@ -1,6 +1,6 @@
 """What a parser has read of an object so far, and how it asks for more.
 
-Headers lie close together, so every request takes more than was asked for; a parser that walks
+Headers are close together, so every read takes more than was asked for; a parser that goes
 from marker to marker then costs one round trip for many markers, and it can count its round trips.
 """
 

@@ -39,7 +39,7 @@ class WholeFile:
 
 
 def read_whole(data: bytes) -> WholeFile:
-    """Look over a whole file: boxes, main header, and that every tile-part is there.
+    """Check a whole file: boxes, main header, and that every tile-part is there.
 
     Raises `Malformed`, `Unsupported`. Costs some 50 µs and a microsecond for each tile-part; copies the headers alone.
     """

@@ -1,10 +1,10 @@
 """TIFF directories: from offsets to fields. Sans-I/O.
 
-A pyramid's directories lie all over the file, each linked from the one before, so reading them
+A pyramid's directories are spread over the file, each linked from the one before, so reading them
 one by one costs a round trip each. What is asked for in one go here: a directory's long values
 together with the next directory, all sub-directories at once, with a first directory far
 from the start the end of the file, where the small levels of a pyramid are, and with the second
-one what lies where the others should be (see `guess`).
+one the bytes where the others should be (see `ifd_prefetch`).
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ Order = Literal["<", ">"]
 MAX_DIRECTORIES = 32
 """More than any pyramid has: 32 halvings exceed the format's own limits."""
 MAX_ENTRIES = 200
-"""Fields of one directory; the most that cameras write is about 100. 200 × 20 bytes fit in one look."""
-LOOK_BYTES = 8192
+"""Fields of one directory; the most that cameras write is about 100. 200 × 20 bytes fit in one read."""
+DIRECTORY_BYTES = 8192
 """What is asked for at the first directory's offset: all of one that is allowed, and lists of some 900 tiles."""
 EAGER_BYTES = 16384
 """Longest value that is read with its directory. Profiles of printers are longer (500 KB): read with the pixels."""
@@ -64,7 +64,7 @@ class Field(NamedTuple):
     values: int
     """How many there are."""
     at: int
-    """Where the values lie in the file, in bytes."""
+    """Offset of the values in the file."""
     raw: bytes | None
     """The values as they are stored; None if they are too long to be read with the directory."""
 
@@ -80,7 +80,7 @@ class Field(NamedTuple):
 
     @property
     def span(self) -> Span:
-        """Where the values lie."""
+        """The values' bytes in the file."""
         return Span.at(self.at, self.size_bytes)
 
 
@@ -137,12 +137,12 @@ class Dialect:
         """A directory's number of entries, one entry, and an offset."""
         return _STRUCTS[self.order, self.big]
 
-    def entries_bytes(self, look: bytes) -> int:
-        """How much of what starts with `look` is a directory's entries. Raises `Malformed`."""
+    def entries_bytes(self, head: bytes) -> int:
+        """How much of what starts with `head` is a directory's entries. Raises `Malformed`."""
         count_of, entry, _ = self.structs
-        if len(look) < count_of.size:
+        if len(head) < count_of.size:
             return count_of.size
-        (count,) = count_of.unpack_from(look)
+        (count,) = count_of.unpack_from(head)
         return int(count_of.size + min(count, MAX_ENTRIES) * entry.size)
 
     def directory(self, data: bytes, at: int, *, data_at: int) -> tuple[Directory, int]:
@@ -230,19 +230,19 @@ def directories(size_bytes: int) -> Parser[list[Directory]]:
     (head,) = yield [Span(0, min(16, size_bytes))]
     dialect, at = header(head)
     seen = _Links(size_bytes)
-    looks = [seen.look(at)]
+    wanted = [seen.follow(at)]
     tail = size_bytes
     if TAIL_BYTES < at < size_bytes - TAIL_BYTES:
         tail = size_bytes - TAIL_BYTES
-        looks.append(Span(tail, size_bytes))
-    parts = yield looks
+        wanted.append(Span(tail, size_bytes))
+    parts = yield wanted
     first, following = dialect.directory(parts[0], at, data_at=at)
     found = [first]
     if Tag.SUB_IFDS in first.fields:
         yield from _fill([first], {Tag.SUB_IFDS})
         links = first.numbers(Tag.SUB_IFDS)[: MAX_DIRECTORIES - 1]
-        parts = yield [seen.look(at) for at in links]
-        found += [dialect.directory(look, at, data_at=at)[0] for at, look in zip(links, parts, strict=True)]
+        parts = yield [seen.follow(at) for at in links]
+        found += [dialect.directory(data, at, data_at=at)[0] for at, data in zip(links, parts, strict=True)]
     else:
         found += yield from _chain(dialect, seen, first, at, following, tail=tail)
     _spare_profiles(found)
@@ -263,25 +263,25 @@ def _chain(
 ) -> Parser[list[Directory]]:
     """The directories behind the first, as long as they grow smaller; each with the long values of the one before.
 
-    What is read to find out where the next one is, is read for those behind it too, where they can be guessed.
+    Each read takes also those behind the next, where their offsets can be estimated.
     """
     found, links = [first], [at]
     pyramid = _pyramid(first, at)
     read = [Span(tail, seen.size_bytes)] if tail < seen.size_bytes else []
     while following and len(found) < MAX_DIRECTORIES:
         links.append(following)
-        look_bytes = pyramid.directory_bytes(len(found)) if pyramid else LOOK_BYTES
+        directory_bytes = pyramid.directory_bytes(len(found)) if pyramid else DIRECTORY_BYTES
         here = next((span for span in read if span.start <= following < span.stop), None)
-        wanted = [seen.look(following, min(look_bytes, here.stop - following) if here else look_bytes)]
+        wanted = [seen.follow(following, min(directory_bytes, here.stop - following) if here else directory_bytes)]
         if here is None and pyramid:
             wanted += pyramid.windows(links, size_bytes=seen.size_bytes, tail=tail)
             read += wanted[1:]
-        lacking = _lacking(found[-1:], INDEX if len(found) > 1 else WANTED)
-        parts = yield [*wanted, *(entry.span for _, entry in lacking)]
-        _put(lacking, parts[len(wanted) :])
+        unread = _unread(found[-1:], INDEX if len(found) > 1 else WANTED)
+        parts = yield [*wanted, *(entry.span for _, entry in unread)]
+        _put(unread, parts[len(wanted) :])
         head = parts[0]
         if dialect.entries_bytes(head) > len(head):
-            (head,) = yield [seen.span(following, LOOK_BYTES)]
+            (head,) = yield [seen.span(following, DIRECTORY_BYTES)]
         directory, following = dialect.directory(head, following, data_at=following)
         if not (first.is_reduced or directory.smaller_than(first)):
             break
@@ -308,7 +308,7 @@ class _Links:
     size_bytes: int
     seen: set[int] = field(default_factory=set)
 
-    def look(self, at: int, length: int = LOOK_BYTES) -> Span:
+    def follow(self, at: int, length: int = DIRECTORY_BYTES) -> Span:
         """What to read of a directory that is linked. Raises `Malformed`."""
         if at in self.seen:
             raise Malformed(f"the TIFF directories form a circle: byte {at} is linked twice")
@@ -318,15 +318,15 @@ class _Links:
         return self.span(at, length)
 
     def span(self, at: int, length: int) -> Span:
-        """So many bytes, or as many as there are."""
+        """`length` bytes, or as many as there are."""
         return Span(at, min(at + length, self.size_bytes))
 
 
-Lacking = list[tuple[Directory, Field]]
+Unread = list[tuple[Directory, Field]]
 """Fields that are not read yet."""
 
 
-def _lacking(found: Sequence[Directory], tags: Set[int]) -> Lacking:
+def _unread(found: Sequence[Directory], tags: Set[int]) -> Unread:
     """Values that did not fit into their entries and are not too long."""
     return [
         (directory, entry)
@@ -336,14 +336,14 @@ def _lacking(found: Sequence[Directory], tags: Set[int]) -> Lacking:
     ]
 
 
-def _put(lacking: Lacking, parts: Sequence[bytes]) -> None:
+def _put(unread: Unread, parts: Sequence[bytes]) -> None:
     """Enter values that were read."""
-    for (directory, entry), raw in zip(lacking, parts, strict=True):
+    for (directory, entry), raw in zip(unread, parts, strict=True):
         directory.fields[entry.tag] = Field(entry.tag, entry.type, entry.values, entry.at, raw)
 
 
 def _fill(found: Sequence[Directory], tags: Set[int]) -> Parser[None]:
-    """Read lacking values, all in one go."""
-    lacking = _lacking(found, tags)
-    if lacking:
-        _put(lacking, (yield [entry.span for _, entry in lacking]))
+    """Read unread values, all in one go."""
+    unread = _unread(found, tags)
+    if unread:
+        _put(unread, (yield [entry.span for _, entry in unread]))

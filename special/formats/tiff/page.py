@@ -38,8 +38,8 @@ CHUNK_BYTES = 8192
 
 
 @dataclass(frozen=True, slots=True)
-class Index:
-    """TileOffsets or TileByteCounts: where the list lies, and those chunks of it that are known."""
+class TileList:
+    """TileOffsets or TileByteCounts: the list's offset, and those chunks of it that are known."""
 
     at: int
     """Where the list starts in the file."""
@@ -55,7 +55,7 @@ class Index:
     """What is known, by chunk number."""
 
     @classmethod
-    def of(cls, directory: Directory, entry: Field) -> Index:
+    def of(cls, directory: Directory, entry: Field) -> TileList:
         """The list that a field holds, known or not."""
         if entry.type not in NUMBERS:
             raise Malformed(f"{Tag(entry.tag).name} is of type {entry.type}, which holds no whole numbers")
@@ -81,11 +81,11 @@ class Index:
         return needed - self.chunks.keys()
 
     def span(self, chunk: int) -> Span:
-        """Where a chunk lies in the file."""
+        """A chunk's bytes in the file."""
         start = chunk * self.chunk_bytes
         return Span(self.at + start, self.at + min(start + self.chunk_bytes, self.count * self.width))
 
-    def with_chunks(self, chunks: Mapping[int, bytes]) -> Index:
+    def with_chunks(self, chunks: Mapping[int, bytes]) -> TileList:
         """The same list with more of it known."""
         return replace(self, chunks={**self.chunks, **chunks})
 
@@ -122,9 +122,9 @@ class Page:
     """Bits per sample."""
     planes: int
     """How many times the grid is stored: once, or once for each sample."""
-    offsets: Index
+    offsets: TileList
     """Where each tile starts, plane after plane, each row by row."""
-    counts: Index
+    counts: TileList
     """How many bytes each tile has; none for one that was never written."""
 
     @classmethod
@@ -229,7 +229,7 @@ class Page:
         ]
 
     def span(self, number: int) -> Span | None:
-        """Where a tile lies in the file; None for one that was never written: it is all zeros."""
+        """A tile's bytes in the file; None for one that was never written: it is all zeros."""
         length = self.counts[number]
         return Span.at(self.offsets[number], length) if length else None
 
@@ -281,8 +281,8 @@ def _check_joinable(what: str, photometric: Photometric, samples: int, bits: int
         )
 
 
-def _index(directory: Directory, tag: Tag) -> Index:
+def _index(directory: Directory, tag: Tag) -> TileList:
     entry = directory.fields.get(tag)
     if entry is None:
         raise Unsupported(f"the TIFF directory has no {tag.name}")
-    return Index.of(directory, entry)
+    return TileList.of(directory, entry)

@@ -1,7 +1,7 @@
 """The pyramids that special makes: a BigTIFF of whole JPEGs, on the grid that viewers ask for.
 
 A tile of IIIF ends at the picture's edge, a tile of TIFF is always whole. So a tile at the right
-or lower edge lies there twice: as viewers ask for it, which no directory names, and right behind
+or lower edge is stored twice: as viewers ask for it, which no directory names, and right behind
 that, filled up, as TIFF wants it. Each can be sent as it is; none lacks tables or needs a marker.
 """
 
@@ -22,7 +22,7 @@ HEAD_BYTES = 16
 """Length of a BigTIFF's header."""
 DIALECT = Dialect("<", big=True)
 CHEAP_PIXELS = 4_000_000
-"""So many pixels may be decoded for a tile of the whole picture: some 30 ms."""
+"""Maximum number of pixels to decode for a tile of the whole picture: some 30 ms."""
 SLIVER_PIXELS = 16
 """A level that is less than a pixel short serves for more pixels than these, always: see `levels.serves`."""
 
@@ -72,7 +72,7 @@ class Grid:
         """What a box of a level's tiles shows of the full picture."""
         step = self.tile << level
         within = Box(tiles.x * step, tiles.y * step, tiles.width * step, tiles.height * step).within(self.full)
-        assert within is not None, "tiles of the grid lie in the picture"
+        assert within is not None, "tiles of the grid are in the picture"
         return within
 
     def shown(self, level: int, box: Box) -> Size:
@@ -107,7 +107,7 @@ class Grid:
         )
 
     def chunks(self, level: int, tiles_wide: int, tiles_high: int) -> Iterator[Box]:
-        """All tiles of a level, in boxes of at most so many.
+        """All tiles of a level, in boxes of at most `tiles_wide` × `tiles_high`.
 
         A sliver at the edge is by itself: what it is made from may be another level of the master than for the rest.
         """
@@ -142,7 +142,7 @@ def head(first_directory: int) -> bytes:
 
 
 def directories(grid: Grid, tiles: Mapping[Place, Span], *, channels: int, subsampling: int, at: int) -> bytes:
-    """All directories, to stand at byte `at`; `tiles` are those that are filled up."""
+    """All directories, for byte `at`; `tiles` are those that are filled up."""
     out: list[bytes] = []
     for level in range(grid.levels):
         spans = [

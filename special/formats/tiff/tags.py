@@ -118,7 +118,7 @@ class Compression(IntEnum):
 
 
 COMPRESSIONS = {int(compression): compression for compression in Compression}
-"""By code. Looking here takes a quarter of the time of `Compression(code)`, which every piece would pay."""
+"""By code. A look-up here takes a quarter of the time of `Compression(code)`, which every piece would pay."""
 
 JPEG_2000 = frozenset(
     {
