@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from special.codecs import colour, jpeg, openjpeg, tiff_jp2, tiff_jpeg, tiff_planes, vips
+from special.codecs import colour, jpeg, openjpeg, tiff_jp2, tiff_jpeg, tiff_planes, tiff_samples, vips
 from special.codecs.raster import INTERPRETATIONS, Raster, VipsImage, to_vips
 from special.errors import Malformed, TooExpensive
 from special.formats import Piece
@@ -38,8 +38,9 @@ def decode(piece: Piece, *, max_pixels: int, threads: int = 1) -> Raster | VipsI
             page = read_page(piece.data)
             _check(page.size, max_pixels)
             picture = _decode_tiles(piece.data, page)
-            if picture is not None:
-                return picture
+            if picture is None:
+                picture = tiff_samples.load(piece.data, page)
+            return picture if isinstance(picture, np.ndarray) else tiff_samples.shown(picture, page)
     image = vips.load(piece.data, piece.format)
     _check(Size(image.width, image.height), max_pixels)
     return image
@@ -49,7 +50,7 @@ def _decode_tiles(data: bytes, page: Page) -> Raster | VipsImage | None:
     """What is decoded tile by tile; None for what libvips knows how to read, or reads sooner."""
     if page.compression in JPEG_2000:
         return tiff_jp2.decode(data, page)
-    if page.planes > 1 and page.tiled:
+    if tiff_planes.is_needed(page):
         return tiff_planes.decode(data, page)
     if tiff_jpeg.is_ordinary(page):
         raster = tiff_jpeg.decode(data, page)

@@ -22,7 +22,7 @@ from special.formats.tiff.layout import TiffLayout
 from special.formats.tiff.page import Page, StoredTile, read_page
 from special.formats.tiff.planes import as_grey_pages
 from special.formats.tiff.pyramid import HEAD_BYTES, Grid, Place
-from special.formats.tiff.tags import JPEG_2000, Compression, Photometric
+from special.formats.tiff.tags import JPEG_2000, Compression, Photometric, Tag
 
 __all__ = [
     "HEAD_BYTES",
@@ -33,6 +33,7 @@ __all__ = [
     "Photometric",
     "Place",
     "StoredTile",
+    "Tag",
     "TiffLayout",
     "as_grey_pages",
     "load",

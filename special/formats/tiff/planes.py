@@ -1,7 +1,7 @@
-"""A TIFF whose tiles hold one sample each, with a grey page for each sample.
+"""A TIFF whose samples are stored apart, with a grey page for each sample.
 
-libvips reads such strips, but no such tiles. Each plane by itself is a grey picture in ordinary tiles, so a directory
-for each is put behind the file.
+libvips does not read tiles that hold one sample each, and misreads such strips where the picture is grey. Each plane by
+itself is a grey picture in ordinary tiles or strips, so a directory for each is put behind the file.
 """
 
 from __future__ import annotations
@@ -15,6 +15,12 @@ from special.formats.tiff.tags import Photometric, Tag, Type
 def as_grey_pages(data: bytes, page: Page) -> bytes:
     """The same file with a page for each plane of its first page, in their order. One copy of `data`."""
     dialect, _ = header(data[:16])
+    if page.tiled:
+        grid = [(Tag.TILE_WIDTH, Type.LONG, (page.tile.width,)), (Tag.TILE_LENGTH, Type.LONG, (page.tile.height,))]
+        offsets_tag, counts_tag = Tag.TILE_OFFSETS, Tag.TILE_BYTE_COUNTS
+    else:
+        grid = [(Tag.ROWS_PER_STRIP, Type.LONG, (page.tile.height,))]
+        offsets_tag, counts_tag = Tag.STRIP_OFFSETS, Tag.STRIP_BYTE_COUNTS
     offset_type = Type.LONG8 if dialect.big else Type.LONG
     per_plane = page.columns * page.rows
     offsets, counts = page.offsets.known(), page.counts.known()
@@ -35,12 +41,11 @@ def as_grey_pages(data: bytes, page: Page) -> bytes:
                 (Tag.IMAGE_LENGTH, Type.LONG, (page.size.height,)),
                 (Tag.BITS_PER_SAMPLE, Type.SHORT, (page.bits,)),
                 (Tag.COMPRESSION, Type.SHORT, (page.compression,)),
-                (Tag.PHOTOMETRIC, Type.SHORT, (Photometric.MIN_IS_BLACK,)),
+                (Tag.PHOTOMETRIC, Type.SHORT, (_photometric(page, plane),)),
                 (Tag.SAMPLES_PER_PIXEL, Type.SHORT, (1,)),
-                (Tag.TILE_WIDTH, Type.LONG, (page.tile.width,)),
-                (Tag.TILE_LENGTH, Type.LONG, (page.tile.height,)),
-                (Tag.TILE_OFFSETS, offset_type, offsets[tiles]),
-                (Tag.TILE_BYTE_COUNTS, offset_type, counts[tiles]),
+                *grid,
+                (offsets_tag, offset_type, offsets[tiles]),
+                (counts_tag, offset_type, counts[tiles]),
             )
         ]
         is_last = plane == page.planes - 1
@@ -48,3 +53,9 @@ def as_grey_pages(data: bytes, page: Page) -> bytes:
         at += len(directories[-1])
     head = writer.header(dialect, first)
     return b"".join((head, data[len(head) :], padding, *directories))
+
+
+def _photometric(page: Page, plane: int) -> Photometric:
+    """Grey; of a page whose 0 is white, the first plane is the picture, all others are not turned round."""
+    is_white = page.photometric is Photometric.MIN_IS_WHITE and plane == 0
+    return Photometric.MIN_IS_WHITE if is_white else Photometric.MIN_IS_BLACK
