@@ -302,6 +302,42 @@ def test_a_page_of_other_proportions_is_no_level() -> None:
     assert parsed(put_together(pages)).levels == (Size(64, 64), Size(32, 32))
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        pytest.param({"t254": (2,), "t297": (0, 2)}, {"t254": (2,), "t297": (1, 2)}, id="pages of a document"),
+        pytest.param({}, {"t254": (2,)}, id="only the second calls itself a page"),
+        pytest.param({}, {"t297": (1, 2)}, id="only a page number"),
+        pytest.param({}, {"t262": (0,)}, id="nothing said, another colour model"),
+        pytest.param({}, {"t259": (8,)}, id="nothing said, another compression"),
+    ],
+)
+def test_another_page_of_half_the_size_is_no_level(first: dict[str, Any], second: dict[str, Any]) -> None:
+    data = put_together([page(**first), page(t256=(32,), t257=(32,), **second)])
+    assert parsed(data).levels == (Size(64, 64),)
+    assert formats.load(parsed(data).dump()).levels == (Size(64, 64),)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        pytest.param({}, {}, id="nothing said, stored alike"),
+        pytest.param({}, {"t254": (1,), "t259": (8,)}, id="it says it is reduced"),
+        pytest.param({"t297": (0, 2)}, {"t254": (1,), "t297": (1, 2)}, id="reduced, with a page number"),
+        pytest.param({"t254": (2,), "t297": (0, 1)}, {"t254": (3,), "t297": (0, 1)}, id="reduced, of a page"),
+    ],
+)
+def test_a_reduced_page_of_half_the_size_is_a_level(first: dict[str, Any], second: dict[str, Any]) -> None:
+    data = put_together([page(**first), page(t256=(32,), t257=(32,), **second)])
+    assert parsed(data).levels == (Size(64, 64), Size(32, 32))
+    assert formats.load(parsed(data).dump()).levels == (Size(64, 64), Size(32, 32))
+
+
+def test_a_sub_directory_of_half_the_size_is_a_level_whatever_it_is_stored_as() -> None:
+    nested = replace(page(), subs=[page(t256=(32,), t257=(32,), t259=(8,))])
+    assert parsed(put_together([nested])).levels == (Size(64, 64), Size(32, 32))
+
+
 def test_a_thumbnail_may_come_first() -> None:
     pages = [page(t254=(1,), t256=(16,), t257=(16,)), page()]
     data = put_together(pages)

@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 from special.errors import Malformed
 from special.formats.parser import Parser
 from special.formats.tiff.ifd_prefetch import ExpectedPyramid
-from special.formats.tiff.tags import COPIED, NUMBERS, WIDTHS, Tag
+from special.formats.tiff.tags import COPIED, NUMBERS, WIDTHS, Tag, Type
 from special.geometry import Size
 from special.storage import Span
 
@@ -45,6 +45,7 @@ WANTED = COPIED | {
     Tag.ORIENTATION,
     Tag.ROWS_PER_STRIP,
     Tag.STRIP_BYTE_COUNTS,
+    Tag.PAGE_NUMBER,
     Tag.TILE_WIDTH,
     Tag.TILE_LENGTH,
     Tag.TILE_OFFSETS,
@@ -96,6 +97,12 @@ class Directory:
         """Whether the page says that it is a smaller version of another one (bit 0 of NewSubfileType)."""
         return bool(self.number(Tag.NEW_SUBFILE_TYPE, 0) & 1)
 
+    @property
+    def is_other_page(self) -> bool:
+        """Whether it says that it is a page of a document (bit 1 of NewSubfileType, PageNumber), and not reduced."""
+        is_page = self.number(Tag.NEW_SUBFILE_TYPE, 0) & 2 or Tag.PAGE_NUMBER in self.fields
+        return bool(is_page) and not self.is_reduced
+
     def smaller_than(self, first: Directory) -> bool:
         """Whether the page is narrower and lower than another; one that is not starts another picture."""
         return all(self.number(side, 0) < first.number(side) for side in (Tag.IMAGE_WIDTH, Tag.IMAGE_LENGTH))
@@ -116,6 +123,14 @@ class Directory:
         if default is None:
             raise Malformed(f"the TIFF directory has no {tag.name}")
         return default
+
+    def fractions(self, tag: Tag) -> tuple[float, ...]:
+        """All values of a field of unsigned fractions; none if it is absent, of another type, or divides by 0."""
+        entry = self.fields.get(tag)
+        if entry is None or entry.type != Type.RATIONAL or entry.raw is None:
+            return ()
+        pairs = list(struct.iter_unpack(f"{self.order}II", entry.raw))
+        return tuple(above / below for above, below in pairs) if all(below for _, below in pairs) else ()
 
     def _known(self, entry: Field) -> bytes:
         """The packed values of a whole-number field."""

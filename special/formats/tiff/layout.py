@@ -69,6 +69,7 @@ class TiffLayout:
         base = next((page for page in directories if not page.is_reduced), directories[0])
         full = Page.of(base)
         pyramid = {1: PyramidLevel(full, 1)}
+        is_nested = Tag.SUB_IFDS in directories[0].fields
         for directory in directories:
             factor = _factor(directory, full.size) if directory is not base else None
             if factor is not None and factor not in pyramid:
@@ -76,7 +77,7 @@ class TiffLayout:
                     page = Page.of(directory)
                 except (Malformed, Unsupported):
                     continue
-                if (page.samples, page.bits) == (full.samples, full.bits):
+                if _is_level(page, full, is_nested=is_nested):
                     pyramid[factor] = PyramidLevel(page, factor)
         return cls(
             size_bytes,
@@ -301,6 +302,19 @@ def _factor(directory: Directory, full: Size) -> int | None:
         for side, whole in ((width, full.width), (height, full.height))
     )
     return factor if halves and factor > 1 else None
+
+
+def _is_level(page: Page, full: Page, *, is_nested: bool) -> bool:
+    """Whether a page of the right size shows the full picture, and not another one.
+
+    A page that is a sub-directory, or that says it is reduced, does; one that says it is a page of a document does
+    not. Where nothing is said, it must be stored in the same way.
+    """
+    if (page.samples, page.bits) != (full.samples, full.bits) or page.directory.is_other_page:
+        return False
+    if is_nested or page.directory.is_reduced or full.directory.is_reduced:
+        return True
+    return (page.tiled, page.photometric, page.compression) == (full.tiled, full.photometric, full.compression)
 
 
 def _bounded(page: Page, tiles: Box) -> Box:
