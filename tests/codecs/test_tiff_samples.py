@@ -1,4 +1,4 @@
-"""Extra samples of a TIFF: only what ExtraSamples calls opacity is opacity, and all others are left out."""
+"""Samples of a TIFF that libvips misreads: extra ones that are no opacity, and YCbCr that is not subsampled."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from special import formats
 from special.codecs import colour
 from special.codecs.decode import decode
 from special.codecs.raster import from_vips
+from special.errors import Malformed
 from special.formats.parser import solve
 from special.geometry import Box
 from tests.support.pieces import smooth
 
-WHITE_IS_0, GREY, RGB, CMYK = 0, 1, 2, 5
+WHITE_IS_0, GREY, RGB, CMYK, YCBCR = 0, 1, 2, 5, 6
 WIDTH, HEIGHT, TILE, ROWS = 100, 70, 64, 32
 Samples = npt.NDArray[np.uint8 | np.uint16]
 Storage = Literal["strip", "tiles", "planes", "planes in tiles"]
@@ -35,8 +36,9 @@ def tiff(
     extra: tuple[int, ...],
     storage: Storage = "strip",
     order: Literal["<", ">"] = "<",
+    **more: tuple[int, tuple[float, ...]],
 ) -> bytes:
-    """A page of these samples, (height, width, samples), without loss."""
+    """A page of these samples, (height, width, samples), without loss; t530=(3, (1, 1)) and the like add a field."""
     height, width, count = samples.shape
     fields: dict[int, tuple[int, tuple[float, ...]]] = {
         256: (4, (width,)),
@@ -49,6 +51,7 @@ def tiff(
     }
     if extra:
         fields[338] = (3, extra)
+    fields |= {int(name[1:]): values for name, values in more.items()}
     planes = np.split(samples, count, axis=2) if "planes" in storage else [samples]
     if "tiles" not in storage:
         fields[278] = (4, (ROWS,))
@@ -154,3 +157,50 @@ def test_inks_beyond_four_are_left_out(extra: tuple[int, ...]) -> None:
     four = shown(tiff(PICTURE[..., :4], CMYK, ()))
     assert four.shape == (HEIGHT, WIDTH, 3)
     np.testing.assert_array_equal(shown(tiff(PICTURE[..., :5], CMYK, extra)), four)
+
+
+NOT_SUBSAMPLED = (3, (1, 1))
+BT_709 = (0.2126, 0.7152, 0.0722)
+
+
+def ycbcr(rgb: Samples, luma: tuple[float, float, float], headroom: bool) -> Samples:
+    """RGB as luma and chroma of the same depth: at full range, or with the head and foot room of video (8 bits)."""
+    highest, middle = np.iinfo(rgb.dtype).max, (int(np.iinfo(rgb.dtype).max) + 1) // 2
+    red, green, blue = np.moveaxis(rgb.astype(float), -1, 0)
+    y = luma[0] * red + luma[1] * green + luma[2] * blue
+    chroma = [(blue - y) / (2 - 2 * luma[2]), (red - y) / (2 - 2 * luma[0])]
+    if headroom:
+        codes = [16 + y * 219 / 255, *(128 + c * 112 / 127 for c in chroma)]
+    else:
+        codes = [y, *(middle + c for c in chroma)]
+    return np.rint(np.stack(codes, axis=-1)).clip(0, highest).astype(rgb.dtype)
+
+
+@pytest.mark.parametrize("storage", ["strip", "tiles"])
+@pytest.mark.parametrize("deep", [False, True], ids=["8 bits", "16 bits"])
+@pytest.mark.parametrize("luma", [None, BT_709], ids=["BT.601", "BT.709"])
+def test_ycbcr_that_is_not_subsampled_is_converted(
+    storage: Storage, deep: bool, luma: tuple[float, float, float] | None
+) -> None:
+    rgb = PICTURE[..., :3] // 2 + 64  # no colour that YCbCr would cut off
+    stored = ycbcr(rgb.astype(np.uint16) * 257 if deep else rgb, luma or (0.299, 0.587, 0.114), headroom=False)
+    coefficients = (
+        {"t529": (5, tuple(part for value in luma for part in (round(value * 10**4), 10**4)))} if luma else {}
+    )
+    data = tiff(stored, YCBCR, (), storage, t530=NOT_SUBSAMPLED, **coefficients)
+    made = shown(data)
+    assert np.abs(made.astype(int) - rgb).max() <= (0 if deep else 2)  # chroma in whole levels, times 1.86
+
+
+def test_reference_black_and_white_are_minded() -> None:
+    rgb = PICTURE[..., :3] // 2 + 64
+    reference = tuple(part for value in (16, 235, 128, 240, 128, 240) for part in (value, 1))
+    stored = ycbcr(rgb, (0.299, 0.587, 0.114), headroom=True)
+    made = shown(tiff(stored, YCBCR, (), t530=NOT_SUBSAMPLED, t532=(5, reference)))
+    assert np.abs(made.astype(int) - rgb).max() <= 2
+
+
+def test_references_that_divide_by_0_are_malformed() -> None:
+    reference = tuple(part for value in (16, 16, 128, 240, 128, 240) for part in (value, 1))
+    with pytest.raises(Malformed, match="references"):
+        shown(tiff(PICTURE[..., :3], YCBCR, (), t530=NOT_SUBSAMPLED, t532=(5, reference)))
