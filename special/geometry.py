@@ -97,7 +97,7 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A rectangle in the pixels of one decoded picture; its edges may lie between pixels.
+    """A rectangle in the pixels of one decoded picture; its edges may be between pixels.
 
     A box of a master seldom falls on whole pixels of a smaller pyramid level: column 3 of
     the master is column 0.75 at a quarter of its size. Rounding that would shift the picture.

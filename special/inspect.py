@@ -24,7 +24,7 @@ async def inspect(engine: Engine, identifier: str, request: str | None, console:
     try:
         master = engine.catalog.master(await engine.catalog.find(identifier))
         console.print(_described(identifier, master))
-        for note in master.layout.notes:
+        for note in master.layout.advice:
             console.print(f"• {note}", highlight=False)
         if request is None:
             console.print(await _costs(engine, identifier))

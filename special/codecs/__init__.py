@@ -1,4 +1,4 @@
-"""The only room that imports codecs: pyvips, OpenJPEG, libjpeg-turbo, pillow."""
+"""Pixels: the only package that imports pyvips, OpenJPEG, libjpeg-turbo and pillow."""
 
 from special.codecs import memory_estimate
 from special.codecs.jpeg import subsampling

@@ -17,8 +17,9 @@ import pyvips
 from PIL import Image as PillowImage
 from PIL import ImageCms
 
-from special.codecs.raster import Image, Raster, from_vips, to_vips
+from special.codecs.raster import Colour, Raster, VipsImage, from_vips, to_vips
 from special.errors import Unsupported
+from special.formats.tiff import Photometric
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,13 @@ _INVISIBLE_LEVELS: Final = 1
 _DEPTHS: Final = {"uchar", "ushort"}
 _DEVICE: Final = {"b-w", "srgb", "rgb", "rgb16", "grey16", "cmyk", "multiband"}
 
+TIFF_COLOURS: Final[dict[Photometric, Colour]] = {
+    Photometric.MIN_IS_BLACK: "grey",
+    Photometric.RGB: "srgb",
+    Photometric.SEPARATED: "cmyk",
+}
+"""What the samples of TIFF tiles mean that are decoded one by one."""
+
 
 class Effect(Enum):
     """What a profile does to colours."""
@@ -38,14 +46,14 @@ class Effect(Enum):
     BROKEN = "it cannot be used; colours count as untagged"
 
 
-def tagged(raster: Raster, profile: bytes | None) -> Raster | Image:
+def tagged(raster: Raster, profile: bytes | None) -> Raster | VipsImage:
     """Decoded grey or RGB pixels with the profile they came with: a raster where that changes nothing."""
     if profile is None or effect(profile, raster.shape[2]) is not Effect.SOME:
         return raster
     return with_profile(to_vips(raster), profile)
 
 
-def with_profile(image: Image, profile: bytes) -> Image:
+def with_profile(image: VipsImage, profile: bytes) -> VipsImage:
     """The image with a profile embedded."""
     image = image.copy()
     image.set_type(pyvips.GValue.blob_type, ICC_FIELD, profile)
@@ -73,7 +81,7 @@ def effect(profile: bytes, channels: int) -> Effect:
     return Effect.NONE if furthest <= _INVISIBLE_LEVELS else Effect.SOME
 
 
-def split(image: Image) -> tuple[Image, Image | None]:
+def split(image: VipsImage) -> tuple[VipsImage, VipsImage | None]:
     """Colour channels and, if there is one, opacity. Channels beyond that are dropped."""
     if not image.hasalpha():
         return image, None
@@ -81,14 +89,14 @@ def split(image: Image) -> tuple[Image, Image | None]:
     return image.extract_band(0, n=colours), image.extract_band(colours)
 
 
-def averages(image: Image) -> bool:
+def averages(image: VipsImage) -> bool:
     """Whether means of the pixels as they are look right: device colours, opaque."""
     return (
         image.interpretation in _DEVICE and image.coding == "none" and image.format in _DEPTHS and not image.hasalpha()
     )
 
 
-def to_srgb(image: Image) -> Image:
+def to_srgb(image: VipsImage) -> VipsImage:
     """8-bit sRGB, or 8-bit grey where the picture is grey; opacity last, as it was.
 
     Relative colorimetric, like every browser. Untagged RGB counts as sRGB, untagged CMYK takes libvips' own
@@ -105,12 +113,12 @@ def to_srgb(image: Image) -> Image:
     return colours if alpha is None else colours.bandjoin(_to_8_bits(alpha))
 
 
-def is_ink(image: Image) -> bool:
+def is_ink(image: VipsImage) -> bool:
     """Whether the pixels are opaque CMYK of 8 or 16 bits."""
     return image.interpretation == "cmyk" and image.format in _DEPTHS and not image.hasalpha()
 
 
-def from_inks(image: Image) -> Raster:
+def from_inks(image: VipsImage) -> Raster:
     """CMYK pixels as sRGB, all of them at once: 28 ns a pixel, where libvips' stream takes 240."""
     inks = PillowImage.fromarray(from_vips(_to_8_bits(image)), "CMYK")
     return np.asarray(ImageCms.applyTransform(inks, _ink_transform(_profile(image))))
@@ -130,14 +138,14 @@ def _ink_transform(profile: bytes | None) -> ImageCms.ImageCmsTransform:
     return ImageCms.buildTransform(io.BytesIO(press), target, "CMYK", "RGB", intent)
 
 
-def _profile(image: Image) -> bytes | None:
+def _profile(image: VipsImage) -> bytes | None:
     if not image.get_typeof(ICC_FIELD):
         return None
     profile: bytes = image.get(ICC_FIELD)
     return profile
 
 
-def _colours_to_srgb(image: Image) -> Image:
+def _colours_to_srgb(image: VipsImage) -> VipsImage:
     profile = _profile(image)
     what = effect(profile, image.bands) if profile else Effect.BROKEN
     if what is Effect.SOME:
@@ -150,10 +158,10 @@ def _colours_to_srgb(image: Image) -> Image:
     return _to_8_bits(image).copy(interpretation="b-w" if image.bands == 1 else "srgb")
 
 
-def _by_profile(image: Image) -> Image:
+def _by_profile(image: VipsImage) -> VipsImage:
     return image.icc_transform("srgb", embedded=True, intent="relative", depth=8)
 
 
-def _to_8_bits(image: Image) -> Image:
+def _to_8_bits(image: VipsImage) -> VipsImage:
     # 65535 / 257 = 255: exact at both ends, where a shift by 8 bits would darken by up to half a level.
     return image if image.format == "uchar" else image.linear(1 / 257, 0.5, uchar=True)

@@ -7,32 +7,24 @@ from typing import Final
 
 import numpy as np
 
-from special.codecs import colour, jpeg, openjpeg, tiff_jp2, tiff_jpeg, tiff_page, tiff_planes, vips
-from special.codecs.raster import Image, Raster, to_vips
-from special.codecs.tiff_page import Page
+from special.codecs import colour, jpeg, openjpeg, tiff_jp2, tiff_jpeg, tiff_planes, tiff_samples, vips
+from special.codecs.raster import INTERPRETATIONS, Raster, VipsImage, to_vips
 from special.errors import Malformed, TooExpensive
 from special.formats import Piece
+from special.formats.tiff import JPEG_2000, Page, read_page
 from special.geometry import Size, ceil_div
 
 _SOC_SIZ: Final = b"\xff\x4f\xff\x51"  # T.800 A.5.1: SIZ follows SOC at once
-_INTERPRETATIONS: Final[dict[tuple[openjpeg.Colour, int], str]] = {
-    ("grey", 1): "b-w",
-    ("grey", 2): "grey16",
-    ("srgb", 1): "srgb",
-    ("srgb", 2): "rgb16",
-    ("cmyk", 1): "cmyk",
-    ("cmyk", 2): "cmyk",
-}
 
 
-def decode(piece: Piece, *, max_pixels: int, threads: int = 1) -> Raster | Image:
+def decode(piece: Piece, *, max_pixels: int, threads: int = 1) -> Raster | VipsImage:
     """The picture that `piece.crop` is counted in.
 
-    A raster where the pixels are at hand as 8-bit sRGB or grey without alpha; else an image whose
+    A raster where the pixels are in memory as 8-bit sRGB or grey without alpha; else an image whose
     pixels libvips decodes as they are asked for, from top to bottom, once. A JPEG shrunk by
     `piece.reduce` is ceil(side / 2**reduce) long. Only JPEG 2000 is decoded by several threads.
 
-    Raises `TooDear` for a picture of more than `max_pixels`, told by its header, before any is
+    Raises `TooExpensive` for a picture of more than `max_pixels`, told by its header, before any is
     decoded; `Malformed` and `Unsupported` for what no codec takes. What libvips finds only while
     decoding it raises later: use its images inside `vips.reading`.
     """
@@ -43,22 +35,22 @@ def decode(piece: Piece, *, max_pixels: int, threads: int = 1) -> Raster | Image
         case "jpeg":
             return _decode_jpeg(piece, max_pixels)
         case "tiff":
-            page = tiff_page.read(piece.data)
-            if page is not None:
-                _check(page.size, max_pixels)
-                picture = _decode_tiles(piece.data, page)
-                if picture is not None:
-                    return picture
+            page = read_page(piece.data)
+            _check(page.size, max_pixels)
+            picture = _decode_tiles(piece.data, page)
+            if picture is None:
+                picture = tiff_samples.load(piece.data, page)
+            return picture if isinstance(picture, np.ndarray) else tiff_samples.shown(picture, page)
     image = vips.load(piece.data, piece.format)
     _check(Size(image.width, image.height), max_pixels)
     return image
 
 
-def _decode_tiles(data: bytes, page: Page) -> Raster | Image | None:
+def _decode_tiles(data: bytes, page: Page) -> Raster | VipsImage | None:
     """What is decoded tile by tile; None for what libvips knows how to read, or reads sooner."""
-    if page.compression in tiff_jp2.COMPRESSIONS:
+    if page.compression in JPEG_2000:
         return tiff_jp2.decode(data, page)
-    if page.planes > 1 and page.tiled:
+    if tiff_planes.is_needed(page):
         return tiff_planes.decode(data, page)
     if tiff_jpeg.is_ordinary(page):
         raster = tiff_jpeg.decode(data, page)
@@ -66,7 +58,7 @@ def _decode_tiles(data: bytes, page: Page) -> Raster | Image | None:
     return None
 
 
-def _decode_jpeg(piece: Piece, max_pixels: int) -> Raster | Image:
+def _decode_jpeg(piece: Piece, max_pixels: int) -> Raster | VipsImage:
     factor = 1 << piece.reduce
     head = jpeg.read_head(piece.data)
     if head is not None:
@@ -79,7 +71,7 @@ def _decode_jpeg(piece: Piece, max_pixels: int) -> Raster | Image:
     _check(Size(image.width, image.height), max_pixels)
     if head is None:
         return image
-    # libvips drops a last row or column that shrinking fills in part only; the one before stands in for it.
+    # libvips drops a last row or column that shrinking fills in part only; the one before is repeated.
     return image.embed(0, 0, size.width, size.height, extend="copy")
 
 
@@ -101,11 +93,11 @@ def _codestream_size(piece: Piece) -> Size:
     return Size(ceil_div(size.width, 1 << piece.reduce), ceil_div(size.height, 1 << piece.reduce))
 
 
-def _from_planes(decoded: openjpeg.Planes) -> Raster | Image:
+def _from_planes(decoded: openjpeg.Planes) -> Raster | VipsImage:
     pixels = decoded.pixels
     if pixels.dtype == np.uint8 and decoded.colour != "cmyk" and not decoded.alpha:
         return colour.tagged(pixels.astype(np.uint8, copy=False), decoded.icc)
-    image = to_vips(pixels).copy(interpretation=_INTERPRETATIONS[decoded.colour, pixels.itemsize])
+    image = to_vips(pixels).copy(interpretation=INTERPRETATIONS[decoded.colour, pixels.itemsize])
     if decoded.premultiplied:
         image = image.unpremultiply().cast(image.format)
     return colour.with_profile(image, decoded.icc) if decoded.icc else image

@@ -28,15 +28,15 @@ _ICC: Final = b"ICC_PROFILE\0"  # ICC.1:2022, B.4: name, sequence number from 1,
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
-    """What stands before a JPEG's first scan."""
+class JpegHeader:
+    """The headers before a JPEG's first scan."""
 
     size: Size
     components: int
     profile: bytes | None
 
 
-def read_head(data: bytes) -> Head | None:
+def read_head(data: bytes) -> JpegHeader | None:
     """Size, components and profile, or None where the file is not an 8-bit Huffman-coded JPEG."""
     at, chunks, frame = 2, {}, None
     while at + 4 <= len(data) and data[at] == 0xFF:
@@ -56,10 +56,10 @@ def read_head(data: bytes) -> Head | None:
     if frame is None:
         return None
     profile = b"".join(chunks[number] for number in sorted(chunks))
-    return Head(Size(frame[0], frame[1]), frame[2], profile or None)
+    return JpegHeader(Size(frame[0], frame[1]), frame[2], profile or None)
 
 
-def decode(data: bytes, head: Head, *, reduce: int = 0) -> Raster | None:
+def decode(data: bytes, head: JpegHeader, *, reduce: int = 0) -> Raster | None:
     """Grey or RGB pixels, each side shrunk by 2**reduce and rounded up; None is for libvips to try.
 
     The colours are those of the file; its profile is in `head`.
@@ -87,7 +87,7 @@ def subsampling(quality: int) -> int:
 
 
 def encode(raster: Raster, *, quality: int) -> bytes:
-    """A JFIF file of a grey or RGB raster, without metadata. Copies only what does not lie row by row."""
+    """A JFIF file of a grey or RGB raster, without metadata. Copies only an array that is not contiguous."""
     row_bytes, pixel_bytes, _ = raster.strides
     pixels = raster if row_bytes > 0 and pixel_bytes == raster.shape[2] else np.ascontiguousarray(raster)
     grey = raster.shape[2] == 1

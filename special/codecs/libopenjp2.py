@@ -57,8 +57,8 @@ class Component(ctypes.Structure):
         return np.asarray(_Memory(self.data, (self.h, self.w)))
 
 
-class Image(ctypes.Structure):
-    """`opj_image_t`: where the image lies on the reference grid, and its components."""
+class OpjImage(ctypes.Structure):
+    """`opj_image_t`: the image's area on the reference grid, and its components."""
 
     _fields_ = (
         ("x0", c_uint32),
@@ -89,7 +89,7 @@ _Read = ctypes.CFUNCTYPE(c_size_t, c_void_p, c_size_t, c_void_p)
 _Skip = ctypes.CFUNCTYPE(c_int64, c_int64, c_void_p)
 _Seek = ctypes.CFUNCTYPE(c_int, c_int64, c_void_p)
 _Message = ctypes.CFUNCTYPE(None, c_char_p, c_void_p)
-_ImagePointer = POINTER(Image)
+_ImagePointer = POINTER(OpjImage)
 
 SIGNATURES = {
     "opj_version": (c_char_p, ()),
@@ -147,7 +147,7 @@ def version_of(library: ctypes.CDLL) -> str:
 
 @functools.cache
 def find() -> ctypes.CDLL:
-    """The library in use, looked for once. Raises what `first_usable` raises."""
+    """The library in use, searched for once. Raises what `first_usable` raises."""
     return first_usable(candidates())
 
 
@@ -201,7 +201,7 @@ class _Feed:
 
 
 class Decoder:
-    """One file in OpenJPEG's hands, strictly read; whatever it allocated is freed on leaving.
+    """One file opened by OpenJPEG in strict mode; what it allocated is freed at the end of the `with` block.
 
     Use: `with Decoder(…) as decoder:`, then `read_header`, `reduce` and `area` if wanted, `decode`.
     Every step raises `Malformed` with OpenJPEG's own words. Not for two threads at once.
@@ -247,20 +247,20 @@ class Decoder:
         self._library.opj_destroy_codec(self._codec)
         self._library.opj_stream_destroy(self._stream)
 
-    def read_header(self) -> Image:
-        """Where the image lies and what it is made of; no samples yet."""
+    def read_header(self) -> OpjImage:
+        """The image's area and its components; no samples yet."""
         self._check(self._library.opj_read_header(self._stream, self._codec, ctypes.byref(self._image)))
         return self._image.contents
 
     def reduce(self, levels: int) -> None:
-        """Discard the highest resolution levels: halve the picture so many times."""
+        """Discard the highest resolution levels: halve the picture that number of times."""
         self._check(self._library.opj_set_decoded_resolution_factor(self._codec, levels))
 
     def area(self, x0: int, y0: int, x1: int, y1: int) -> None:
         """Decode only this part, in the coordinates of the reference grid."""
         self._check(self._library.opj_set_decode_area(self._codec, self._image, x0, y0, x1, y1))
 
-    def decode(self) -> Image:
+    def decode(self) -> OpjImage:
         """The image with its samples, palette applied and channels in the order of their definitions."""
         self._check(self._library.opj_decode(self._codec, self._stream, self._image))
         return self._image.contents

@@ -1,7 +1,7 @@
 """JPEG 2000 to pixels: any region, at any resolution level, in one of three colour models.
 
 OpenJPEG gives planes of 32-bit samples, each of its own precision, sign and grid, and leaves
-sYCC as it is. What leaves here is one array that the rest of the house can use at once.
+sYCC as it is. What leaves here is one array that all other modules use as it is.
 
 Without a usable library, pillow decodes instead: always the whole image, and RGB at 8 bits.
 """
@@ -12,22 +12,21 @@ import ctypes
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image as PillowImage
 
 from special.codecs import libopenjp2
-from special.codecs.jp2_head import read_head
-from special.codecs.libopenjp2 import Component, Decoder, Image
+from special.codecs.libopenjp2 import Component, Decoder, OpjImage
+from special.codecs.raster import CHANNELS, Colour
 from special.errors import ConfigurationError, Malformed, Unsupported
+from special.formats.jp2 import WholeFile, read_whole
 from special.geometry import Box, ceil_div
 
-Pixels = npt.NDArray[np.uint8 | np.uint16]
-Colour = Literal["grey", "srgb", "cmyk"]
+Samples = npt.NDArray[np.uint8 | np.uint16]
 
-CHANNELS: Final[dict[Colour, int]] = {"grey": 1, "srgb": 3, "cmyk": 4}
 ICC_SPACES: Final[dict[bytes, Colour]] = {b"GRAY": "grey", b"RGB ": "srgb", b"CMYK": "cmyk"}  # ICC.1:2022, 7.2.6
 OPACITY, PREMULTIPLIED = 1, 2  # T.800 table I.16: what a channel definition can say of a channel
 COLOURS: Final[dict[int, Colour]] = {
@@ -37,14 +36,14 @@ COLOURS: Final[dict[int, Colour]] = {
     libopenjp2.CMYK: "cmyk",
 }
 PILLOW_COLOURS: Final[dict[str, Colour]] = {"L": "grey", "I;16": "grey", "RGB": "srgb", "CMYK": "cmyk"}
-BAND_PIXELS = 1 << 20  # colours are converted so many pixels at a time, in floats
+BAND_PIXELS = 1 << 20  # pixels whose colours are converted at a time, in floats
 
 
 @dataclass(frozen=True, slots=True)
 class Planes:
     """A decoded picture."""
 
-    pixels: Pixels
+    pixels: Samples
     """(height, width, channels): uint8 for a precision of up to 8 bits, else uint16, both at full range.
 
     A 12-bit 4095 is 65535 and a 1-bit 1 is 255. Colours come first, opacity last. CMYK: 0 is no ink.
@@ -78,20 +77,20 @@ def decode(data: bytes, *, reduce: int = 0, area: Box | None = None, threads: in
     """The pixels of a JP2 file or a raw codestream.
 
     `area` is in pixels of the full image, from its top left corner (not the reference grid's).
-    `reduce` halves so many times. Pixel n of a reduced picture lies at n * 2**reduce on the
+    `reduce` is the number of halvings. Pixel n of a reduced picture is at n * 2**reduce on the
     reference grid (T.800 equation B-15), so an area from `left` to `right` gives those n where
     ceil(left / 2**reduce) <= n < ceil(right / 2**reduce), left and right counted on the grid.
 
     Subsampled components are repeated up to the size of the image. A picture with a palette
     is never reduced by wavelets, since indices cannot be averaged, but by leaving out pixels.
 
-    Raises `Malformed` for a broken or truncated file, `Unsupported` for colours that nobody here
-    knows, `ValueError` for an area that is not inside the image or holds no pixel when reduced.
+    Raises `Malformed` for a broken or truncated file, `Unsupported` for colours that are not
+    known here, `ValueError` for an area that is not inside the image or holds no pixel when reduced.
     One copy, straight from OpenJPEG's planes.
     """
     if not available():
         return decode_by_pillow(data, reduce=reduce, area=area)
-    head = read_head(data)
+    head = read_whole(data)
     wanted = _reduced(head.bounds, area, reduce)
     with Decoder(data, boxed=head.boxed, threads=threads) as decoder:
         image = decoder.read_header()
@@ -105,13 +104,12 @@ def decode(data: bytes, *, reduce: int = 0, area: Box | None = None, threads: in
         return _planes(image, wanted, reduce)
 
 
-def decode_samples(data: bytes, *, bits: int) -> Pixels:
+def decode_samples(data: bytes, head: WholeFile, *, bits: int) -> Samples:
     """The samples of a whole file as they are, for a container that says what they mean: (height, width, components).
 
     Coarser components are repeated up to the size of the image, nothing is scaled or converted. Raises `Malformed`,
     `Unsupported` for samples of other than `bits` bits (8 or 16), `ConfigurationError` without OpenJPEG.
     """
-    head = read_head(data)
     with Decoder(data, boxed=head.boxed) as decoder:
         decoder.read_header()
         image = decoder.decode()
@@ -120,7 +118,7 @@ def decode_samples(data: bytes, *, bits: int) -> Pixels:
             if component.prec != bits or component.sgnd:
                 kind = "signed" if component.sgnd else "unsigned"
                 raise Unsupported(f"a JPEG 2000 tile of {kind} samples of {component.prec} bits, in a page of {bits}")
-        samples: Pixels = np.empty(
+        samples: Samples = np.empty(
             (head.bounds.height, head.bounds.width, len(components)), np.uint8 if bits == 8 else np.uint16
         )
         for index, component in enumerate(components):
@@ -135,7 +133,7 @@ def decode_by_pillow(data: bytes, *, reduce: int = 0, area: Box | None = None) -
     scaled. Raises what `decode` raises, in pillow's words, and `Unsupported` for a reduced image
     that does not start at the reference grid's origin.
     """
-    head = read_head(data)
+    head = read_whole(data)
     wanted, whole = _reduced(head.bounds, area, reduce), _reduced(head.bounds, None, reduce)
     if reduce and (head.bounds.x or head.bounds.y):
         raise Unsupported(f"pillow reduces no image that starts at {head.bounds.x},{head.bounds.y}; install OpenJPEG")
@@ -170,7 +168,7 @@ def decode_by_pillow(data: bytes, *, reduce: int = 0, area: Box | None = None) -
 
 
 def _reduced(bounds: Box, area: Box | None, reduce: int) -> Box:
-    """Where the wanted pixels lie on the reduced reference grid."""
+    """The wanted pixels on the reduced reference grid."""
     part = area or Box.whole(bounds.size)
     if part.within(bounds.size) != part:
         raise ValueError(f"the area {part} is not inside an image of {bounds.size}")
@@ -187,8 +185,8 @@ def _reduced(bounds: Box, area: Box | None, reduce: int) -> Box:
 def _needed(bounds: Box, area: Box, wanted: Box, components: list[Component], reduce: int) -> tuple[int, int, int, int]:
     """The area to decode, on the reference grid, so that each component has a sample for every wanted pixel.
 
-    A coarser component's sample lies left of and above the pixels that repeat it, except at the
-    image's own left and top edges, where the first sample may lie beyond them.
+    A coarser component's sample is left of and above the pixels that repeat it, except at the
+    image's own left and top edges, where the first sample may be beyond them.
     """
     x, y = bounds.x + area.x, bounds.y + area.y
     left, right = _reach(
@@ -211,13 +209,13 @@ def _reach(edges: tuple[int, int], wanted: range, origin: int, coarseness: set[i
     return start, stop
 
 
-def _planes(image: Image, wanted: Box, reduce: int) -> Planes:
+def _planes(image: OpjImage, wanted: Box, reduce: int) -> Planes:
     components = [image.comps[index] for index in range(image.numcomps)]
     icc = ctypes.string_at(image.icc_profile_buf, image.icc_profile_len) if image.icc_profile_len else None
     colours = [component for component in components if component.alpha == 0]
     colour = _colour(image, len(colours), icc)
     channels, others = colours[: CHANNELS[colour]], colours[CHANNELS[colour] :]
-    # one channel more than the colours need, of which nothing is said, is what RGBA looks like without a cdef box
+    # one channel more than the colours need, without a definition, is RGBA without a cdef box
     opacity = [component for component in components if component.alpha in (OPACITY, PREMULTIPLIED)] or others
     alpha = len(opacity) == 1
     if alpha:
@@ -239,8 +237,8 @@ def _planes(image: Image, wanted: Box, reduce: int) -> Planes:
     )
 
 
-def _colour(image: Image, channels: int, icc: bytes | None) -> Colour:
-    """The colour model of so many channels: what the file declares, else what their number suggests."""
+def _colour(image: OpjImage, channels: int, icc: bytes | None) -> Colour:
+    """The colour model of this number of channels: what the file declares, else what their number suggests."""
     if image.color_space == libopenjp2.EYCC:
         raise Unsupported("the JPEG 2000 image is in e-sYCC, which nothing here converts; re-encode it as sRGB")
     if image.icc_profile_buf and not icc:  # so OpenJPEG hands the parameters of CIELab on
@@ -259,7 +257,7 @@ def _profile_colour(icc: bytes | None) -> Colour | None:
     return ICC_SPACES.get(icc[16:20]) if icc else None
 
 
-def _is_ycc(image: Image, channels: list[Component]) -> bool:
+def _is_ycc(image: OpjImage, channels: list[Component]) -> bool:
     """Whether three channels are luma and chroma: declared, or undeclared with coarser chroma."""
     if len(channels) < 3:
         return False
@@ -269,7 +267,7 @@ def _is_ycc(image: Image, channels: list[Component]) -> bool:
     return undeclared and len(channels) == 3 and channels[0].dx == 1 and channels[1].dx > 1
 
 
-def _fill(target: Pixels, component: Component, wanted: Box, reduce: int) -> None:
+def _fill(target: Samples, component: Component, wanted: Box, reduce: int) -> None:
     """Write a component's samples into a channel: cut out, repeated, shifted and scaled as need be."""
     samples = component.samples
     x, y = (ceil_div(start, 1 << component.factor) for start in (component.x0, component.y0))
@@ -290,10 +288,10 @@ def _fill(target: Pixels, component: Component, wanted: Box, reduce: int) -> Non
     target[...] = _scale(component.prec, target.dtype).take(samples, mode="clip")
 
 
-def _scale(precision: int, dtype: np.dtype[np.uint8 | np.uint16]) -> Pixels:
-    """What each value of so many bits is at full range."""
+def _scale(precision: int, dtype: np.dtype[np.uint8 | np.uint16]) -> Samples:
+    """Each value of `precision` bits, scaled to the full range."""
     values = np.arange(1 << min(precision, 16), dtype=np.float64)
-    scaled: Pixels = np.rint(values * (np.iinfo(dtype).max / values[-1])).astype(dtype)
+    scaled: Samples = np.rint(values * (np.iinfo(dtype).max / values[-1])).astype(dtype)
     return scaled
 
 
@@ -302,7 +300,7 @@ def _neutral(component: Component, dtype: np.dtype[np.uint8 | np.uint16]) -> int
     return int(_scale(component.prec, dtype)[1 << min(component.prec, 16) - 1])
 
 
-def ycc_to_rgb(pixels: Pixels, neutral: Sequence[int]) -> None:
+def ycc_to_rgb(pixels: Samples, neutral: Sequence[int]) -> None:
     """Turn luma and chroma, the first three channels, into RGB in place; `neutral` are the chromas of grey.
 
     The matrix of IEC 61966-2-1 Amendment 1, Annex F, which is JFIF's.

@@ -7,7 +7,7 @@ nothing, where libvips would set up a pipeline and a thread (0.5 ms each, measur
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +18,22 @@ from special.geometry import Box, Orientation, Size
 Raster = npt.NDArray[np.uint8]
 """(height, width, channels), 8 bits, sRGB. 1: grey, 2: grey and alpha, 3: RGB, 4: RGB and alpha (not premultiplied)."""
 
-Image = Any
+VipsImage = Any
 """A `pyvips.Image` (the package has no types): lazy, of any depth and colour space, its profile inside."""
+
+Colour = Literal["grey", "srgb", "cmyk"]
+"""What the colour channels of a decoded picture mean."""
+CHANNELS: Final[dict[Colour, int]] = {"grey": 1, "srgb": 3, "cmyk": 4}
+"""How many there are of each, without opacity."""
+INTERPRETATIONS: Final[dict[tuple[Colour, int], str]] = {
+    ("grey", 1): "b-w",
+    ("grey", 2): "grey16",
+    ("srgb", 1): "srgb",
+    ("srgb", 2): "rgb16",
+    ("cmyk", 1): "cmyk",
+    ("cmyk", 2): "cmyk",
+}
+"""What libvips calls them, by bytes of a sample."""
 
 _FORMATS = {1: "uchar", 2: "ushort"}
 _INTERPRETATIONS = {1: "b-w", 2: "b-w", 3: "srgb", 4: "srgb"}
@@ -40,7 +54,7 @@ def cut(raster: Raster, box: Box) -> Raster:
     return raster[box.y : box.bottom, box.x : box.right]
 
 
-def to_vips(pixels: npt.NDArray[np.uint8 | np.uint16]) -> Image:
+def to_vips(pixels: npt.NDArray[np.uint8 | np.uint16]) -> VipsImage:
     """The same pixels for libvips, 8 or 16 bits, which keeps them alive. Copies only what is not contiguous."""
     dense = np.ascontiguousarray(pixels)
     height, width, channels = dense.shape
@@ -48,7 +62,7 @@ def to_vips(pixels: npt.NDArray[np.uint8 | np.uint16]) -> Image:
     return image.copy(interpretation=_INTERPRETATIONS[channels])
 
 
-def from_vips(image: Image) -> Raster:
+def from_vips(image: VipsImage) -> Raster:
     """Run a pipeline that ends in 8-bit sRGB or grey and take its pixels. One copy."""
     pixels: Raster = np.frombuffer(image.write_to_memory(), np.uint8)
     return pixels.reshape(image.height, image.width, image.bands)
@@ -58,7 +72,7 @@ def upright(raster: Raster, orientation: Orientation) -> Raster:
     """Turn a stored picture upright (TIFF 6.0, tag 274). A view; copies nothing."""
     if orientation.swaps_sides:
         raster = raster.transpose(1, 0, 2)
-    # Where the stored picture's first row and column lie, as tag 274 tells it, after the transposition.
+    # The places of the stored picture's first row and column, as tag 274 gives them, after the transposition.
     match orientation:
         case Orientation.MIRROR | Orientation.TURN_90:
             return raster[:, ::-1]
@@ -76,7 +90,7 @@ def mirrored(raster: Raster) -> Raster:
 
 
 def quarter_turned(raster: Raster, quarters: int) -> Raster:
-    """Turned clockwise by so many right angles. A view; copies nothing."""
+    """Turned clockwise by `quarters` right angles. A view; copies nothing."""
     return np.rot90(raster, -quarters)
 
 

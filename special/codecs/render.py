@@ -3,7 +3,7 @@
     decode -> crop, resize, colours to sRGB -> upright -> mirror -> rotate -> quality -> encode
 
 The order after resizing is that of the specification (Image API 3.0, section 4). Turning upright
-comes after resizing, since it is the same there and dearer before. These functions run in a decoder
+comes after resizing, since it is the same there and more expensive before. These functions run in a decoder
 process (see `workers`), which has called `prepare`; nothing here waits for anything.
 """
 
@@ -20,7 +20,7 @@ from special.codecs import raster as rasters
 from special.codecs import vips
 from special.codecs.decode import decode
 from special.codecs.encode import Encoding, check_fits, encode, encode_bitonal
-from special.codecs.raster import Image, Raster
+from special.codecs.raster import Raster, VipsImage
 from special.codecs.resample import resample
 from special.codecs.rotate import rotated
 from special.formats import Piece
@@ -63,7 +63,7 @@ def render(piece: Piece, job: Job, encoding: Encoding, max_pixels: int = MAX_PIX
 def render_all(piece: Piece, jobs: Sequence[Job], encoding: Encoding, max_pixels: int = MAX_PIXELS) -> list[Rendered]:
     """Several jobs of one box from one decode, in the order of the jobs.
 
-    Each size is made from the smallest picture at hand that is at least twice as large, else from the decoded
+    Each size is made from the smallest picture made so far that is at least twice as large, else from the decoded
     piece itself. The decode counts at the largest job. Raises as `render` does.
     """
     for job in jobs:
@@ -89,9 +89,9 @@ def _scale(piece: Piece, sizes: Collection[Size], max_pixels: int) -> dict[Size,
             picture = picture.copy_memory()  # what is decoded on demand is decoded once
         frame = piece.crop.within(_size_of(picture))
         for size in largest_first:
-            ample = [done for done in scaled if done.covers(Size(size.width * _ENOUGH, size.height * _ENOUGH))]
-            if ample:
-                raster = resample(scaled[ample[-1]][0], Frame.whole(ample[-1]), size)
+            large_enough = [done for done in scaled if done.covers(Size(size.width * _ENOUGH, size.height * _ENOUGH))]
+            if large_enough:
+                raster = resample(scaled[large_enough[-1]][0], Frame.whole(large_enough[-1]), size)
             else:
                 stored = resample(picture, frame, piece.orientation.upright(size))
                 raster = rasters.upright(stored, piece.orientation)
@@ -100,7 +100,7 @@ def _scale(piece: Piece, sizes: Collection[Size], max_pixels: int) -> dict[Size,
     return scaled
 
 
-def _size_of(picture: Raster | Image) -> Size:
+def _size_of(picture: Raster | VipsImage) -> Size:
     return rasters.size_of(picture) if isinstance(picture, np.ndarray) else Size(picture.width, picture.height)
 
 

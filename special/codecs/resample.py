@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image as PillowImage
 
 from special.codecs import colour
-from special.codecs.raster import Image, Raster, cut, from_vips, to_vips
+from special.codecs.raster import Raster, VipsImage, cut, from_vips, to_vips
 from special.geometry import Box, Frame, Size
 
 NEGLIGIBLE_PIXELS: Final = 1 / 64
@@ -29,7 +29,7 @@ _GAP: Final = 3.0
 """Averaging blocks down to this many times the wanted size leaves Lanczos enough to work with."""
 
 
-def resample(picture: Raster | Image, frame: Frame, size: Size) -> Raster:
+def resample(picture: Raster | VipsImage, frame: Frame, size: Size) -> Raster:
     """The frame's pixels at exactly this size, in 8-bit sRGB or grey, with alpha where there was any.
 
     A raster on whole pixels that has the size already is returned as a view; nothing is copied.
@@ -49,7 +49,7 @@ def resample(picture: Raster | Image, frame: Frame, size: Size) -> Raster:
 
 
 def whole_pixels(frame: Frame) -> Box | None:
-    """The box that a frame is, or None where an edge lies between pixels."""
+    """The box that a frame is, or None where an edge is between pixels."""
     edges = (frame.x, frame.y, frame.x + frame.width, frame.y + frame.height)
     nearest = [round(edge) for edge in edges]
     if any(abs(edge - whole) > NEGLIGIBLE_PIXELS for edge, whole in zip(edges, nearest, strict=True)):
@@ -67,11 +67,11 @@ def _window(frame: Frame) -> Box:
     )
 
 
-def _crop(image: Image, box: Box) -> Image:
+def _crop(image: VipsImage, box: Box) -> VipsImage:
     return image.crop(box.x, box.y, box.width, box.height)
 
 
-def _shrunk(image: Image, size: Size) -> Image:
+def _shrunk(image: VipsImage, size: Size) -> VipsImage:
     """The image in sRGB, smaller than it was."""
     if colour.averages(image):
         return colour.to_srgb(_resize(image, size))
@@ -82,11 +82,11 @@ def _shrunk(image: Image, size: Size) -> Image:
     return _resize(image.premultiply(), size).unpremultiply().rint().cast("uchar")
 
 
-def _resize(image: Image, size: Size) -> Image:
+def _resize(image: VipsImage, size: Size) -> VipsImage:
     return image.resize(size.width / image.width, vscale=size.height / image.height, kernel="lanczos3")
 
 
-def _by_pillow(picture: Raster | Image, frame: Frame, size: Size) -> Raster:
+def _by_pillow(picture: Raster | VipsImage, frame: Frame, size: Size) -> Raster:
     window = _window(frame)
     across = max(1, math.floor(frame.width / size.width / _GAP))
     down = max(1, math.floor(frame.height / size.height / _GAP))

@@ -13,32 +13,33 @@ from typing import Final
 import numpy as np
 import simplejpeg
 
-from special.codecs import tiff_page
 from special.codecs.jpeg import MAX_BYTES
 from special.codecs.raster import Raster
-from special.codecs.tiff_page import GREY, RGB, YCBCR, Page
+from special.formats.tiff import Compression, Page, Photometric
 
-JPEG: Final = 7
-"""The compression."""
 MAX_TILES: Final = 256
-"""Above this a piece is no handful of tiles but a master, which libvips decodes where it is looked at."""
-_CHANNELS: Final = {GREY: 1, RGB: 3, YCBCR: 3}
+"""Maximum number of tiles; a larger piece is left to libvips, which decodes only the part that is needed."""
+_CHANNELS: Final = {Photometric.MIN_IS_BLACK: 1, Photometric.RGB: 3, Photometric.YCBCR: 3}
 _SOI, _EOI = b"\xff\xd8", b"\xff\xd9"
 
 # Adobe's APP14 says how three channels are meant, which TIFF says in a tag: its last byte is 0 for RGB, 1 for YCbCr.
 _ADOBE: Final = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00"
-_MEANING: Final = {GREY: b"", RGB: _ADOBE + b"\x00", YCBCR: _ADOBE + b"\x01"}
+_MEANING: Final = {
+    Photometric.MIN_IS_BLACK: b"",
+    Photometric.RGB: _ADOBE + b"\x00",
+    Photometric.YCBCR: _ADOBE + b"\x01",
+}
 
 
 def is_ordinary(page: Page) -> bool:
     """Whether a page is a moderate number of 8-bit grey or colour JPEG tiles."""
     return (
-        page.compression == JPEG
+        page.compression is Compression.JPEG
         and page.tiled
         and page.planes == 1
         and page.bits == 8
         and _CHANNELS.get(page.photometric) == page.samples
-        and len(page.places) <= MAX_TILES
+        and page.tile_count <= MAX_TILES
         and page.size.area * page.samples <= MAX_BYTES
     )
 
@@ -48,12 +49,11 @@ def decode(data: bytes, page: Page) -> Raster | None:
 
     One copy, of each tile into its place; a page of one tile is not copied at all.
     """
-    tables = bytes(page.tags.get(tiff_page.JPEG_TABLES, ()))
-    prefix = _SOI + _MEANING[page.photometric] + tables.removeprefix(_SOI).removesuffix(_EOI)
+    prefix = _SOI + _MEANING[page.photometric] + page.tables.removeprefix(_SOI).removesuffix(_EOI)
     colours = "GRAY" if page.samples == 1 else "RGB"
     tiles = []
-    for place in page.grid():
-        body = data[place.offset : place.offset + place.length]
+    for stored in page.tiles():
+        body = data[stored.offset : stored.offset + stored.length]
         if not body.startswith(_SOI):
             return None
         try:
@@ -62,9 +62,9 @@ def decode(data: bytes, page: Page) -> Raster | None:
             return None
         if tile.shape != (page.tile.height, page.tile.width, page.samples):
             return None
-        if len(page.places) == 1:
+        if page.tile_count == 1:
             return tile[: page.size.height, : page.size.width]
-        tiles.append((place.box, tile))
+        tiles.append((stored.box, tile))
     raster = np.empty((page.size.height, page.size.width, page.samples), np.uint8)
     for box, tile in tiles:
         raster[box.y : box.bottom, box.x : box.right] = tile[: box.height, : box.width]

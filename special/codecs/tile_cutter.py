@@ -16,7 +16,7 @@ import numpy as np
 from special.codecs import jpeg, vips
 from special.codecs import raster as rasters
 from special.codecs.decode import decode
-from special.codecs.raster import Image, Raster
+from special.codecs.raster import Raster, VipsImage
 from special.codecs.resample import resample
 from special.errors import Unsupported
 from special.formats import Piece
@@ -52,11 +52,11 @@ def cut_tiles(piece: Piece, cuts: Sequence[TileCut], tile: int, quality: int, ma
     encoded: list[tuple[bytes, ...]] = []
     channels = 0
     with vips.reading(piece.format):
-        # All processors: a flood may be waiting for it, and nobody is served by one that is done later.
+        # All processors: many requests may be waiting for this pyramid.
         picture = decode(piece, max_pixels=max_pixels, threads=machine.processors())
         frames = [cut.crop.within(_size_of(picture)) for cut in cuts]
         if not isinstance(picture, np.ndarray) and len(cuts) > 1:
-            # What is decoded on demand is decoded once, and only as far as it is looked at.
+            # What is decoded on demand is decoded once, and only the part that is needed.
             window = _around(frames)
             picture = picture.crop(window.x, window.y, window.width, window.height).copy_memory()
             frames = [Frame(it.x - window.x, it.y - window.y, it.width, it.height) for it in frames]
@@ -89,5 +89,5 @@ def _around(frames: Sequence[Frame]) -> Box:
     )
 
 
-def _size_of(picture: Raster | Image) -> Size:
+def _size_of(picture: Raster | VipsImage) -> Size:
     return rasters.size_of(picture) if isinstance(picture, np.ndarray) else Size(picture.width, picture.height)

@@ -1,6 +1,6 @@
-"""libvips: every format but JPEG 2000, streamed, and its errors in our own words.
+"""libvips: every format but JPEG 2000, streamed, and its errors as this project's.
 
-libvips has loaders for formats that nobody asked for, some of them programs in themselves (SVG,
+libvips has loaders for formats that are not needed, some of them programs in themselves (SVG,
 MATLAB, CSV). `prepare` shuts all of them and opens the five that masters need; it belongs at the
 start of a decoder process, since the setting is the whole process's.
 """
@@ -15,7 +15,7 @@ from typing import Final, Literal
 import pyvips
 from pyvips import voperation
 
-from special.codecs.raster import Image
+from special.codecs.raster import VipsImage
 from special.errors import ConfigurationError, Malformed, Unsupported
 
 VipsFormat = Literal["tiff", "jpeg", "png", "webp", "gif"]
@@ -45,7 +45,9 @@ def prepare() -> None:
     wanted = {f"{kind}load{feed}" for kind in LOADERS for feed in ("", "_buffer", "_source")}
     if open_loaders() != wanted:
         odd = ", ".join(sorted(open_loaders() ^ wanted))
-        raise ConfigurationError(f"this libvips differs in its loaders ({odd}); pip install 'pyvips[binary]' anew")
+        raise ConfigurationError(
+            f"this libvips differs in its loaders ({odd}); pip install --force-reinstall 'pyvips[binary]'"
+        )
 
 
 def open_loaders() -> frozenset[str]:
@@ -75,7 +77,7 @@ def reading(kind: str) -> Iterator[None]:
         raise (Unsupported if refused else Malformed)(f"libvips on a {kind} file: {words}") from error
 
 
-def load(data: bytes, kind: VipsFormat, *, reduce: int = 0, page: int = 0) -> Image:
+def load(data: bytes, kind: VipsFormat, *, reduce: int = 0, page: int = 0) -> VipsImage:
     """Open a file; pixels are decoded as they are asked for, from top to bottom, once.
 
     `reduce` shrinks a JPEG on load by 2**reduce, `page` is one of a TIFF. Of an animation the first frame is taken. The

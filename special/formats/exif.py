@@ -7,7 +7,7 @@ import struct
 from special.geometry import Orientation
 
 PREFIX = b"Exif\0\0"
-"""What stands before the TIFF structure in a JPEG's APP1 segment, and in some WebP files."""
+"""The bytes before the TIFF structure in a JPEG's APP1 segment, and in some WebP files."""
 
 
 def orientation(exif: bytes) -> Orientation:

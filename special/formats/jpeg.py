@@ -24,8 +24,8 @@ from special.storage import Span
 
 MAX_SEGMENTS = 1000
 """Most marker segments before the frame header; profiles of printers and panoramas take about 50."""
-LOOK_BYTES = 20
-"""What is asked for at each marker: enough for a frame header of 3 components, or an Exif prefix."""
+MARKER_BYTES = 20
+"""Bytes read at each marker: enough for a frame header of 3 components, or an Exif prefix."""
 MAX_REDUCE = 3
 """libjpeg decodes at 1/2, 1/4 and 1/8."""
 PROGRESSIVE = 0xC2
@@ -60,34 +60,34 @@ def parse(size_bytes: int) -> Parser[Layout]:
     for _ in range(MAX_SEGMENTS):
         if at + 4 > size_bytes:
             raise Malformed(f"the JPEG ends at byte {size_bytes}, before its frame header")
-        (look,) = yield [Span(at, min(at + LOOK_BYTES, size_bytes))]
-        if look[0] != 0xFF:
-            raise Malformed(f"byte {at} of the JPEG is {look[0]:#04x}, where a marker should start")
-        marker = look[1]
-        if marker == 0xFF:  # fill bytes may stand before any marker: T.81 section B.1.1.2
+        (head,) = yield [Span(at, min(at + MARKER_BYTES, size_bytes))]
+        if head[0] != 0xFF:
+            raise Malformed(f"byte {at} of the JPEG is {head[0]:#04x}, where a marker should start")
+        marker = head[1]
+        if marker == 0xFF:  # fill bytes are allowed before any marker: T.81 section B.1.1.2
             at += 1
             continue
         if marker in BARE:
             at += 2
             continue
         if marker in FRAMES:
-            return _layout(look, upright, size_bytes=size_bytes)
+            return _layout(head, upright, size_bytes=size_bytes)
         if marker in REFUSED_FRAMES:
             raise Unsupported(f"the JPEG is {REFUSED_FRAMES[marker]}; re-encode as baseline or progressive")
-        length = int.from_bytes(look[2:4])
+        length = int.from_bytes(head[2:4])
         if length < 2 or marker in (SCAN, END):
             raise Malformed(f"the JPEG has marker {marker:#04x} of {length} bytes at {at}, before any frame header")
-        if marker == APP1 and look[4:10] == exif.PREFIX and at + 2 + length <= size_bytes:
+        if marker == APP1 and head[4:10] == exif.PREFIX and at + 2 + length <= size_bytes:
             (block,) = yield [Span.at(at + 4, length - 2)]
             upright = exif.orientation(block)
         at += 2 + length
     raise Malformed(f"the JPEG has no frame header among its first {MAX_SEGMENTS} segments")
 
 
-def _layout(look: bytes, upright: Orientation, *, size_bytes: int) -> Layout:
+def _layout(head: bytes, upright: Orientation, *, size_bytes: int) -> Layout:
     """From a frame header: marker, length, precision, height, width, components. T.81 section B.2.2."""
     try:
-        marker, _length, bits, height, width, components = struct.unpack_from(">xBHBHHB", look)
+        marker, _length, bits, height, width, components = struct.unpack_from(">xBHBHHB", head)
     except struct.error:
         raise Malformed(f"the JPEG ends at byte {size_bytes}, inside its frame header") from None
     if bits != 8:

@@ -1,10 +1,10 @@
-"""What a format room knows of a master, and the pieces that it cuts out of one.
+"""What is known of a master from its headers, and the pieces that are cut out of it.
 
     parse -> Layout          once per version of a master, from headers alone
     layout.prepare(box, size) -> Parser      more of the headers, where they are too long to be read at once
     layout.extract(box, size) -> Extract     which bytes those pixels need
     layout.rebuild(extract, parts) -> Piece  a small, valid file of just those
-    layout.stored(box, size) -> Stored       a tile that can be sent as it lies there
+    layout.stored(box, size) -> Stored       a tile that can be sent as it is stored
 
 All of it is pure. A `Piece` is what goes to a decoder process.
 """
@@ -44,7 +44,7 @@ class Extract:
     pixels: int
     """How many pixels will be decoded: what a job's memory is estimated from."""
     recipe: object
-    """What this layout's own `rebuild` needs to know besides; nobody else looks at it."""
+    """What this layout's own `rebuild` needs to know besides; no other code reads it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +110,8 @@ class Layout(Protocol):
         ...
 
     @property
-    def notes(self) -> tuple[str, ...]:
-        """Sentences for `inspect`: what made a dearer path necessary, and what would make it cheaper."""
+    def advice(self) -> tuple[str, ...]:
+        """Sentences for `inspect`: what made a more expensive way necessary, and what would make it cheaper."""
         ...
 
     def prepare(self, box: Box, size: Size) -> Parser[Layout] | None:
@@ -144,7 +144,7 @@ class Layout(Protocol):
     def distrusted(self, reason: str) -> Layout | None:
         """The same master, read whole from now on, after `rebuild` found that its headers lied.
 
-        None where there is no other way to read it. The reason is kept in the notes.
+        None where there is no other way to read it. `advice` gives the reason.
         """
         ...
 

@@ -15,7 +15,7 @@ Parser = Generator[list[Span], list[bytes], T]
 """A sans-I/O parser: yields the spans it wants next, is sent their bytes in order, returns its result.
 
 It may ask for bytes it has seen; `drive` answers from what was read. A span past the end
-of the blob is the parser's mistake (or the file's lie) and ends in `Malformed`.
+of the blob is the parser's mistake, or a wrong offset in the file, and ends in `Malformed`.
 """
 
 

@@ -23,9 +23,9 @@ MAGIC = b"W\x01"
 FORMATS: tuple[Format, ...] = ("jpeg", "png", "webp", "gif")
 """Their places are their numbers in the serial form: append only."""
 MAX_CHUNKS = 1000
-"""How many chunks of a PNG or a WebP are looked at for an Exif block."""
+"""Maximum number of chunks of a PNG or a WebP that are searched for an Exif block."""
 MAX_EXIF_BYTES = 65536
-"""Longest Exif block that is looked into; those with embedded previews are as long as that."""
+"""Longest Exif block that is read; those with embedded previews are as long as that."""
 _SERIAL = struct.Struct(">2sBQIIBBBB")
 
 
@@ -58,7 +58,7 @@ class WholeLayout:
         return None
 
     @property
-    def notes(self) -> tuple[str, ...]:
+    def advice(self) -> tuple[str, ...]:
         if self.size.long_side <= 1024:
             return ()
         how = f"Progressive {self.format.upper()}" if self.progressive else self.format.upper()
@@ -119,12 +119,12 @@ def load(data: bytes) -> Layout:
     try:
         magic, number, size_bytes, width, height, orientation, color, reduce, progressive = _SERIAL.unpack(data)
         if magic != MAGIC or not size_bytes:
-            raise Malformed(f"a stored layout starts with {data[:2]!r}, not {MAGIC!r}; make it anew")
+            raise Malformed(f"a stored layout starts with {data[:2]!r}, not {MAGIC!r}; read the master again")
         size = checked("stored layout", width, height)
         upright = Orientation.of(orientation)
         return WholeLayout(FORMATS[number], size_bytes, size, upright, bool(color), min(reduce, 3), bool(progressive))
     except (struct.error, IndexError) as error:
-        raise Malformed(f"a stored layout is damaged ({error}); make it anew") from None
+        raise Malformed(f"a stored layout is damaged ({error}); read the master again") from None
 
 
 def is_png(head: bytes) -> bool:
@@ -145,7 +145,7 @@ def is_gif(head: bytes) -> bool:
 def parse_png(size_bytes: int) -> Parser[Layout]:
     """The layout of a PNG, from IHDR and a possible eXIf chunk before the pixels. Raises `Malformed`.
 
-    One behind them is not looked for: encoders write IDAT chunks of 8 to 64 KB, and to step over those of a large
+    One behind them is not searched for: encoders write IDAT chunks of 8 to 64 KB, and to step over those of a large
     master would cost a read for each.
     """
     (head,) = yield [Span(0, min(33, size_bytes))]
@@ -196,7 +196,7 @@ def parse_gif(size_bytes: int) -> Parser[Layout]:
 
 
 def _chunk(wanted: bytes, last: bytes, *, start: int, size_bytes: int, order: str) -> Parser[bytes]:
-    """The data of the first chunk of a kind, or nothing: walks PNG (big-endian) or RIFF (little-endian) chunks."""
+    """The data of the first chunk of a kind, or nothing, of a PNG (big-endian) or a RIFF file (little-endian)."""
     at = start
     for _ in range(MAX_CHUNKS):
         if at + 8 > size_bytes:

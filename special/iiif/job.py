@@ -67,7 +67,7 @@ class Limits:
 
     @property
     def _sides(self) -> tuple[int | None, int | None]:
-        # Section 5.3: where maxWidth stands alone it binds the height too.
+        # Section 5.3: where there is only maxWidth it limits the height too.
         return self.max_width, self.max_height if self.max_height is not None else self.max_width
 
 

@@ -197,7 +197,7 @@ def _fits(segments: list[str], id_segments: int) -> bool:
 
 
 def parse_identifier(quoted: str) -> str:
-    """The identifier that a percent-encoded one stands for. Raises `BadRequest`."""
+    """The identifier, percent-decoded. Raises `BadRequest`."""
     identifier = _decoded(quoted)
     if len(identifier.encode()) > MAX_IDENTIFIER_BYTES:
         raise BadRequest(f"An identifier has at most {MAX_IDENTIFIER_BYTES} bytes.")
@@ -207,7 +207,7 @@ def parse_identifier(quoted: str) -> str:
 
 
 def quote_identifier(identifier: str, *, id_segments: int = 1) -> str:
-    """The identifier as it stands in a URL: slashes stay only where the identifier has that many segments."""
+    """The identifier, percent-encoded for a URL: slashes stay only where the identifier has that many segments."""
     segmented = id_segments > 1 and identifier.count("/") == id_segments - 1
     return quote(identifier, safe="/" if segmented else "")
 

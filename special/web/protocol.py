@@ -124,7 +124,8 @@ class GuardedProtocol(HttpToolsProtocol):
         sentence = f"{status.phrase}.\n".encode()
         self.transport.write(
             b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode())
-            + b"content-type: text/plain; charset=utf-8\r\ncache-control: no-store\r\nx-content-type-options: nosniff\r\nconnection: close\r\n"
+            + b"content-type: text/plain; charset=utf-8\r\ncache-control: no-store\r\n"
+            + b"x-content-type-options: nosniff\r\nconnection: close\r\n"
             + b"content-length: %d\r\n\r\n" % len(sentence)
             + sentence
         )

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from fixtures import codestreams
-from special.codecs import jp2_head, libopenjp2, openjpeg
+from special.codecs import libopenjp2, openjpeg
 from special.errors import ConfigurationError, Malformed, Unsupported
 from special.geometry import Box, ceil_div
 
+SOC, SIZ, SOT, EOC = b"\xff\x4f", b"\xff\x51", b"\xff\x90", b"\xff\xd9"
 WIDTH, HEIGHT = codestreams.WIDTH, codestreams.HEIGHT
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 SRGB, GREY, CMYK, CIELAB, SYCC, EYCC = 16, 17, 12, 14, 18, 24  # EnumCS, T.800 table I.10 and T.801 table M.25
@@ -28,7 +29,7 @@ def stored(name: str) -> bytes:
 
 
 def pillow_made(pixels: npt.NDArray[np.integer], *, raw: bool = True, **options: object) -> bytes:
-    """Pixels encoded by pillow: a raw codestream or a JP2, lossless unless told otherwise."""
+    """Samples encoded by pillow: a raw codestream or a JP2, lossless unless told otherwise."""
     out = io.BytesIO()
     image = Image.fromarray(pixels.astype("u1"))
     image.save(out, "JPEG2000", no_jp2=raw, **{"num_resolutions": 4, "mct": 0} | options)
@@ -160,7 +161,7 @@ def test_subsampled_sycc_becomes_rgb(name: str):
 
 def test_subsampled_components_without_a_colour_space_are_ycc_too():
     data = stored("ycc420.jp2")
-    raw = data[data.index(jp2_head.SOC + jp2_head.SIZ) :]
+    raw = data[data.index(SOC + SIZ) :]
     assert (openjpeg.decode(raw).pixels == openjpeg.decode(data).pixels).all()
 
 
@@ -326,21 +327,21 @@ def test_a_truncated_file_is_malformed_wherever_it_ends(name: str):
 
 def test_a_codestream_that_misses_a_tile_is_malformed_even_with_its_end():
     data, _ = WHOLE["tiled"]
-    last = data.rindex(jp2_head.SOT)
+    last = data.rindex(SOT)
     with pytest.raises(Malformed, match="misses tile-parts: 11 of 11 of 12 tiles"):
-        openjpeg.decode(data[:last] + jp2_head.EOC)
+        openjpeg.decode(data[:last] + EOC)
 
 
 def test_a_tile_that_misses_a_tile_part_is_malformed():
     data = bytearray(WHOLE["lossless"][0])
-    data[data.index(jp2_head.SOT) + 11] = 2  # TNsot
+    data[data.index(SOT) + 11] = 2  # TNsot
     with pytest.raises(Malformed, match="misses tile-parts: 1 of 1 of 1 tiles"):
         openjpeg.decode(bytes(data))
 
 
 def test_a_last_tile_part_without_a_length_reaches_to_the_end():
     data = bytearray(WHOLE["lossless"][0])
-    at = data.index(jp2_head.SOT)
+    at = data.index(SOT)
     data[at + 6 : at + 10] = bytes(4)  # Psot
     assert (openjpeg.decode(bytes(data)).pixels == codestreams.rgb()).all()
 

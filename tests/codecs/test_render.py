@@ -11,8 +11,7 @@ import pyvips
 from PIL import Image, ImageCms, ImageOps
 
 from special.codecs import raster as rasters
-from special.codecs import render
-from special.codecs.render import Encoding
+from special.codecs.render import Encoding, prepare, render, render_all
 from special.concurrency import Deadline
 from special.errors import BadRequest, MasterError, TooExpensive
 from special.formats.layout import Format
@@ -27,7 +26,7 @@ PICTURE = smooth(300, 200)
 
 @pytest.fixture(scope="module", autouse=True)
 def _prepared() -> None:
-    render.prepare()
+    prepare()
 
 
 @pytest.mark.parametrize("quality", QUALITIES)
@@ -35,7 +34,7 @@ def _prepared() -> None:
 @pytest.mark.parametrize("angle", [0, 90, 180, 270, 22.5, 359.9])
 def test_the_size_is_exact_and_the_format_as_asked(output: OutputFormat, quality: Quality, angle: float) -> None:
     wanted = job(151, 67, angle=angle, quality=quality, output=output)
-    data = render.render(piece(encoded(PICTURE, "png"), "png", (0, 0, 300, 200)), wanted, ENCODING).data
+    data = render(piece(encoded(PICTURE, "png"), "png", (0, 0, 300, 200)), wanted, ENCODING).data
     image = opened(data)
     assert image.size == (wanted.output.width, wanted.output.height)
     assert image.format == {"jpg": "JPEG", "png": "PNG", "webp": "WEBP", "gif": "GIF", "tif": "TIFF"}[output]
@@ -54,14 +53,14 @@ def test_the_size_is_exact_and_the_format_as_asked(output: OutputFormat, quality
     ],
 )
 def test_gray_and_bitonal_have_one_channel(quality: Quality, output: OutputFormat, mode: str) -> None:
-    data = render.render(
+    data = render(
         piece(encoded(PICTURE, "png"), "png", (0, 0, 300, 200)), job(100, 67, quality=quality, output=output), ENCODING
     ).data
     assert opened(data).mode == mode
 
 
 def test_a_piece_as_large_as_asked_is_not_resampled() -> None:
-    answer = render.render(piece(encoded(PICTURE, "png"), "png", (20, 30, 100, 80)), job(100, 80), ENCODING)
+    answer = render(piece(encoded(PICTURE, "png"), "png", (20, 30, 100, 80)), job(100, 80), ENCODING)
     assert np.array_equal(pixels_of(answer.data), PICTURE[30:110, 20:120])
 
 
@@ -97,7 +96,7 @@ BILEVEL = Image.fromarray(GREY[..., 0]).point(lambda tone: 255 * (tone > 127)).c
     ],
 )
 def test_lossless_masters_come_out_as_they_are(kind: Format, data: bytes, shown: Pixels) -> None:
-    answer = render.render(piece(data, kind, (7, 9, 200, 150)), job(200, 150), ENCODING)
+    answer = render(piece(data, kind, (7, 9, 200, 150)), job(200, 150), ENCODING)
     image = opened(answer.data)
     assert image.mode == ("L" if shown.shape[2] == 1 else "RGB")
     assert np.array_equal(np.asarray(image).reshape(150, 200, -1), shown[9:159, 7:207])
@@ -109,7 +108,7 @@ def test_jp2_reductions(reduce: int) -> None:
     theirs = Image.open(io.BytesIO(data))
     theirs.reduce = reduce
     frame = Frame.whole(Size(300 >> reduce, 200 >> reduce))
-    answer = render.render(piece(data, "jp2", frame, reduce=reduce), job(300 >> reduce, 200 >> reduce), ENCODING)
+    answer = render(piece(data, "jp2", frame, reduce=reduce), job(300 >> reduce, 200 >> reduce), ENCODING)
     assert np.array_equal(pixels_of(answer.data), np.asarray(theirs))
 
 
@@ -118,7 +117,7 @@ def test_jpeg_reductions(reduce: int) -> None:
     picture = smooth(301, 203)
     data = encoded(picture, "jpeg", quality=95, subsampling=0)
     frame = Frame(0, 0, 301 / 2**reduce, 203 / 2**reduce)
-    answer = render.render(piece(data, "jpeg", frame, reduce=reduce), job(30, 20), ENCODING)
+    answer = render(piece(data, "jpeg", frame, reduce=reduce), job(30, 20), ENCODING)
     theirs = np.asarray(Image.fromarray(picture).resize((30, 20), Image.Resampling.LANCZOS))
     assert mean_difference(pixels_of(answer.data), theirs) <= 1
 
@@ -128,7 +127,7 @@ def test_jpegs_of_inks_are_shrunk_too(reduce: int) -> None:
     inks = Image.fromarray(smooth(301, 203, 4), "CMYK")
     data = encoded(inks, "jpeg", quality=95)
     frame = Frame(0, 0, 301 / 2**reduce, 203 / 2**reduce)
-    ours = render.render(piece(data, "jpeg", frame, reduce=reduce), job(30, 20), ENCODING)
+    ours = render(piece(data, "jpeg", frame, reduce=reduce), job(30, 20), ENCODING)
     image = pyvips.Image.jpegload_buffer(data)
     theirs = image.icc_transform("srgb", input_profile="cmyk").resize(30 / 301, vscale=20 / 203).numpy()
     assert mean_difference(pixels_of(ours.data), theirs) <= 2
@@ -140,7 +139,7 @@ def test_inks_are_shrunk_as_the_colours_that_they_make(side: int) -> None:
     few = np.random.default_rng(3).integers(0, 256, (12, 12, 4), dtype=np.uint8)
     inks = np.kron(few, np.ones((25, 25, 1), np.uint8))
     data = encoded(Image.fromarray(inks, "CMYK"), "tiff")
-    ours = render.render(piece(data, "tiff", (0, 0, 300, 300)), job(side, side), ENCODING)
+    ours = render(piece(data, "tiff", (0, 0, 300, 300)), job(side, side), ENCODING)
     theirs = pyvips.Image.tiffload_buffer(data).icc_transform("srgb", input_profile="cmyk").resize(side / 300).numpy()
     assert mean_difference(pixels_of(ours.data), theirs) <= 2
 
@@ -164,7 +163,7 @@ P3 = bytes(pyvips.Image.profile_load("p3"))
 )
 @pytest.mark.parametrize("size", [Size(300, 200), Size(120, 80), Size(450, 300)], ids=str)
 def test_profiles_are_applied_and_dropped(kind: Format, data: bytes, size: Size) -> None:
-    answer = render.render(piece(data, kind, (0, 0, 300, 200)), job(size.width, size.height), ENCODING)
+    answer = render(piece(data, kind, (0, 0, 300, 200)), job(size.width, size.height), ENCODING)
     p3, srgb = ImageCms.ImageCmsProfile(io.BytesIO(P3)), ImageCms.createProfile("sRGB")
     intent = ImageCms.Intent.RELATIVE_COLORIMETRIC
     upright = ImageCms.profileToProfile(Image.fromarray(PICTURE), p3, srgb, renderingIntent=intent)
@@ -179,7 +178,7 @@ def test_pieces_are_turned_upright(orientation: Orientation, size: Size) -> None
     if not orientation.swaps_sides:
         size = size.turned
     cut = piece(encoded(PICTURE, "png"), "png", (10, 20, 90, 60), orientation=orientation)
-    answer = render.render(cut, job(size.width, size.height), ENCODING)
+    answer = render(cut, job(size.width, size.height), ENCODING)
     stored = Image.fromarray(PICTURE[20:80, 10:100])
     stored.getexif()[274] = int(orientation)
     theirs = ImageOps.exif_transpose(stored).resize((size.width, size.height), Image.Resampling.LANCZOS)
@@ -190,7 +189,7 @@ def test_pieces_are_turned_upright(orientation: Orientation, size: Size) -> None
 @pytest.mark.parametrize("quarters", [0, 1, 2, 3])
 def test_mirroring_comes_before_rotation(mirror: bool, quarters: int) -> None:
     asked = job(300, 200, mirror=mirror, angle=90.0 * quarters)
-    answer = render.render(piece(encoded(PICTURE, "png"), "png", (0, 0, 300, 200)), asked, ENCODING)
+    answer = render(piece(encoded(PICTURE, "png"), "png", (0, 0, 300, 200)), asked, ENCODING)
     first = PICTURE[:, ::-1] if mirror else PICTURE
     assert np.array_equal(pixels_of(answer.data), np.rot90(first, -quarters))
 
@@ -201,7 +200,7 @@ def test_mirroring_comes_before_rotation(mirror: bool, quarters: int) -> None:
 )
 def test_corners_are_transparent_or_white(output: OutputFormat, mode: str, corner: int) -> None:
     asked = job(300, 200, angle=30, output=output)
-    answer = render.render(piece(encoded(PICTURE, "png"), "png", (0, 0, 300, 200)), asked, ENCODING)
+    answer = render(piece(encoded(PICTURE, "png"), "png", (0, 0, 300, 200)), asked, ENCODING)
     pixels = pixels_of(answer.data, mode)
     assert (np.abs(pixels[[0, 0, -1, -1], [0, -1, 0, -1]][:, -1].astype(int) - corner) <= 2).all()
     assert (pixels[pixels.shape[0] // 2, pixels.shape[1] // 2, 3:] == 255).all()
@@ -211,11 +210,11 @@ def test_corners_are_transparent_or_white(output: OutputFormat, mode: str, corne
 def test_transparency_is_kept_or_laid_on_white(size: Size) -> None:
     picture = smooth(300, 200, 4)
     cut = piece(encoded(picture, "png"), "png", (0, 0, 300, 200))
-    kept = render.render(cut, job(size.width, size.height), ENCODING)
+    kept = render(cut, job(size.width, size.height), ENCODING)
     theirs = Image.fromarray(picture).resize((size.width, size.height), Image.Resampling.LANCZOS)
     visible = np.asarray(theirs)[..., 3] > 32
     assert mean_difference(pixels_of(kept.data, "RGBA")[visible], np.asarray(theirs)[visible]) <= 2
-    flat = render.render(cut, job(size.width, size.height, output="jpg"), Encoding(jpeg_quality=98))
+    flat = render(cut, job(size.width, size.height, output="jpg"), Encoding(jpeg_quality=98))
     white = Image.new("RGBA", theirs.size, "white")
     white.alpha_composite(theirs)
     assert mean_difference(pixels_of(flat.data), np.asarray(white.convert("RGB"))) <= 2
@@ -223,13 +222,13 @@ def test_transparency_is_kept_or_laid_on_white(size: Size) -> None:
 
 def test_bitonal_is_black_and_white() -> None:
     asked = job(300, 200, quality="bitonal")
-    answer = render.render(piece(encoded(GREY, "png"), "png", (0, 0, 300, 200)), asked, ENCODING)
+    answer = render(piece(encoded(GREY, "png"), "png", (0, 0, 300, 200)), asked, ENCODING)
     assert np.array_equal(np.asarray(opened(answer.data)), GREY[..., 0] >= 128)
 
 
 def test_gray_is_the_lightness_that_libvips_sees() -> None:
     asked = job(300, 200, quality="gray")
-    answer = render.render(piece(encoded(PICTURE, "png"), "png", (0, 0, 300, 200)), asked, ENCODING)
+    answer = render(piece(encoded(PICTURE, "png"), "png", (0, 0, 300, 200)), asked, ENCODING)
     theirs = rasters.to_vips(PICTURE).colourspace("b-w").numpy()
     assert mean_difference(np.asarray(opened(answer.data)), theirs) <= 1
 
@@ -251,30 +250,30 @@ def test_several_sizes_of_one_decode_are_like_single_ones(kind: Format, data: by
     if orientation.swaps_sides:
         jobs = [job(size.height, size.width) for size in sizes]
     master = piece(data, kind, (0, 0, 640, 480), orientation=orientation)
-    together = render.render_all(master, jobs, ENCODING)
+    together = render_all(master, jobs, ENCODING)
     assert [opened(answer.data).size for answer in together] == [(it.size.width, it.size.height) for it in jobs]
     for one, wanted in zip(together, jobs, strict=True):
-        alone = render.render(master, wanted, ENCODING)
+        alone = render(master, wanted, ENCODING)
         ours, theirs = (opened(answer.data).convert("RGBA").convert("RGBa") for answer in (one, alone))
         assert mean_difference(np.asarray(ours), np.asarray(theirs)) <= 1
 
 
 def test_a_size_that_the_format_cannot_hold_is_the_callers_mistake() -> None:
     with pytest.raises(BadRequest, match="at most 16383 pixels a side"):
-        render.render(piece(b"never looked at", "png", (0, 0, 1, 1)), job(16384, 1, output="webp"), ENCODING)
+        render(piece(b"never looked at", "png", (0, 0, 1, 1)), job(16384, 1, output="webp"), ENCODING)
 
 
 @pytest.mark.parametrize(("kind", "data"), MASTERS)
 def test_too_many_pixels_are_refused_by_the_header(kind: Format, data: bytes) -> None:
     with pytest.raises(TooExpensive, match="640×480 pixels to decode"):
-        render.render(piece(data[: len(data) * 3 // 4], kind, (0, 0, 640, 480)), job(10, 10), ENCODING, 640 * 480 - 1)
+        render(piece(data[: len(data) * 3 // 4], kind, (0, 0, 640, 480)), job(10, 10), ENCODING, 640 * 480 - 1)
 
 
 @pytest.mark.parametrize(("kind", "data"), MASTERS)
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.1, 0.5, 0.9])
 def test_torn_masters_are_refused(kind: Format, data: bytes, share: float) -> None:
     with pytest.raises(MasterError):
-        render.render(piece(data[: int(len(data) * share)], kind, (0, 0, 640, 480)), job(64, 48), ENCODING)
+        render(piece(data[: int(len(data) * share)], kind, (0, 0, 640, 480)), job(64, 48), ENCODING)
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "png", "tiff", "jp2", "webp", "gif"])
@@ -289,7 +288,7 @@ def test_torn_masters_are_refused(kind: Format, data: bytes, share: float) -> No
 )
 def test_what_is_no_picture_is_refused(kind: Format, data: bytes) -> None:
     with pytest.raises(MasterError):
-        render.render(piece(data, kind, (0, 0, 64, 48)), job(64, 48), ENCODING)
+        render(piece(data, kind, (0, 0, 64, 48)), job(64, 48), ENCODING)
 
 
 @pytest.mark.parametrize(("kind", "data"), MASTERS)
@@ -300,17 +299,17 @@ def test_damaged_masters_give_pixels_or_a_typed_error(kind: Format, data: bytes)
         for at in random.integers(0, len(data), 1 + random.integers(8)):
             damaged[at] = random.integers(256)
         with contextlib.suppress(MasterError):
-            answer = render.render(piece(bytes(damaged), kind, (0, 0, 640, 480)), job(64, 48), ENCODING, 10_000_000)
+            answer = render(piece(bytes(damaged), kind, (0, 0, 640, 480)), job(64, 48), ENCODING, 10_000_000)
             assert opened(answer.data).size == (64, 48)
 
 
 async def test_a_decoder_process_renders() -> None:
     master, asked = piece(encoded(PICTURE, "png"), "png", (0, 0, 300, 200)), job(30, 20)
     async with Workers(1, memory_bytes=2 << 30, spare=0) as workers:
-        answer = await workers.run(render.render, master, asked, ENCODING, deadline=Deadline.after(60))
-        assert answer.data == render.render(master, asked, ENCODING).data
+        answer = await workers.run(render, master, asked, ENCODING, deadline=Deadline.after(60))
+        assert answer.data == render(master, asked, ENCODING).data
         empty = piece(b"", "png", (0, 0, 1, 1))
         with pytest.raises(MasterError):
-            await workers.run(render.render, empty, asked, ENCODING, deadline=Deadline.after(60))
+            await workers.run(render, empty, asked, ENCODING, deadline=Deadline.after(60))
     assert answer.decode_ms > 0
     assert answer.encode_ms > 0

@@ -12,7 +12,9 @@ import pyvips
 import simplejpeg
 import tifffile
 
-from special.codecs import tiff_jpeg, tiff_page
+from special.codecs import tiff_jpeg
+from special.errors import Malformed
+from special.formats.tiff import Page, read_page
 from special.geometry import Size
 from tests.support.pieces import smooth
 
@@ -42,9 +44,9 @@ def by_tifffile(width: int, height: int, **options: Any) -> bytes:
     return file.getvalue()
 
 
-def ordinary(data: bytes) -> tiff_page.Page | None:
-    page = tiff_page.read(data)
-    return page if page is not None and tiff_jpeg.is_ordinary(page) else None
+def ordinary(data: bytes) -> Page | None:
+    page = read_page(data)
+    return page if tiff_jpeg.is_ordinary(page) else None
 
 
 @pytest.mark.parametrize(
@@ -82,10 +84,6 @@ def test_the_profile_is_found() -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        pytest.param(b"", id="empty"),
-        pytest.param(b"II*\0", id="no directory"),
-        pytest.param(b"II*\0\xff\xff\xff\x7f" + bytes(64), id="a directory beyond the end"),
-        pytest.param(by_vips(64, 48)[:300], id="cut in the tiles"),
         pytest.param(by_vips(200, 150, compression="deflate"), id="deflate"),
         pytest.param(by_vips(200, 150, tile=False), id="strips"),
         pytest.param(by_vips(640, 480, tile_width=16, tile_height=16), id="too many tiles"),
@@ -99,11 +97,29 @@ def test_what_is_left_to_libvips(data: bytes) -> None:
     assert ordinary(data) is None
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"II*\0", id="no directory"),
+        pytest.param(b"II*\0\xff\xff\xff\x7f" + bytes(64), id="a directory beyond the end"),
+        pytest.param(by_vips(64, 48)[:300], id="cut in the tiles"),
+        pytest.param(by_hand("<")[:100], id="cut in the directory"),
+        pytest.param(
+            by_hand("<").replace(b"\x44\x01\x04\0\1\0", b"\x44\x01\x04\0\x60\xea"), id="values beyond the end"
+        ),
+    ],
+)
+def test_a_page_that_is_not_there_is_malformed(data: bytes) -> None:
+    with pytest.raises(Malformed):
+        read_page(data)
+
+
 @pytest.mark.parametrize("stop", [0.3, 0.6, 0.9])
 def test_missing_tiles_are_left_to_libvips(stop: float) -> None:
     data = by_vips(200, 150)
     page = ordinary(data)
     assert page is not None
-    last = max(offset for offset, _ in page.places)
+    last = max(stored.offset for stored in page.tiles())
     torn = data[: int(last * stop)] + bytes(len(data) - int(last * stop))
     assert tiff_jpeg.decode(torn, page) is None

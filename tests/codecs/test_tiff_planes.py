@@ -11,8 +11,9 @@ import pytest
 import pyvips
 import tifffile
 
-from special.codecs import tiff_page, tiff_planes
+from special.codecs import tiff_planes
 from special.errors import Unsupported
+from special.formats.tiff import read_page
 from tests.support.pieces import smooth
 
 
@@ -26,8 +27,7 @@ def written(samples: int, photometric: str, **options: Any) -> bytes:
 
 
 def decoded(data: bytes) -> pyvips.Image:
-    page = tiff_page.read(data)
-    assert page is not None
+    page = read_page(data)
     assert page.planes > 1
     return tiff_planes.decode(data, page)
 
@@ -57,6 +57,12 @@ def test_samples_are_joined(samples: int, photometric: str, interpretation: str,
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
+def test_samples_of_a_bigtiff_are_joined(order: str) -> None:
+    data = written(3, "rgb", byteorder=order, bigtiff=True)
+    assert np.array_equal(decoded(data).numpy(), np.moveaxis(tifffile.imread(io.BytesIO(data)), 0, -1))
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
 def test_samples_of_16_bits_are_joined(order: str) -> None:
     data = written(3, "rgb", deep=True, byteorder=order)
     image = decoded(data)
@@ -71,5 +77,5 @@ def test_the_profile_goes_along() -> None:
 
 
 def test_colour_models_that_cannot_be_joined_are_refused_by_name() -> None:
-    with pytest.raises(Unsupported, match="2 samples of 8 bits in separate tiles, in TIFF colour model 0"):
+    with pytest.raises(Unsupported, match="2 samples of 8 bits, colour model MIN_IS_WHITE, in separate tiles"):
         decoded(written(2, "miniswhite"))

@@ -57,5 +57,5 @@ def test_the_first_question_is_small() -> None:
 
 @pytest.mark.parametrize("data", [b"", b"T", b"T\x02<", b"W\x02", b"special.jp2\0\xff", b"{}"], ids=repr)
 def test_serial_forms_of_other_versions_are_malformed(data: bytes) -> None:
-    with pytest.raises(Malformed, match="make it anew"):
+    with pytest.raises(Malformed, match="read the master again"):
         formats.load(data)

@@ -19,9 +19,9 @@ from special.codecs import openjpeg
 from special.errors import Malformed
 from special.formats import jp2
 from special.formats.jp2 import Jp2Layout
-from special.formats.jp2.extract import Picks, Tiles, Whole
+from special.formats.jp2.extract import PickedPackets, WholeObject, WholeTiles
 from special.formats.jp2.packet_headers import Precinct
-from special.formats.jp2.packet_index import locate_packets
+from special.formats.jp2.packet_index import index_packets
 from special.formats.jp2.precincts import file_order, place, tile_of
 from special.formats.layout import Extract, Tiling
 from special.formats.parser import drive, solve
@@ -89,7 +89,7 @@ def test_headers(name: str, size: tuple[int, int], levels: int, tiling: Tiling |
     assert (layout.format, layout.size, layout.tiling, layout.has_color) == ("jp2", Size(*size), tiling, has_color)
     assert len(layout.levels) == levels
     assert layout.levels[0] == layout.size
-    assert layout.notes == ()
+    assert layout.advice == ()
 
 
 def test_a_palette_is_never_averaged() -> None:
@@ -98,7 +98,7 @@ def test_a_palette_is_never_averaged() -> None:
     assert layout.levels == (layout.size,)
     assert layout.has_color
     assert extracted(layout, data, Box.whole(layout.size), Size(10, 10))[1].level == 0
-    assert any("palette" in note for note in layout.notes)
+    assert any("palette" in note for note in layout.advice)
 
 
 @pytest.mark.parametrize(
@@ -126,12 +126,16 @@ def test_a_box_outside_is_the_callers_mistake() -> None:
 @pytest.mark.parametrize(
     ("name", "box", "size", "recipe"),
     [
-        pytest.param("archive", Box(0, 0, 213, 187), Size(213, 187), Whole, id="everything is the object itself"),
-        pytest.param("archive", Box(0, 0, 213, 187), Size(27, 24), Picks, id="a reduction"),
-        pytest.param("plm", Box(10, 10, 20, 20), Size(20, 20), Picks, id="PLM"),
-        pytest.param("rpcl-partsr-tiles-nolengths", Box(10, 10, 20, 20), Size(5, 5), Tiles, id="tiles without lengths"),
-        pytest.param("rlcp-partsr-nolengths", Box(0, 0, 213, 187), Size(27, 24), Picks, id="walked"),
-        pytest.param("rlcp-partsr-nolengths", Box(10, 10, 20, 20), Size(20, 20), Whole, id="a region without lengths"),
+        pytest.param("archive", Box(0, 0, 213, 187), Size(213, 187), WholeObject, id="everything is the object itself"),
+        pytest.param("archive", Box(0, 0, 213, 187), Size(27, 24), PickedPackets, id="a reduction"),
+        pytest.param("plm", Box(10, 10, 20, 20), Size(20, 20), PickedPackets, id="PLM"),
+        pytest.param(
+            "rpcl-partsr-tiles-nolengths", Box(10, 10, 20, 20), Size(5, 5), WholeTiles, id="tiles without lengths"
+        ),
+        pytest.param("rlcp-partsr-nolengths", Box(0, 0, 213, 187), Size(27, 24), PickedPackets, id="walked"),
+        pytest.param(
+            "rlcp-partsr-nolengths", Box(10, 10, 20, 20), Size(20, 20), WholeObject, id="a region without lengths"
+        ),
     ],
 )
 def test_ways(name: str, box: Box, size: Size, recipe: type) -> None:
@@ -160,7 +164,7 @@ def test_packet_headers_say_what_plt_says(path: Path) -> None:
             continue
         bounds = header.canvas.tile(number % header.canvas.columns, number // header.canvas.columns)
         tile = tile_of(header, bounds)
-        packets, precincts = locate_packets(header, layout.index, number, tile), {}
+        packets, precincts = index_packets(header, layout.index, number, tile), {}
         for packet in file_order(header, tile).tolist():
             precinct = packet // header.layers
             if precinct not in precincts:
@@ -183,7 +187,7 @@ def test_a_layout_comes_back_as_it_was(path: Path) -> None:
     for box, size in ((Box(5, 5, 60, 40), Size(30, 20)), (Box.whole(layout.size), layout.levels[-1])):
         assert again.prepare(box, size) is None or layout.prepare(box, size) is not None
         assert again.extract(box, size).spans == layout.extract(box, size).spans
-    assert (again.levels, again.notes, again.tiling) == (layout.levels, layout.notes, layout.tiling)
+    assert (again.levels, again.advice, again.tiling) == (layout.levels, layout.advice, layout.tiling)
 
 
 def test_the_serial_form_is_pinned() -> None:
@@ -213,7 +217,7 @@ def test_lengths_that_put_a_boundary_inside_a_packet_are_found_out() -> None:
     assert whole is not None
     assert whole.distrusted("again") is None
     assert whole.extract(Box(100, 90, 16, 16), Size(16, 16)).spans == (Span(0, len(data)),)
-    assert any("PLT is wrong" in note for note in whole.notes)
+    assert any("PLT is wrong" in note for note in whole.advice)
 
 
 @pytest.mark.parametrize(
@@ -263,7 +267,7 @@ def test_lengths_that_do_not_add_up_cost_the_whole_object(change: object, reason
     data = rework.with_lengths(kept("lrcp-precincts-3"), change)
     layout = completed(data)
     assert layout.extract(Box(0, 0, 10, 10), Size(10, 10)).spans == (Span(0, len(data)),)
-    assert any(reason in note for note in layout.notes)
+    assert any(reason in note for note in layout.advice)
 
 
 @pytest.mark.parametrize("change", [rework.lying_tlm, rework.short_tlm], ids=["wrong", "short"])
@@ -375,5 +379,5 @@ def test_very_many_tiles_are_told_of() -> None:
     layout = parsed(kept("tlm"))
     canvas = replace(layout.header.canvas, tile_width=2, tile_height=2)
     many = replace(layout, header=replace(layout.header, canvas=canvas))
-    assert any("10058 tiles" in note and "larger tiles" in note for note in many.notes)
-    assert not any("tiles:" in note for note in layout.notes)
+    assert any("10058 tiles" in note and "larger tiles" in note for note in many.advice)
+    assert not any("tiles:" in note for note in layout.advice)

@@ -201,7 +201,7 @@ def test_what_is_refused_is_refused_by_name() -> None:
         extra = rework.joined([(marker, bytes(7))]) + part() + EOC
         layout = used(stream(extra=extra))
         assert layout.extract(Box(0, 0, 9, 9), Size(9, 9)).spans == (Span(0, layout.size_bytes),)
-        assert any(name in note for note in layout.notes), name
+        assert any(name in note for note in layout.advice), name
 
 
 @st.composite

@@ -48,7 +48,7 @@ def test_what_it_is(data: bytes) -> None:
     layout = indexed(data)
     assert layout.size == Size(1000, 1000)
     assert [size.width for size in layout.levels] == [1000, 500, 250, 125, 63]
-    assert layout.notes == ()
+    assert layout.advice == ()
 
 
 @pytest.mark.parametrize("seed", range(4))

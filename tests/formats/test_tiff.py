@@ -87,7 +87,7 @@ def test_what_a_pyramid_is() -> None:
     assert layout.tiling.tile == Size(64, 64)
     assert layout.tiling.scale_factors == (1, 2, 4, 8, 16)
     assert layout.has_color
-    assert layout.notes == ()
+    assert layout.advice == ()
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def test_a_long_colour_profile_is_read_with_the_tiles() -> None:
     data = put_together([replace(p, fields={**p.fields, 34675: (7, tuple(profile))}) for p in pages])
     layout = parsed(data)
     assert len(layout.dump()) < 5000
-    assert any("colour profile" in note for note in layout.notes)
+    assert any("colour profile" in note for note in layout.advice)
     extract = layout.extract(Box(0, 0, 64, 64), Size(64, 64))
     assert sum(len(span) for span in extract.spans) == len(profile) + len(pages[0].tiles[0])
     piece = layout.rebuild(extract, read(data, extract.spans))
@@ -300,6 +300,42 @@ def test_levels_that_were_rounded_up_are_levels() -> None:
 def test_a_page_of_other_proportions_is_no_level() -> None:
     pages = [page(), page(t256=(33,), t257=(20,)), page(t256=(32,), t257=(32,))]
     assert parsed(put_together(pages)).levels == (Size(64, 64), Size(32, 32))
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        pytest.param({"t254": (2,), "t297": (0, 2)}, {"t254": (2,), "t297": (1, 2)}, id="pages of a document"),
+        pytest.param({}, {"t254": (2,)}, id="only the second calls itself a page"),
+        pytest.param({}, {"t297": (1, 2)}, id="only a page number"),
+        pytest.param({}, {"t262": (0,)}, id="nothing said, another colour model"),
+        pytest.param({}, {"t259": (8,)}, id="nothing said, another compression"),
+    ],
+)
+def test_another_page_of_half_the_size_is_no_level(first: dict[str, Any], second: dict[str, Any]) -> None:
+    data = put_together([page(**first), page(t256=(32,), t257=(32,), **second)])
+    assert parsed(data).levels == (Size(64, 64),)
+    assert formats.load(parsed(data).dump()).levels == (Size(64, 64),)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        pytest.param({}, {}, id="nothing said, stored alike"),
+        pytest.param({}, {"t254": (1,), "t259": (8,)}, id="it says it is reduced"),
+        pytest.param({"t297": (0, 2)}, {"t254": (1,), "t297": (1, 2)}, id="reduced, with a page number"),
+        pytest.param({"t254": (2,), "t297": (0, 1)}, {"t254": (3,), "t297": (0, 1)}, id="reduced, of a page"),
+    ],
+)
+def test_a_reduced_page_of_half_the_size_is_a_level(first: dict[str, Any], second: dict[str, Any]) -> None:
+    data = put_together([page(**first), page(t256=(32,), t257=(32,), **second)])
+    assert parsed(data).levels == (Size(64, 64), Size(32, 32))
+    assert formats.load(parsed(data).dump()).levels == (Size(64, 64), Size(32, 32))
+
+
+def test_a_sub_directory_of_half_the_size_is_a_level_whatever_it_is_stored_as() -> None:
+    nested = replace(page(), subs=[page(t256=(32,), t257=(32,), t259=(8,))])
+    assert parsed(put_together([nested])).levels == (Size(64, 64), Size(32, 32))
 
 
 def test_a_thumbnail_may_come_first() -> None:
@@ -413,7 +449,7 @@ def test_strips_have_no_tiling_and_a_note() -> None:
     layout = parsed(by_tifffile(3, dtype="u1", planar="contig", tile=None, rows=32))
     assert layout.tiling is None
     wide = page(t256=(2000,), t257=(100,), t322=(), t323=(), t278=(100,))
-    assert any("strips" in note for note in parsed(put_together([replace(wide, tiled=False)])).notes)
+    assert any("strips" in note for note in parsed(put_together([replace(wide, tiled=False)])).advice)
 
 
 def test_sniffing_knows_both_orders_and_both_widths() -> None:
@@ -434,4 +470,4 @@ def test_sniffing_knows_both_orders_and_both_widths() -> None:
 def test_what_makes_it_dear_is_told_with_the_remedy(fields: dict[str, Any], note: str) -> None:
     described = page(**fields)
     layout = parsed(put_together([replace(described, tiles=[bytes(64)] * 3)]))
-    assert any(re.search(note, said) for said in layout.notes)
+    assert any(re.search(note, said) for said in layout.advice)

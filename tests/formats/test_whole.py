@@ -56,7 +56,7 @@ def test_what_a_file_is(data: bytes, format_name: str, has_color: bool) -> None:
     assert layout.levels == (Size(WIDTH, HEIGHT),)
     assert layout.tiling is None
     assert layout.has_color == has_color
-    assert layout.notes == ()
+    assert layout.advice == ()
     assert formats.load(layout.dump()) == layout
     extract = layout.extract(Box(10, 20, 300, 200), Size(30, 20))
     assert (extract.spans, extract.level, extract.pixels) == ((Span(0, len(data)),), 0, WIDTH * HEIGHT)
@@ -95,7 +95,7 @@ def test_an_exif_chunk_behind_the_pixels_is_not_looked_for() -> None:
 
 def test_a_large_one_has_a_note() -> None:
     data = pyvips.Image.black(3000, 20).pngsave_buffer()
-    assert any("Re-encode as a tiled, pyramidal TIFF" in note for note in parsed(data).notes)
+    assert any("Re-encode as a tiled, pyramidal TIFF" in note for note in parsed(data).advice)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
     parse(size_bytes)   boxes, main header, tile-parts, packet lengths -> Jp2Layout
     load(data)          the same, from its serial form
+    read_whole(data)    what a decoder must know of a file in memory, and that nothing of it is missing
     sniff(head)         whether these first bytes are JPEG 2000 at all
 
 A codestream is a sequence of packets, one for each (tile, component, resolution, precinct, layer),
@@ -17,5 +18,6 @@ from __future__ import annotations
 from special.formats.jp2.boxes import sniff
 from special.formats.jp2.layout import Jp2Layout, load, parse
 from special.formats.jp2.serial import MAGIC
+from special.formats.jp2.whole_file import WholeFile, read_whole
 
-__all__ = ["MAGIC", "Jp2Layout", "load", "parse", "sniff"]
+__all__ = ["MAGIC", "Jp2Layout", "WholeFile", "load", "parse", "read_whole", "sniff"]

@@ -1,4 +1,4 @@
-"""What a master's layout tells its keeper: which feature makes it dear, and how to make it cheaper."""
+"""Advice for `inspect`: which feature makes a master expensive, and how to re-encode it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from special.formats.jp2.tile_selection import MAX_TILES
 
 
 def advice(header: Header, index: PartIndex, doubts: Sequence[str], *, has_palette: bool) -> tuple[str, ...]:
-    """What made a dearer way necessary, and what would make it cheaper."""
+    """What made a more expensive way necessary, and what would make it cheaper."""
     found: list[str] = []
     tiles = header.canvas.columns * header.canvas.rows
     if header.refusal is not None:
@@ -18,7 +18,7 @@ def advice(header: Header, index: PartIndex, doubts: Sequence[str], *, has_palet
     found += [f"{doubt}: the whole object is read. Re-encode it." for doubt in doubts]
     if index.refusal is not None:
         found.append(f"It has {index.refusal}: whole tiles are read. Re-encode it without.")
-    elif index.walked or any(index.lacks_lengths(tile) for tile in index.rows):
+    elif index.scanned or any(index.lacks_lengths(tile) for tile in index.rows):
         is_tiled = tiles > 1
         read = "whole tiles are read" if is_tiled else "small sizes are found packet by packet, all else reads it whole"
         found.append(

@@ -1,7 +1,7 @@
 """The JP2 boxes around a codestream (annex I).
 
 Only three boxes matter: the signature, `ftyp` and the header `jp2h`, which says what the channels
-mean; they are kept as they are and put around every rebuilt codestream. All others are stepped over.
+mean; they are copied and put around every rebuilt codestream. All others are skipped.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ SIGNATURE = bytes.fromhex("0000000c6a5020200d0a870a")
 """The signature box (I.5.1): what every JP2, JPX and JPH file starts with."""
 RAW = bytes.fromhex("ff4fff51")
 """SOC and SIZ: what a raw codestream starts with (A.2)."""
+EXTENDED = b"\0\0\0\1"
+"""A length of 1: the true one follows the type, in 8 bytes (I.4)."""
 MAX_BOXES = 1024
 MAX_HEADER_BYTES = 8 << 20
 """An ICC profile or a palette is far smaller."""
@@ -27,12 +29,12 @@ GREYSCALE = 17
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """Where the codestream lies, and the boxes to put around a rebuilt one."""
+    """The codestream's bytes, and the boxes to put around a rebuilt one."""
 
     codestream: Span
     """From SOC to the end of its box."""
     header: bytes = b""
-    """Signature, `ftyp` and `jp2h` as they stand; empty for a raw codestream."""
+    """Signature, `ftyp` and `jp2h` unchanged; empty for a raw codestream."""
     palette_channels: int = 0
     """Colours that one palette entry makes; 0 without a palette."""
     is_grey: bool = False
@@ -53,53 +55,66 @@ def sniff(head: bytes) -> bool:
     return head.startswith((SIGNATURE, RAW))
 
 
-def read_container(window: CodestreamReader) -> Reading[Container]:
-    """Step from box to box as far as the codestream.
+def read_container(reader: CodestreamReader) -> Reading[Container]:
+    """Read box after box as far as the codestream.
 
     Raises `Malformed` for boxes that break the rules, `Unsupported` for a file without a contiguous codestream.
     """
-    head = yield from window.take(0, 4)
+    head = yield from reader.take(0, 4)
     if head == RAW:
-        return Container(Span(0, window.size_bytes))
-    kept: list[bytes] = []
+        return Container(Span(0, reader.size_bytes))
+    copied: list[bytes] = []
     at = 0
     for _ in range(MAX_BOXES):
-        if at == window.size_bytes:
+        if at == reader.size_bytes:
             raise Unsupported("there is no contiguous codestream box (jp2c) in this file")
-        kind, body, stop = yield from _box(window, at)
-        if at == 0 and (yield from window.take(0, min(12, window.size_bytes))) != SIGNATURE:
+        kind, body, stop = yield from _box(reader, at)
+        if at == 0 and (yield from reader.take(0, min(12, reader.size_bytes))) != SIGNATURE:
             raise Malformed("neither a JP2 signature box nor a codestream at the start of the file")
         if kind == b"jp2c":
-            if not any(box[4:8] == b"jp2h" for box in kept):
+            if not any(box[4:8] == b"jp2h" for box in copied):
                 raise Malformed("the codestream comes before the JP2 header box (jp2h)")
             if body == stop:
                 raise Malformed("the codestream box (jp2c) is empty")
-            return _container(Span(body, stop), kept)
+            return _container(Span(body, stop), copied)
         if kind in (b"jP  ", b"ftyp", b"jp2h"):
-            if stop - at + sum(map(len, kept)) > MAX_HEADER_BYTES:
+            if stop - at + sum(map(len, copied)) > MAX_HEADER_BYTES:
                 raise Malformed(f"the box {kind!r} claims {stop - at} bytes; at most {MAX_HEADER_BYTES} make sense")
-            kept.append((yield from window.take(at, stop - at)))
+            copied.append((yield from reader.take(at, stop - at)))
         at = stop
     raise Malformed(f"more than {MAX_BOXES} boxes before the codestream")
 
 
-def _box(window: CodestreamReader, at: int) -> Reading[tuple[bytes, int, int]]:
+def _box(reader: CodestreamReader, at: int) -> Reading[tuple[bytes, int, int]]:
     """Type, first byte of the contents and first byte after them (I.4)."""
-    length, kind = struct.unpack(">I4s", (yield from window.take(at, 8)))
-    body, stop = at + 8, at + length
+    head = yield from reader.take(at, 8)
+    if head.startswith(EXTENDED):
+        head = yield from reader.take(at, 16)
+    return _bounds(head, at, reader.size_bytes)
+
+
+def _bounds(head: bytes, at: int, end: int) -> tuple[bytes, int, int]:
+    """Type, first byte of the contents and first byte after them of a box that starts like this at byte `at`.
+
+    `head` is at least 8 bytes long, 16 where the length is extended; `end` is where the file or the superbox ends.
+    """
+    length, kind = struct.unpack_from(">I4s", head)
+    body = at + 8
     if length == 0:
-        stop = window.size_bytes
-    elif length == 1:
-        (length,) = struct.unpack(">Q", (yield from window.take(body, 8)))
-        body, stop = body + 8, at + length
-    if stop < body or stop > window.size_bytes:
-        raise Malformed(f"the box {kind!r} at byte {at} claims {length} bytes of a file of {window.size_bytes}")
-    return kind, body, stop
+        return kind, body, end
+    if length == 1 and len(head) >= 16:
+        (length,) = struct.unpack_from(">Q", head, 8)
+        body += 8
+    if not body <= at + length <= end:
+        raise Malformed(
+            f"the box {kind!r} at byte {at} claims {length} bytes of {end}; the file is broken or truncated"
+        )
+    return kind, body, at + length
 
 
-def _container(codestream: Span, kept: list[bytes]) -> Container:
+def _container(codestream: Span, copied: list[bytes]) -> Container:
     channels, is_grey = 0, False
-    header = next(box for box in kept if box[4:8] == b"jp2h")
+    header = next(box for box in copied if box[4:8] == b"jp2h")
     inner = list(_inner(header))
     if not inner or inner[0][0] != b"ihdr" or len(inner[0][1]) != 14:
         raise Malformed("the JP2 header box (jp2h) does not begin with an image header (ihdr)")
@@ -108,17 +123,15 @@ def _container(codestream: Span, kept: list[bytes]) -> Container:
             channels = body[2]
         elif kind == b"colr" and len(body) >= 7 and body[0] == 1:
             is_grey = int.from_bytes(body[3:7], "big") == GREYSCALE
-    return Container(codestream, b"".join(kept), channels, is_grey)
+    return Container(codestream, b"".join(copied), channels, is_grey)
 
 
 def _inner(superbox: bytes) -> list[tuple[bytes, bytes]]:
     """The boxes inside `jp2h`: (type, contents)."""
     found: list[tuple[bytes, bytes]] = []
-    at = 16 if superbox[:4] == b"\0\0\0\1" else 8
+    _, at, _ = _bounds(superbox[:16], 0, len(superbox))
     while at + 8 <= len(superbox) and len(found) < MAX_BOXES:
-        length = int.from_bytes(superbox[at : at + 4], "big") or len(superbox) - at
-        if length < 8 or at + length > len(superbox):
-            raise Malformed(f"a box inside jp2h claims {length} bytes, of {len(superbox) - at} that are left")
-        found.append((superbox[at + 4 : at + 8], superbox[at + 8 : at + length]))
-        at += length
+        kind, body, stop = _bounds(superbox[at : at + 16], at, len(superbox))
+        found.append((kind, superbox[body:stop]))
+        at = stop
     return found

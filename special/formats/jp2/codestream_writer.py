@@ -121,7 +121,7 @@ def tile_part(number: int, packets: Iterable[bytes | memoryview]) -> bytes:
 
 
 def renumbered(part: bytes, number: int) -> bytes:
-    """A tile-part as it stands, header and all, but of another tile, and with its length filled in. One copy."""
+    """A tile-part, header and all, with another tile number, and with its length filled in. One copy."""
     return part[:4] + struct.pack(">HI", number, len(part)) + part[10:]
 
 

@@ -1,4 +1,4 @@
-"""What a decoder is to do with a piece: how far to reduce it, which part to decode, what to crop."""
+"""The decoder's part of a piece: how far to reduce it, which part to decode, what to crop."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from special.formats.jp2.main_header import Canvas, Header
-from special.formats.jp2.precinct_selection import View
+from special.formats.jp2.precinct_selection import LevelView
 from special.formats.jp2.precincts import reduced
 from special.formats.jp2.wavelet_margins import Interval, widened
 from special.geometry import Box, Frame, Size, ceil_div
@@ -23,8 +23,8 @@ class DecodeWindow:
     """How many will be decoded."""
 
 
-def decode_window(header: Header, seen: View, canvas: Canvas, drop: int) -> DecodeWindow:
-    """How a view lies in a piece with this canvas, from which `drop` levels are gone already."""
+def decode_window(header: Header, seen: LevelView, canvas: Canvas, drop: int) -> DecodeWindow:
+    """The decoder's part for a view of a piece with this canvas, from which `drop` levels were dropped."""
     reduce = seen.reduction - drop
     scale = 1 << reduce
     left, top = canvas.left, canvas.top

@@ -1,7 +1,7 @@
 """The three ways to a plan's pixels, and the spans that each of them reads.
 
-picks    packets, where their lengths are known
-tiles    whole tiles as they stand, in a tiled master
+packets  packets, where their lengths are known
+tiles    whole tiles, unchanged, in a tiled master
 whole    the object as it is
 """
 
@@ -15,8 +15,8 @@ import numpy as np
 from special.formats.jp2 import codestream_writer, precinct_selection
 from special.formats.jp2.decode_window import DecodeWindow, decode_window
 from special.formats.jp2.main_header import Canvas, Header
-from special.formats.jp2.packet_index import Untrusted, locate_packets
-from special.formats.jp2.precincts import Ints, Tile, file_order, reduced, tile_of
+from special.formats.jp2.packet_index import Untrusted, index_packets
+from special.formats.jp2.precincts import Ints, TileGeometry, file_order, reduced, tile_of
 from special.formats.jp2.tile_parts import PartIndex
 from special.formats.jp2.tile_selection import Selection
 from special.formats.layout import Extract
@@ -25,27 +25,27 @@ from special.storage import Span
 
 
 @dataclass(frozen=True, slots=True)
-class Whole:
+class WholeObject:
     """The object as it is."""
 
-    sight: DecodeWindow
+    window: DecodeWindow
 
 
 @dataclass(frozen=True, slots=True)
-class Tiles:
-    """Whole tiles as they stand."""
+class WholeTiles:
+    """Whole tiles, unchanged."""
 
-    sight: DecodeWindow
+    window: DecodeWindow
     canvas: Canvas
     numbers: tuple[int, ...]
     """The new number of each span's tile."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Picks:
+class PickedPackets:
     """Packets, tile by tile. Each array has an entry for every packet of the piece, in its new order."""
 
-    sight: DecodeWindow
+    window: DecodeWindow
     canvas: Canvas
     drop: int
     starts: tuple[Ints, ...]
@@ -53,7 +53,7 @@ class Picks:
     lengths: tuple[Ints, ...]
     numbers: tuple[Ints, ...]
     """Its number in its tile of the master."""
-    tiles: tuple[Tile, ...]
+    tiles: tuple[TileGeometry, ...]
     """The master's tiles, one for each of the piece's."""
 
 
@@ -67,8 +67,8 @@ def extract(header: Header, index: PartIndex, wanted: Selection, size_bytes: int
         found = _tiles(header, index, wanted)
         if found is not None:
             return found
-    seen = decode_window(header, wanted.view, header.canvas, 0)
-    return Extract((Span(0, size_bytes),), wanted.view.reduction, seen.pixels, Whole(seen))
+    window = decode_window(header, wanted.view, header.canvas, 0)
+    return Extract((Span(0, size_bytes),), wanted.view.reduction, window.pixels, WholeObject(window))
 
 
 def _packets(header: Header, index: PartIndex, wanted: Selection) -> Extract:
@@ -81,27 +81,29 @@ def _packets(header: Header, index: PartIndex, wanted: Selection) -> Extract:
     starts: list[Ints] = []
     lengths: list[Ints] = []
     numbers: list[Ints] = []
-    tiles: list[Tile] = []
+    tiles: list[TileGeometry] = []
     for number, bounds in wanted.tiles(header.canvas):
         tile = tile_of(header, bounds)
-        packets = locate_packets(header, index, number, tile)
+        packets = index_packets(header, index, number, tile)
         needed = np.repeat(precinct_selection.wanted(header, tile, wanted.view), header.layers)
         if bool((packets.starts[needed] < 0).any()):
             raise Untrusted(f"the index does not reach all packets of tile {number}")
         left, top, right, bottom = (ceil_div(edge, 1 << drop) for edge in bounds)
-        kept = tile_of(small, (left, top, right, bottom))
+        small_tile = tile_of(small, (left, top, right, bottom))
         # Precincts keep their component, resolution, row and column: each grid of the small tile is one of the large.
         firsts = {(grid.component, grid.resolution): grid.first for grid in tile.grids}
-        same = [np.arange(g.count) + firsts[g.component, g.resolution] for g in kept.grids] or [np.zeros(0, np.int64)]
-        order = file_order(small, kept)
+        same = [np.arange(g.count) + firsts[g.component, g.resolution] for g in small_tile.grids] or [
+            np.zeros(0, np.int64)
+        ]
+        order = file_order(small, small_tile)
         chosen = np.concatenate(same)[order // header.layers] * header.layers + order % header.layers
         starts.append(np.where(needed[chosen], packets.starts[chosen], -1))
         lengths.append(np.where(needed[chosen], packets.lengths[chosen], 0))
         numbers.append(chosen)
         tiles.append(tile)
-    seen = decode_window(header, wanted.view, canvas, drop)
-    recipe = Picks(seen, canvas, drop, tuple(starts), tuple(lengths), tuple(numbers), tuple(tiles))
-    return Extract(_runs(starts, lengths), wanted.view.reduction, seen.pixels, recipe)
+    window = decode_window(header, wanted.view, canvas, drop)
+    recipe = PickedPackets(window, canvas, drop, tuple(starts), tuple(lengths), tuple(numbers), tuple(tiles))
+    return Extract(_runs(starts, lengths), wanted.view.reduction, window.pixels, recipe)
 
 
 def _runs(starts: Sequence[Ints], lengths: Sequence[Ints]) -> tuple[Span, ...]:
@@ -131,5 +133,5 @@ def _tiles(header: Header, index: PartIndex, wanted: Selection) -> Extract | Non
         spans += parts
         numbers += [new] * len(parts)
     canvas = codestream_writer.cut_canvas(header.canvas, wanted.columns, wanted.rows, 0)
-    seen = decode_window(header, wanted.view, canvas, 0)
-    return Extract(tuple(spans), wanted.view.reduction, seen.pixels, Tiles(seen, canvas, tuple(numbers)))
+    window = decode_window(header, wanted.view, canvas, 0)
+    return Extract(tuple(spans), wanted.view.reduction, window.pixels, WholeTiles(window, canvas, tuple(numbers)))

@@ -3,7 +3,7 @@
 There are three ways to a box, each exact, tried in this order:
 
     packets   just the packets of the precincts and resolutions that the box needs; wants packet lengths
-    tiles     whole tiles, as they stand; wants a tiled master
+    tiles     whole tiles, unchanged; wants a tiled master
     whole     the object as it is, decoded in part; always possible
 
 The parser reads what comes with the first bytes; `prepare` reads on, as far as one box needs it.
@@ -17,11 +17,11 @@ from dataclasses import dataclass, field, replace
 from special.errors import Malformed
 from special.formats.jp2 import advice, extract, rebuild, serial, tile_selection
 from special.formats.jp2.boxes import Container, read_container
-from special.formats.jp2.index_reader import grow, inconsistency, is_grown
+from special.formats.jp2.index_reader import extend_index, inconsistency, is_sufficient
 from special.formats.jp2.main_header import Header, read_header
 from special.formats.jp2.markers import Marker, read_segments
 from special.formats.jp2.reader import CodestreamReader
-from special.formats.jp2.tile_parts import SOT_BYTES, PartIndex, known_parts, walk_part
+from special.formats.jp2.tile_parts import SOT_BYTES, PartIndex, known_parts, read_next_part
 from special.formats.jp2.tile_selection import Selection
 from special.formats.layout import Extract, Format, Layout, Piece, Stored, Tiling
 from special.formats.parser import Parser
@@ -39,7 +39,7 @@ class Jp2Layout:
     index: PartIndex
     """Tile-parts and packet lengths, as far as they were read. Never changed: `prepare` makes another."""
     doubts: tuple[str, ...] = field(default=())
-    """What was found to be untrue or out of reach; then the whole object is read."""
+    """What was found to be wrong or out of reach; then the whole object is read."""
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Jp2Layout) and self.dump() == other.dump()
@@ -93,7 +93,7 @@ class Jp2Layout:
         return self.header.refusal or (self.doubts[0] if self.doubts else None)
 
     @property
-    def notes(self) -> tuple[str, ...]:
+    def advice(self) -> tuple[str, ...]:
         return advice.advice(self.header, self.index, self.doubts, has_palette=bool(self.container.palette_channels))
 
     def extract(self, box: Box, size: Size) -> Extract:
@@ -102,7 +102,7 @@ class Jp2Layout:
         return extract.extract(self.header, self.index, self._plan(box, size), self.size_bytes, is_trusted=trusted)
 
     def rebuild(self, extract: Extract, parts: Sequence[bytes]) -> Piece:
-        """See `Layout`. On `Malformed`, the master lied: `distrusted` gives a layout that reads it whole."""
+        """See `Layout`. On `Malformed`, its headers were wrong: `distrusted` gives a layout that reads it whole."""
         return rebuild.rebuild(self.container, self.header, extract, parts)
 
     def stored(self, box: Box, size: Size) -> Stored | None:
@@ -121,29 +121,29 @@ class Jp2Layout:
         The parser raises `Malformed`.
         """
         wanted = self._plan(box, size)
-        return None if wanted.is_all else self._grown(wanted)
+        return None if wanted.is_all else self._extension(wanted)
 
     def complete(self) -> Parser[Layout] | None:
         """Reads all of the index, for a side-car: what `prepare` would read for any box. None if nothing."""
         wanted = replace(
             tile_selection.select(self.header, Box.whole(self.size), self.size, max_reduction=0), is_all=False
         )
-        return self._grown(wanted)
+        return self._extension(wanted)
 
-    def _grown(self, wanted: Selection) -> Parser[Layout] | None:
-        if wanted.is_vast or self.whole_only is not None or is_grown(self.header, self.index, wanted):
+    def _extension(self, wanted: Selection) -> Parser[Layout] | None:
+        if wanted.is_vast or self.whole_only is not None or is_sufficient(self.header, self.index, wanted):
             return None
-        return self._growing(wanted)
+        return self._extended(wanted)
 
-    def _growing(self, wanted: Selection) -> Parser[Layout]:
-        found = yield from grow(CodestreamReader(self.size_bytes, trips=1), self.header, self.index, wanted)
+    def _extended(self, wanted: Selection) -> Parser[Layout]:
+        found = yield from extend_index(CodestreamReader(self.size_bytes, trips=1), self.header, self.index, wanted)
         doubts = self.doubts if found.doubt is None else (*self.doubts, found.doubt)
         return replace(self, index=found.index, doubts=doubts)
 
     def _plan(self, box: Box, size: Size) -> Selection:
         inside = box.within(self.size)
         if inside is None:
-            raise ValueError(f"the box {box} lies outside a master of {self.size}")
+            raise ValueError(f"the box {box} is outside a master of {self.size}")
         return tile_selection.select(self.header, inside, size, max_reduction=self.max_reduction)
 
 
@@ -152,16 +152,16 @@ def parse(size_bytes: int) -> Parser[Jp2Layout]:
 
     What comes out knows its size and levels; `prepare` it before `extract`. Raises `Malformed` and `Unsupported`.
     """
-    window = CodestreamReader(size_bytes)
-    container = yield from read_container(window)
+    reader = CodestreamReader(size_bytes)
+    container = yield from read_container(reader)
     start, stop = container.codestream.start, container.codestream.stop
-    if (yield from window.take(start, 2)) != b"\xff\x4f":
+    if (yield from reader.take(start, 2)) != b"\xff\x4f":
         raise Malformed(f"no codestream (SOC) at byte {start}")
-    segments, first = yield from read_segments(window, start + 2, Marker.SOT, stop)
+    segments, first = yield from read_segments(reader, start + 2, Marker.SOT, stop)
     header = read_header(segments)
     index = known_parts(header, segments, first, stop)
-    while index.frontier is not None and header.refusal is None and window.holds(index.frontier, SOT_BYTES):
-        yield from walk_part(window, index, header)
+    while index.frontier is not None and header.refusal is None and reader.holds(index.frontier, SOT_BYTES):
+        yield from read_next_part(reader, index, header)
     doubt = inconsistency(header, index)
     return Jp2Layout(size_bytes, container, header, index, () if doubt is None else (doubt,))
 

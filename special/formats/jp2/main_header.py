@@ -94,9 +94,9 @@ class Header:
     layers: int
     """Quality layers."""
     uses_sop: bool
-    """SOP marker segments may stand before packets."""
+    """There may be SOP marker segments before packets."""
     uses_eph: bool
-    """An EPH marker stands after every packet header."""
+    """There is an EPH marker after every packet header."""
     is_high_throughput: bool
     """HTJ2K."""
     segments: tuple[Segment, ...]
@@ -126,7 +126,7 @@ class Header:
 
 
 def read_header(segments: Sequence[Segment]) -> Header:
-    """Understand the segments of a main header. Raises `Malformed`."""
+    """The header that these segments describe. Raises `Malformed`."""
     first: dict[int, bytes] = {}
     for segment in segments:
         first.setdefault(segment.marker, segment.body)
@@ -135,7 +135,7 @@ def read_header(segments: Sequence[Segment]) -> Header:
         raise Malformed(f"the main header has no {' and no '.join(missing)}")
     if segments[0].marker != Marker.SIZ or sum(s.marker in (Marker.SIZ, Marker.COD, Marker.QCD) for s in segments) != 3:
         raise Malformed("the main header must begin with SIZ and have one SIZ, one COD and one QCD")
-    canvas = _canvas(first[Marker.SIZ])
+    canvas = read_canvas(first[Marker.SIZ])
     cod = first[Marker.COD]
     if len(cod) < 10:
         raise Malformed(f"COD has {len(cod)} bytes; it needs at least 10")
@@ -180,7 +180,8 @@ def component_bytes(components: int) -> int:
     return 1 if components < 257 else 2
 
 
-def _canvas(siz: bytes) -> Canvas:
+def read_canvas(siz: bytes) -> Canvas:
+    """The canvas that the contents of SIZ describe (A.5.1). Raises `Malformed`."""
     if len(siz) < 39:
         raise Malformed(f"SIZ has {len(siz)} bytes; it needs at least 39")
     right, bottom, left, top, width, height, tile_left, tile_top, count = struct.unpack_from(">8IH", siz, 2)
@@ -194,7 +195,7 @@ def _canvas(siz: bytes) -> Canvas:
             f"SIZ names an empty image or tile: {left},{top} to {right},{bottom} in tiles of {width}×{height}"
         )
     if not (tile_left <= left < tile_left + width and tile_top <= top < tile_top + height):
-        raise Malformed("the first tile lies outside the image")  # B-3, B-4
+        raise Malformed("the first tile is outside the image")  # B-3, B-4
     canvas = Canvas(left, top, right, bottom, width, height, tile_left, tile_top, steps)
     if canvas.columns * canvas.rows > MAX_TILES:
         raise Malformed(f"{canvas.columns}×{canvas.rows} tiles; a codestream has at most {MAX_TILES}")
@@ -259,7 +260,7 @@ def _short_quantisation(segments: Sequence[Segment], codings: Sequence[Coding]) 
 
 
 def step_bytes(style: int, levels: int) -> int | None:
-    """Bytes of the step sizes for so many levels (table A.28); None for a style that does not exist."""
+    """Bytes of the step sizes for `levels` levels (table A.28); None for a style that does not exist."""
     match style & 31:
         case 0:
             return 3 * levels + 1

@@ -1,7 +1,7 @@
 """The markers of a codestream (A.2, table A.2) and the segments between them.
 
 A main header or a tile-part header is a run of segments: two bytes of marker, two of length, the
-contents. Which of them are understood, and which make it unsafe to take a codestream apart, stands here.
+contents. `Marker` lists those that are understood, `REFUSED` those that make it unsafe to pick packets.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from special.errors import Malformed
 from special.formats.jp2.reader import CodestreamReader, Reading
 
 MAX_SEGMENTS = 40_000
-"""Room for COC and QCC of every one of 16,384 components, and all else."""
+"""Maximum number of segments: COC and QCC of each of 16,384 components, and all others."""
 
 
 class Marker(IntEnum):
@@ -64,7 +64,7 @@ class Segment:
 
     @property
     def encoded(self) -> bytes:
-        """Marker, length and contents, as they stand in a codestream."""
+        """Marker, length and contents, as in a codestream."""
         return encode(self.marker, self.body)
 
 
@@ -74,12 +74,12 @@ def encode(marker: int, body: bytes) -> bytes:
 
 
 def read_segments(
-    window: CodestreamReader, at: int, end: Marker, stop: int, *, ahead_bytes: int = 0
+    reader: CodestreamReader, at: int, end: Marker, stop: int, *, ahead_bytes: int = 0
 ) -> Reading[tuple[list[Segment], int]]:
-    """Segments from `at` as far as the marker `end`, and where that marker stands.
+    """Segments from `at` as far as the marker `end`, and that marker's offset.
 
-    Reads ahead in growing steps, so that a header of any length takes few round trips. Raises `Malformed`
-    where no marker stands or where the header runs past `stop`.
+    Reads further in ever larger steps, so that a header of any length takes few round trips. Raises `Malformed`
+    where there is no marker or where the header runs past `stop`.
     """
     segments: list[Segment] = []
     start = at
@@ -87,7 +87,7 @@ def read_segments(
         ahead = max(ahead_bytes, 16384, 2 * (at - start))
         if at + 2 > stop:
             raise Malformed(f"the header that begins at byte {start} runs past byte {stop}, where it must have ended")
-        marker = int.from_bytes((yield from window.take(at, 2, ahead_bytes=ahead)), "big")
+        marker = int.from_bytes((yield from reader.take(at, 2, ahead_bytes=ahead)), "big")
         if marker == end:
             return segments, at
         if marker < 0xFF00 or marker in (Marker.SOC, Marker.SOT, Marker.SOD, Marker.EOC):
@@ -95,9 +95,9 @@ def read_segments(
         if 0xFF30 <= marker <= 0xFF3F:  # these have no length (A.1.1, table A.1)
             at += 2
             continue
-        length = int.from_bytes((yield from window.take(at + 2, 2, ahead_bytes=ahead)), "big")
+        length = int.from_bytes((yield from reader.take(at + 2, 2, ahead_bytes=ahead)), "big")
         if length < 2 or at + 2 + length > stop:
             raise Malformed(f"the marker segment {marker:04x} at byte {at} claims {length} bytes")
-        segments.append(Segment(marker, (yield from window.take(at + 4, length - 2, ahead_bytes=ahead))))
+        segments.append(Segment(marker, (yield from reader.take(at + 4, length - 2, ahead_bytes=ahead))))
         at += 2 + length
     raise Malformed(f"more than {MAX_SEGMENTS} marker segments in the header that begins at byte {start}")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from special.errors import Malformed
 from special.formats.jp2.main_header import Header
-from special.formats.jp2.precincts import Grid
+from special.formats.jp2.precincts import PrecinctGrid
 from special.geometry import ceil_div
 
 BYPASS, TERMINATE = 1, 4
@@ -20,8 +20,8 @@ MAX_ZERO_PLANES = 80
 """More leading zero bit planes than any precision has."""
 
 
-class Short(Exception):
-    """The packet goes on past the bytes at hand."""
+class PacketCutShort(Exception):
+    """The packet goes on past the bytes that were read."""
 
 
 class Bits:
@@ -34,12 +34,12 @@ class Bits:
         self._left = 0
 
     def read(self, count: int) -> int:
-        """`count` bits as a number, the highest first. Raises `Short`."""
+        """`count` bits as a number, the highest first. Raises `PacketCutShort`."""
         value = 0
         while count:
             if not self._left:
                 if self.at >= len(self.data):
-                    raise Short
+                    raise PacketCutShort
                 self._left = 7 if self._byte == 0xFF else 8
                 self._byte = self.data[self.at]
                 self.at += 1
@@ -111,14 +111,16 @@ class Band:
 class Precinct:
     """One precinct, and all that its packets have said so far."""
 
-    def __init__(self, header: Header, tile: tuple[int, int, int, int], grid: Grid, column: int, row: int) -> None:
+    def __init__(
+        self, header: Header, tile: tuple[int, int, int, int], grid: PrecinctGrid, column: int, row: int
+    ) -> None:
         self._style = header.codings[grid.component].style
         self._uses_eph = header.uses_eph
         self._bands = list(_bands(header, tile, grid, column, row))
         self._layer = 0
 
     def packet(self, data: bytes, at: int) -> int:
-        """Where the next packet ends that starts at `at`. Raises `Short`, and `Malformed` for what is no packet."""
+        """Where the next packet ends that starts at `at`. Raises `PacketCutShort`, `Malformed`."""
         if data.startswith(b"\xff\x91\0\x04", at):
             at += 6
         bits = Bits(data, at)
@@ -130,7 +132,7 @@ class Precinct:
         at = bits.finish()
         if self._uses_eph:
             if len(data) < at + 2:
-                raise Short
+                raise PacketCutShort
             if not data.startswith(b"\xff\x92", at):
                 raise Malformed("a packet header without the EPH marker that the file promises")
             at += 2
@@ -189,14 +191,14 @@ def _segments(style: int, before: int, passes: int) -> list[int]:
     counts: list[int] = []
     at, end = before, before + passes
     while at < end:
-        # The first ten passes are one segment; then two raw ones and a coded one by turns.
+        # The first ten passes are one segment; then alternately two raw ones and a coded one.
         stop = 10 if at < 10 else at + (2 - (at - 10) % 3 if (at - 10) % 3 < 2 else 1)
         counts.append(min(stop, end) - at)
         at += counts[-1]
     return counts
 
 
-def _bands(header: Header, tile: tuple[int, int, int, int], grid: Grid, column: int, row: int) -> list[Band]:
+def _bands(header: Header, tile: tuple[int, int, int, int], grid: PrecinctGrid, column: int, row: int) -> list[Band]:
     """The subbands of a precinct, each with its code-blocks (B.7, equation B-15)."""
     coding, (dx, dy) = header.codings[grid.component], header.canvas.steps[grid.component]
     across, down = coding.precincts[grid.resolution]

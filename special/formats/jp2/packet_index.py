@@ -1,7 +1,7 @@
-"""Where each packet of a tile lies in the file, or why that cannot be trusted.
+"""The offset of each packet of a tile in the file, or why it cannot be trusted.
 
-Packet lengths are a promise of the encoder's. It is kept where the lengths of a tile add up to its tile-parts
-and where there are as many as the geometry has packets; everything else is a lie, and a lie costs the whole object.
+Packet lengths come from the encoder. They are trusted where the lengths of a tile add up to its tile-parts and where
+there are as many as the geometry has packets; otherwise the whole object is read.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from special.formats.jp2.main_header import Header
-from special.formats.jp2.precincts import Ints, Tile, file_order
+from special.formats.jp2.precincts import Ints, TileGeometry, file_order
 from special.formats.jp2.tile_parts import MAX_PACKETS, PartIndex
 
 
 class Untrusted(Exception):
-    """Packet lengths that are missing or that contradict the file. The text is a reason for `notes`."""
+    """Packet lengths that are missing or that contradict the file. The text becomes part of `advice`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,7 +29,7 @@ class Packets:
     """In bytes."""
 
 
-def locate_packets(header: Header, index: PartIndex, number: int, tile: Tile) -> Packets:
+def index_packets(header: Header, index: PartIndex, number: int, tile: TileGeometry) -> Packets:
     """All packets of one tile whose lengths are known so far. Raises `Untrusted`.
 
     One sort and a few array operations over the tile's packets.
@@ -43,19 +43,19 @@ def locate_packets(header: Header, index: PartIndex, number: int, tile: Tile) ->
     return packets
 
 
-def packets_of(header: Header, number: int, tile: Tile) -> int:
-    """How many packets a tile has. Raises `Untrusted` where an index does not hold so many."""
+def packet_count(header: Header, number: int, tile: TileGeometry) -> int:
+    """How many packets a tile has. Raises `Untrusted` where an index cannot hold that many."""
     count = tile.precincts * header.layers
     if count > MAX_PACKETS:
         raise Untrusted(f"tile {number} has {count} packets, more than {MAX_PACKETS}")
     return count
 
 
-def in_file_order(header: Header, index: PartIndex, number: int, tile: Tile) -> tuple[Ints, Ints]:
-    """Starts and lengths of a tile's packets, as far as they are known, as they lie in the file. Raises `Untrusted`."""
-    count = packets_of(header, number, tile)
+def in_file_order(header: Header, index: PartIndex, number: int, tile: TileGeometry) -> tuple[Ints, Ints]:
+    """Starts and lengths of a tile's packets, as far as they are known, in file order. Raises `Untrusted`."""
+    count = packet_count(header, number, tile)
     rows = [row for row in index.rows.get(number, ()) if index.bodies[row]]
-    if number in index.walked:
+    if number in index.scanned:
         return _measured(index, rows)
     is_complete = index.is_complete(number) and len(rows) == len(index.rows.get(number, ()))
     return _promised(index, rows, number, count, is_complete=is_complete)

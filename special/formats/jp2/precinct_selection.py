@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from special.formats.jp2.main_header import Header
-from special.formats.jp2.precincts import Tile, file_order
+from special.formats.jp2.precincts import TileGeometry, file_order
 from special.geometry import Box, Frame, Size, ceil_div
 
 FILTER_MARGIN = 4
@@ -28,7 +28,7 @@ Bounds = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class LevelView:
     """A box of the picture, seen at one reduction. Absolute coordinates of the reduced grid."""
 
     reduction: int
@@ -51,10 +51,10 @@ class View:
         return Frame(left - origin[0], top - origin[1], right - left, bottom - top).within(size)
 
 
-def view(header: Header, box: Box, size: Size, *, max_reduction: int) -> View:
+def view(header: Header, box: Box, size: Size, *, max_reduction: int) -> LevelView:
     """The box at the smallest level that is at least as large as `size`, or at full size where none is.
 
-    `box` must lie inside the picture, and the picture must have pixels at `max_reduction`.
+    `box` must be inside the picture, and the picture must have pixels at `max_reduction`.
     """
     best = view_at(header, box, 0)
     for reduction in range(1, max_reduction + 1):
@@ -66,7 +66,7 @@ def view(header: Header, box: Box, size: Size, *, max_reduction: int) -> View:
     return best
 
 
-def view_at(header: Header, box: Box, reduction: int) -> View:
+def view_at(header: Header, box: Box, reduction: int) -> LevelView:
     """The box at this reduction.
 
     Edges of the box that are edges of the picture stay that; all others are divided exactly.
@@ -82,16 +82,16 @@ def view_at(header: Header, box: Box, reduction: int) -> View:
     left, top, right, bottom = edges
     window: list[int] = [0, 0, 0, 0]
     for axis, (low, high) in enumerate(((left, right), (top, bottom))):
-        # Chroma samples stand at multiples of their distance: begin and end the window at one.
+        # Chroma samples are at multiples of their distance: begin and end the window at one.
         step = math.lcm(*(steps[axis] for steps in header.canvas.steps)) if not header.refusal else 1
         start, stop = picture[axis], picture[axis + 2]
         first = min(math.floor(low), stop - 1) // step * step
         window[axis] = max(first, start)
         window[axis + 2] = min(max(ceil_div(math.ceil(high), step) * step, window[axis] + 1), stop)
-    return View(reduction, (left, top, right, bottom), (window[0], window[1], window[2], window[3]), picture)
+    return LevelView(reduction, (left, top, right, bottom), (window[0], window[1], window[2], window[3]), picture)
 
 
-def wanted(header: Header, tile: Tile, seen: View) -> npt.NDArray[np.bool_]:
+def wanted(header: Header, tile: TileGeometry, seen: LevelView) -> npt.NDArray[np.bool_]:
     """Which of the tile's precincts the window needs: an array of `tile.precincts`.
 
     From the highest resolution that is read down to the lowest, the needed samples are halved and widened by
@@ -115,14 +115,14 @@ def wanted(header: Header, tile: Tile, seen: View) -> npt.NDArray[np.bool_]:
     return chosen
 
 
-def reach(header: Header, tile: Tile, seen: View) -> int:
+def reach(header: Header, tile: TileGeometry, seen: LevelView) -> int:
     """How many of the tile's first packets in the file hold all that the window needs. Costs one sort."""
     needed = np.repeat(wanted(header, tile, seen), header.layers)[file_order(header, tile)]
     last = np.flatnonzero(needed)
     return int(last[-1]) + 1 if len(last) else 0
 
 
-def _needs(header: Header, component: int, tile: Bounds, seen: View) -> list[Bounds]:
+def _needs(header: Header, component: int, tile: Bounds, seen: LevelView) -> list[Bounds]:
     """For each resolution of one component, which samples of its subbands the window needs."""
     dx, dy = header.canvas.steps[component]
     scale = 1 << seen.reduction

@@ -1,4 +1,4 @@
-"""The packets of one tile: how many there are, and in which order they lie in the file.
+"""The packets of one tile: how many there are, and their order in the file.
 
 A tile-component's resolution is cut into precincts, a grid that is anchored at the origin of the
 resolution's own coordinates (B.6). Each precinct has one packet in each layer. The progression says in
@@ -26,7 +26,7 @@ LRCP, RLCP, RPCL, PCRL = range(4)
 
 
 @dataclass(frozen=True, slots=True)
-class Grid:
+class PrecinctGrid:
     """The precincts of one resolution of one tile-component."""
 
     component: int
@@ -49,23 +49,23 @@ class Grid:
 
 
 @dataclass(frozen=True, slots=True)
-class Tile:
+class TileGeometry:
     """The precinct grids of one tile."""
 
     bounds: tuple[int, int, int, int]
     """Left, top, right and bottom on the reference grid."""
-    grids: tuple[Grid, ...]
+    grids: tuple[PrecinctGrid, ...]
     """By component, then by resolution; those without precincts left out."""
     precincts: int
     """Of all grids together."""
 
 
-def tile_of(header: Header, bounds: tuple[int, int, int, int]) -> Tile:
+def tile_of(header: Header, bounds: tuple[int, int, int, int]) -> TileGeometry:
     """The precinct grids of the tile with these bounds.
 
     Integer arithmetic in proportion to components times resolutions.
     """
-    grids: list[Grid] = []
+    grids: list[PrecinctGrid] = []
     first = 0
     for component, (coding, (dx, dy)) in enumerate(zip(header.codings, header.canvas.steps, strict=True)):
         for resolution in range(coding.levels + 1):
@@ -77,19 +77,21 @@ def tile_of(header: Header, bounds: tuple[int, int, int, int]) -> Tile:
             across, down = coding.precincts[resolution]
             column, row = left >> across, top >> down
             columns, rows = ceil_div(right, 1 << across) - column, ceil_div(bottom, 1 << down) - row  # B-16
-            grids.append(Grid(component, resolution, column, row, columns, rows, first, (left, top, right, bottom)))
+            grids.append(
+                PrecinctGrid(component, resolution, column, row, columns, rows, first, (left, top, right, bottom))
+            )
             first += columns * rows
-    return Tile(bounds, tuple(grids), first)
+    return TileGeometry(bounds, tuple(grids), first)
 
 
-def place(tile: Tile, precinct: int) -> tuple[Grid, int, int]:
+def place(tile: TileGeometry, precinct: int) -> tuple[PrecinctGrid, int, int]:
     """The grid of a precinct, and its column and row from the origin of the coordinates."""
     grid = tile.grids[bisect_right(tile.grids, precinct, key=lambda grid: grid.first) - 1]
     row, column = divmod(precinct - grid.first, grid.columns)
     return grid, grid.left + column, grid.top + row
 
 
-def file_order(header: Header, tile: Tile) -> Ints:
+def file_order(header: Header, tile: TileGeometry) -> Ints:
     """Packet numbers in the order in which the progression lays them down: an array of `precincts * layers`.
 
     A few array operations and one sort. The caller bounds the number of packets.
@@ -101,7 +103,7 @@ def file_order(header: Header, tile: Tile) -> Ints:
     resolution = np.repeat([grid.resolution for grid in tile.grids], counts)
     precinct = np.arange(tile.precincts, dtype=np.int64)
     if header.progression in (LRCP, RLCP):
-        # Numbers grow with component, then resolution: a stable sort by resolution keeps the rest in order.
+        # Numbers extend_index with component, then resolution: a stable sort by resolution keeps the rest in order.
         by_resolution = np.argsort(resolution, kind="stable")
         if header.progression == LRCP:
             layer = np.arange(header.layers, dtype=np.int64)
@@ -121,7 +123,7 @@ def file_order(header: Header, tile: Tile) -> Ints:
     return (order[:, None] * header.layers + np.arange(header.layers, dtype=np.int64)).ravel()  # precincts, layers
 
 
-def _positions(header: Header, tile: Tile) -> tuple[Ints, Ints]:
+def _positions(header: Header, tile: TileGeometry) -> tuple[Ints, Ints]:
     """Of each precinct, the point of the reference grid at which a position progression comes upon it.
 
     That is its upper left corner, or the tile's edge where it begins outside the tile (B.12.1.3 to B.12.1.5).

@@ -1,6 +1,6 @@
 """What a parser has read of an object so far, and how it asks for more.
 
-Headers lie close together, so every request takes more than was asked for; a parser that walks
+Headers are close together, so every read takes more than was asked for; a parser that goes
 from marker to marker then costs one round trip for many markers, and it can count its round trips.
 """
 
@@ -29,6 +29,13 @@ class CodestreamReader:
         self.size_bytes = size_bytes
         self.trips = trips
         self._chunks: list[tuple[int, bytes]] = []
+
+    @classmethod
+    def of(cls, data: bytes) -> CodestreamReader:
+        """The reader of an object that is in memory as a whole: nothing is asked for."""
+        reader = cls(len(data))
+        reader._chunks.append((0, data))
+        return reader
 
     def holds(self, start: int, length: int) -> bool:
         """Whether these bytes are here already."""

@@ -1,6 +1,6 @@
 """From the bytes of an extract to a piece: a whole file that a stock decoder takes.
 
-Every packet is looked at on its way: lengths that put a boundary inside a packet are found out here at the latest.
+Packets are checked on the way: lengths that put a boundary inside a packet are found here at the latest.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import numpy.typing as npt
 from special.errors import Malformed
 from special.formats.jp2 import codestream_writer
 from special.formats.jp2.boxes import Container
-from special.formats.jp2.extract import Picks, Tiles, Whole
+from special.formats.jp2.extract import PickedPackets, WholeObject, WholeTiles
 from special.formats.jp2.main_header import Canvas, Header
-from special.formats.jp2.packet_headers import Precinct, Short
-from special.formats.jp2.precincts import Ints, Tile, place
+from special.formats.jp2.packet_headers import PacketCutShort, Precinct
+from special.formats.jp2.precincts import Ints, TileGeometry, place
 from special.formats.jp2.tile_parts import SOT
 from special.formats.layout import Extract, Piece
 from special.geometry import Size
@@ -28,9 +28,9 @@ def rebuild(container: Container, header: Header, extract: Extract, parts: Seque
     if [len(part) for part in parts] != [len(span) for span in extract.spans]:
         raise Malformed("parts of other lengths than the spans that were asked for")
     match extract.recipe:
-        case Whole(sight):
+        case WholeObject(window):
             data = bytes(parts[0])
-        case Tiles(sight, canvas, numbers):
+        case WholeTiles(window, canvas, numbers):
             head = codestream_writer.main_header(header, canvas, 0, keep_sop=True)
             for part in parts:
                 if part[:4] != SOT:
@@ -39,20 +39,20 @@ def rebuild(container: Container, header: Header, extract: Extract, parts: Seque
                 codestream_writer.renumbered(part, number) for part, number in zip(parts, numbers, strict=True)
             ]
             data = _wrapped(container, canvas, codestream_writer.codestream(head, renumbered))
-        case Picks(sight, canvas, drop):
+        case PickedPackets(window, canvas, drop):
             head = codestream_writer.main_header(header, canvas, drop, keep_sop=False)
             tiles = _fill(header, extract.recipe, extract.spans, parts)
             data = _wrapped(container, canvas, codestream_writer.codestream(head, tiles))
         case _:
             raise TypeError("an extract of another layout")
-    return Piece(data, "jp2", sight.crop, sight.reduce, sight.area)
+    return Piece(data, "jp2", window.crop, window.reduce, window.area)
 
 
 def _wrapped(container: Container, canvas: Canvas, codestream: bytes) -> bytes:
     return container.wrap(codestream, Size(canvas.right - canvas.left, canvas.bottom - canvas.top))
 
 
-def _fill(header: Header, picks: Picks, spans: Sequence[Span], parts: Sequence[bytes]) -> list[bytes]:
+def _fill(header: Header, picks: PickedPackets, spans: Sequence[Span], parts: Sequence[bytes]) -> list[bytes]:
     """Tile-parts of the picked packets, without their SOP segments. Raises `Malformed`."""
     pool = b"".join(parts)
     span_starts = np.array([span.start for span in spans], np.int64)
@@ -89,7 +89,9 @@ def _edges(picked: Ints, start: Ints, stop: Ints) -> tuple[npt.NDArray[np.bool_]
     return begins, ends
 
 
-def _try_packets(header: Header, tile: Tile, numbers: Ints, edges: Ints, pool: bytes, start: Ints, stop: Ints) -> None:
+def _try_packets(
+    header: Header, tile: TileGeometry, numbers: Ints, edges: Ints, pool: bytes, start: Ints, stop: Ints
+) -> None:
     """Read the packet headers of the precincts at the edges: do their packets end where PLT says? Raises `Malformed`.
 
     Costs some microseconds for each code-block of those precincts.
@@ -100,7 +102,7 @@ def _try_packets(header: Header, tile: Tile, numbers: Ints, edges: Ints, pool: b
         for packet in packets[np.argsort(numbers[packets])].tolist():
             try:
                 end = state.packet(pool, int(start[packet]))
-            except Short:
+            except PacketCutShort:
                 end = -1
             if end != stop[packet]:
                 raise Malformed(f"PLT is wrong: a packet of {stop[packet] - start[packet]} bytes is not that long")
@@ -109,7 +111,7 @@ def _try_packets(header: Header, tile: Tile, numbers: Ints, edges: Ints, pool: b
 def _past_sop(code: npt.NDArray[np.uint8], start: Ints, stop: Ints) -> Ints:
     """Where packets start after their SOP segment (A.8.1): before every packet there is one, or before none.
 
-    Their numbers are not looked at: Grok counts wrongly across tile-parts.
+    Their numbers are ignored: Grok counts wrongly across tile-parts.
     """
     at = np.minimum(start, stop - 4)
     is_sop = (
@@ -123,7 +125,7 @@ def _past_sop(code: npt.NDArray[np.uint8], start: Ints, stop: Ints) -> Ints:
 
 
 def _check(tile: bytes, header: Header, packets: int) -> None:
-    """No packet may begin or end in the middle of another: markers stand only where they were put (B.10.1, A.8)."""
+    """No packet may begin or end in the middle of another: markers are only where they were put (B.10.1, A.8)."""
     found = tile.count(codestream_writer.EPH, 14)
     if header.uses_eph and found != packets:
         raise Malformed(f"{found} packet headers end in {packets} packets: PLT is wrong")

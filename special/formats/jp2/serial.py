@@ -45,7 +45,7 @@ def pack(
         "declared": sorted(index.declared.items()),
         "refusal": index.refusal,
         "doubts": doubts,
-        "walked": sorted(index.walked),
+        "walked": sorted(index.scanned),
         "bytes": [len(container.header), len(main)],
         "rows": {name: len(getattr(index, name)) for name in (*ROWS, *PACKETS)},
     }
@@ -80,7 +80,7 @@ def unpack(data: bytes) -> Content:
     for row, tile in enumerate(index.tiles):
         index.rows.setdefault(tile, []).append(row)
     index.declared = dict(facts["declared"])
-    index.walked = set(facts["walked"])
+    index.scanned = set(facts["walked"])
     index.refusal = facts["refusal"]
     return facts["size"], container, segments, index, tuple(facts["doubts"])
 

@@ -1,8 +1,8 @@
-"""Where the tile-parts lie, and how long each of their packets is.
+"""The offsets of the tile-parts, and the length of each of their packets.
 
 A codestream's body is a chain of tile-parts: SOT names the tile and the length, PLT the lengths of
-the packets. TLM in the main header gives the whole chain at once; without it, it is walked, and only
-as far as somebody needs it.
+the packets. TLM in the main header gives all of them at once; without it, they are read one after the
+other, and only as far as a plan needs them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ PACKETS = ("lengths", "pending")
 """What it holds of packets."""
 SOT = b"\xff\x90\0\x0a"
 """The marker and the length that every SOT segment has."""
-EOC_BYTES = 2
+EOC = b"\xff\xd9"
+EOC_BYTES = len(EOC)
 MAX_PARTS = 1 << 17
 """Tile-parts that an index may hold: 65,535 tiles in two parts each."""
 MAX_PACKETS = 1 << 19
@@ -40,7 +41,7 @@ class PartIndex:
     """Tile-parts in file order, as far as they are known.
 
     A row for each part: its tile, where it starts and stops, where its packets start (0: its header is
-    unread), and which of `lengths` are its packets'. Grown while reading; a layout's own is never changed.
+    unread), and which of `lengths` are its packets'. Extended while reading; a layout's own is never changed.
     """
 
     def __init__(self, first: int, frontier: int | None, stop: int) -> None:
@@ -55,7 +56,7 @@ class PartIndex:
         self.lengths = array("I")
         self.pending = array("I")
         """Packet lengths out of the main header (PLM) of parts that are not known yet."""
-        self.walked: set[int] = set()
+        self.scanned: set[int] = set()
         """Tiles whose first packets were measured by their own headers."""
         self.rows: dict[int, list[int]] = {}
         """The rows of each tile, in order."""
@@ -71,7 +72,7 @@ class PartIndex:
             setattr(other, name, getattr(self, name)[:])
         other.rows = {tile: rows[:] for tile, rows in self.rows.items()}
         other.declared = dict(self.declared)
-        other.walked = set(self.walked)
+        other.scanned = set(self.scanned)
         other.refusal = self.refusal
         return other
 
@@ -184,17 +185,17 @@ def _main_lengths(segments: Sequence[Segment]) -> Ints:
     return lengths if at == len(data) and len(lengths) <= MAX_PACKETS else lengths[:0]
 
 
-def walk_part(
-    window: CodestreamReader, index: PartIndex, header: Header, *, ahead_bytes: int = CHUNK_BYTES
+def read_next_part(
+    reader: CodestreamReader, index: PartIndex, header: Header, *, ahead_bytes: int = CHUNK_BYTES
 ) -> Reading[None]:
-    """Step over the next tile-part of the chain, and read its header with `ahead_bytes` of what follows.
+    """Read the header of the next tile-part of the chain, with `ahead_bytes` of what follows.
 
     At most one round trip, unless the header is very long. Raises `Malformed`.
     """
     start = index.frontier
-    assert start is not None, "a complete chain is not walked on"
-    sot = yield from window.take(start, min(SOT_BYTES, index.stop - start), ahead_bytes=ahead_bytes)
-    if sot.startswith(b"\xff\xd9"):
+    assert start is not None, "a complete chain has no next part"
+    sot = yield from reader.take(start, min(SOT_BYTES, index.stop - start), ahead_bytes=ahead_bytes)
+    if sot.startswith(EOC):
         index.frontier = None
         return
     if sot[:4] != SOT or len(sot) < SOT_BYTES:
@@ -202,12 +203,12 @@ def walk_part(
     tile, part_bytes = int.from_bytes(sot[4:6], "big"), int.from_bytes(sot[6:10], "big")
     stop = start + part_bytes
     if not part_bytes:  # A.4.2: the last one may leave its length out, and reaches to EOC
-        tail = yield from window.take(index.stop - EOC_BYTES, EOC_BYTES)
-        stop = index.stop - EOC_BYTES * (tail == b"\xff\xd9")
+        tail = yield from reader.take(index.stop - EOC_BYTES, EOC_BYTES)
+        stop = index.stop - EOC_BYTES * (tail == EOC)
     if stop < start + SOT_BYTES + 2 or stop > index.stop or tile >= header.canvas.columns * header.canvas.rows:
         raise Malformed(f"the tile-part at byte {start} claims tile {tile} and {part_bytes} bytes")
     row = index.add(tile, start, stop)
-    yield from read_part(window, index, row)
+    yield from read_part(reader, index, row)
     _take_pending(index, row)
     # EOC is left unread where only it is left: it may be a round trip away.
     index.frontier = stop if stop < index.stop - EOC_BYTES else None
@@ -227,18 +228,18 @@ def _take_pending(index: PartIndex, row: int) -> None:
     index.pending = index.pending[count:]
 
 
-def read_part(window: CodestreamReader, index: PartIndex, row: int) -> Reading[None]:
+def read_part(reader: CodestreamReader, index: PartIndex, row: int) -> Reading[None]:
     """Read the header of a known tile-part: where its packets start, and PLT. Raises `Malformed`."""
     start, stop, tile = index.starts[row], index.stops[row], index.tiles[row]
-    sot = yield from window.take(start, SOT_BYTES)
+    sot = yield from reader.take(start, SOT_BYTES)
     part_bytes = int.from_bytes(sot[6:10], "big")
     if sot[:4] != SOT or part_bytes not in (stop - start, 0) or int.from_bytes(sot[4:6], "big") != tile:
-        raise Malformed(f"TLM names a tile-part of tile {tile} at byte {start}, where {sot.hex()} stands")
+        raise Malformed(f"TLM names a tile-part of tile {tile} at byte {start}, where {sot.hex()} is")
     if sot[10] != index.rows[tile].index(row):
         raise Malformed(f"the tile-part at byte {start} is number {sot[10]} of tile {tile}, out of order")
     if sot[11]:
         index.declared[tile] = sot[11]
-    segments, at = yield from read_segments(window, start + SOT_BYTES, Marker.SOD, stop)
+    segments, at = yield from read_segments(reader, start + SOT_BYTES, Marker.SOD, stop)
     lengths = packet_lengths(segments)
     index.bodies[row] = at + 2
     index.set_lengths(row, lengths)
@@ -252,7 +253,7 @@ def packet_lengths(segments: Sequence[Segment]) -> Ints:
     """What the PLT segments of one tile-part say (A.7.3). Raises `Malformed`."""
     bodies = [segment.body for segment in segments if segment.marker == Marker.PLT and segment.body]
     numbers = [body[0] for body in bodies]
-    # Numbers begin anew after 254 or 255; then the order in the file counts.
+    # Numbers start again after 254 or 255; then the order in the file counts.
     in_order = all(b == a + 1 or (b == 0 and a >= 254) for a, b in pairwise(numbers))
     if not in_order:
         if len(set(numbers)) != len(numbers):

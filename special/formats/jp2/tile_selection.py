@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from special.formats.jp2 import precinct_selection
 from special.formats.jp2.main_header import Canvas, Header
-from special.formats.jp2.precinct_selection import Bounds, View
+from special.formats.jp2.precinct_selection import Bounds, LevelView
 from special.geometry import Box, Size
 
 MAX_TILES = 2048
@@ -17,13 +17,13 @@ MAX_TILES = 2048
 class Selection:
     """A box at a size, as tiles and resolutions."""
 
-    view: View
+    view: LevelView
     columns: range
     """Tile columns that the window touches."""
     rows: range
     """Tile rows that the window touches."""
     is_all: bool
-    """Every tile at full resolution: the object as it stands is the piece."""
+    """Every tile at full resolution: the object itself is the piece."""
 
     @property
     def is_vast(self) -> bool:
@@ -41,7 +41,7 @@ def select(header: Header, box: Box, size: Size, *, max_reduction: int) -> Selec
     """The smallest level that is as large as `size`, and the tiles that the box touches there."""
     seen = precinct_selection.view(header, box, size, max_reduction=max_reduction)
     canvas, window = header.canvas, seen.window
-    # A pixel of the reduced grid belongs to the tile of the full pixel that it stands on (B-15).
+    # A pixel of the reduced grid belongs to the tile of the full pixel at its position (B-15).
     last_column = ((window[2] - 1 << seen.reduction) - canvas.tile_left) // canvas.tile_width
     last_row = ((window[3] - 1 << seen.reduction) - canvas.tile_top) // canvas.tile_height
     columns = range(((window[0] << seen.reduction) - canvas.tile_left) // canvas.tile_width, last_column + 1)

@@ -1,7 +1,7 @@
 """How much more than the wanted pixels a decoder must be asked for, so that they come out exactly.
 
 Asked for an area, OpenJPEG decodes fewer wavelet coefficients than the filters touch: some samples beyond the area in
-each subband, however many levels lie above it. What is missing shifts pixels near the edge by one. So a
+each subband, however many levels are above it. What is missing shifts pixels near the edge by one. So a
 wider area is asked for, and cropped: as wide as makes both of OpenJPEG's own margins enough, and no wider.
 """
 
@@ -17,7 +17,7 @@ STEP_PIXELS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Filter:
+class SynthesisFilter:
     """One synthesis filter, and how far OpenJPEG 2.5 follows it."""
 
     low: int
@@ -30,8 +30,8 @@ class Filter:
     """Subband samples around an area that go into the synthesis (its dwt.c)."""
 
 
-REVERSIBLE = Filter(low=1, high=2, block_margin=2, window_margin=2)
-IRREVERSIBLE = Filter(low=3, high=4, block_margin=3, window_margin=4)
+REVERSIBLE = SynthesisFilter(low=1, high=2, block_margin=2, window_margin=2)
+IRREVERSIBLE = SynthesisFilter(low=3, high=4, block_margin=3, window_margin=4)
 
 Interval = tuple[int, int]
 """First sample, and the first that is outside."""
@@ -66,7 +66,7 @@ def _enough(wanted: Interval, asked: Interval, coding: Coding, *, step: int, red
     begin, end = ceil_div(asked[0], step), ceil_div(asked[1], step)
     before = after = True
     for level in range(reduce + 1, coding.levels + 1):
-        # Low-pass sample k stands at 2k of the interleaved signal, high-pass sample k at 2k + 1.
+        # Low-pass sample k is at 2k of the interleaved signal, high-pass sample k at 2k + 1.
         bands = (
             (0, ceil_div(first - kind.low, 2), (last + kind.low) // 2),
             (1, ceil_div(first - kind.high - 1, 2), (last + kind.high - 1) // 2),

@@ -1,11 +1,15 @@
 """TIFF and BigTIFF: tiles, strips and pyramids, read by the part that is needed.
 
-directory    offsets -> directories of fields                 (sans-I/O)
-page         one directory -> a grid of tiles, or a refusal by name
-layout       pages -> levels; box and size -> spans -> a small TIFF
-mini         that small TIFF
-passthrough  a stored JPEG tile -> a JPEG
-serial       directories <-> bytes
+ifd            offsets -> directories of fields                 (sans-I/O)
+ifd_prefetch   where the directories not yet linked should be
+page           one directory -> a grid of tiles, or a refusal by name
+layout         pages -> levels; box and size -> spans -> a small TIFF
+writer         headers and directories; the small TIFF
+pyramid        the pyramids that special makes: their grid and directories
+planes         separate samples -> a page for each
+embedded_jpeg  a stored JPEG tile -> a JPEG
+empty_tile     a JPEG tile of zeros
+serial         directories <-> bytes
 """
 
 from __future__ import annotations
@@ -15,9 +19,29 @@ from special.formats.parser import Parser
 from special.formats.tiff import pyramid, serial
 from special.formats.tiff.ifd import directories
 from special.formats.tiff.layout import TiffLayout
+from special.formats.tiff.page import Page, StoredTile, read_page
+from special.formats.tiff.planes import as_grey_pages
 from special.formats.tiff.pyramid import HEAD_BYTES, Grid, Place
+from special.formats.tiff.tags import JPEG_2000, Compression, Photometric, Tag
 
-__all__ = ["HEAD_BYTES", "Grid", "Place", "TiffLayout", "load", "parse", "pyramid", "sniff"]
+__all__ = [
+    "HEAD_BYTES",
+    "JPEG_2000",
+    "Compression",
+    "Grid",
+    "Page",
+    "Photometric",
+    "Place",
+    "StoredTile",
+    "Tag",
+    "TiffLayout",
+    "as_grey_pages",
+    "load",
+    "parse",
+    "pyramid",
+    "read_page",
+    "sniff",
+]
 
 MAGIC = serial.MAGIC
 """How the serial form starts."""

@@ -25,7 +25,7 @@ MARKERS = {
     (Photometric.MIN_IS_BLACK, 1): JFIF,
     (Photometric.RGB, 3): ADOBE_RGB,
 }
-"""What says how to understand the components, by colour model and number of samples."""
+"""The marker that gives the components' meaning, by colour model and number of samples."""
 
 
 def stored(page: Page, span: Span, profile: Field | None) -> Stored | None:
@@ -47,7 +47,7 @@ def stored(page: Page, span: Span, profile: Field | None) -> Stored | None:
 def is_srgb(profile: bytes) -> bool:
     """Whether an ICC profile calls itself sRGB: then a browser shows the same colours without it.
 
-    Looks at the description alone (ICC.1:2022 section 9.2.41; ICC.1:2001 section 6.5.17 for version 2).
+    Compares the description alone (ICC.1:2022 section 9.2.41; ICC.1:2001 section 6.5.17 for version 2).
     """
     try:
         (count,) = struct.unpack_from(">I", profile, 128)

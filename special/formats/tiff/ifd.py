@@ -1,10 +1,10 @@
 """TIFF directories: from offsets to fields. Sans-I/O.
 
-A pyramid's directories lie all over the file, each linked from the one before, so reading them
+A pyramid's directories are spread over the file, each linked from the one before, so reading them
 one by one costs a round trip each. What is asked for in one go here: a directory's long values
 together with the next directory, all sub-directories at once, with a first directory far
 from the start the end of the file, where the small levels of a pyramid are, and with the second
-one what lies where the others should be (see `guess`).
+one the bytes where the others should be (see `ifd_prefetch`).
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from special.errors import Malformed
 from special.formats.parser import Parser
 from special.formats.tiff.ifd_prefetch import ExpectedPyramid
-from special.formats.tiff.tags import COPIED, NUMBERS, WIDTHS, Tag
+from special.formats.tiff.tags import COPIED, NUMBERS, WIDTHS, Tag, Type
 from special.geometry import Size
 from special.storage import Span
 
@@ -27,8 +27,8 @@ Order = Literal["<", ">"]
 MAX_DIRECTORIES = 32
 """More than any pyramid has: 32 halvings exceed the format's own limits."""
 MAX_ENTRIES = 200
-"""Fields of one directory; the most that cameras write is about 100. 200 × 20 bytes fit in one look."""
-LOOK_BYTES = 8192
+"""Fields of one directory; the most that cameras write is about 100. 200 × 20 bytes fit in one read."""
+DIRECTORY_BYTES = 8192
 """What is asked for at the first directory's offset: all of one that is allowed, and lists of some 900 tiles."""
 EAGER_BYTES = 16384
 """Longest value that is read with its directory. Profiles of printers are longer (500 KB): read with the pixels."""
@@ -45,6 +45,7 @@ WANTED = COPIED | {
     Tag.ORIENTATION,
     Tag.ROWS_PER_STRIP,
     Tag.STRIP_BYTE_COUNTS,
+    Tag.PAGE_NUMBER,
     Tag.TILE_WIDTH,
     Tag.TILE_LENGTH,
     Tag.TILE_OFFSETS,
@@ -56,22 +57,22 @@ INDEX = frozenset({Tag.STRIP_OFFSETS, Tag.STRIP_BYTE_COUNTS, Tag.TILE_OFFSETS, T
 """Fields with a value for each tile."""
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
-    """One entry of a directory."""
+class Field(NamedTuple):
+    """One entry of a directory. A tuple, since a decoder makes 15 of them for a piece: 4 µs, as dataclasses 15."""
 
     tag: int
     type: int
-    count: int
+    values: int
+    """How many there are."""
     at: int
-    """Where the values lie in the file, in bytes."""
+    """Offset of the values in the file."""
     raw: bytes | None
     """The values as they are stored; None if they are too long to be read with the directory."""
 
     @property
     def size_bytes(self) -> int:
         """Length of all values."""
-        return self.count * WIDTHS[self.type]
+        return self.values * WIDTHS[self.type]
 
     @property
     def is_eager(self) -> bool:
@@ -80,7 +81,7 @@ class Field:
 
     @property
     def span(self) -> Span:
-        """Where the values lie."""
+        """The values' bytes in the file."""
         return Span.at(self.at, self.size_bytes)
 
 
@@ -96,6 +97,12 @@ class Directory:
         """Whether the page says that it is a smaller version of another one (bit 0 of NewSubfileType)."""
         return bool(self.number(Tag.NEW_SUBFILE_TYPE, 0) & 1)
 
+    @property
+    def is_other_page(self) -> bool:
+        """Whether it says that it is a page of a document (bit 1 of NewSubfileType, PageNumber), and not reduced."""
+        is_page = self.number(Tag.NEW_SUBFILE_TYPE, 0) & 2 or Tag.PAGE_NUMBER in self.fields
+        return bool(is_page) and not self.is_reduced
+
     def smaller_than(self, first: Directory) -> bool:
         """Whether the page is narrower and lower than another; one that is not starts another picture."""
         return all(self.number(side, 0) < first.number(side) for side in (Tag.IMAGE_WIDTH, Tag.IMAGE_LENGTH))
@@ -105,19 +112,32 @@ class Directory:
         entry = self.fields.get(tag)
         if entry is None:
             return ()
-        if entry.type not in NUMBERS or entry.raw is None:
-            raise Malformed(f"{tag.name} holds {entry.count} values of type {entry.type}, not a few whole numbers")
-        code = NUMBERS[entry.type]
-        return struct.unpack(self.order + (code if entry.count == 1 else f"{entry.count}{code}"), entry.raw)
+        return struct.unpack(f"{self.order}{entry.values}{NUMBERS[entry.type]}", self._known(entry))
 
     def number(self, tag: Tag, default: int | None = None) -> int:
         """The first value of a whole-number field. Raises `Malformed` if it is absent and has no default."""
-        values = self.numbers(tag)
-        if values:
-            return values[0]
+        entry = self.fields.get(tag)
+        if entry is not None:
+            first = self._known(entry)[: WIDTHS[entry.type]]
+            return int.from_bytes(first, "little" if self.order == "<" else "big")
         if default is None:
             raise Malformed(f"the TIFF directory has no {tag.name}")
         return default
+
+    def fractions(self, tag: Tag) -> tuple[float, ...]:
+        """All values of a field of unsigned fractions; none if it is absent, of another type, or divides by 0."""
+        entry = self.fields.get(tag)
+        if entry is None or entry.type != Type.RATIONAL or entry.raw is None:
+            return ()
+        pairs = list(struct.iter_unpack(f"{self.order}II", entry.raw))
+        return tuple(above / below for above, below in pairs) if all(below for _, below in pairs) else ()
+
+    def _known(self, entry: Field) -> bytes:
+        """The packed values of a whole-number field."""
+        if entry.type not in NUMBERS or entry.raw is None:
+            name = Tag(entry.tag).name
+            raise Malformed(f"{name} holds {entry.values} values of type {entry.type}, not a few whole numbers")
+        return entry.raw
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,54 +147,65 @@ class Dialect:
     order: Order
     big: bool
 
-    def entries_bytes(self, look: bytes) -> int:
-        """How much of what starts with `look` is a directory's entries. Raises `Malformed`."""
-        count_of, entry, _ = _STRUCTS[self.order, self.big]
-        if len(look) < count_of.size:
+    @property
+    def structs(self) -> tuple[struct.Struct, struct.Struct, struct.Struct]:
+        """A directory's number of entries, one entry, and an offset."""
+        return _STRUCTS[self.order, self.big]
+
+    def entries_bytes(self, head: bytes) -> int:
+        """How much of what starts with `head` is a directory's entries. Raises `Malformed`."""
+        count_of, entry, _ = self.structs
+        if len(head) < count_of.size:
             return count_of.size
-        (count,) = count_of.unpack_from(look)
+        (count,) = count_of.unpack_from(head)
         return int(count_of.size + min(count, MAX_ENTRIES) * entry.size)
 
-    def directory(self, look: bytes, at: int) -> tuple[Directory, int]:
-        """Fields that are wanted, and the next directory's offset, from the bytes at a directory's own offset.
+    def directory(self, data: bytes, at: int, *, data_at: int) -> tuple[Directory, int]:
+        """Fields that are wanted, and the next directory's offset, of the directory at byte `at` of the file.
 
-        Values that lie right behind the directory, where libtiff puts them, are in the same bytes.
+        `data` is the file from byte `data_at` on. Values inside it are taken at once: libtiff puts them right behind
+        their directory.
         """
-        count_of, entry, pointer = _STRUCTS[self.order, self.big]
+        count_of, entry, pointer = self.structs
         inline_bytes = pointer.size
+        base = at - data_at
         try:
-            (count,) = count_of.unpack_from(look)
-            stop = count_of.size + count * entry.size
+            (count,) = count_of.unpack_from(data, base)
             if not 0 < count <= MAX_ENTRIES:
                 raise Malformed(f"the TIFF directory at byte {at} has {count} fields; 1 to {MAX_ENTRIES} are possible")
+            start = base + count_of.size
+            stop = start + count * entry.size
             # A last directory that is cut off right behind its entries is common enough: it has no next.
-            following = pointer.unpack_from(look, stop)[0] if stop + pointer.size <= len(look) else 0
-            entries = list(entry.iter_unpack(look[count_of.size : stop]))
+            following = pointer.unpack_from(data, stop)[0] if stop + pointer.size <= len(data) else 0
+            entries = list(entry.iter_unpack(data[start:stop]))
         except struct.error:
             entries = []
-        if not entries or stop > len(look):
+        if not entries or stop > len(data):
             raise Malformed(f"the file ends inside the TIFF directory at byte {at}")
         fields: dict[int, Field] = {}
-        for number, (tag, kind, values, inline) in enumerate(entries, start=1):
-            if tag not in WANTED or tag in fields or kind not in WIDTHS or not values:
+        data_stop = data_at + len(data)
+        value_at = data_at + start - inline_bytes
+        for tag, kind, count, inline in entries:
+            value_at += entry.size
+            if tag not in WANTED or tag in fields or kind not in WIDTHS or not count:
                 continue
-            size_bytes, raw = values * WIDTHS[kind], None
+            size_bytes = count * WIDTHS[kind]
             if size_bytes <= inline_bytes:
-                value_at, raw = at + count_of.size + number * entry.size - inline_bytes, inline[:size_bytes]
-            else:
-                (value_at,) = pointer.unpack(inline)
-                if at < value_at and value_at + size_bytes <= at + len(look):
-                    raw = look[value_at - at : value_at - at + size_bytes]
-            fields[tag] = Field(tag, kind, values, value_at, raw)
+                fields[tag] = Field(tag, kind, count, value_at, inline[:size_bytes])
+                continue
+            (far_at,) = pointer.unpack(inline)
+            is_here = data_at < far_at and far_at + size_bytes <= data_stop
+            raw = data[far_at - data_at : far_at - data_at + size_bytes] if is_here else None
+            fields[tag] = Field(tag, kind, count, far_at, raw)
         return Directory(self.order, fields), following
 
 
+_CODES = {False: ("H", "HHI4s", "I"), True: ("Q", "HHQ8s", "Q")}
 _STRUCTS = {
-    (order, big): tuple(struct.Struct(order + code) for code in (("Q", "HHQ8s", "Q") if big else ("H", "HHI4s", "I")))
+    (order, big): (struct.Struct(order + count), struct.Struct(order + entry), struct.Struct(order + pointer))
     for order in ("<", ">")
-    for big in (False, True)
+    for big, (count, entry, pointer) in _CODES.items()
 }
-"""Of each dialect: a directory's number of entries, one entry, and an offset."""
 
 
 def header(head: bytes) -> tuple[Dialect, int]:
@@ -194,6 +225,16 @@ def header(head: bytes) -> tuple[Dialect, int]:
     return Dialect(order, big=True), first
 
 
+def first_directory(data: bytes) -> Directory:
+    """The first directory of a whole, small file in memory, with all its values. Raises `Malformed`."""
+    dialect, at = header(data[:16])
+    found, _ = dialect.directory(data, at, data_at=0)
+    for entry in found.fields.values():
+        if entry.raw is None:
+            raise Malformed(f"the TIFF of {len(data)} bytes has its {Tag(entry.tag).name} at byte {entry.at}")
+    return found
+
+
 def directories(size_bytes: int) -> Parser[list[Directory]]:
     """The first directory, and those linked from it that may be smaller levels of the same picture.
 
@@ -204,19 +245,19 @@ def directories(size_bytes: int) -> Parser[list[Directory]]:
     (head,) = yield [Span(0, min(16, size_bytes))]
     dialect, at = header(head)
     seen = _Links(size_bytes)
-    looks = [seen.look(at)]
+    wanted = [seen.follow(at)]
     tail = size_bytes
     if TAIL_BYTES < at < size_bytes - TAIL_BYTES:
         tail = size_bytes - TAIL_BYTES
-        looks.append(Span(tail, size_bytes))
-    parts = yield looks
-    first, following = dialect.directory(parts[0], at)
+        wanted.append(Span(tail, size_bytes))
+    parts = yield wanted
+    first, following = dialect.directory(parts[0], at, data_at=at)
     found = [first]
     if Tag.SUB_IFDS in first.fields:
         yield from _fill([first], {Tag.SUB_IFDS})
         links = first.numbers(Tag.SUB_IFDS)[: MAX_DIRECTORIES - 1]
-        parts = yield [seen.look(at) for at in links]
-        found += [dialect.directory(look, at)[0] for at, look in zip(links, parts, strict=True)]
+        parts = yield [seen.follow(at) for at in links]
+        found += [dialect.directory(data, at, data_at=at)[0] for at, data in zip(links, parts, strict=True)]
     else:
         found += yield from _chain(dialect, seen, first, at, following, tail=tail)
     _spare_profiles(found)
@@ -237,26 +278,26 @@ def _chain(
 ) -> Parser[list[Directory]]:
     """The directories behind the first, as long as they grow smaller; each with the long values of the one before.
 
-    What is read to find out where the next one is, is read for those behind it too, where they can be guessed.
+    Each read takes also those behind the next, where their offsets can be estimated.
     """
     found, links = [first], [at]
     pyramid = _pyramid(first, at)
     read = [Span(tail, seen.size_bytes)] if tail < seen.size_bytes else []
     while following and len(found) < MAX_DIRECTORIES:
         links.append(following)
-        look_bytes = pyramid.directory_bytes(len(found)) if pyramid else LOOK_BYTES
+        directory_bytes = pyramid.directory_bytes(len(found)) if pyramid else DIRECTORY_BYTES
         here = next((span for span in read if span.start <= following < span.stop), None)
-        wanted = [seen.look(following, min(look_bytes, here.stop - following) if here else look_bytes)]
+        wanted = [seen.follow(following, min(directory_bytes, here.stop - following) if here else directory_bytes)]
         if here is None and pyramid:
             wanted += pyramid.windows(links, size_bytes=seen.size_bytes, tail=tail)
             read += wanted[1:]
-        lacking = _lacking(found[-1:], INDEX if len(found) > 1 else WANTED)
-        parts = yield [*wanted, *(entry.span for _, entry in lacking)]
-        _put(lacking, parts[len(wanted) :])
+        unread = _unread(found[-1:], INDEX if len(found) > 1 else WANTED)
+        parts = yield [*wanted, *(entry.span for _, entry in unread)]
+        _put(unread, parts[len(wanted) :])
         head = parts[0]
         if dialect.entries_bytes(head) > len(head):
-            (head,) = yield [seen.span(following, LOOK_BYTES)]
-        directory, following = dialect.directory(head, following)
+            (head,) = yield [seen.span(following, DIRECTORY_BYTES)]
+        directory, following = dialect.directory(head, following, data_at=following)
         if not (first.is_reduced or directory.smaller_than(first)):
             break
         found.append(directory)
@@ -282,7 +323,7 @@ class _Links:
     size_bytes: int
     seen: set[int] = field(default_factory=set)
 
-    def look(self, at: int, length: int = LOOK_BYTES) -> Span:
+    def follow(self, at: int, length: int = DIRECTORY_BYTES) -> Span:
         """What to read of a directory that is linked. Raises `Malformed`."""
         if at in self.seen:
             raise Malformed(f"the TIFF directories form a circle: byte {at} is linked twice")
@@ -292,15 +333,15 @@ class _Links:
         return self.span(at, length)
 
     def span(self, at: int, length: int) -> Span:
-        """So many bytes, or as many as there are."""
+        """`length` bytes, or as many as there are."""
         return Span(at, min(at + length, self.size_bytes))
 
 
-Lacking = list[tuple[Directory, Field]]
+Unread = list[tuple[Directory, Field]]
 """Fields that are not read yet."""
 
 
-def _lacking(found: Sequence[Directory], tags: Set[int]) -> Lacking:
+def _unread(found: Sequence[Directory], tags: Set[int]) -> Unread:
     """Values that did not fit into their entries and are not too long."""
     return [
         (directory, entry)
@@ -310,14 +351,14 @@ def _lacking(found: Sequence[Directory], tags: Set[int]) -> Lacking:
     ]
 
 
-def _put(lacking: Lacking, parts: Sequence[bytes]) -> None:
+def _put(unread: Unread, parts: Sequence[bytes]) -> None:
     """Enter values that were read."""
-    for (directory, entry), raw in zip(lacking, parts, strict=True):
-        directory.fields[entry.tag] = Field(entry.tag, entry.type, entry.count, entry.at, raw)
+    for (directory, entry), raw in zip(unread, parts, strict=True):
+        directory.fields[entry.tag] = Field(entry.tag, entry.type, entry.values, entry.at, raw)
 
 
 def _fill(found: Sequence[Directory], tags: Set[int]) -> Parser[None]:
-    """Read lacking values, all in one go."""
-    lacking = _lacking(found, tags)
-    if lacking:
-        _put(lacking, (yield [entry.span for _, entry in lacking]))
+    """Read unread values, all in one go."""
+    unread = _unread(found, tags)
+    if unread:
+        _put(unread, (yield [entry.span for _, entry in unread]))

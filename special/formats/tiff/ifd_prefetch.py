@@ -1,11 +1,11 @@
-"""Where directories of a pyramid should lie that no link has led to yet.
+"""Where the directories of a pyramid should be that are not linked yet.
 
 A directory is found by the link in the one before it, so a pyramid of six levels costs five round trips in
 series. But libvips writes one page after the other, each directory behind its tiles, and bytes for each pixel
-change by a like share from level to level. So two offsets and the file's length tell where all others are, nearly
-(mostly within 12 % of what lies behind them, for JPEG and deflate, with and without noise), and what lies there is read
-along. That is a guess about what to *read*, never about what is there: only links are followed. A directory that lies
-elsewhere costs the round trip that it would have cost anyway, and then the next guess is better.
+change by a like share from level to level. So two offsets and the file's length tell roughly where all others are
+(mostly within 12 % of what follows them, for JPEG and deflate, with and without noise), and those bytes are read
+along. That is an estimate of what to *read*, never of what is there: only links are followed. A directory that is
+elsewhere costs the round trip that it would have cost anyway, and then the next estimate is better.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from special.storage import Span
 ENTRIES_BYTES = 1024
 """What a directory takes besides its lists of tiles, if libvips wrote it and there is no profile."""
 MARGIN_BYTES = 8192
-"""How far around a guess is read at least."""
+"""How far around an estimated offset is read at least."""
 MARGIN_PART = 16
-"""How far around the first guess is read, as a part of what lies behind it; twice that for the second, and so on."""
+"""How far around the first estimate is read, as a part of what follows it; twice that for the second, and so on."""
 MAX_BYTES = 256 << 10
-"""The most that is read for all guesses about one file."""
+"""Maximum number of bytes read for all estimated offsets of one file."""
 LIKELY = 4.0
-"""Pixels of one level take at most so many times as many bytes as those of the next, or the other way round."""
+"""Pixels of one level take at most this many times the bytes of those of the next, and at least the inverse."""
 STEPS = 40
 """Halvings of an interval: as many as tell shares apart."""
 
@@ -46,7 +46,7 @@ class ExpectedPyramid:
 
     @classmethod
     def of(cls, size: Size, tile: Size, *, number_bytes: int, reach_bytes: int = 0) -> ExpectedPyramid:
-        """That of a full picture of `size`, whose own directory reaches so far."""
+        """That of a full picture of `size`, whose own directory takes `reach_bytes`."""
         tiles: list[int] = []
         weights: list[float] = []
         width, height = size.width, size.height
@@ -59,11 +59,11 @@ class ExpectedPyramid:
             width, height = max(1, width // 2), max(1, height // 2)
 
     def directory_bytes(self, level: int) -> int:
-        """What the directory of a level takes, about; of one that it has not, as little as one can."""
+        """What the directory of a level takes, about; of one that it has not, the least that one can take."""
         return self.other_bytes + self.number_bytes * (self.tiles[level] if level < len(self.tiles) else 1)
 
     def offsets(self, links: Sequence[int], *, size_bytes: int) -> list[int]:
-        """Where the directories behind the last link should lie; nothing if the pages do not follow each other so.
+        """Where the directories behind the last link should be; nothing if the pages do not follow each other so.
 
         `links` are the offsets of the first directory and of those that follow it, two at least.
         """
@@ -93,9 +93,9 @@ class ExpectedPyramid:
         left = MAX_BYTES
         for number, at in enumerate(self.offsets(links, size_bytes=size_bytes)):
             margin = max(MARGIN_BYTES, (size_bytes - at << number) // MARGIN_PART)
-            look = self.directory_bytes(len(links) + number)
+            length = self.directory_bytes(len(links) + number)
             # A directory that begins before the tail may end in it.
-            start, stop = max(at - margin, links[-1] + 1), min(at + margin, tail) + look
+            start, stop = max(at - margin, links[-1] + 1), min(at + margin, tail) + length
             if start < tail and stop <= size_bytes and stop - start <= left:
                 found.append(Span(start, stop))
                 left -= stop - start
@@ -103,7 +103,7 @@ class ExpectedPyramid:
 
 
 def _share(weights: Sequence[float], wanted: float) -> float:
-    """By how much pixels grow cheaper from level to level, so that all take `wanted` times a pixel of the last known.
+    """By how much pixels become cheaper from level to level, so that all take `wanted` times a pixel of the last known.
 
     Solves sum(weights[k] * share**(k + 1)) = wanted, to at most `LIKELY`.
     """

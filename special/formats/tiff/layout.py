@@ -25,7 +25,7 @@ MAX_TILES = 16384
 
 
 @dataclass(frozen=True, slots=True)
-class Level:
+class PyramidLevel:
     """A page, and how much smaller than the full picture it is."""
 
     page: Page
@@ -34,7 +34,7 @@ class Level:
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class TiffRecipe:
     """The recipe of an `Extract`: which tiles, and where their bytes are among what was read."""
 
     tiles: Box
@@ -53,7 +53,7 @@ class TiffLayout:
 
     size_bytes: int
     """Length of the whole file."""
-    pyramid: tuple[Level, ...]
+    pyramid: tuple[PyramidLevel, ...]
     """The full picture first, then ever smaller."""
     orientation: Orientation
     profile: Field | None
@@ -68,7 +68,8 @@ class TiffLayout:
         """
         base = next((page for page in directories if not page.is_reduced), directories[0])
         full = Page.of(base)
-        pyramid = {1: Level(full, 1)}
+        pyramid = {1: PyramidLevel(full, 1)}
+        is_nested = Tag.SUB_IFDS in directories[0].fields
         for directory in directories:
             factor = _factor(directory, full.size) if directory is not base else None
             if factor is not None and factor not in pyramid:
@@ -76,8 +77,8 @@ class TiffLayout:
                     page = Page.of(directory)
                 except (Malformed, Unsupported):
                     continue
-                if (page.samples, page.bits) == (full.samples, full.bits):
-                    pyramid[factor] = Level(page, factor)
+                if _is_level(page, full, is_nested=is_nested):
+                    pyramid[factor] = PyramidLevel(page, factor)
         return cls(
             size_bytes,
             tuple(pyramid[factor] for factor in sorted(pyramid)),
@@ -120,7 +121,7 @@ class TiffLayout:
         return full.photometric not in (Photometric.MIN_IS_WHITE, Photometric.MIN_IS_BLACK)
 
     @property
-    def notes(self) -> tuple[str, ...]:
+    def advice(self) -> tuple[str, ...]:
         full = self.full
         found: list[str] = []
         if not full.tiled and full.size.width > 2 * 512:
@@ -132,7 +133,7 @@ class TiffLayout:
             found.append("No smaller levels: small sizes need all of it. Re-encode as a pyramid.")
         if full.planes > 1:
             found.append(
-                f"Samples lie apart ({full.planes} planes): a tile is read in {full.planes} places. "
+                f"Samples are stored apart ({full.planes} planes): a tile is read in {full.planes} places. "
                 "Re-encode with interleaved samples."
             )
         if full.compression in JPEG_2000:
@@ -167,32 +168,32 @@ class TiffLayout:
             spans=tuple(spans),
             level=number,
             pixels=tiles.width * page.tile.width * tiles.height * page.tile.height,
-            recipe=Cut(tiles, crop, wanted, profile),
+            recipe=TiffRecipe(tiles, crop, wanted, profile),
         )
 
     def rebuild(self, extract: Extract, parts: Sequence[bytes]) -> Piece:
-        assert isinstance(extract.recipe, Cut), "an extract goes back to the layout that made it"
+        assert isinstance(extract.recipe, TiffRecipe), "an extract goes back to the layout that made it"
         if [len(part) for part in parts] != [len(span) for span in extract.spans]:
             raise Malformed("the parts that were read are not as long as the spans that were asked for")
-        cut, page = extract.recipe, self.pyramid[extract.level].page
+        recipe, page = extract.recipe, self.pyramid[extract.level].page
         joined = _Joined.of(extract.spans)
         copied = [page.directory.fields[tag] for tag in COPIED & page.directory.fields.keys()]
         if self.profile is not None:
             copied.append(
-                self.profile if cut.profile is None else replace(self.profile, raw=joined.cut(cut.profile, parts))
+                self.profile if recipe.profile is None else self.profile._replace(raw=joined.cut(recipe.profile, parts))
             )
-        filler = _filler(page) if None in cut.wanted else b""
+        filler = _filler(page) if None in recipe.wanted else b""
         unwritten = (joined.size_bytes, len(filler)) if filler else (0, 0)
-        data = writer.build(
+        data = writer.rebuild_page(
             page.directory.order,
             copied,
-            size=page.area(cut.tiles).size,
+            size=page.area(recipe.tiles).size,
             tile=page.tile,
             tiled=page.tiled,
-            places=[joined.place(span) if span is not None else unwritten for span in cut.wanted],
+            places=[joined.place(span) if span is not None else unwritten for span in recipe.wanted],
             data=[*parts, filler],
         )
-        return Piece(data, "tiff", cut.crop, orientation=self.orientation)
+        return Piece(data, "tiff", recipe.crop, orientation=self.orientation)
 
     def complete(self) -> Parser[Layout] | None:
         return None
@@ -241,13 +242,13 @@ class TiffLayout:
             index.with_chunks({chunk: next(parts) for chunk in chunks})
             for index, chunks in zip(lists, missing, strict=True)
         )
-        fuller = Level(replace(level.page, offsets=offsets, counts=counts), level.factor)
+        fuller = PyramidLevel(replace(level.page, offsets=offsets, counts=counts), level.factor)
         return replace(self, pyramid=(*self.pyramid[:number], fuller, *self.pyramid[number + 1 :]))
 
 
 @dataclass(frozen=True, slots=True)
 class _Joined:
-    """Where a byte of the file comes to lie when the parts that were read are joined."""
+    """The offsets of the file's bytes among the joined parts that were read."""
 
     spans: Sequence[Span]
     """Sorted, and apart from each other."""
@@ -276,7 +277,7 @@ class _Joined:
 
 
 def _filler(page: Page) -> bytes:
-    """What stands for a tile that was never written; nothing where the decoder makes it up itself."""
+    """The data in place of a tile that was never written; nothing where the decoder makes it up itself."""
     if page.compression is not Compression.JPEG:
         return b""
     across, down = (*page.directory.numbers(Tag.YCBCR_SUB_SAMPLING), 2, 2)[:2]  # the default, TIFF 6.0 section 21
@@ -303,8 +304,21 @@ def _factor(directory: Directory, full: Size) -> int | None:
     return factor if halves and factor > 1 else None
 
 
+def _is_level(page: Page, full: Page, *, is_nested: bool) -> bool:
+    """Whether a page of the right size shows the full picture, and not another one.
+
+    A page that is a sub-directory, or that says it is reduced, does; one that says it is a page of a document does
+    not. Where nothing is said, it must be stored in the same way.
+    """
+    if (page.samples, page.bits) != (full.samples, full.bits) or page.directory.is_other_page:
+        return False
+    if is_nested or page.directory.is_reduced or full.directory.is_reduced:
+        return True
+    return (page.tiled, page.photometric, page.compression) == (full.tiled, full.photometric, full.compression)
+
+
 def _bounded(page: Page, tiles: Box) -> Box:
-    """The same tiles, unless planning for so many would itself be slow: then raises `Unsupported`."""
+    """The same tiles, unless planning for that many would itself be slow: then raises `Unsupported`."""
     if tiles.size.area * page.planes > MAX_TILES:
         raise Unsupported(
             f"this needs {tiles.size.area * page.planes} tiles of {page.tile} pixels at once, more than {MAX_TILES}; "

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from special.errors import Malformed, Unsupported
 from special.formats.levels import checked
-from special.formats.tiff.ifd import EAGER_INDEX_BYTES, Directory, Field
+from special.formats.tiff.ifd import EAGER_INDEX_BYTES, Directory, Field, first_directory
 from special.formats.tiff.tags import (
+    COMPRESSIONS,
     COPIED,
     JOINABLE,
     JPEG_2000,
     NUMBERS,
+    PHOTOMETRICS,
     REFUSED_COMPRESSIONS,
     REFUSED_PHOTOMETRICS,
     WIDTHS,
@@ -35,8 +38,8 @@ CHUNK_BYTES = 8192
 
 
 @dataclass(frozen=True, slots=True)
-class Index:
-    """TileOffsets or TileByteCounts: where the list lies, and those chunks of it that are known."""
+class TileList:
+    """TileOffsets or TileByteCounts: the list's offset, and those chunks of it that are known."""
 
     at: int
     """Where the list starts in the file."""
@@ -52,18 +55,22 @@ class Index:
     """What is known, by chunk number."""
 
     @classmethod
-    def of(cls, directory: Directory, entry: Field) -> Index:
+    def of(cls, directory: Directory, entry: Field) -> TileList:
         """The list that a field holds, known or not."""
         if entry.type not in NUMBERS:
             raise Malformed(f"{Tag(entry.tag).name} is of type {entry.type}, which holds no whole numbers")
         code, width = directory.order + NUMBERS[entry.type], WIDTHS[entry.type]
         if entry.raw is None:
-            return cls(entry.at, code, width, entry.count, CHUNK_BYTES)
-        return cls(entry.at, code, width, entry.count, EAGER_INDEX_BYTES, {0: entry.raw})
+            return cls(entry.at, code, width, entry.values, CHUNK_BYTES)
+        return cls(entry.at, code, width, entry.values, max(EAGER_INDEX_BYTES, len(entry.raw)), {0: entry.raw})
 
     def __getitem__(self, number: int) -> int:
         chunk, at = divmod(number * self.width, self.chunk_bytes)
         return int(struct.unpack_from(self.code, self.chunks[chunk], at)[0])
+
+    def known(self) -> tuple[int, ...]:
+        """All numbers of a list that was read with its directory."""
+        return struct.unpack(f"{self.code[0]}{self.count}{self.code[1]}", self.chunks[0])
 
     def missing(self, numbers: Iterable[range]) -> set[int]:
         """The chunks that these ranges need and that are not known."""
@@ -74,13 +81,25 @@ class Index:
         return needed - self.chunks.keys()
 
     def span(self, chunk: int) -> Span:
-        """Where a chunk lies in the file."""
+        """A chunk's bytes in the file."""
         start = chunk * self.chunk_bytes
         return Span(self.at + start, self.at + min(start + self.chunk_bytes, self.count * self.width))
 
-    def with_chunks(self, chunks: Mapping[int, bytes]) -> Index:
+    def with_chunks(self, chunks: Mapping[int, bytes]) -> TileList:
         """The same list with more of it known."""
         return replace(self, chunks={**self.chunks, **chunks})
+
+
+class StoredTile(NamedTuple):
+    """One tile, or one strip, of a page that is in memory as a whole."""
+
+    plane: int
+    """Which sample's grid it belongs to; 0 where samples are interleaved."""
+    box: Box
+    """What it shows of the page; its data may hold more."""
+    offset: int
+    length: int
+    """In bytes; 0 for one that was never written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +122,9 @@ class Page:
     """Bits per sample."""
     planes: int
     """How many times the grid is stored: once, or once for each sample."""
-    offsets: Index
+    offsets: TileList
     """Where each tile starts, plane after plane, each row by row."""
-    counts: Index
+    counts: TileList
     """How many bytes each tile has; none for one that was never written."""
 
     @classmethod
@@ -116,9 +135,9 @@ class Page:
         bits = directory.numbers(Tag.BITS_PER_SAMPLE) or (1,)
         compression, photometric = _compression(directory), _photometric(directory)
         _check_samples(directory, samples, bits)
-        for tag in COPIED & directory.fields.keys():
-            if directory.fields[tag].raw is None:
-                raise Malformed(f"{Tag(tag).name} is {directory.fields[tag].size_bytes} bytes long")
+        for entry in directory.fields.values():
+            if entry.raw is None and entry.tag in COPIED:
+                raise Malformed(f"{Tag(entry.tag).name} is {entry.size_bytes} bytes long")
         tiled = Tag.TILE_WIDTH in directory.fields
         if tiled:
             tile = _size(directory, Tag.TILE_WIDTH, Tag.TILE_LENGTH)
@@ -135,7 +154,7 @@ class Page:
         page = cls(directory, size, tile, tiled, compression, photometric, samples, bits[0], planes, offsets, counts)
         if compression is Compression.JPEG and tile.long_side > MAX_JPEG_SIDE:
             raise Malformed(f"a JPEG cannot hold a tile of {tile} pixels; {MAX_JPEG_SIDE} is the longest side")
-        listed, needed = min(offsets.count, counts.count), page.columns * page.rows * planes
+        listed, needed = min(offsets.count, counts.count), page.tile_count
         if listed < needed:
             raise Malformed(f"{size} pixels in tiles of {tile} need {needed} of them; {listed} are listed")
         return page
@@ -155,6 +174,28 @@ class Page:
         """Quantisation and Huffman tables that all tiles share, as an abbreviated JPEG; or nothing."""
         entry = self.directory.fields.get(Tag.JPEG_TABLES)
         return entry.raw or b"" if entry is not None else b""
+
+    @property
+    def profile(self) -> bytes | None:
+        """The colour profile (ICC), where it was read with the directory."""
+        entry = self.directory.fields.get(Tag.ICC_PROFILE)
+        return entry.raw if entry is not None else None
+
+    @property
+    def tile_count(self) -> int:
+        """Tiles of all planes."""
+        return self.columns * self.rows * self.planes
+
+    def tiles(self) -> Iterator[StoredTile]:
+        """Every tile of a page that is in memory: plane after plane, each row by row."""
+        width, height, right, bottom = self.tile.width, self.tile.height, self.size.width, self.size.height
+        places = zip(self.offsets.known(), self.counts.known(), strict=False)
+        for plane in range(self.planes):
+            for y in range(0, bottom, height):
+                for x in range(0, right, width):
+                    offset, length = next(places)
+                    box = Box(x, y, min(width, right - x), min(height, bottom - y))
+                    yield StoredTile(plane, box, offset, length)
 
     def covering(self, frame: Frame) -> Box:
         """The tiles that a frame inside the picture touches; a box in the tile grid."""
@@ -188,9 +229,14 @@ class Page:
         ]
 
     def span(self, number: int) -> Span | None:
-        """Where a tile lies in the file; None for one that was never written: it is all zeros."""
+        """A tile's bytes in the file; None for one that was never written: it is all zeros."""
         length = self.counts[number]
         return Span.at(self.offsets[number], length) if length else None
+
+
+def read_page(data: bytes) -> Page:
+    """The first page of a whole, small TIFF in memory, such as `rebuild` makes. Raises `Malformed`, `Unsupported`."""
+    return Page.of(first_directory(data))
 
 
 def _size(directory: Directory, width_tag: Tag, height_tag: Tag) -> Size:
@@ -199,22 +245,20 @@ def _size(directory: Directory, width_tag: Tag, height_tag: Tag) -> Size:
 
 def _compression(directory: Directory) -> Compression:
     code = directory.number(Tag.COMPRESSION, Compression.NONE)
-    try:
-        return Compression(code)
-    except ValueError:
+    compression = COMPRESSIONS.get(code)
+    if compression is None:
         name = REFUSED_COMPRESSIONS.get(code, "an unknown one")
-        raise Unsupported(
-            f"TIFF compression {code}, {name}, cannot be read here; re-encode as JPEG or deflate"
-        ) from None
+        raise Unsupported(f"TIFF compression {code}, {name}, cannot be read here; re-encode as JPEG or deflate")
+    return compression
 
 
 def _photometric(directory: Directory) -> Photometric:
     code = directory.number(Tag.PHOTOMETRIC, Photometric.MIN_IS_BLACK)
-    try:
-        return Photometric(code)
-    except ValueError:
+    photometric = PHOTOMETRICS.get(code)
+    if photometric is None:
         name = REFUSED_PHOTOMETRICS.get(code, "an unknown one")
-        raise Unsupported(f"TIFF colour model {code}, {name}, cannot be shown; re-encode as RGB or grey") from None
+        raise Unsupported(f"TIFF colour model {code}, {name}, cannot be shown; re-encode as RGB or grey")
+    return photometric
 
 
 def _check_samples(directory: Directory, samples: int, bits: tuple[int, ...]) -> None:
@@ -222,7 +266,7 @@ def _check_samples(directory: Directory, samples: int, bits: tuple[int, ...]) ->
         raise Unsupported(f"{samples} TIFF samples of {bits[:8]} bits; all must be of one depth")
     if bits[0] not in (1, 2, 4, 8, 16):
         raise Unsupported(f"TIFF samples of {bits[0]} bits; 1, 2, 4, 8 and 16 can be shown")
-    if any(kind != 1 for kind in directory.numbers(Tag.SAMPLE_FORMAT)):
+    if not {1}.issuperset(directory.numbers(Tag.SAMPLE_FORMAT)):
         raise Unsupported("TIFF samples that are signed or fractions; re-encode as unsigned integers")
 
 
@@ -237,8 +281,8 @@ def _check_joinable(what: str, photometric: Photometric, samples: int, bits: int
         )
 
 
-def _index(directory: Directory, tag: Tag) -> Index:
+def _index(directory: Directory, tag: Tag) -> TileList:
     entry = directory.fields.get(tag)
     if entry is None:
         raise Unsupported(f"the TIFF directory has no {tag.name}")
-    return Index.of(directory, entry)
+    return TileList.of(directory, entry)

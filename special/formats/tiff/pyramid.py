@@ -1,29 +1,30 @@
 """The pyramids that special makes: a BigTIFF of whole JPEGs, on the grid that viewers ask for.
 
 A tile of IIIF ends at the picture's edge, a tile of TIFF is always whole. So a tile at the right
-or lower edge lies there twice: as viewers ask for it, which no directory names, and right behind
+or lower edge is stored twice: as viewers ask for it, which no directory names, and right behind
 that, filled up, as TIFF wants it. Each can be sent as it is; none lacks tables or needs a marker.
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from special.formats.layout import Layout, Tiling
+from special.formats.tiff import writer
+from special.formats.tiff.ifd import Dialect
 from special.formats.tiff.layout import MAX_TILES
-from special.formats.tiff.tags import WIDTHS, Compression, Photometric, Tag, Type
+from special.formats.tiff.tags import Compression, Photometric, Tag, Type
 from special.geometry import Box, Size, ceil_div
 from special.storage import Span
 
 HEAD_BYTES = 16
 """Length of a BigTIFF's header."""
+DIALECT = Dialect("<", big=True)
 CHEAP_PIXELS = 4_000_000
-"""So many pixels may be decoded for a tile of the whole picture: some 30 ms."""
+"""Maximum number of pixels to decode for a tile of the whole picture: some 30 ms."""
 SLIVER_PIXELS = 16
 """A level that is less than a pixel short serves for more pixels than these, always: see `levels.serves`."""
-_CODES = {Type.SHORT: "H", Type.LONG: "I", Type.LONG8: "Q"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ class Grid:
         """What a box of a level's tiles shows of the full picture."""
         step = self.tile << level
         within = Box(tiles.x * step, tiles.y * step, tiles.width * step, tiles.height * step).within(self.full)
-        assert within is not None, "tiles of the grid lie in the picture"
+        assert within is not None, "tiles of the grid are in the picture"
         return within
 
     def shown(self, level: int, box: Box) -> Size:
@@ -106,7 +107,7 @@ class Grid:
         )
 
     def chunks(self, level: int, tiles_wide: int, tiles_high: int) -> Iterator[Box]:
-        """All tiles of a level, in boxes of at most so many.
+        """All tiles of a level, in boxes of at most `tiles_wide` × `tiles_high`.
 
         A sliver at the edge is by itself: what it is made from may be another level of the master than for the rest.
         """
@@ -137,28 +138,23 @@ def is_expensive(layout: Layout, grid: Grid) -> bool:
 
 def head(first_directory: int) -> bytes:
     """The file's first `HEAD_BYTES`."""
-    return struct.pack("<2sHHHQ", b"II", 43, 8, 0, first_directory)
+    return writer.header(DIALECT, first_directory)
 
 
 def directories(grid: Grid, tiles: Mapping[Place, Span], *, channels: int, subsampling: int, at: int) -> bytes:
-    """All directories, to lie at byte `at`; `tiles` are those that are filled up."""
+    """All directories, for byte `at`; `tiles` are those that are filled up."""
     out: list[bytes] = []
     for level in range(grid.levels):
         spans = [
             tiles[Place(level, column, row)] for row in range(grid.rows(level)) for column in range(grid.columns(level))
         ]
-        is_last = level == grid.levels - 1
-        directory = _directory(
-            _fields(grid, level, spans, channels=channels, subsampling=subsampling), at=at, is_last=is_last
-        )
-        out.append(directory)
-        at += len(directory)
+        fields = _fields(grid, level, spans, channels=channels, subsampling=subsampling)
+        out.append(writer.directory(DIALECT, fields, at=at, is_last=level == grid.levels - 1))
+        at += len(out[-1])
     return b"".join(out)
 
 
-def _fields(
-    grid: Grid, level: int, spans: Sequence[Span], *, channels: int, subsampling: int
-) -> list[tuple[Tag, Type, list[int]]]:
+def _fields(grid: Grid, level: int, spans: Sequence[Span], *, channels: int, subsampling: int) -> list[writer.Value]:
     size, is_color = grid.size(level), channels == 3
     fields: list[tuple[Tag, Type, list[int]]] = [
         (Tag.NEW_SUBFILE_TYPE, Type.LONG, [int(level > 0)]),
@@ -176,23 +172,4 @@ def _fields(
     ]
     if is_color:
         fields.append((Tag.YCBCR_SUB_SAMPLING, Type.SHORT, [subsampling, subsampling]))
-    return fields
-
-
-def _directory(fields: Sequence[tuple[Tag, Type, list[int]]], *, at: int, is_last: bool) -> bytes:
-    """A BigTIFF directory, and behind it the values of more than 8 bytes."""
-    values_at = at + 8 + 20 * len(fields) + 8
-    entries: list[bytes] = [struct.pack("<Q", len(fields))]
-    values: list[bytes] = []
-    for tag, kind, numbers in fields:
-        raw = struct.pack(f"<{len(numbers)}{_CODES[kind]}", *numbers)
-        assert len(raw) == len(numbers) * WIDTHS[kind]
-        if len(raw) > 8:
-            inline = struct.pack("<Q", values_at)
-            values.append(raw.ljust(-(-len(raw) // 8) * 8, b"\0"))
-            values_at += len(values[-1])
-        else:
-            inline = raw.ljust(8, b"\0")
-        entries.append(struct.pack("<HHQ8s", tag, kind, len(numbers), inline))
-    following = struct.pack("<Q", 0 if is_last else values_at)
-    return b"".join((*entries, following, *values))
+    return [writer.numbers(DIALECT, tag, kind, values) for tag, kind, values in fields]

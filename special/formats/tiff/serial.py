@@ -1,6 +1,6 @@
 """The serial form of what was read of a TIFF: its useful directories, field by field.
 
-The fields themselves are kept, not what was made of them: reading it back goes through the
+It holds the fields themselves, not what was made of them: reading it back goes through the
 same checks as the file did. Layout, big-endian:
 
     "T" version | order | file length u64 | directories u8
@@ -29,7 +29,7 @@ def dump(directories: Sequence[Directory], *, size_bytes: int) -> bytes:
     for directory in directories:
         out.append(struct.pack(">B", len(directory.fields)))
         for field in directory.fields.values():
-            out.append(_FIELD.pack(field.tag, field.type, field.count, field.at, field.raw is not None))
+            out.append(_FIELD.pack(field.tag, field.type, field.values, field.at, field.raw is not None))
             out.append(field.raw or b"")
     return b"".join(out)
 
@@ -39,7 +39,9 @@ def load(data: bytes) -> tuple[list[Directory], int]:
     try:
         magic, order, size_bytes, count = _HEAD.unpack_from(data)
         if magic != MAGIC or order not in (b"<", b">") or not count:
-            raise Malformed(f"a stored TIFF layout starts with {data[:3]!r}, not {MAGIC + b'<'!r}; make it anew")
+            raise Malformed(
+                f"a stored TIFF layout starts with {data[:3]!r}, not {MAGIC + b'<'!r}; read the master again"
+            )
         at = _HEAD.size
         directories: list[Directory] = []
         for _ in range(count):
@@ -50,10 +52,10 @@ def load(data: bytes) -> tuple[list[Directory], int]:
                 at += _FIELD.size
                 stop = at + values * WIDTHS[kind] * known
                 if stop > len(data):
-                    raise Malformed("a stored TIFF layout ends inside a field; make it anew")
+                    raise Malformed("a stored TIFF layout ends inside a field; read the master again")
                 directory.fields[tag] = Field(tag, kind, values, where, data[at:stop] if known else None)
                 at = stop
             directories.append(directory)
     except (struct.error, IndexError, KeyError) as error:
-        raise Malformed(f"a stored TIFF layout is damaged ({error}); make it anew") from None
+        raise Malformed(f"a stored TIFF layout is damaged ({error}); read the master again") from None
     return directories, size_bytes
