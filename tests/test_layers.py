@@ -14,7 +14,7 @@ SETTINGS = {"cli", "composition", "web.server", "web.app", "derive.run"}
 """The modules that may know all settings."""
 STILL = {
     *("auth.access", "auth.flow", "auth.identity", "auth.jwks", "inspect", "serving.engine", "serving.master_pixels"),
-    *("derive.cluster", "derive.options", "derive.policy", "derive.resources", "serving.read_piece"),
+    "serving.read_piece",
     *("web.auth", "web.images", "web.pages", "web.protocol", "web.proxies"),
 }
 """Those that know them and should not. To be emptied."""

@@ -25,13 +25,13 @@ from special.storage import Blob, Source
 
 _TYPES = mimetypes.MimeTypes(filenames=())
 _SIDE_FILES = frozenset(["db", "ini", "jsonl", "log", "md", "md5", "sha1", "sha256", "sha512", "toml", "yaml", "yml"])
-"""Extensions of what lies beside masters and has no registered media type."""
+"""Extensions of files that are found beside masters and have no registered media type."""
 _LINES_AT_ONCE = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class InputImage:
-    """An image whose renditions are looked after."""
+    """An image to make renditions of."""
 
     identifier: str
     blob: Blob | None = None

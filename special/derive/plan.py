@@ -43,7 +43,7 @@ class Target:
 
     @property
     def renditions(self) -> tuple[Rendition, ...]:
-        """The files that should lie there, largest first."""
+        """The files that should be stored, largest first."""
         return self.sizes.renditions(self.identifier)
 
     def sidecar(self, layout: bytes | None, *, settled: bool) -> Sidecar:
@@ -110,7 +110,7 @@ def plan(kept: StoredRenditions | None, target: Target) -> Steps:
 
 
 def _file(rendition: Rendition) -> tuple[Size, StoredFormat]:
-    """What a rendition is, wherever it lies."""
+    """What a rendition is, in either folder."""
     return rendition.size, rendition.format
 
 

@@ -78,7 +78,7 @@ class Display(Protocol):
         ...
 
     def expect(self, total: int) -> None:
-        """So many images there are."""
+        """The total number of images is known."""
         ...
 
 
@@ -108,7 +108,7 @@ class Bar:
 
 @dataclass(slots=True)
 class Lines:
-    """Plain lines where nobody watches: failures at once, a count now and then."""
+    """Plain lines for a log: failures at once, a count every few seconds."""
 
     console: Console
     clock: Callable[[], float] = monotonic
@@ -139,7 +139,7 @@ class JsonLines:
         self.out.flush()
 
     def expect(self, total: int) -> None:
-        """Whoever reads the objects counts them."""
+        """A reader of JSON lines counts them itself."""
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from rich.console import Console
 from special import settings
 from special.derive.cluster import derive_on_cluster
 from special.derive.inputs import InputImage
-from special.derive.run import Options, run
+from special.derive.run import Options, resource_options_of, run
 from special.errors import ConfigurationError
 from tests.support.servers import free_ports
 
@@ -69,12 +69,12 @@ async def test_lost_worker_loses_nothing(cluster: Cluster, tmp_path: Path, monke
     async with Client(cluster.address, asynchronous=True) as client:
         await client.wait_for_workers(2, timeout=60)
 
-    async def candidates() -> AsyncIterator[InputImage]:
+    async def images() -> AsyncIterator[InputImage]:
         for name in [*names, "24.jpg"]:
             yield InputImage(name)
 
     outcomes = []
-    stream = derive_on_cluster(candidates(), chosen, OPTIONS, scheduler=cluster.address, batch=3)
+    stream = derive_on_cluster(images(), resource_options_of(chosen), OPTIONS, scheduler=cluster.address, batch=3)
     async with aclosing(stream):
         async for outcome in stream:
             outcomes.append(outcome)

@@ -157,7 +157,7 @@ async def test_failures_are_told_and_can_be_tried_again(tmp_path: Path) -> None:
 
 async def test_plan_and_verify_only_look(tmp_path: Path) -> None:
     thumbs = tmp_path / "thumbs"
-    code, outcomes, _ = await derive(MASTERS, thumbs, "moon.jpg", options=Options(task="foresee", json=True))
+    code, outcomes, _ = await derive(MASTERS, thumbs, "moon.jpg", options=Options(task="estimate", json=True))
     assert (code, outcomes[0]["result"], written(thumbs)) == (0, "due", {})
 
     code, outcomes, _ = await derive(MASTERS, thumbs, "moon.jpg", options=Options(task="verify", json=True))
@@ -169,7 +169,7 @@ async def test_terminal_shows_how_many_there_are(tmp_path: Path) -> None:
     console = Console(file=seen, force_terminal=True, width=200)
     chosen = settings.load(source=str(MASTERS), thumbs=str(tmp_path / "thumbs"))
 
-    assert await run(chosen, [], Options(task="foresee"), console=console) == 0
+    assert await run(chosen, [], Options(task="estimate"), console=console) == 0
     text = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", seen.getvalue())
     assert f"{len(IMAGES)}/{len(IMAGES)}" in text
     assert f"{len(IMAGES)} images: {len(IMAGES)} due" in text

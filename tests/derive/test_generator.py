@@ -54,7 +54,7 @@ NEARLY = picture(60, 41)
 
 
 @dataclass
-class Drawing:
+class RecordingDecoder:
     """Draws flat pictures of the right sizes that name their master, and remembers what it was asked for."""
 
     asked: list[tuple[Piece, tuple[Job, ...]]] = field(default_factory=list)
@@ -69,22 +69,24 @@ class Drawing:
 
 @dataclass
 class Bench:
-    """Masters, a store and a drawing, with makers for any policy."""
+    """Masters, a store and a decoder, with makers for any policy."""
 
     masters: MemorySource
     thumbs: MemorySource = field(default_factory=lambda: MemorySource(root="memory://thumbs/"))
-    drawing: Drawing = field(default_factory=Drawing)
+    decoder: RecordingDecoder = field(default_factory=RecordingDecoder)
 
-    def maker(self, sizes: str = "30,15", limit: int | None = None, formats: str = "jpg", **bounds: int) -> Generator:
+    def generator(
+        self, sizes: str = "30,15", limit: int | None = None, formats: str = "jpg", **bounds: int
+    ) -> Generator:
         wanted = policy(sizes, max_unauthorised=limit, formats=formats)
         store = RenditionStore(self.thumbs)
         naming = Naming()
         return Generator(
-            self.masters, store, self.drawing, wanted, naming=naming, bounds=ReadLimits(**bounds), masters_at_once=2
+            self.masters, store, self.decoder, wanted, naming=naming, bounds=ReadLimits(**bounds), masters_at_once=2
         )
 
     async def make(self, sizes: str = "30,15", limit: int | None = None, formats: str = "jpg") -> Outcome:
-        return await self.maker(sizes, limit, formats).make(InputImage(ID))
+        return await self.generator(sizes, limit, formats).make(InputImage(ID))
 
     def written(self) -> list[str]:
         """What was written and deleted so far, in order."""
@@ -97,7 +99,7 @@ class Bench:
     def clear(self) -> None:
         self.masters.calls.clear()
         self.thumbs.calls.clear()
-        self.drawing.asked.clear()
+        self.decoder.asked.clear()
 
 
 @pytest.fixture
@@ -120,7 +122,7 @@ async def test_layout_of_a_dlcs_is_written_and_committed_last(bench: Bench) -> N
 async def test_one_decode_serves_all_sizes(bench: Bench) -> None:
     await bench.make()
 
-    ((piece, jobs),) = bench.drawing.asked
+    ((piece, jobs),) = bench.decoder.asked
     assert piece.format == "jpeg"
     assert [str(job.size) for job in jobs] == ["30,20", "15,10"]
     assert all(job.box == Box(0, 0, 60, 40) and job.plain and job.format == "jpg" for job in jobs)
@@ -131,7 +133,7 @@ async def test_few_masters_are_in_memory_however_many_are_under_way(bench: Bench
     bench.masters.objects |= dict.fromkeys(names, LANDSCAPE)
     held, most = set[int](), 0
 
-    class Slowly(Drawing):
+    class Slowly(RecordingDecoder):
         async def __call__(self, piece: Piece, jobs: Sequence[Job]) -> list[Rendered]:
             nonlocal most
             held.add(id(jobs))
@@ -140,9 +142,9 @@ async def test_few_masters_are_in_memory_however_many_are_under_way(bench: Bench
             held.discard(id(jobs))
             return await super().__call__(piece, jobs)
 
-    bench.drawing = Slowly()
-    maker = bench.maker()
-    outcomes = await asyncio.gather(*(maker.make(InputImage(name)) for name in names))
+    bench.decoder = Slowly()
+    generator = bench.generator()
+    outcomes = await asyncio.gather(*(generator.make(InputImage(name)) for name in names))
 
     assert {outcome.result for outcome in outcomes} == {"made"}
     assert most == 2
@@ -156,10 +158,10 @@ async def test_no_byte_of_the_master_is_read_twice(bench: Bench) -> None:
     long = LANDSCAPE + bytes(100_000)
     bench.masters.objects["long"] = long
     bench.clear()
-    await bench.maker().make(InputImage("long"))
+    await bench.generator().make(InputImage("long"))
 
     assert bench.masters.calls[1:] == [("read", "long", (Span(0, 65536),)), ("read", "long", (Span(65536, len(long)),))]
-    assert bench.drawing.asked[0][0].data == long
+    assert bench.decoder.asked[0][0].data == long
 
 
 async def test_sidecar_tells_a_server_all_it_needs(bench: Bench) -> None:
@@ -179,7 +181,7 @@ async def test_what_stands_costs_two_reads_of_the_store_and_none_of_the_master(b
     bench.clear()
     listed = InputImage(ID, bench.masters.blob(ID))
 
-    assert (await bench.maker().make(listed)).result == "stood"
+    assert (await bench.generator().make(listed)).result == "stood"
     assert bench.masters.calls == []
     assert sorted(bench.thumbs.calls) == [("open", f"{ID}/s.json"), ("open", f"{ID}/special.json")]
 
@@ -190,7 +192,7 @@ async def test_what_stands_costs_two_reads_of_the_store_and_none_of_the_master(b
 async def test_webp_beside_jpg_is_made_from_the_same_decode(bench: Bench) -> None:
     await bench.make(formats="jpg,webp")
 
-    ((_, jobs),) = bench.drawing.asked
+    ((_, jobs),) = bench.decoder.asked
     assert [f"{job.size} {job.format}" for job in jobs] == ["30,20 jpg", "30,20 webp", "15,10 jpg", "15,10 webp"]
     files = ["open/30.jpg", "open/30.webp", "open/15.jpg", "open/15.webp"]
     assert bench.written() == [*files, "special.json", "s.json"]
@@ -200,9 +202,9 @@ async def test_webp_beside_jpg_is_made_from_the_same_decode(bench: Bench) -> Non
 async def test_webp_in_place_of_jpg_leaves_the_jpgs_to_prune(bench: Bench) -> None:
     await bench.make()
     bench.clear()
-    maker = bench.maker(formats="webp")
+    generator = bench.generator(formats="webp")
 
-    outcome = await maker.pruning(maker.make)(InputImage(ID))
+    outcome = await generator.pruning(generator.make)(InputImage(ID))
 
     assert outcome.detail.endswith("2 stray files removed")
     files = ["open/30.webp", "open/15.webp", "special.json", "s.json", "-open/15.jpg", "-open/30.jpg"]
@@ -219,7 +221,7 @@ async def test_tightening_commits_before_files_leave_the_open(bench: Bench) -> N
     assert outcome.result == "made"
     assert bench.written() == ["auth/30.jpg", "special.json", "s.json", "-open/30.jpg", "special.json"]
     assert bench.thumbs.objects[f"{ID}/s.json"] == b'{"o":[[15,10]],"a":[[30,20]]}'
-    assert bench.drawing.asked == []
+    assert bench.decoder.asked == []
     assert bench.masters.calls == [("stat", ID)]
     assert (await bench.make(limit=20)).result == "stood"
 
@@ -247,7 +249,7 @@ async def test_only_the_missing_size_is_made(bench: Bench) -> None:
 
     await bench.make("45,30,15")
 
-    ((_, jobs),) = bench.drawing.asked
+    ((_, jobs),) = bench.decoder.asked
     assert [str(job.size) for job in jobs] == ["45,30"]
     assert bench.written() == ["open/45.jpg", "special.json", "s.json"]
 
@@ -266,7 +268,7 @@ async def test_master_that_changes_under_our_hands_is_taken_as_it_is_then(bench:
     before = bench.masters.blob(ID)
     bench.masters.objects[ID] = PORTRAIT
 
-    assert (await bench.maker().make(InputImage(ID, before))).result == "made"
+    assert (await bench.generator().make(InputImage(ID, before))).result == "made"
     assert bench.thumbs.objects[f"{ID}/s.json"] == b'{"o":[[20,30],[10,15]],"a":[]}'
 
 
@@ -275,10 +277,10 @@ async def test_remake_believes_nothing(bench: Bench) -> None:
     with pytest.raises(Malformed, match="--force"):
         await bench.make()
 
-    assert (await bench.maker().remake(InputImage(ID))).result == "made"
+    assert (await bench.generator().remake(InputImage(ID))).result == "made"
     bench.clear()
-    assert (await bench.maker().remake(InputImage(ID))).result == "made"
-    assert len(bench.drawing.asked) == 1
+    assert (await bench.generator().remake(InputImage(ID))).result == "made"
+    assert len(bench.decoder.asked) == 1
 
 
 @pytest.mark.parametrize(
@@ -298,7 +300,7 @@ async def test_master_that_cannot_be_used_writes_nothing(
         bench.masters.objects[identifier] = data
 
     with pytest.raises(error):
-        await bench.maker(**bounds).make(InputImage(identifier))
+        await bench.generator(**bounds).make(InputImage(identifier))
     assert bench.thumbs.objects == {}
 
 
@@ -326,7 +328,7 @@ async def test_verify_says_what_is_wrong(bench: Bench, harm: object, limit: int 
     harm(bench.thumbs.objects)  # type: ignore[operator]
     bench.clear()
 
-    outcome = await bench.maker(limit=limit).verify(InputImage(ID))
+    outcome = await bench.generator(limit=limit).verify(InputImage(ID))
 
     assert outcome.result == ("wrong" if sign else "sound")
     assert sign in outcome.detail
@@ -337,18 +339,18 @@ async def test_verify_finds_what_is_restricted_in_the_open(bench: Bench) -> None
     await bench.make(limit=20)
     bench.thumbs.objects[f"{ID}/open/21.jpg"] = b"x"
 
-    outcome = await bench.maker(limit=20).verify(InputImage(ID))
+    outcome = await bench.generator(limit=20).verify(InputImage(ID))
 
     assert outcome.detail == f"{ID}/open/21.jpg is restricted and lies in the open"
 
 
 async def test_foresee_says_what_make_would_do(bench: Bench) -> None:
-    assert (await bench.maker().estimate(InputImage(ID))).detail == "nothing is stored"
+    assert (await bench.generator().estimate(InputImage(ID))).detail == "nothing is stored"
     await bench.make()
     bench.clear()
 
-    assert (await bench.maker().estimate(InputImage(ID))).result == "stood"
-    due = await bench.maker("45,30", 20).estimate(InputImage(ID))
+    assert (await bench.generator().estimate(InputImage(ID))).result == "stood"
+    due = await bench.generator("45,30", 20).estimate(InputImage(ID))
     assert due.result == "due"
     assert due.detail == (
         "1 renditions from the master, 1 renditions to their other folder, sizes file and side-car, clear `open/`"
@@ -362,22 +364,22 @@ async def test_prune_takes_only_its_own_strays(bench: Bench) -> None:
     foreign = [f"{ID}/{name}" for name in ("open/cover.jpg", "full/30,20/0/default.jpg", "info.json", "open/30.png")]
     foreign += ["leaf.jpg2/open/45.jpg", "other/open/45.jpg"]
     bench.thumbs.objects |= dict.fromkeys(strays + foreign, b"x")
-    maker = bench.maker()
+    generator = bench.generator()
 
-    outcome = await maker.pruning(maker.make)(InputImage(ID))
+    outcome = await generator.pruning(generator.make)(InputImage(ID))
 
     assert outcome.detail.endswith("3 stray files removed")
     assert not set(strays) & set(bench.thumbs.objects)
     assert set(foreign) <= set(bench.thumbs.objects)
-    assert (await maker.verify(InputImage(ID))).result == "sound"
-    assert (await maker.pruning(maker.make)(InputImage(ID))).result == "stood"
+    assert (await generator.verify(InputImage(ID))).result == "sound"
+    assert (await generator.pruning(generator.make)(InputImage(ID))).result == "stood"
 
 
 async def test_remove_takes_the_sizes_file_first_and_the_sidecar_last(bench: Bench) -> None:
     await bench.make(limit=20)
     bench.clear()
 
-    outcome = await bench.maker().remove(InputImage(ID))
+    outcome = await bench.generator().remove(InputImage(ID))
 
     assert outcome.result == "removed"
     assert bench.written() == ["-s.json", "-sizes.json", "-open/15.jpg", "-auth/30.jpg", "-special.json"]
@@ -388,9 +390,9 @@ async def test_migrate_copies_what_an_older_site_left(bench: Bench) -> None:
     legacy = {f"{ID}/full/{size}/0/default.jpg": picture(*map(int, size.split(","))) for size in ("30,20", "15,10")}
     other = {f"{ID}/full/30,/0/default.jpg": b"x", f"{ID}/full/30,20/90/default.jpg": b"x", f"{ID}/info.json": b"x"}
     bench.thumbs.objects |= legacy | other
-    maker = bench.maker(limit=20)
+    generator = bench.generator(limit=20)
 
-    outcome = await maker.migrate(InputImage(ID))
+    outcome = await generator.migrate(InputImage(ID))
 
     assert (outcome.result, outcome.written) == ("made", 2)
     assert bench.written() == ["auth/30.jpg", "open/15.jpg", "s.json"]
@@ -398,15 +400,15 @@ async def test_migrate_copies_what_an_older_site_left(bench: Bench) -> None:
     assert bench.thumbs.objects[f"{ID}/auth/30.jpg"] == legacy[f"{ID}/full/30,20/0/default.jpg"]
     assert legacy.items() | other.items() <= bench.thumbs.objects.items()
     assert bench.masters.calls == []
-    assert (await maker.migrate(InputImage(ID))).result == "stood"
-    assert (await maker.migrate(InputImage("new"))).detail == "there are no legacy files"
+    assert (await generator.migrate(InputImage(ID))).result == "stood"
+    assert (await generator.migrate(InputImage("new"))).detail == "there are no legacy files"
 
 
 # Events: what is done is decided by what is there by then
 
 
 @dataclass
-class Meddler(Drawing):
+class Meddler(RecordingDecoder):
     """Somebody who changes the masters while pictures are drawn."""
 
     meddle: list[Callable[[], None]] = field(default_factory=list)
@@ -419,35 +421,35 @@ class Meddler(Drawing):
 
 
 async def test_follow_makes_what_the_master_is_at_the_end(bench: Bench) -> None:
-    bench.drawing = Meddler(meddle=[lambda: bench.masters.objects.update({ID: PORTRAIT})])
-    maker = bench.maker()
+    bench.decoder = Meddler(meddle=[lambda: bench.masters.objects.update({ID: PORTRAIT})])
+    generator = bench.generator()
 
-    assert (await maker.follow(InputImage(ID), gone=maker.remove)).result == "made"
+    assert (await generator.follow(InputImage(ID), gone=generator.remove)).result == "made"
     await check_readable(bench.thumbs, loosest=None)
     await check_made_from(bench.thumbs, PORTRAIT)
-    assert (await maker.follow(InputImage(ID), gone=maker.remove)).result == "stood"
-    assert len(bench.drawing.asked) == 2
+    assert (await generator.follow(InputImage(ID), gone=generator.remove)).result == "stood"
+    assert len(bench.decoder.asked) == 2
 
 
 async def test_follow_removes_what_lost_its_master_meanwhile(bench: Bench) -> None:
-    bench.drawing = Meddler(meddle=[bench.masters.objects.clear])
-    maker = bench.maker()
+    bench.decoder = Meddler(meddle=[bench.masters.objects.clear])
+    generator = bench.generator()
 
-    assert (await maker.follow(InputImage(ID), gone=maker.remove)).result == "removed"
+    assert (await generator.follow(InputImage(ID), gone=generator.remove)).result == "removed"
     assert bench.thumbs.objects == {}
 
 
 async def test_follow_makes_what_came_back_while_it_was_removed(bench: Bench) -> None:
     await bench.make()
     bench.masters.objects.clear()
-    maker = bench.maker()
+    generator = bench.generator()
 
-    async def gone(candidate: InputImage) -> Outcome:
-        outcome = await maker.remove(candidate)
+    async def gone(image: InputImage) -> Outcome:
+        outcome = await generator.remove(image)
         bench.masters.objects[ID] = PORTRAIT
         return outcome
 
-    assert (await maker.follow(InputImage(ID), gone=gone)).result == "made"
+    assert (await generator.follow(InputImage(ID), gone=gone)).result == "made"
     await check_made_from(bench.thumbs, PORTRAIT)
 
 
@@ -455,9 +457,9 @@ async def test_follow_may_keep_what_lost_its_master(bench: Bench) -> None:
     await bench.make()
     before = dict(bench.thumbs.objects)
     bench.masters.objects.clear()
-    maker = bench.maker()
+    generator = bench.generator()
 
-    assert (await maker.follow(InputImage(ID), gone=maker.keep)).result == "stood"
+    assert (await generator.follow(InputImage(ID), gone=generator.keep)).result == "stood"
     assert bench.thumbs.objects == before
 
 
@@ -559,7 +561,7 @@ async def test_kill_at_any_step_leaves_what_readers_may_see(before: str, after: 
         thumbs.lives = 10**9
         await bench.make(sizes, limit, stored_as)
         await check_readable(thumbs, loosest=limit)
-        assert (await bench.maker(sizes, limit, stored_as).verify(InputImage(ID))).result == "sound"
+        assert (await bench.generator(sizes, limit, stored_as).verify(InputImage(ID))).result == "sound"
         await check_made_from(thumbs, master)
         bench.clear()
         assert (await bench.make(sizes, limit, stored_as)).result == "stood"

@@ -14,7 +14,7 @@ from tests.support.memory import MemorySource
 
 
 async def collected(chosen: AsyncIterator[InputImage]) -> list[str]:
-    return [candidate.identifier async for candidate in chosen]
+    return [image.identifier async for image in chosen]
 
 
 @pytest.mark.parametrize(
