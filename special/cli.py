@@ -169,6 +169,12 @@ def derive(
         bool, typer.Option("--migrate-legacy", help="Take over files at the keys of older sites; decode nothing.")
     ] = False,
     prune: Annotated[bool, typer.Option("--prune", help="Remove our own files that no sizes file names.")] = False,
+    adopt: Annotated[
+        bool, typer.Option("--adopt", help="Take over sizes files that others wrote, with their restrictions.")
+    ] = False,
+    open_restricted: Annotated[
+        bool, typer.Option("--open-restricted", help="Open what stands restricted, after a list of it.")
+    ] = False,
     queue: Annotated[
         str | None, typer.Option(help="URL of an SQS queue of S3 notifications: follow it until SIGTERM.")
     ] = None,
@@ -181,8 +187,12 @@ def derive(
     json: Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output.")] = False,
     config: Config = None,
 ) -> None:
-    """Make the stored renditions of the images of SOURCE."""
-    from special.derive import Options, run
+    """Make the stored renditions of the images of SOURCE.
+
+    What stands restricted stays so, and sizes files of others are left alone, which is no error. Exits with 1 if any
+    image failed or is wrong.
+    """
+    from special.derive import Consent, Options, run
 
     asked: dict[Task, bool] = {"estimate": plan, "verify": verify, "remake": force, "migrate": migrate}
     tasks = [task for task, is_asked in asked.items() if is_asked]
@@ -208,6 +218,7 @@ def derive(
         queue=queue,
         keep_removed=keep_removed,
         scheduler=scheduler,
+        consent=Consent(adopt, open_restricted),
         json=json,
     )
     sys.exit(asyncio.run(run(chosen, identifiers or [], options)))

@@ -11,6 +11,7 @@ outcome, progress, run      what became of each image; what the terminal shows; 
 """
 
 from special.derive.options import Task
+from special.derive.plan import Consent
 from special.derive.run import Options, run
 
-__all__ = ["Options", "Task", "run"]
+__all__ = ["Consent", "Options", "Task", "run"]

@@ -10,16 +10,17 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from special import formats
+from special.auth import Rules
 from special.codecs import Rendered
 from special.derive.inputs import InputImage, Naming
 from special.derive.outcome import Outcome, Work
-from special.derive.plan import Steps, Target, is_of, plan
+from special.derive.plan import AccessPlan, Consent, Steps, Target, is_left_alone, is_of, plan, plan_access
 from special.derive.policy import Policy
 from special.errors import Changed, MasterError, Missing
 from special.formats import Layout, Parser, Piece, drive
 from special.geometry import Box
 from special.iiif import MEDIA, Job
-from special.images import Access, Rendition
+from special.images import OPEN, Access, Rendition, Rule, stricter
 from special.observability import trace
 from special.renditions import RenditionStore, Sidecar, SizesFile, StoredRenditions, dump_layout
 from special.serving import ReadLimits, read_piece
@@ -55,6 +56,8 @@ class Generator:
         decode: Decode,
         policy: Policy,
         *,
+        rules: Rules,
+        consent: Consent,
         naming: Naming,
         bounds: ReadLimits,
         masters_at_once: int,
@@ -64,6 +67,8 @@ class Generator:
         self._store = store
         self._decode = decode
         self._policy = policy
+        self._rules = rules
+        self._consent = consent
         self._naming = naming
         self._bounds = bounds
         self._decode_slots = asyncio.Semaphore(masters_at_once)
@@ -86,7 +91,7 @@ class Generator:
         while True:
             before = await self._version(identifier)
             outcome = await (work(InputImage(identifier, before)) if before else gone(image))
-            if outcome.result == "stood" or await self._version(identifier) == before:
+            if outcome.result in ("stood", "foreign") or await self._version(identifier) == before:
                 return outcome
             work = self.remake
 
@@ -99,7 +104,8 @@ class Generator:
         if await self._store.reload(identifier) is not None:
             return Outcome(identifier, "stood")
         legacy = {size.long_side: (key, size) for key, size in reversed(await self._store.legacy(identifier))}
-        divided = self._policy.divided([legacy[side][1] for side in sorted(legacy, reverse=True)])
+        policy, _ = self._decided(identifier, None)
+        divided = policy.divided([legacy[side][1] for side in sorted(legacy, reverse=True)])
         sizes = replace(divided, formats=("jpg",))
         renditions = sizes.renditions(identifier)
         for rendition in renditions:
@@ -113,8 +119,12 @@ class Generator:
     async def estimate(self, image: InputImage) -> Outcome:
         """Say what `make` would do. Reads no master."""
         identifier, blob, stored = await self._state(image)
+        if is_left_alone(stored, self._consent):
+            return foreign(identifier)
+        _, access = self._decided(identifier, stored)
         faults = self._faults(identifier, blob, stored)
-        return Outcome(identifier, "due", faults[0]) if faults else Outcome(identifier, "stood")
+        detail = faults[0] if faults else ""
+        return Outcome(identifier, "due" if faults else "stood", detail, access=access.change)
 
     async def verify(self, image: InputImage) -> Outcome:
         """Say what is wrong with what is stored: one GET per rendition and one list besides."""
@@ -132,6 +142,8 @@ class Generator:
 
         async def both(image: InputImage) -> Outcome:
             outcome = await work(image)
+            if outcome.result == "foreign":
+                return outcome
             count = await self.prune(image.identifier)
             if not count:
                 return outcome
@@ -141,9 +153,14 @@ class Generator:
         return both
 
     async def prune(self, identifier: str) -> int:
-        """Take away rendition files that the sizes file does not name; how many those were. Three lists."""
+        """Take away rendition files that the sizes file does not name; how many those were. Three lists.
+
+        Where there is no sizes file of ours the files may be those of others.
+        """
         stored = await self._store.reload(identifier)
-        named = {(it.access, it.key.rpartition("/")[2]) for it in stored.renditions} if stored else set()
+        if stored is None or stored.foreign:
+            return 0
+        named = {(it.access, it.key.rpartition("/")[2]) for it in stored.renditions}
         strays = [
             key
             for access in ACCESSES
@@ -160,6 +177,8 @@ class Generator:
 
     async def remove(self, image: InputImage) -> Outcome:
         """Take away all that is stored of an image whose master is gone."""
+        if is_left_alone(await self._distrusted(image.identifier), self._consent):
+            return foreign(image.identifier)
         count = await self._store.remove(image.identifier)
         return Outcome(image.identifier, "removed", f"{count} renditions removed")
 
@@ -184,8 +203,17 @@ class Generator:
             return ["no side-car goes with the sizes file, so the version of the master is unknown"]
         if not is_of(stored, blob):
             return ["the master is another version by now"]
-        steps = plan(stored, Target.of(identifier, blob, stored.sidecar.shape, self._policy))
+        policy, _ = self._decided(identifier, stored)
+        steps = plan(stored, Target.of(identifier, blob, stored.sidecar.shape, policy))
         return [] if steps.stands else [described(steps)]
+
+    def _decided(self, identifier: str, stored: StoredRenditions | None) -> tuple[Policy, AccessPlan]:
+        """The policy with the limit that holds for this image, by its rules and by what is stored."""
+        keys = (template.replace("{id}", identifier) for template in self._naming.keys)
+        rule = self._rules.govern(OPEN, identifier, *keys)
+        wanted = stricter(self._policy.max_unauthorised, rule.max_unauthorised)
+        access = plan_access(stored, wanted, self._consent)
+        return replace(self._policy, max_unauthorised=access.max_unauthorised), access
 
     async def _fault(self, identifier: str, rendition: Rendition) -> str:
         """What is wrong with a file that the sizes file names; empty if nothing."""
@@ -205,11 +233,11 @@ class Generator:
         return [key for key, side in await self._store.list_files(identifier, "open") if side > limit]
 
     async def _distrusted(self, identifier: str) -> StoredRenditions | None:
-        """What is stored, as if its side-car were missing; nothing where it cannot be read."""
+        """What is stored, as if its side-car were missing; where it cannot be read, all of it may be restricted."""
         try:
             stored = await self._store.reload(identifier)
         except MasterError:
-            return None
+            return StoredRenditions((), Rule(0), None, "")
         return replace(stored, sidecar=None) if stored else None
 
     # Writes
@@ -228,14 +256,17 @@ class Generator:
 
     async def _bring(self, identifier: str, blob: Blob, stored: StoredRenditions | None) -> Outcome:
         """The steps of the plan, in its order."""
+        if is_left_alone(stored, self._consent):
+            return foreign(identifier)
+        policy, access = self._decided(identifier, stored)
         known = stored.sidecar if stored and is_of(stored, blob) else None
         master = None if known else await self._open(blob)
         shape = master.layout.size if master else known.shape if known else None
         assert shape is not None, "a side-car or the master's headers tell the shape"
-        target = Target.of(identifier, blob, shape, self._policy)
+        target = Target.of(identifier, blob, shape, policy)
         steps = plan(stored, target)
         if steps.stands:
-            return Outcome(identifier, "stood")
+            return Outcome(identifier, "stood", access=access.change)
         if stored and stored.sidecar and steps.unsettle:
             await self._store.write_sidecar(identifier, replace(stored.sidecar, settled=False))
         if stored and steps.withdraw is not None:
@@ -252,11 +283,13 @@ class Generator:
             await self._store.source.write(wanted.key, data, media=MEDIA[wanted.format])
         layout = dump_layout(master.layout) if master else known.layout if known else None
         if steps.publish:
-            await self._store.publish(identifier, target.sidecar(layout, settled=not steps.sweep))
+            await self._store.publish(identifier, target.sidecar(layout, settled=not steps.settle))
         if steps.sweep:
             await self._sweep(target)
+        if steps.settle:
             await self._store.write_sidecar(identifier, target.sidecar(layout, settled=True))
-        return Outcome(identifier, "made", described(steps), written=len(steps.render) + len(steps.move))
+        written = len(steps.render) + len(steps.move)
+        return Outcome(identifier, "made", described(steps), access.change, written)
 
     async def _withdraw(self, target: Target, sizes: SizesFile, stored: StoredRenditions) -> None:
         """Let the sizes file name no more than what stands throughout; nothing of it is trusted by the next run."""
@@ -312,6 +345,12 @@ class Generator:
             if isinstance(done, BaseException):
                 raise done
         return master
+
+
+def foreign(identifier: str) -> Outcome:
+    """The outcome of an image whose renditions belong to others."""
+    detail = "its sizes file was not written by special and is left alone; --adopt takes it over"
+    return Outcome(identifier, "foreign", detail)
 
 
 def described(steps: Steps) -> str:

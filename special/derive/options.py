@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from special.derive.generator import Generator
 from special.derive.outcome import Work
+from special.derive.plan import Consent
 from special.derive.resources import ResourceOptions, Resources, open_read_only, open_with_decoders
 from special.errors import ConfigurationError
 
@@ -35,6 +36,7 @@ class Options:
     """Whether renditions stay where an event told that their master went."""
     scheduler: str | None = None
     """Address of a Dask scheduler whose workers do the work, such as `tcp://host:8786`."""
+    consent: Consent = field(default_factory=Consent)
     json: bool = False
     """Whether each outcome is a JSON object on standard output."""
 
@@ -45,6 +47,12 @@ class Options:
             raise ConfigurationError("--queue makes what its messages name: leave out --from and every other task")
         if self.queue is not None and self.scheduler is not None:
             raise ConfigurationError("--queue and --scheduler exclude each other: start several runs with --queue")
+
+        if self.consent.open_restricted and (self.queue is not None or self.names_from == "-"):
+            raise ConfigurationError(
+                "--open-restricted lists what it opens before it does: name images as arguments or in a file, "
+                "not by --queue or standard input"
+            )
 
     def open(self, options: ResourceOptions) -> AbstractAsyncContextManager[Resources]:
         """What the task works with; decoders only where it decodes. Raises `ConfigurationError`."""

@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 
+from special.auth import Rules
 from special.codecs import Rendered, render_all
 from special.derive.generator import Decode, Generator
 from special.derive.inputs import Naming
+from special.derive.plan import Consent
 from special.derive.policy import Policy
 from special.formats import Piece
 from special.iiif import Job
@@ -39,6 +41,9 @@ class ResourceOptions:
     """URL of the renditions."""
     naming: Naming
     policy: Policy
+    rules: Rules
+    """The operator's access rules; no rendition is opened beyond them."""
+    consent: Consent
     limits: ReadLimits
     decoders: int
     """Decoder processes."""
@@ -91,6 +96,8 @@ def _resources(stack: AsyncExitStack, options: ResourceOptions, decode: Decode) 
         store,
         decode,
         options.policy,
+        rules=options.rules,
+        consent=options.consent,
         naming=options.naming,
         bounds=options.limits,
         masters_at_once=options.masters_at_once,

@@ -14,15 +14,17 @@ from typing import TextIO
 
 from rich.console import Console
 
+from special.auth import Rules
 from special.codecs import Encoding
 from special.derive import inputs, progress
 from special.derive.cluster import derive_on_cluster
 from special.derive.concurrency import BatchOptions, derive_all
 from special.derive.inputs import InputImage, Naming
-from special.derive.options import Options
+from special.derive.options import READS_ONLY, Options
 from special.derive.outcome import BAD, Outcome
+from special.derive.plan import Consent
 from special.derive.policy import Policy
-from special.derive.progress import Bar, Display, JsonLines, Lines, Tally
+from special.derive.progress import Bar, Display, JsonLines, Lines, Notice, Tally
 from special.derive.queue_worker import QueueWorker
 from special.derive.resources import IMAGES_AT_ONCE, ResourceOptions, Resources, check, open_read_only
 from special.derive.sqs import SqsQueue
@@ -49,11 +51,13 @@ async def run(
     if identifiers and (options.names_from is not None or options.queue is not None):
         raise ConfigurationError("name images as arguments, or by --from or --queue, not both")
     console = console or Console(stderr=True, soft_wrap=True)
-    resource_options = resource_options_of(settings)
+    resource_options = resource_options_of(settings, options.consent)
     await check(resource_options)
     tally = Tally()
     try:
         async with _opened(resource_options, options) as resources:
+            if options.consent.open_restricted and options.task not in READS_ONLY:
+                await _announce(resources, identifiers, options, console)
             outcomes = _outcomes(resources, resource_options, identifiers, options)
             countable = options.queue is None and options.names_from != "-"
             counted = _chosen(resources, identifiers, options) if countable else None
@@ -62,7 +66,9 @@ async def run(
     except asyncio.CancelledError:
         console.print(f"Interrupted. {tally.summary()}", markup=False, highlight=False)
         raise
-    console.print(tally.summary(), markup=False, highlight=False)
+    always: tuple[Notice, ...] = ("would open", "would close") if options.task == "estimate" else ()
+    for line in (tally.summary(), *tally.notices(always)):
+        console.print(line, markup=False, highlight=False)
     # What failed on its way through a queue comes again there.
     return 1 if tally.bad and options.queue is None else 0
 
@@ -77,13 +83,15 @@ def policy_of(settings: Settings) -> Policy:
     )
 
 
-def resource_options_of(settings: Settings) -> ResourceOptions:
+def resource_options_of(settings: Settings, consent: Consent) -> ResourceOptions:
     """The part of the settings that a run works with. Raises `ConfigurationError`."""
     return ResourceOptions(
         source=settings.source,
         thumbs=settings.thumbs_url,
         naming=Naming(settings.keys, settings.id_segments),
         policy=policy_of(settings),
+        rules=Rules.of(settings),
+        consent=consent,
         limits=ReadLimits.of(settings),
         decoders=settings.decoders,
         decoder_memory_bytes=int(settings.decoder_memory),
@@ -134,6 +142,20 @@ def _chosen(resources: Resources, identifiers: Sequence[str], options: Options) 
             "choose a place outside it with --thumbs, or name the images"
         )
     return inputs.listed(resources.source, resources.naming)
+
+
+async def _announce(resources: Resources, identifiers: Sequence[str], options: Options, console: Console) -> None:
+    """Name and count the restricted images that the run opens, before it opens any: two GETs for each image."""
+    images, count = _chosen(resources, identifiers, options), 0
+    estimates = derive_all(images, resources.generator.estimate, batching=BatchOptions(IMAGES_AT_ONCE))
+    async with aclosing(estimates):
+        async for outcome in estimates:
+            if outcome.access == "opened":
+                count += 1
+                console.print(f"opens: {outcome.identifier}", markup=False, highlight=False)
+            elif outcome.result == "failed":
+                console.print(f"may open: {outcome.identifier}: {outcome.detail}", markup=False, highlight=False)
+    console.print(f"{count:,} restricted images will be opened.", markup=False, highlight=False)
 
 
 async def _follow(outcomes: AsyncGenerator[Outcome, None], tally: Tally, display: Display, failures: TextIO) -> None:

@@ -5,22 +5,27 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 from PIL import Image
 
 from special import formats
+from special.auth import Rules
 from special.codecs.render import Rendered
 from special.derive.generator import Generator
 from special.derive.inputs import InputImage, Naming
 from special.derive.outcome import Outcome
+from special.derive.plan import Consent
 from special.errors import Changed, Malformed, Missing, TooExpensive, Unsupported
 from special.formats.layout import Piece
 from special.formats.parser import solve
 from special.geometry import Box, Size
 from special.iiif import Job
+from special.images import Rule
 from special.renditions import RenditionStore, SizesFile
 from special.serving.read_piece import ReadLimits
 from special.storage.blob import Absent, Blob, Span
@@ -28,6 +33,7 @@ from tests.support.memory import MemorySource
 from tests.support.policies import policy
 
 ID = "leaf.jpg"
+ALL = Consent(adopt=True, open_restricted=True)
 
 
 def picture(width: int, height: int, *, origin: str = "", kind: str = "jpg") -> bytes:
@@ -74,15 +80,25 @@ class Bench:
     masters: MemorySource
     thumbs: MemorySource = field(default_factory=lambda: MemorySource(root="memory://thumbs/"))
     decoder: RecordingDecoder = field(default_factory=RecordingDecoder)
+    naming: Naming = field(default_factory=Naming)
+    rules: Rules = field(default_factory=Rules)
+    consent: Consent = field(default_factory=Consent)
 
     def generator(
         self, sizes: str = "30,15", limit: int | None = None, formats: str = "jpg", **bounds: int
     ) -> Generator:
         wanted = policy(sizes, max_unauthorised=limit, formats=formats)
         store = RenditionStore(self.thumbs)
-        naming = Naming()
         return Generator(
-            self.masters, store, self.decoder, wanted, naming=naming, bounds=ReadLimits(**bounds), masters_at_once=2
+            self.masters,
+            store,
+            self.decoder,
+            wanted,
+            rules=self.rules,
+            consent=self.consent,
+            naming=self.naming,
+            bounds=ReadLimits(**bounds),
+            masters_at_once=2,
         )
 
     async def make(self, sizes: str = "30,15", limit: int | None = None, formats: str = "jpg") -> Outcome:
@@ -207,8 +223,8 @@ async def test_webp_in_place_of_jpg_leaves_the_jpgs_to_prune(bench: Bench) -> No
     outcome = await generator.pruning(generator.make)(InputImage(ID))
 
     assert outcome.detail.endswith("2 stray files removed")
-    files = ["open/30.webp", "open/15.webp", "special.json", "s.json", "-open/15.jpg", "-open/30.jpg"]
-    assert bench.written() == files
+    files = ["open/30.webp", "open/15.webp", "special.json", "s.json", "special.json"]
+    assert bench.written() == [*files, "-open/15.jpg", "-open/30.jpg"]
     assert bench.thumbs.objects[f"{ID}/s.json"] == b'{"o":[[30,20],[15,10]],"a":[],"formats":["webp"]}'
 
 
@@ -251,7 +267,7 @@ async def test_only_the_missing_size_is_made(bench: Bench) -> None:
 
     ((_, jobs),) = bench.decoder.asked
     assert [str(job.size) for job in jobs] == ["45,30"]
-    assert bench.written() == ["open/45.jpg", "special.json", "s.json"]
+    assert bench.written() == ["open/45.jpg", "special.json", "s.json", "special.json"]
 
 
 async def test_new_version_of_the_master_is_made_anew(bench: Bench) -> None:
@@ -260,7 +276,8 @@ async def test_new_version_of_the_master_is_made_anew(bench: Bench) -> None:
     bench.clear()
 
     assert (await bench.make()).result == "made"
-    assert bench.written() == ["special.json", "s.json", "open/30.jpg", "open/15.jpg", "special.json", "s.json"]
+    withdrawn, files = ["special.json", "s.json"], ["open/30.jpg", "open/15.jpg"]
+    assert bench.written() == [*withdrawn, *files, "special.json", "s.json", "special.json"]
     assert bench.thumbs.objects[f"{ID}/s.json"] == b'{"o":[[20,30],[10,15]],"a":[]}'
 
 
@@ -402,6 +419,141 @@ async def test_migrate_copies_what_an_older_site_left(bench: Bench) -> None:
     assert bench.masters.calls == []
     assert (await generator.migrate(InputImage(ID))).result == "stood"
     assert (await generator.migrate(InputImage("new"))).detail == "there are no legacy files"
+
+
+# What stands restricted, and what belongs to others
+
+
+def dlcs_s_own(bench: Bench) -> dict[str, bytes]:
+    """An image that a DLCS restricts, with no side-car."""
+    bench.thumbs.objects |= {f"{ID}/s.json": b'{"o":[],"a":[[30,20],[15,10]]}'}
+    bench.thumbs.objects |= {f"{ID}/auth/{side}.jpg": picture(side, side * 2 // 3) for side in (30, 15)}
+    return dict(bench.thumbs.objects)
+
+
+def names(bench: Bench) -> set[str]:
+    return {key.removeprefix(f"{ID}/") for key in bench.thumbs.objects}
+
+
+@pytest.mark.parametrize("work", ["make", "remake", "estimate", "remove", "prune", "queue"])
+@pytest.mark.parametrize("opening", [False, True])
+async def test_sizes_file_of_others_is_left_alone(bench: Bench, work: str, opening: bool) -> None:
+    bench.consent = Consent(open_restricted=opening)
+    bench.thumbs.objects[f"{ID}/open/99.jpg"] = b"a stray, perhaps theirs"
+    before = dlcs_s_own(bench)
+    generator = bench.generator()
+    works = {
+        "make": generator.make,
+        "remake": generator.remake,
+        "estimate": generator.estimate,
+        "remove": generator.remove,
+        "prune": generator.pruning(generator.make),
+        "queue": partial(generator.follow, gone=generator.remove),
+    }
+
+    outcome = await works[work](InputImage(ID))
+
+    assert (outcome.result, outcome.access) == ("foreign", "")
+    assert "--adopt" in outcome.detail
+    assert bench.thumbs.objects == before
+    assert bench.written() == []
+    assert bench.decoder.asked == []
+
+
+@pytest.mark.parametrize("work", ["make", "remake"])
+async def test_adopted_image_stays_restricted(bench: Bench, work: str) -> None:
+    dlcs_s_own(bench)
+    bench.consent = Consent(adopt=True)
+    generator = bench.generator("25,10")
+
+    outcome = await getattr(generator, work)(InputImage(ID))
+
+    assert (outcome.result, outcome.access) == ("made", "held")
+    assert bench.thumbs.objects[f"{ID}/s.json"] == b'{"o":[],"a":[[25,17],[10,7]]}'
+    assert {name for name in names(bench) if name.startswith("open/")} == set()
+    bench.consent = Consent()
+    assert (await bench.generator("25,10").make(InputImage(ID))).result == "stood"
+
+
+@pytest.mark.parametrize("work", ["make", "remake"])
+async def test_opening_needs_to_be_said(bench: Bench, work: str) -> None:
+    await bench.make(limit=0)
+
+    outcome = await getattr(bench.generator(), work)(InputImage(ID))
+    assert (outcome.result, outcome.access) == ("stood" if work == "make" else "made", "held")
+    assert bench.thumbs.objects[f"{ID}/s.json"] == b'{"o":[],"a":[[30,20],[15,10]]}'
+    assert {name for name in names(bench) if name.startswith("open/")} == set()
+
+    bench.consent = Consent(open_restricted=True)
+    assert (await bench.generator().estimate(InputImage(ID))).access == "opened"
+    outcome = await getattr(bench.generator(), work)(InputImage(ID))
+    assert (outcome.result, outcome.access) == ("made", "opened")
+    assert bench.thumbs.objects[f"{ID}/s.json"] == b'{"o":[[30,20],[15,10]],"a":[]}'
+
+
+async def test_unreadable_sizes_file_may_restrict_everything(bench: Bench) -> None:
+    bench.thumbs.objects[f"{ID}/s.json"] = b"no JSON"
+
+    await bench.generator().remake(InputImage(ID))
+
+    assert bench.thumbs.objects[f"{ID}/s.json"] == b'{"o":[],"a":[[30,20],[15,10]]}'
+
+
+@pytest.mark.parametrize(
+    ("pattern", "limit", "expected"),
+    [
+        pytest.param(ID, 0, b'{"o":[],"a":[[30,20],[15,10]]}', id="by its identifier"),
+        pytest.param(ID, 20, b'{"o":[[15,10]],"a":[[30,20]]}', id="up to a limit"),
+        pytest.param(f"in/{ID}", 0, b'{"o":[],"a":[[30,20],[15,10]]}', id="by a key that is no object"),
+        pytest.param("other", 0, b'{"o":[[30,20],[15,10]],"a":[]}', id="of another image"),
+    ],
+)
+@pytest.mark.parametrize("opening", [False, True])
+async def test_rules_restrict_what_is_made(
+    bench: Bench, pattern: str, limit: int, expected: bytes, opening: bool
+) -> None:
+    bench.rules = Rules(((re.compile(pattern), Rule(limit)),))
+    bench.naming = Naming(("in/{id}", "{id}"))
+    bench.consent = Consent(open_restricted=opening)
+
+    await bench.make()
+
+    assert bench.thumbs.objects[f"{ID}/s.json"] == expected
+    assert (await bench.make()).result == "stood"
+
+
+async def test_rules_restrict_what_is_migrated(bench: Bench) -> None:
+    bench.thumbs.objects[f"{ID}/full/30,20/0/default.jpg"] = picture(30, 20)
+    bench.rules = Rules(((re.compile(ID), Rule(0)),))
+
+    await bench.generator().migrate(InputImage(ID))
+
+    assert bench.thumbs.objects[f"{ID}/s.json"] == b'{"o":[],"a":[[30,20]]}'
+
+
+async def test_rule_that_is_new_closes(bench: Bench) -> None:
+    await bench.make()
+    bench.rules = Rules(((re.compile(ID), Rule(20)),))
+
+    assert (await bench.generator().estimate(InputImage(ID))).access == "closed"
+    assert (await bench.generator().make(InputImage(ID))).access == "closed"
+    assert {name for name in names(bench) if name.startswith("open/")} == {"open/15.jpg"}
+
+
+async def test_server_that_died_while_it_added_one_is_no_other(bench: Bench) -> None:
+    await bench.make("15")
+    before = bench.thumbs.objects[f"{ID}/s.json"]
+    await bench.make("30,15")
+    bench.thumbs.objects[f"{ID}/s.json"] = before
+
+    assert (await bench.make("30,15")).result == "made"
+
+
+async def test_size_that_others_take_away_makes_the_file_theirs(bench: Bench) -> None:
+    await bench.make("45,30,15")
+    bench.thumbs.objects[f"{ID}/s.json"] = b'{"o":[[15,10]],"a":[]}'
+
+    assert (await bench.make("45,30,15")).result == "foreign"
 
 
 # Events: what is done is decided by what is there by then
@@ -551,7 +703,7 @@ async def test_kill_at_any_step_leaves_what_readers_may_see(before: str, after: 
     done, deaths = False, 0
     while not done:
         thumbs = MortalSource(dict(start), lives=deaths)
-        bench = Bench(MemorySource({ID: master}), thumbs)
+        bench = Bench(MemorySource({ID: master}), thumbs, consent=ALL)
         try:
             await bench.make(sizes, limit, stored_as)
             done = True
@@ -571,6 +723,7 @@ async def test_kill_at_any_step_leaves_what_readers_may_see(before: str, after: 
 
 
 async def test_sizes_file_of_a_finished_run_is_the_policys(bench: Bench) -> None:
+    bench.consent = ALL
     for master, sizes, limit, stored_as in STATES.values():
         bench.masters.objects[ID] = master
         await bench.make(sizes, limit, stored_as)

@@ -24,10 +24,14 @@ from special.derive.concurrency import BatchOptions
 from special.derive.events import Touched, below, parse
 from special.derive.inputs import InputImage, Naming
 from special.derive.outcome import Outcome
+from special.derive.plan import Target
 from special.derive.queue_worker import QueueWorker, VisibilityOptions
 from special.derive.run import Options, run
 from special.derive.sqs import Message, MessageQueue, SqsQueue
 from special.errors import ConfigurationError, Malformed, Missing, Unreachable
+from special.geometry import Size
+from special.storage import Blob
+from tests.support.policies import policy
 from tests.support.servers import S3Server
 
 MASTERS = Path(__file__).parents[2] / "fixtures" / "masters"
@@ -342,9 +346,15 @@ async def test_events_of_a_bucket_reach_its_renditions(queues: Queues, moto_s3: 
     for name in ("moon.jpg", "rosette.png"):
         client.upload_file(str(MASTERS / name), masters, name)
     client.put_object(Bucket=thumbs, Key="gone.jpg/open/100.jpg", Body=b"x")
-    client.put_object(Bucket=thumbs, Key="gone.jpg/s.json", Body=b'{"o":[[100,100]]}')
+    client.put_object(Bucket=thumbs, Key="gone.jpg/s.json", Body=b'{"o":[[100,100]],"a":[]}')
+    gone = Target.of("gone.jpg", Blob("", "gone.jpg", "1", 1), Size(100, 100), policy("100"))
+    client.put_object(Bucket=thumbs, Key="gone.jpg/special.json", Body=gone.sidecar(None, settled=True).dump())
+    theirs = {"theirs.jpg/auth/100.jpg": b"x", "theirs.jpg/s.json": b'{"o":[],"a":[[100,100]]}'}
+    for key, data in theirs.items():
+        client.put_object(Bucket=thumbs, Key=key, Body=data)
     created = notification("moon.jpg", "rosette.png", bucket=masters)
-    for body in (created, notification("gone.jpg", bucket=masters, event="ObjectRemoved:Delete"), created):
+    removed = notification("gone.jpg", "theirs.jpg", bucket=masters, event="ObjectRemoved:Delete")
+    for body in (created, removed, created):
         queues.send(body)
     chosen = settings.load(source=f"s3://{masters}", thumbs=f"s3://{thumbs}", sizes="100", decoders=1)
     out = io.StringIO()
@@ -368,7 +378,8 @@ async def test_events_of_a_bucket_reach_its_renditions(queues: Queues, moto_s3: 
         ("moon.jpg", "stood"),
         ("rosette.png", "made"),
         ("rosette.png", "stood"),
+        ("theirs.jpg", "foreign"),
     ]
-    assert sorted(it["Key"] for it in client.list_objects_v2(Bucket=thumbs)["Contents"]) == [
-        f"{name}/{file}" for name in ("moon.jpg", "rosette.png") for file in ("open/100.jpg", "s.json", "special.json")
-    ]
+    files = ("open/100.jpg", "s.json", "special.json")
+    ours = [f"{name}/{file}" for name in ("moon.jpg", "rosette.png") for file in files]
+    assert sorted(it["Key"] for it in client.list_objects_v2(Bucket=thumbs)["Contents"]) == [*ours, *theirs]
