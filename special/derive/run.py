@@ -31,6 +31,7 @@ from special.derive.sqs import SqsQueue
 from special.errors import ConfigurationError, SpecialError
 from special.serving import ReadLimits
 from special.settings import Settings
+from special.storage import check_apart
 
 __all__ = ["Options", "run"]
 
@@ -51,6 +52,7 @@ async def run(
     if identifiers and (options.names_from is not None or options.queue is not None):
         raise ConfigurationError("name images as arguments, or by --from or --queue, not both")
     console = console or Console(stderr=True, soft_wrap=True)
+    check_apart(settings.source, thumbs=settings.thumbs_url, home=settings.home, volume=settings.volume_directory)
     resource_options = resource_options_of(settings, options.consent)
     await check(resource_options)
     tally = Tally()
@@ -136,11 +138,6 @@ def _chosen(resources: Resources, identifiers: Sequence[str], options: Options) 
         return inputs.named(identifiers)
     if options.names_from is not None:
         return inputs.read(options.names_from, root=resources.source.root, naming=resources.naming)
-    if resources.store.source.root.startswith(resources.source.root):
-        raise ConfigurationError(
-            f"renditions at {resources.store.source.root} would be listed as masters of {resources.source.root}: "
-            "choose a place outside it with --thumbs, or name the images"
-        )
     return inputs.listed(resources.source, resources.naming)
 
 

@@ -18,7 +18,7 @@ from special.errors import ConfigurationError
 from special.observability import SHARED_COUNTS, logs, metrics_folder
 from special.serving import Engine
 from special.settings import Settings
-from special.storage import check_source
+from special.storage import check_apart, check_source
 from special.web.app import SETTINGS_VARIABLE, App
 from special.web.process_tuning import tune
 from special.web.protocol import Bounds, GuardedProtocol
@@ -62,6 +62,7 @@ def serve_with(chosen: Settings) -> None:
 
 
 async def _check(chosen: Settings) -> None:
+    check_apart(chosen.source, thumbs=chosen.thumbs_url, home=chosen.home, volume=chosen.volume_directory)
     await check_source(chosen.source)
     await check_source(chosen.thumbs_url, create=True)
     Engine.of(chosen)  # so that what would fail in every server process fails here
