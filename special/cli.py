@@ -2,7 +2,7 @@
 
 Exit codes: 0 done, 1 something failed (said which), 2 bad usage or a setting that cannot work.
 
-Each command imports its own room: `--help` need not wait for codecs, nor a server process for `derive`.
+Each command imports its own package: `--help` need not wait for codecs, nor a server process for `derive`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ Config = Annotated[Path | None, typer.Option(help="TOML file with settings; flag
 
 
 def main() -> None:
-    """Run the command line; no traceback for what is the user's or the store's doing."""
+    """Run the command line; no traceback for a mistake of the user or a fault of the store."""
     try:
         cli()
     except ConfigurationError as error:
@@ -122,7 +122,7 @@ def inspect_command(
 ) -> None:
     """Tell what a master is and what a request of it would read, without reading a pixel.
 
-    It asks as nobody: of a restricted image it tells what a stranger would be answered.
+    It asks without a login: of a restricted image it tells what an anonymous client would be answered.
     """
     from special import composition
     from special.inspect import inspect
@@ -152,7 +152,7 @@ def derive(
         str | None, typer.Option(help="Long sides (1024,400,200,100, the default), or IIIF sizes ('!800,800 400,').")
     ] = None,
     max_unauthorised: Annotated[
-        int | None, typer.Option(help="Longest side that anybody may have; -1: all is open, 0: nothing is.")
+        int | None, typer.Option(help="Longest side that an anonymous client may have; -1: all is open, 0: nothing is.")
     ] = None,
     formats: Annotated[
         str | None, typer.Option("--format", help="jpg (the default), webp, or jpg,webp for both.")
@@ -165,11 +165,17 @@ def derive(
     failed_to: Annotated[Path | None, typer.Option(help="Write identifiers that failed to this file.")] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Say what would be done; do nothing.")] = False,
     verify: Annotated[bool, typer.Option("--verify", help="Say what is wrong with what is there; do nothing.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Make anew what stands already.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Make again what is up to date already.")] = False,
     migrate: Annotated[
-        bool, typer.Option("--migrate-legacy", help="Take over what lies at the keys of older sites; decode nothing.")
+        bool, typer.Option("--migrate-legacy", help="Take over files at the keys of older sites; decode nothing.")
     ] = False,
     prune: Annotated[bool, typer.Option("--prune", help="Remove our own files that no sizes file names.")] = False,
+    adopt: Annotated[
+        bool, typer.Option("--adopt", help="Take over sizes files that others wrote, with their restrictions.")
+    ] = False,
+    open_restricted: Annotated[
+        bool, typer.Option("--open-restricted", help="Open what stands restricted, after a list of it.")
+    ] = False,
     queue: Annotated[
         str | None, typer.Option(help="URL of an SQS queue of S3 notifications: follow it until SIGTERM.")
     ] = None,
@@ -182,10 +188,14 @@ def derive(
     json: Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output.")] = False,
     config: Config = None,
 ) -> None:
-    """Make the stored renditions of the images of SOURCE."""
-    from special.derive import Options, run
+    """Make the stored renditions of the images of SOURCE.
 
-    asked: dict[Task, bool] = {"foresee": plan, "verify": verify, "remake": force, "migrate": migrate}
+    What stands restricted stays so, and sizes files of others are left alone, which is no error. Exits with 1 if any
+    image failed or is wrong.
+    """
+    from special.derive import Consent, Options, run
+
+    asked: dict[Task, bool] = {"estimate": plan, "verify": verify, "remake": force, "migrate": migrate}
     tasks = [task for task, is_asked in asked.items() if is_asked]
     if len(tasks) > 1:
         raise ConfigurationError("--plan, --verify, --force and --migrate-legacy exclude each other: choose one")
@@ -209,6 +219,7 @@ def derive(
         queue=queue,
         keep_removed=keep_removed,
         scheduler=scheduler,
+        consent=Consent(adopt, open_restricted),
         json=json,
     )
     sys.exit(asyncio.run(run(chosen, identifiers or [], options)))

@@ -6,14 +6,18 @@ below. A list is written with commas in a flag or a variable, as an array in TOM
 
 from __future__ import annotations
 
+import difflib
 import math
 import os
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
@@ -65,10 +69,37 @@ class AccessRule(BaseModel):
     """Any one of these lifts the restriction, that of a sizes file too."""
 
 
+PREFIX = "SPECIAL_"
+INTERNAL_VARIABLES = frozenset(["SPECIAL_RESOLVED_SETTINGS"])
+"""Variables that this program sets for processes of its own."""
+_KUBERNETES = re.compile(
+    r"SPECIAL_(SERVICE|PORT)_\w+|SPECIAL_\w+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)"
+)
+_KUBERNETES_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
+"""Kubernetes gives each pod variables of every service in its namespace (documentation, "Accessing the Service"): for
+one named `special`, `SPECIAL_SERVICE_HOST`, `SPECIAL_PORT=tcp://10.0.0.11:80`, `SPECIAL_PORT_80_TCP_ADDR` and more."""
+
+
+def _is_injected(name: str, value: str) -> bool:
+    """Whether Kubernetes set a variable, which then is no setting."""
+    return bool(_KUBERNETES.fullmatch(name) or (name.endswith("_PORT") and _KUBERNETES_ADDRESS.match(value)))
+
+
+class _Variables(EnvSettingsSource):
+    """The environment without what Kubernetes puts there."""
+
+    def __call__(self) -> dict[str, Any]:
+        return {
+            name: value
+            for name, value in super().__call__().items()
+            if not _is_injected(f"{PREFIX}{name.upper()}", str(value))
+        }
+
+
 class Settings(BaseSettings):
     """All settings of one server or one run of `derive`."""
 
-    model_config = SettingsConfigDict(env_prefix="SPECIAL_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
     source: str = Field(description="Where the masters are: a folder, s3://bucket/prefix, az://, gs:// or https://.")
     home: Path = Field(default_factory=default_home, description="State folder for what has no place of its own.")
@@ -270,7 +301,7 @@ class Settings(BaseSettings):
             if name not in (*SECRET_ALGORITHMS, *PUBLIC_ALGORITHMS):
                 raise ValueError(f"'{name}' is none of {', '.join((*SECRET_ALGORITHMS, *PUBLIC_ALGORITHMS))}")
         if set(value) & set(SECRET_ALGORITHMS) and set(value) & set(PUBLIC_ALGORITHMS):
-            # Whoever knows a public key could sign with it as if it were a secret (RFC 8725, section 2.1).
+            # A client that knows a public key could sign with it as if it were a secret (RFC 8725, section 2.1).
             raise ValueError("name either HS… algorithms or those of public keys, never both")
         return value
 
@@ -324,7 +355,7 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Flags and variables only; `load` adds the file."""
-        return init_settings, env_settings
+        return init_settings, _Variables(settings_cls)
 
 
 def load(config: Path | None = None, **flags: Any) -> Settings:
@@ -332,6 +363,7 @@ def load(config: Path | None = None, **flags: Any) -> Settings:
 
     Raises `ConfigurationError` with one sentence that names the setting and what is wrong with it.
     """
+    _check_variables(os.environ.items())
     given = {name: value for name, value in flags.items() if value is not None}
     kind: type[Settings] = Settings
     if config is not None:
@@ -341,7 +373,7 @@ def load(config: Path | None = None, **flags: Any) -> Settings:
         class FromFile(Settings):
             @classmethod
             def settings_customise_sources(cls, settings_cls: type[BaseSettings], *sources: Any, **named: Any) -> Any:
-                return named["init_settings"], named["env_settings"], TomlConfigSettingsSource(settings_cls, config)
+                return named["init_settings"], _Variables(settings_cls), TomlConfigSettingsSource(settings_cls, config)
 
         kind = FromFile
     try:
@@ -349,8 +381,27 @@ def load(config: Path | None = None, **flags: Any) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            fields = AccessRule.model_fields if len(first["loc"]) > 1 else Settings.model_fields
+            raise ConfigurationError(f"there is no setting '{name}'{_hint(str(first['loc'][-1]), fields)}") from None
         if not name:
             raise ConfigurationError(first["msg"].removeprefix("Value error, ")) from None
         raise ConfigurationError(f"setting '{name}': {first['msg']} (got {first.get('input')!r})") from None
     except ValueError as error:
         raise ConfigurationError(f"configuration file {config}: {error}") from None
+
+
+def _check_variables(variables: Iterable[tuple[str, str]]) -> None:
+    """Raise `ConfigurationError` for a `SPECIAL_` variable that is no setting: it would be without any effect."""
+    known = [name.upper() for name in Settings.model_fields]
+    for variable, value in variables:
+        upper = variable.upper()
+        name = upper.removeprefix(PREFIX)
+        if name == upper or name in known or upper in INTERNAL_VARIABLES or _is_injected(upper, value):
+            continue
+        raise ConfigurationError(f"the variable {variable} is no setting of special{_hint(name, known, PREFIX)}")
+
+
+def _hint(name: str, known: Iterable[str], prefix: str = "") -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f": did you mean {prefix}{close[0]}?" if close else "; README.md lists the settings"

@@ -12,11 +12,6 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = sorted(".".join(it.relative_to(ROOT).parts[:-1]) for it in ROOT.glob("special/**/__init__.py"))
 SETTINGS = {"cli", "composition", "web.server", "web.app", "derive.run"}
 """The modules that may know all settings."""
-STILL = {
-    *("auth.access", "auth.flow", "auth.identity", "auth.jwks"),
-    *("derive.cluster", "derive.options", "derive.policy", "derive.resources"),
-}
-"""Those that know them and should not. To be emptied."""
 
 
 def module_of(path: Path) -> str:
@@ -66,4 +61,4 @@ def test_settings_are_known_to_few():
         for path in FILES
         if any("special.settings" in (module, f"{module}.{name}") for module, name in imports(path))
     }
-    assert know - SETTINGS == STILL
+    assert know - SETTINGS == set()

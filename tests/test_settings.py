@@ -87,6 +87,78 @@ def test_bad_files(tmp_path: Path) -> None:
         load(unknown)
 
 
+@pytest.mark.parametrize(
+    ("variable", "hint"),
+    [
+        pytest.param("SPECIAL_MAX_UNAUTHORIZED", ": did you mean SPECIAL_MAX_UNAUTHORISED?", id="another spelling"),
+        pytest.param("special_volume_sizes", ": did you mean SPECIAL_VOLUME_SIZE?", id="in small letters"),
+        pytest.param("SPECIAL_PROT", ": did you mean SPECIAL_PORT?", id="a slip"),
+        pytest.param("SPECIAL_XYZZY", "; README.md lists the settings", id="nothing like it"),
+        pytest.param("SPECIAL_", "; README.md lists the settings", id="no name"),
+        pytest.param("SPECIAL_RULES__0__ROLES", "; README.md lists the settings", id="a nested name"),
+    ],
+)
+def test_variable_that_is_no_setting_ends_the_start(
+    monkeypatch: pytest.MonkeyPatch, variable: str, hint: str, tmp_path: Path
+) -> None:
+    config = tmp_path / "special.toml"
+    config.write_text("port = 1\n")
+    monkeypatch.setenv(variable, "400")
+
+    for file in (None, config):
+        with pytest.raises(ConfigurationError) as caught:
+            load(file, source="x")
+        assert str(caught.value) == f"the variable {variable} is no setting of special{hint}"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        pytest.param("prot = 1", "there is no setting 'prot': did you mean port?", id="a setting"),
+        pytest.param("xyzzy = 1", "there is no setting 'xyzzy'; README.md lists the settings", id="nothing like it"),
+        pytest.param(
+            '[[rules]]\nidentifiers = "*"\nmax_unauthorized = 0',
+            "there is no setting 'rules.0.max_unauthorized': did you mean max_unauthorised?",
+            id="in a rule",
+        ),
+    ],
+)
+def test_key_of_a_file_that_is_no_setting_ends_the_start(tmp_path: Path, text: str, message: str) -> None:
+    config = tmp_path / "special.toml"
+    config.write_text(text)
+
+    with pytest.raises(ConfigurationError) as caught:
+        load(config, source="x")
+    assert str(caught.value) == message
+
+
+def test_variables_that_are_not_the_operators_are_passed_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    config = tmp_path / "special.toml"
+    config.write_text("host = '::1'\n")
+    injected = {
+        "SPECIAL_SERVICE_HOST": "10.0.0.11",
+        "SPECIAL_SERVICE_PORT": "8000",
+        "SPECIAL_SERVICE_PORT_HTTP": "8000",
+        "SPECIAL_PORT": "tcp://10.0.0.11:8000",
+        "SPECIAL_PORT_8000_TCP": "tcp://10.0.0.11:8000",
+        "SPECIAL_PORT_8000_TCP_PROTO": "tcp",
+        "SPECIAL_PORT_8000_TCP_PORT": "8000",
+        "SPECIAL_PORT_8000_TCP_ADDR": "10.0.0.11",
+        # Of a service named `special-cache`.
+        "SPECIAL_CACHE_SERVICE_HOST": "10.0.0.12",
+        "SPECIAL_CACHE_PORT": "tcp://10.0.0.12:80",
+        "SPECIAL_CACHE_PORT_80_TCP_ADDR": "10.0.0.12",
+    }
+    ours = {"SPECIAL_RESOLVED_SETTINGS": "{}", "SPECIAL_HOME": str(tmp_path), "SPECIALIST": "x"}
+    for name, value in (injected | ours).items():
+        monkeypatch.setenv(name, value)
+
+    for file in (None, config):
+        chosen = load(file, source="x")
+        assert (chosen.port, chosen.home) == (8000, tmp_path)
+    assert chosen.host == "::1"
+
+
 def test_settings_survive_the_way_to_a_server_process() -> None:
     chosen = load(source="s3://x", keys="{id},{id}.jp2", volume_size="5GiB")
     assert Settings.model_validate_json(chosen.model_dump_json()) == chosen

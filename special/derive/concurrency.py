@@ -1,7 +1,7 @@
-"""Many images at once, in bounded memory: candidates stream in, outcomes stream out.
+"""Many images at once, in bounded memory: images stream in, outcomes stream out.
 
-An image that fails is an outcome like any other. A store that does not answer, or asks for less haste, is
-given time: the source has its own short patience inside a request, this is the long one of a batch.
+An image that fails is an outcome like any other. A store that does not answer, or throttles, is tried again: the
+source retries within seconds, a batch within minutes.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class RetryPace:
-    """How many images are under way at once, and how a store that is overrun is spared."""
+class BatchOptions:
+    """How many images are in progress at once, and how they are tried again."""
 
     at_once: int
     retries: int = 4
@@ -33,20 +33,20 @@ class RetryPace:
 
 
 async def derive_all(
-    candidates: AsyncIterator[InputImage], work: Work, *, pace: RetryPace
+    images: AsyncIterator[InputImage], work: Work, *, batching: BatchOptions
 ) -> AsyncGenerator[Outcome, None]:
-    """The outcome of each image, as it comes. At most `pace.at_once` images are held at any time.
+    """The outcome of each image, as it comes. At most `batching.at_once` images are held at any time.
 
     An identifier that is under way already is not started a second time until it is done. Closing the generator
     cancels what is under way; every image is then as it was, or as it should be, or finished by the next run.
     """
     running: dict[str, asyncio.Task[Outcome]] = {}
     try:
-        async for candidate in candidates:
-            while len(running) >= pace.at_once or candidate.identifier in running:
+        async for image in images:
+            while len(running) >= batching.at_once or image.identifier in running:
                 for outcome in await _finished(running):
                     yield outcome
-            running[candidate.identifier] = asyncio.create_task(attempt(candidate, work, pace=pace))
+            running[image.identifier] = asyncio.create_task(attempt(image, work, batching=batching))
         while running:
             for outcome in await _finished(running):
                 yield outcome
@@ -56,29 +56,29 @@ async def derive_all(
         await asyncio.gather(*running.values(), return_exceptions=True)
 
 
-async def attempt(candidate: InputImage, work: Work, *, pace: RetryPace) -> Outcome:
+async def attempt(image: InputImage, work: Work, *, batching: BatchOptions) -> Outcome:
     """One image's outcome, with what it cost; never raises but when cancelled."""
     with tracing() as cost:
         try:
-            outcome = await _patiently(candidate, work, pace)
+            outcome = await _with_retries(image, work, batching)
         except SpecialError as error:
-            outcome = Outcome(candidate.identifier, "failed", str(error))
+            outcome = Outcome(image.identifier, "failed", str(error))
         except Exception as error:
             # Our own mistake, on this one image; the run goes on, and the log has the traceback.
-            log.exception("%r failed for an unforeseen reason", candidate.identifier)
-            outcome = Outcome(candidate.identifier, "failed", f"{type(error).__name__}: {error}")
+            log.exception("%r failed for an unexpected reason", image.identifier)
+            outcome = Outcome(image.identifier, "failed", f"{type(error).__name__}: {error}")
     return replace(outcome, gets=cost.gets, bytes=cost.bytes, decode_ms=cost.decode_ms + cost.encode_ms)
 
 
-async def _patiently(candidate: InputImage, work: Work, pace: RetryPace) -> Outcome:
-    for tries in range(pace.retries):
+async def _with_retries(image: InputImage, work: Work, batching: BatchOptions) -> Outcome:
+    for tries in range(batching.retries):
         try:
-            return await work(candidate)
+            return await work(image)
         except Unreachable as error:
-            log.warning("%r waits for its store: %s", candidate.identifier, error)
-            # Full jitter: those who failed together must not come back together.
-            await pace.sleep(random.uniform(0, pace.pause_s * 2**tries))  # noqa: S311 - no secret depends on it
-    return await work(candidate)
+            log.warning("%r waits for its store: %s", image.identifier, error)
+            # Full jitter: images that failed together must not be tried again together.
+            await batching.sleep(random.uniform(0, batching.pause_s * 2**tries))  # noqa: S311 - no secret depends on it
+    return await work(image)
 
 
 async def _finished(running: dict[str, asyncio.Task[Outcome]]) -> list[Outcome]:

@@ -1,4 +1,4 @@
-"""Makes, foresees and verifies the renditions of one image at a time.
+"""Makes, estimates and verifies the renditions of one image at a time.
 
 All that is decided is decided in `plan`; here are the reads, the writes and their order.
 """
@@ -10,16 +10,17 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from special import formats
+from special.auth import Rules
 from special.codecs import Rendered
 from special.derive.inputs import InputImage, locate
 from special.derive.outcome import Outcome, Work
-from special.derive.plan import Steps, Target, is_of, plan
+from special.derive.plan import AccessPlan, Consent, Steps, Target, is_left_alone, is_of, plan, plan_access
 from special.derive.policy import Policy
 from special.errors import Changed, MasterError, Missing
 from special.formats import Layout, Parser, Piece, drive
 from special.geometry import Box
 from special.iiif import MEDIA, Job
-from special.images import Access, KeyTemplates, Rendition
+from special.images import OPEN, Access, KeyTemplates, Rendition, Rule, stricter
 from special.observability import trace
 from special.renditions import RenditionStore, Sidecar, SizesFile, StoredRenditions, dump_layout
 from special.serving import ReadLimits, read_piece
@@ -43,63 +44,68 @@ class OpenMaster:
 
 
 class Generator:
-    """Looks after the renditions of images. Its methods may be under way for many images at once.
+    """Makes, checks and removes renditions. Its methods may run for many images at once.
 
-    Each takes a candidate to an outcome and raises `SourceError`, `MasterError` or `DecodeError`.
+    Each takes an image to an outcome and raises `SourceError`, `MasterError` or `DecodeError`.
     """
 
     def __init__(
         self,
         source: Source,
         store: RenditionStore,
-        draw: Decode,
+        decode: Decode,
         policy: Policy,
         *,
+        rules: Rules,
+        consent: Consent,
         templates: KeyTemplates,
         bounds: ReadLimits,
         masters_at_once: int,
     ) -> None:
-        """`masters_at_once`: how many may be in memory to be drawn, of all those that are under way."""
+        """`masters_at_once`: how many may be in memory to be decoded, of all images in progress."""
         self._source = source
         self._store = store
-        self._draw = draw
+        self._decode = decode
         self._policy = policy
+        self._rules = rules
+        self._consent = consent
         self._templates = templates
         self._bounds = bounds
-        self._turns = asyncio.Semaphore(masters_at_once)
+        self._decode_slots = asyncio.Semaphore(masters_at_once)
 
-    async def make(self, candidate: InputImage) -> Outcome:
+    async def make(self, image: InputImage) -> Outcome:
         """Do what is missing. Where everything stands: two GETs, and one HEAD unless a listing spared it."""
-        return await self._bring_current(candidate, self._store.reload)
+        return await self._bring_current(image, self._store.reload)
 
-    async def remake(self, candidate: InputImage) -> Outcome:
-        """Do everything anew, believing nothing that is stored."""
-        return await self._bring_current(candidate, self._distrusted)
+    async def remake(self, image: InputImage) -> Outcome:
+        """Make everything again, believing nothing that is stored."""
+        return await self._bring_current(image, self._distrusted)
 
-    async def follow(self, candidate: InputImage, *, gone: Work) -> Outcome:
+    async def follow(self, image: InputImage, *, gone: Work) -> Outcome:
         """Bring renditions to what the master is by now, whatever an event said of it; `gone` where there is none.
 
-        Asks for the master's version once more at the end: of two runs that meet, the one that lost does it over.
+        Asks for the master's version once more at the end: of two runs that meet, the one that lost starts again.
         """
-        identifier = candidate.identifier
+        identifier = image.identifier
         work: Work = self.make
         while True:
             before = await self._version(identifier)
-            outcome = await (work(InputImage(identifier, before)) if before else gone(candidate))
-            if outcome.result == "stood" or await self._version(identifier) == before:
+            outcome = await (work(InputImage(identifier, before)) if before else gone(image))
+            if outcome.result in ("stood", "foreign") or await self._version(identifier) == before:
                 return outcome
             work = self.remake
 
-    async def migrate(self, candidate: InputImage) -> Outcome:
+    async def migrate(self, image: InputImage) -> Outcome:
         """Give an image that an older site left without a sizes file the layout of today. Reads no master.
 
         Legacy files are copied and stay; the sizes are theirs, whatever the policy makes of masters.
         """
-        identifier = candidate.identifier
+        identifier = image.identifier
         if await self._store.reload(identifier) is not None:
             return Outcome(identifier, "stood")
         legacy = {size.long_side: (key, size) for key, size in reversed(await self._store.legacy(identifier))}
-        divided = self._policy.divided([legacy[side][1] for side in sorted(legacy, reverse=True)])
+        policy, _ = self._decided(identifier, None)
+        divided = policy.divided([legacy[side][1] for side in sorted(legacy, reverse=True)])
         sizes = replace(divided, formats=("jpg",))
         renditions = sizes.renditions(identifier)
         for rendition in renditions:
@@ -110,29 +116,35 @@ class Generator:
         await self._store.write_sizes_file(identifier, sizes)
         return Outcome(identifier, "made", f"{len(renditions)} legacy files copied", written=len(renditions))
 
-    async def estimate(self, candidate: InputImage) -> Outcome:
+    async def estimate(self, image: InputImage) -> Outcome:
         """Say what `make` would do. Reads no master."""
-        identifier, blob, kept = await self._state(candidate)
-        faults = self._faults(identifier, blob, kept)
-        return Outcome(identifier, "due", faults[0]) if faults else Outcome(identifier, "stood")
+        identifier, blob, stored = await self._state(image)
+        if is_left_alone(stored, self._consent):
+            return foreign(identifier)
+        _, access = self._decided(identifier, stored)
+        faults = self._faults(identifier, blob, stored)
+        detail = faults[0] if faults else ""
+        return Outcome(identifier, "due" if faults else "stood", detail, access=access.change)
 
-    async def verify(self, candidate: InputImage) -> Outcome:
+    async def verify(self, image: InputImage) -> Outcome:
         """Say what is wrong with what is stored: one GET per rendition and one list besides."""
-        identifier, blob, kept = await self._state(candidate)
-        faults = self._faults(identifier, blob, kept)
-        if kept:
-            faults += [fault for it in kept.renditions if (fault := await self._fault(identifier, it))]
-            if kept.rule.max_unauthorised is not None:
-                strays = await self._restricted(identifier, kept.rule.max_unauthorised)
+        identifier, blob, stored = await self._state(image)
+        faults = self._faults(identifier, blob, stored)
+        if stored:
+            faults += [fault for it in stored.renditions if (fault := await self._fault(identifier, it))]
+            if stored.rule.max_unauthorised is not None:
+                strays = await self._restricted(identifier, stored.rule.max_unauthorised)
                 faults += [f"{key} is restricted and lies in the open" for key in strays]
         return Outcome(identifier, "wrong", "; ".join(faults)) if faults else Outcome(identifier, "sound")
 
     def pruning(self, work: Work) -> Work:
         """The same work, and then the strays go."""
 
-        async def both(candidate: InputImage) -> Outcome:
-            outcome = await work(candidate)
-            count = await self.prune(candidate.identifier)
+        async def both(image: InputImage) -> Outcome:
+            outcome = await work(image)
+            if outcome.result == "foreign":
+                return outcome
+            count = await self.prune(image.identifier)
             if not count:
                 return outcome
             details = (outcome.detail, f"{count} stray files removed")
@@ -141,9 +153,14 @@ class Generator:
         return both
 
     async def prune(self, identifier: str) -> int:
-        """Take away rendition files that the sizes file does not name; how many those were. Three lists."""
-        kept = await self._store.reload(identifier)
-        named = {(it.access, it.key.rpartition("/")[2]) for it in kept.renditions} if kept else set()
+        """Take away rendition files that the sizes file does not name; how many those were. Three lists.
+
+        Where there is no sizes file of ours the files may be those of others.
+        """
+        stored = await self._store.reload(identifier)
+        if stored is None or stored.foreign:
+            return 0
+        named = {(it.access, it.key.rpartition("/")[2]) for it in stored.renditions}
         strays = [
             key
             for access in ACCESSES
@@ -154,16 +171,18 @@ class Generator:
             await self._store.source.delete(key)
         return len(strays)
 
-    async def keep(self, candidate: InputImage) -> Outcome:
+    async def keep(self, image: InputImage) -> Outcome:
         """Leave what is stored of an image whose master is gone."""
-        return Outcome(candidate.identifier, "stood", "the master is gone, its renditions are kept")
+        return Outcome(image.identifier, "stood", "the master is gone, its renditions are kept")
 
-    async def remove(self, candidate: InputImage) -> Outcome:
+    async def remove(self, image: InputImage) -> Outcome:
         """Take away all that is stored of an image whose master is gone."""
-        count = await self._store.remove(candidate.identifier)
-        return Outcome(candidate.identifier, "removed", f"{count} renditions removed")
+        if is_left_alone(await self._distrusted(image.identifier), self._consent):
+            return foreign(image.identifier)
+        count = await self._store.remove(image.identifier)
+        return Outcome(image.identifier, "removed", f"{count} renditions removed")
 
-    # What is so
+    # Reads
 
     async def _version(self, identifier: str) -> Blob | None:
         try:
@@ -171,21 +190,29 @@ class Generator:
         except Missing:
             return None
 
-    async def _state(self, candidate: InputImage) -> tuple[str, Blob, StoredRenditions | None]:
-        identifier = candidate.identifier
-        blob = candidate.blob or await locate(self._source, self._templates, identifier)
+    async def _state(self, image: InputImage) -> tuple[str, Blob, StoredRenditions | None]:
+        identifier = image.identifier
+        blob = image.blob or await locate(self._source, self._templates, identifier)
         return identifier, blob, await self._store.reload(identifier)
 
-    def _faults(self, identifier: str, blob: Blob, kept: StoredRenditions | None) -> list[str]:
+    def _faults(self, identifier: str, blob: Blob, stored: StoredRenditions | None) -> list[str]:
         """How what is stored differs from what should be, as far as sizes file and side-car tell."""
-        if kept is None:
+        if stored is None:
             return ["nothing is stored"]
-        if kept.sidecar is None:
+        if stored.sidecar is None:
             return ["no side-car goes with the sizes file, so the version of the master is unknown"]
-        if not is_of(kept, blob):
+        if not is_of(stored, blob):
             return ["the master is another version by now"]
-        steps = plan(kept, Target.of(identifier, blob, kept.sidecar.shape, self._policy))
+        policy, _ = self._decided(identifier, stored)
+        steps = plan(stored, Target.of(identifier, blob, stored.sidecar.shape, policy))
         return [] if steps.stands else [described(steps)]
+
+    def _decided(self, identifier: str, stored: StoredRenditions | None) -> tuple[Policy, AccessPlan]:
+        """The policy with the limit that holds for this image, by its rules and by what is stored."""
+        rule = self._rules.govern(OPEN, identifier, *self._templates.keys_of(identifier))
+        wanted = stricter(self._policy.max_unauthorised, rule.max_unauthorised)
+        access = plan_access(stored, wanted, self._consent)
+        return replace(self._policy, max_unauthorised=access.max_unauthorised), access
 
     async def _fault(self, identifier: str, rendition: Rendition) -> str:
         """What is wrong with a file that the sizes file names; empty if nothing."""
@@ -201,45 +228,48 @@ class Generator:
         return "" if layout.size == rendition.size else f"{rendition.key} has {layout.size}, not {rendition.size}"
 
     async def _restricted(self, identifier: str, limit: int) -> list[str]:
-        """Files in `open/` that are larger than anybody may have."""
+        """Files in `open/` that are larger than an anonymous client may have."""
         return [key for key, side in await self._store.list_files(identifier, "open") if side > limit]
 
     async def _distrusted(self, identifier: str) -> StoredRenditions | None:
-        """What is stored, as if it were somebody else's; nothing where it cannot be read."""
+        """What is stored, as if its side-car were missing; where it cannot be read, all of it may be restricted."""
         try:
-            kept = await self._store.reload(identifier)
+            stored = await self._store.reload(identifier)
         except MasterError:
-            return None
-        return replace(kept, sidecar=None) if kept else None
+            return StoredRenditions((), Rule(0), None, "")
+        return replace(stored, sidecar=None) if stored else None
 
-    # What is done about it
+    # Writes
 
     async def _bring_current(
-        self, candidate: InputImage, look: Callable[[str], Awaitable[StoredRenditions | None]]
+        self, image: InputImage, reload: Callable[[str], Awaitable[StoredRenditions | None]]
     ) -> Outcome:
-        identifier = candidate.identifier
-        blob = candidate.blob or await locate(self._source, self._templates, identifier)
+        identifier = image.identifier
+        blob = image.blob or await locate(self._source, self._templates, identifier)
         try:
-            return await self._bring(identifier, blob, await look(identifier))
+            return await self._bring(identifier, blob, await reload(identifier))
         except Changed:
-            # The master was overwritten under our hands: once more, from its new version.
+            # The master was overwritten meanwhile: once more, from its new version.
             blob = await locate(self._source, self._templates, identifier)
-            return await self._bring(identifier, blob, await look(identifier))
+            return await self._bring(identifier, blob, await reload(identifier))
 
-    async def _bring(self, identifier: str, blob: Blob, kept: StoredRenditions | None) -> Outcome:
+    async def _bring(self, identifier: str, blob: Blob, stored: StoredRenditions | None) -> Outcome:
         """The steps of the plan, in its order."""
-        known = kept.sidecar if kept and is_of(kept, blob) else None
+        if is_left_alone(stored, self._consent):
+            return foreign(identifier)
+        policy, access = self._decided(identifier, stored)
+        known = stored.sidecar if stored and is_of(stored, blob) else None
         master = None if known else await self._open(blob)
         shape = master.layout.size if master else known.shape if known else None
         assert shape is not None, "a side-car or the master's headers tell the shape"
-        target = Target.of(identifier, blob, shape, self._policy)
-        steps = plan(kept, target)
+        target = Target.of(identifier, blob, shape, policy)
+        steps = plan(stored, target)
         if steps.stands:
-            return Outcome(identifier, "stood")
-        if kept and kept.sidecar and steps.unsettle:
-            await self._store.write_sidecar(identifier, replace(kept.sidecar, settled=False))
-        if kept and steps.withdraw is not None:
-            await self._withdraw(target, steps.withdraw, kept)
+            return Outcome(identifier, "stood", access=access.change)
+        if stored and stored.sidecar and steps.unsettle:
+            await self._store.write_sidecar(identifier, replace(stored.sidecar, settled=False))
+        if stored and steps.withdraw is not None:
+            await self._withdraw(target, steps.withdraw, stored)
         if steps.render:
             master = await self._render(master or await self._reopen(blob, known), steps.render)
             master = await self._read_on(master, master.layout.complete())
@@ -247,21 +277,23 @@ class Generator:
             try:
                 data = await body(await self._store.open_rendition(identifier, standing))
             except Missing:
-                # Somebody took it away and left the sizes file as it was: believe nothing of it.
-                return await self._bring(identifier, blob, replace(kept, sidecar=None) if kept else None)
+                # The file was deleted and is still in the sizes file: believe nothing of it.
+                return await self._bring(identifier, blob, replace(stored, sidecar=None) if stored else None)
             await self._store.source.write(wanted.key, data, media=MEDIA[wanted.format])
         layout = dump_layout(master.layout) if master else known.layout if known else None
         if steps.publish:
-            await self._store.publish(identifier, target.sidecar(layout, settled=not steps.sweep))
+            await self._store.publish(identifier, target.sidecar(layout, settled=not steps.settle))
         if steps.sweep:
             await self._sweep(target)
+        if steps.settle:
             await self._store.write_sidecar(identifier, target.sidecar(layout, settled=True))
-        return Outcome(identifier, "made", described(steps), written=len(steps.render) + len(steps.move))
+        written = len(steps.render) + len(steps.move)
+        return Outcome(identifier, "made", described(steps), access.change, written)
 
-    async def _withdraw(self, target: Target, sizes: SizesFile, kept: StoredRenditions) -> None:
+    async def _withdraw(self, target: Target, sizes: SizesFile, stored: StoredRenditions) -> None:
         """Let the sizes file name no more than what stands throughout; nothing of it is trusted by the next run."""
         # What stays is of the old shape.
-        shape = kept.sidecar.shape if kept.sidecar else kept.renditions[0].size
+        shape = stored.sidecar.shape if stored.sidecar else stored.renditions[0].size
         interim = replace(target.sidecar(None, settled=False), etag="", sizes=sizes, shape=shape)
         await self._store.publish(target.identifier, interim)
 
@@ -294,11 +326,11 @@ class Generator:
         box, largest = Box.whole(master.layout.size), renditions[0].size
         master = await self._read_on(master, master.layout.prepare(box, largest))
         jobs = [Job(box, it.size, mirror=False, angle=0, quality="default", format=it.format) for it in renditions]
-        async with self._turns:
+        async with self._decode_slots:
             piece, layout = await read_piece(
                 self._source, master.blob, master.layout, box, largest, limits=self._bounds, seen=master.seen
             )
-            pictures = await self._draw(piece, jobs)
+            pictures = await self._decode(piece, jobs)
             del piece  # the largest thing of all, and the writes need it no more
         master = replace(master, layout=layout)
         trace().decode_ms += sum(it.decode_ms for it in pictures)
@@ -312,6 +344,12 @@ class Generator:
             if isinstance(done, BaseException):
                 raise done
         return master
+
+
+def foreign(identifier: str) -> Outcome:
+    """The outcome of an image whose renditions belong to others."""
+    detail = "its sizes file was not written by special and is left alone; --adopt takes it over"
+    return Outcome(identifier, "foreign", detail)
 
 
 def described(steps: Steps) -> str:

@@ -26,7 +26,7 @@ _LINES_AT_ONCE = 1000
 
 @dataclass(frozen=True, slots=True)
 class InputImage:
-    """An image whose renditions are looked after."""
+    """An image to make renditions of."""
 
     identifier: str
     blob: Blob | None = None

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from special.derive.generator import Generator
 from special.derive.outcome import Work
-from special.derive.policy import Policy
-from special.derive.resources import Resources, open_read_only, open_with_decoders
+from special.derive.plan import Consent
+from special.derive.resources import ResourceOptions, Resources, open_read_only, open_with_decoders
 from special.errors import ConfigurationError
-from special.settings import Settings
 
-Task = Literal["make", "remake", "migrate", "foresee", "verify"]
+Task = Literal["make", "remake", "migrate", "estimate", "verify"]
 """The default, `--force`, `--migrate-legacy`, `--plan` and `--verify`."""
-DRAWS: frozenset[Task] = frozenset({"make", "remake"})
-ONLY_LOOKS: frozenset[Task] = frozenset({"foresee", "verify"})
+DECODES: frozenset[Task] = frozenset({"make", "remake"})
+READS_ONLY: frozenset[Task] = frozenset({"estimate", "verify"})
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """One run. Checked at birth, but for what needs the settings: raises `ConfigurationError`."""
+    """One run. Raises `ConfigurationError` where options exclude each other."""
 
     task: Task = "make"
     names_from: str | None = None
@@ -37,33 +36,39 @@ class Options:
     """Whether renditions stay where an event told that their master went."""
     scheduler: str | None = None
     """Address of a Dask scheduler whose workers do the work, such as `tcp://host:8786`."""
+    consent: Consent = field(default_factory=Consent)
     json: bool = False
     """Whether each outcome is a JSON object on standard output."""
 
     def __post_init__(self) -> None:
-        if self.prune and self.task in ONLY_LOOKS:
+        if self.prune and self.task in READS_ONLY:
             raise ConfigurationError("--prune removes files, --plan and --verify only look: choose one")
         if self.queue is not None and (self.task != "make" or self.names_from is not None):
             raise ConfigurationError("--queue makes what its messages name: leave out --from and every other task")
         if self.queue is not None and self.scheduler is not None:
             raise ConfigurationError("--queue and --scheduler exclude each other: start several runs with --queue")
 
-    def rooms(self, settings: Settings) -> AbstractAsyncContextManager[Resources]:
-        """What the task works with; decoders only where it draws. Raises `ConfigurationError`."""
-        policy = Policy.of(settings)
-        return open_with_decoders(settings, policy) if self.task in DRAWS else open_read_only(settings, policy)
+        if self.consent.open_restricted and (self.queue is not None or self.names_from == "-"):
+            raise ConfigurationError(
+                "--open-restricted lists what it opens before it does: name images as arguments or in a file, "
+                "not by --queue or standard input"
+            )
 
-    def work(self, maker: Generator) -> Work:
+    def open(self, options: ResourceOptions) -> AbstractAsyncContextManager[Resources]:
+        """What the task works with; decoders only where it decodes. Raises `ConfigurationError`."""
+        return open_with_decoders(options) if self.task in DECODES else open_read_only(options)
+
+    def work(self, generator: Generator) -> Work:
         """What is done for each image."""
         match self.task:
             case "make":
-                work = maker.make
+                work = generator.make
             case "remake":
-                work = maker.remake
+                work = generator.remake
             case "migrate":
-                work = maker.migrate
-            case "foresee":
-                work = maker.estimate
+                work = generator.migrate
+            case "estimate":
+                work = generator.estimate
             case "verify":
-                work = maker.verify
-        return maker.pruning(work) if self.prune else work
+                work = generator.verify
+        return generator.pruning(work) if self.prune else work

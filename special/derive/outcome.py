@@ -7,12 +7,14 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from special.derive.inputs import InputImage
+from special.derive.plan import AccessChange
 
-Result = Literal["made", "stood", "due", "sound", "wrong", "removed", "failed"]
+Result = Literal["made", "stood", "due", "sound", "wrong", "removed", "foreign", "failed"]
 """made: something was done; stood: nothing had to be; due: something would be; sound and wrong: what a
-check found; removed: the master is gone, and so are its renditions; failed: an error was in the way."""
+check found; removed: the master is gone, and so are its renditions; foreign: others wrote the sizes file, and it is
+left alone; failed: an error was in the way."""
 
-RESULTS: tuple[Result, ...] = ("made", "stood", "due", "sound", "wrong", "removed", "failed")
+RESULTS: tuple[Result, ...] = ("made", "stood", "due", "sound", "wrong", "removed", "foreign", "failed")
 BAD: frozenset[Result] = frozenset({"wrong", "failed"})
 """Results that make a run exit with 1."""
 
@@ -25,6 +27,8 @@ class Outcome:
     result: Result
     detail: str = ""
     """What was done, would be done, or is wrong; one sentence."""
+    access: AccessChange = ""
+    """What becomes of restrictions, or would become of them."""
     written: int = 0
     """How many renditions were written."""
     gets: int = 0
@@ -36,7 +40,8 @@ class Outcome:
 
     def plain(self) -> dict[str, Any]:
         """One line of `--json`."""
-        return asdict(self) | {"decode_ms": round(self.decode_ms, 1)}
+        fields = asdict(self) | {"decode_ms": round(self.decode_ms, 1)}
+        return fields if self.access else {name: value for name, value in fields.items() if name != "access"}
 
 
 Work = Callable[[InputImage], Awaitable[Outcome]]

@@ -8,21 +8,72 @@ The order of the steps is what makes a run safe to kill. Read `Steps` from top t
     move       files whose access changes are copied to their other folder
     publish    side-car, then sizes file: the commit
     sweep      files that are now restricted leave `open/`
+    settle     the side-car says that nothing is left to do
 
 After any step a reader of the sizes file finds every file that it names, at the size that it names.
-A side-car that is not `settled` makes the next run sweep.
+A side-car that is not `settled` makes the next run sweep, and tells it that a sizes file of other sizes is its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 from special.derive.policy import Policy
 from special.geometry import Size
-from special.images import Rendition, StoredFormat
+from special.images import Rendition, StoredFormat, stricter
 from special.renditions import Sidecar, SizesFile, StoredRenditions
 from special.storage import Blob
+
+AccessChange = Literal["", "opened", "closed", "held"]
+"""opened and closed: anonymous clients may have more, or less, than before; held: less than the policy would give
+them, because that much was restricted already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """What an operator allows a run to do with what is stored."""
+
+    adopt: bool = False
+    """Whether sizes files of others are taken over, with their restrictions."""
+    open_restricted: bool = False
+    """Whether what stands restricted is opened where policy and rules allow it."""
+
+
+@dataclass(frozen=True, slots=True)
+class AccessPlan:
+    """Who may have an image's renditions after a run."""
+
+    max_unauthorised: int | None
+    """Longest side that an anonymous client may have; None: everything is open."""
+    change: AccessChange
+
+
+def is_left_alone(stored: StoredRenditions | None, consent: Consent) -> bool:
+    """Whether what is stored belongs to others, who did not agree to our writing it."""
+    return stored is not None and stored.foreign and not consent.adopt
+
+
+def plan_access(stored: StoredRenditions | None, wanted: int | None, consent: Consent) -> AccessPlan:
+    """Who may have what, given the limit by policy and rules: what stands restricted stays so without consent."""
+    if stored is None:
+        return AccessPlan(wanted, "")
+    standing = standing_limit(stored)
+    limit = wanted if consent.open_restricted else stricter(standing, wanted)
+    if limit == standing:
+        return AccessPlan(limit, "" if limit == wanted else "held")
+    return AccessPlan(limit, "closed" if stricter(standing, limit) == limit else "opened")
+
+
+def standing_limit(stored: StoredRenditions) -> int | None:
+    """Longest side that an anonymous client may have of what is stored; None: everything is open.
+
+    A side-car without a limit may go with restricted sizes: a server that adds one under a rule writes no limit.
+    """
+    if stored.rule.max_unauthorised is not None:
+        return stored.rule.max_unauthorised
+    return SizesFile.of(stored.renditions).max_unauthorised
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +94,7 @@ class Target:
 
     @property
     def renditions(self) -> tuple[Rendition, ...]:
-        """The files that should lie there, largest first."""
+        """The files that should be stored, largest first."""
         return self.sizes.renditions(self.identifier)
 
     def sidecar(self, layout: bytes | None, *, settled: bool) -> Sidecar:
@@ -77,6 +128,8 @@ class Steps:
     """Copied from one folder to the other: as they are, as they should be."""
     publish: bool
     sweep: bool
+    settle: bool
+    """Whether the side-car is not settled until the steps before are done."""
 
     @property
     def stands(self) -> bool:
@@ -84,33 +137,35 @@ class Steps:
         return not (self.render or self.move or self.publish or self.sweep)
 
 
-def is_of(kept: StoredRenditions | None, blob: Blob) -> bool:
+def is_of(stored: StoredRenditions | None, blob: Blob) -> bool:
     """Whether the side-car tells of this version of the master: its shape is then known without reading it."""
-    return kept is not None and kept.sidecar is not None and _version(kept.sidecar) == (blob.key, blob.etag)
+    return stored is not None and stored.sidecar is not None and _version(stored.sidecar) == (blob.key, blob.etag)
 
 
-def plan(kept: StoredRenditions | None, target: Target) -> Steps:
+def plan(stored: StoredRenditions | None, target: Target) -> Steps:
     """What must be done, given what is stored."""
-    stored = kept.renditions if kept else ()
-    sidecar = kept.sidecar if kept else None
-    standing = {_file(it): it for it in stored} if sidecar and _trusted(sidecar, stored, target) else {}
+    named = stored.renditions if stored else ()
+    sidecar = stored.sidecar if stored else None
+    standing = {_file(it): it for it in named} if sidecar and _trusted(sidecar, named, target) else {}
     wanted = target.renditions
     render = tuple(it for it in wanted if _file(it) not in standing)
     move = tuple((standing[_file(it)], it) for it in wanted if _file(it) in standing and standing[_file(it)] != it)
-    publish = bool(render or move) or sidecar is None or not _says(sidecar, stored, target)
+    publish = bool(render or move) or sidecar is None or not _says(sidecar, named, target)
     restricting = target.max_unauthorised is not None and publish
+    sweep = restricting or (sidecar is not None and not sidecar.settled)
     return Steps(
         unsettle=sidecar is not None and sidecar.settled and _opens(sidecar, (*render, *(it for _, it in move))),
-        withdraw=_withdrawn(stored, render),
+        withdraw=_withdrawn(named, render),
         render=render,
         move=move,
         publish=publish,
-        sweep=restricting or (sidecar is not None and not sidecar.settled),
+        sweep=sweep,
+        settle=sweep or (bool(named) and SizesFile.of(named) != target.sizes),
     )
 
 
 def _file(rendition: Rendition) -> tuple[Size, StoredFormat]:
-    """What a rendition is, wherever it lies."""
+    """What a rendition is, in either folder."""
     return rendition.size, rendition.format
 
 
@@ -118,12 +173,12 @@ def _version(sidecar: Sidecar) -> tuple[str, str]:
     return sidecar.key, sidecar.etag
 
 
-def _trusted(sidecar: Sidecar, stored: tuple[Rendition, ...], target: Target) -> bool:
+def _trusted(sidecar: Sidecar, named: tuple[Rendition, ...], target: Target) -> bool:
     """Whether the files that are named were made from this master, in this encoding, by us."""
     return (
         _version(sidecar) == (target.blob.key, target.blob.etag)
         and sidecar.encoding == target.encoding
-        and sidecar.sizes == SizesFile.of(stored)
+        and sidecar.sizes == SizesFile.of(named)
     )
 
 
@@ -133,17 +188,17 @@ def _opens(sidecar: Sidecar, written: Iterable[Rendition]) -> bool:
     return limit is not None and any(it.access == "open" and it.size.long_side > limit for it in written)
 
 
-def _says(sidecar: Sidecar, stored: tuple[Rendition, ...], target: Target) -> bool:
+def _says(sidecar: Sidecar, named: tuple[Rendition, ...], target: Target) -> bool:
     return (
         _version(sidecar) == (target.blob.key, target.blob.etag)
-        and SizesFile.of(stored) == sidecar.sizes == target.sizes
+        and SizesFile.of(named) == sidecar.sizes == target.sizes
         and sidecar.max_unauthorised == target.max_unauthorised
         and sidecar.encoding == target.encoding
     )
 
 
-def _withdrawn(stored: tuple[Rendition, ...], render: tuple[Rendition, ...]) -> SizesFile | None:
+def _withdrawn(named: tuple[Rendition, ...], render: tuple[Rendition, ...]) -> SizesFile | None:
     overwritten = {it.key: it.size for it in render}
-    going = {it.size for it in stored if overwritten.get(it.key, it.size) != it.size}
-    staying = [it for it in stored if it.size not in going]
-    return SizesFile.of(staying) if len(staying) < len(stored) else None
+    going = {it.size for it in named if overwritten.get(it.key, it.size) != it.size}
+    staying = [it for it in named if it.size not in going]
+    return SizesFile.of(staying) if len(staying) < len(named) else None

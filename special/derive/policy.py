@@ -13,7 +13,6 @@ from special.errors import ConfigurationError
 from special.geometry import Size
 from special.images import StoredFormat
 from special.renditions import SizesFile
-from special.settings import Settings
 
 _EXAMPLE = "1024,400,200,100"
 
@@ -49,28 +48,25 @@ class Policy:
     """Long side up to which renditions are open; None: all are."""
     formats: tuple[StoredFormat, ...] = ("jpg",)
     """What each size is stored as."""
-    care: Encoding = field(default_factory=Encoding)
+    qualities: Encoding = field(default_factory=Encoding)
     """The quality of each format."""
 
     @classmethod
-    def of(cls, settings: Settings) -> Self:
-        """The policy that the settings say.
+    def of(
+        cls, sizes: str, *, max_unauthorised: int | None, formats: Sequence[StoredFormat], qualities: Encoding
+    ) -> Self:
+        """The policy that an operator writes.
 
         Sizes are long sides (`1024,400,200`), or IIIF sizes between blanks (`!1024,1024 400, ,300`). A negative
         `max_unauthorised` means that all is open, as on a DLCS. Raises `ConfigurationError`.
         """
-        limit = settings.max_unauthorised
-        return cls(
-            _bounds(settings.sizes.strip()),
-            limit if limit is not None and limit >= 0 else None,
-            tuple(dict.fromkeys(settings.formats)),
-            Encoding(jpeg_quality=settings.jpeg_quality, webp_quality=settings.webp_quality),
-        )
+        limit = max_unauthorised if max_unauthorised is not None and max_unauthorised >= 0 else None
+        return cls(_bounds(sizes.strip()), limit, tuple(dict.fromkeys(formats)), qualities)
 
     @property
     def encoding(self) -> str:
-        """How renditions are encoded, in words: those of another encoding are made anew."""
-        return self.care.described(*self.formats)
+        """How renditions are encoded, in words: those of another encoding are made again."""
+        return self.qualities.described(*self.formats)
 
     def sizes(self, shape: Size) -> SizesFile:
         """The sizes for one master, by who may have them. A small master has its own size, once."""

@@ -5,17 +5,29 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import monotonic, perf_counter
-from typing import Protocol, TextIO
+from typing import Literal, Protocol, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 from special.derive.outcome import BAD, RESULTS, Outcome, Result
 
+Notice = Literal["would open", "would close", "opened", "closed", "held", "foreign"]
+NOTICES: dict[Notice, str] = {
+    "would open": "{} would be opened",
+    "would close": "{} would be closed",
+    "opened": "{} opened",
+    "closed": "{} closed",
+    "held": "{} more restricted than the policy says, as before (--open-restricted opens them)",
+    "foreign": "{} with a sizes file of others, left alone (--adopt takes them over)",
+}
+"""What a run says of restrictions at its end."""
+NAMED_IMAGES = 5
+"""Images that a notice names; `--json` names all."""
 LINE_EVERY_S = 10.0
 """How often a line is written where there is no terminal."""
 
@@ -25,6 +37,9 @@ class Tally:
     """Everything that a run adds up."""
 
     results: Counter[Result] = field(default_factory=Counter)
+    noticed: Counter[Notice] = field(default_factory=Counter)
+    examples: dict[Notice, list[str]] = field(default_factory=dict)
+    """The first few images of each notice."""
     written: int = 0
     gets: int = 0
     bytes: int = 0
@@ -39,6 +54,12 @@ class Tally:
         self.gets += outcome.gets
         self.bytes += outcome.bytes
         self.decode_ms += outcome.decode_ms
+        notice = _notice(outcome)
+        if notice is not None:
+            self.noticed[notice] += 1
+            examples = self.examples.setdefault(notice, [])
+            if len(examples) < NAMED_IMAGES:
+                examples.append(outcome.identifier)
 
     @property
     def images(self) -> int:
@@ -59,6 +80,16 @@ class Tally:
         """The results in words."""
         return ", ".join(f"{self.results[result]:,} {result}" for result in RESULTS if self.results[result]) or "none"
 
+    def notices(self, always: Collection[Notice] = ()) -> list[str]:
+        """How many images were opened, closed or left alone, a line each; those of `always` even if there are none."""
+        lines = []
+        for notice, text in NOTICES.items():
+            count, examples = self.noticed[notice], self.examples.get(notice, [])
+            if count or notice in always:
+                names = ", ".join(examples) + (", …" if count > len(examples) else "")
+                lines.append(text.format(f"{count:,} images") + (f": {names}" if names else ""))
+        return lines
+
     def summary(self) -> str:
         """What the run did and what it cost. Decoders' CPU time counts once they have ended."""
         images = max(self.images, 1)
@@ -70,6 +101,19 @@ class Tally:
         )
 
 
+def _notice(outcome: Outcome) -> Notice | None:
+    match outcome.result, outcome.access:
+        case "foreign", _:
+            return "foreign"
+        case "due", "opened":
+            return "would open"
+        case "due", "closed":
+            return "would close"
+        case _, ("opened" | "closed" | "held") as change:
+            return change
+    return None
+
+
 class Display(Protocol):
     """Shows outcomes as they come."""
 
@@ -78,7 +122,7 @@ class Display(Protocol):
         ...
 
     def expect(self, total: int) -> None:
-        """So many images there are."""
+        """The total number of images is known."""
         ...
 
 
@@ -108,7 +152,7 @@ class Bar:
 
 @dataclass(slots=True)
 class Lines:
-    """Plain lines where nobody watches: failures at once, a count now and then."""
+    """Plain lines for a log: failures at once, a count every few seconds."""
 
     console: Console
     clock: Callable[[], float] = monotonic
@@ -139,7 +183,7 @@ class JsonLines:
         self.out.flush()
 
     def expect(self, total: int) -> None:
-        """Whoever reads the objects counts them."""
+        """A reader of JSON lines counts them itself."""
 
 
 @contextmanager

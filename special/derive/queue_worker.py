@@ -1,7 +1,7 @@
 """Follows a queue of notifications for ever: what happens to masters happens to their renditions.
 
 A message is deleted once all that it tells of is done. One that fails is given back and comes again, later each time;
-one that nobody can read is left alone, and the queue puts it aside after a few times.
+one that cannot be parsed is left to the queue, whose redrive policy moves it to a dead-letter queue.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from weakref import WeakValueDictionary
 
 from special.derive import events
-from special.derive.concurrency import RetryPace, attempt
+from special.derive.concurrency import BatchOptions, attempt
 from special.derive.inputs import InputImage
 from special.derive.outcome import BAD, Outcome, Work
 from special.derive.sqs import Message, MessageQueue
@@ -28,27 +28,27 @@ LONGEST_HOLD_S = 900
 
 @dataclass(frozen=True, slots=True)
 class VisibilityOptions:
-    """How messages are held."""
+    """How long messages stay hidden from other workers."""
 
     hold_s: int = 60
-    """How long a message stays hidden if we die; it is held anew while it is worked on."""
+    """How long a message stays hidden after this process dies; renewed while it is worked on."""
     again_s: int = 15
     """How long a message that failed stays hidden; doubles each time, up to a quarter of an hour."""
 
 
 @dataclass(slots=True)
 class QueueWorker:
-    """Works through one mailbox."""
+    """Works through one queue."""
 
-    mailbox: MessageQueue
+    queue: MessageQueue
     work: Work
     root: str
-    """Of the masters: events of other places are none of ours."""
+    """Of the masters: events of other places are passed over."""
     templates: KeyTemplates
-    pace: RetryPace
-    post: VisibilityOptions = field(default_factory=VisibilityOptions)
-    _turns: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
-    """Held by whoever works on an image: a second message about it waits, and finds that it stands."""
+    batching: BatchOptions
+    visibility: VisibilityOptions = field(default_factory=VisibilityOptions)
+    _locks: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
+    """One for each image in progress: a second message about it waits, and finds it up to date."""
 
     async def run(self, stop: asyncio.Event) -> AsyncGenerator[Outcome, None]:
         """The outcome of each image, as it comes, until `stop` is set and what is under way is done.
@@ -58,12 +58,12 @@ class QueueWorker:
         busy: set[asyncio.Task[list[Outcome]]] = set()
         try:
             while busy or not stop.is_set():
-                room = 0 if stop.is_set() else self.pace.at_once - len(busy)
-                for message in await self._take(room) if room else ():
+                free = 0 if stop.is_set() else self.batching.at_once - len(busy)
+                for message in await self._take(free) if free else ():
                     busy.add(asyncio.create_task(self._handle(message)))
                 if busy:
                     done, busy = await asyncio.wait(
-                        busy, timeout=0 if room else None, return_when=asyncio.FIRST_COMPLETED
+                        busy, timeout=0 if free else None, return_when=asyncio.FIRST_COMPLETED
                     )
                     for task in done:
                         for outcome in task.result():
@@ -73,12 +73,12 @@ class QueueWorker:
                 task.cancel()
             await asyncio.gather(*busy, return_exceptions=True)
 
-    async def _take(self, room: int) -> list[Message]:
+    async def _take(self, free: int) -> list[Message]:
         try:
-            return await self.mailbox.take(room, hold_s=self.post.hold_s)
+            return await self.queue.take(free, hold_s=self.visibility.hold_s)
         except Unreachable as error:
             log.warning("%s", error)
-            await self.pace.sleep(self.pace.pause_s)
+            await self.batching.sleep(self.batching.pause_s)
             return []
 
     async def _handle(self, message: Message) -> list[Outcome]:
@@ -90,17 +90,17 @@ class QueueWorker:
             outcomes = [await self._do(identifier) for identifier in identifiers]
         try:
             if any(outcome.result in BAD for outcome in outcomes):
-                await self.mailbox.hold(message, min(self.post.again_s * 2 ** (message.times - 1), LONGEST_HOLD_S))
+                await self.queue.hold(message, min(self.visibility.again_s * 2 ** (message.times - 1), LONGEST_HOLD_S))
             else:
-                await self.mailbox.delete(message)
+                await self.queue.delete(message)
         except SourceError as error:
             log.warning("message %s comes again: %s", message.id, error)
         return outcomes
 
     async def _do(self, identifier: str) -> Outcome:
-        turn = self._turns.setdefault(identifier, asyncio.Lock())
-        async with turn:
-            return await attempt(InputImage(identifier), self.work, pace=self.pace)
+        lock = self._locks.setdefault(identifier, asyncio.Lock())
+        async with lock:
+            return await attempt(InputImage(identifier), self.work, batching=self.batching)
 
     def _identifiers(self, message: Message) -> list[str]:
         """The images that a message tells of, each once, in its order. Raises `ValueError`."""
@@ -109,13 +109,13 @@ class QueueWorker:
 
     @asynccontextmanager
     async def _held(self, message: Message) -> AsyncIterator[None]:
-        """Keep a message hidden for as long as it takes."""
+        """Keep a message hidden while it is worked on."""
 
         async def hold() -> None:
             while True:
-                await asyncio.sleep(self.post.hold_s / 3)
+                await asyncio.sleep(self.visibility.hold_s / 3)
                 try:
-                    await self.mailbox.hold(message, self.post.hold_s)
+                    await self.queue.hold(message, self.visibility.hold_s)
                 except SourceError as error:
                     # It may come a second time; what stands then is not done again.
                     log.warning("message %s could not be held: %s", message.id, error)

@@ -6,97 +6,127 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 
-from special import composition
+from special.auth import Rules
 from special.codecs import Rendered, render_all
 from special.concurrency import Deadline
 from special.derive.generator import Decode, Generator
+from special.derive.plan import Consent
 from special.derive.policy import Policy
 from special.formats import Piece
 from special.iiif import Job
 from special.images import KeyTemplates
 from special.renditions import RenditionStore
-from special.settings import Settings
+from special.serving import ReadLimits
 from special.storage import RetryPolicy, Source, check_source, open_source
 from special.workers import Lane, Workers
 
 DECODE_DEADLINE_S = 300.0
-"""What one master may take to decode: nobody is waiting, so the dearest may have their time."""
-READ_AHEAD = 2
-"""Masters that are read while as many as there are decoders are decoded: so many are in memory at once."""
+"""What one master may take to decode: no client is waiting, so the most expensive may have their time."""
+PREFETCHED_MASTERS = 2
+"""Masters that are read while as many as there are decoders are decoded; all of them are in memory."""
 IMAGES_AT_ONCE = 32
-"""Images under way at once. Most wait for the store, for an answer of a few bytes."""
-OVERNIGHT = RetryPolicy(deadline_s=120.0, retries=20, budgeted=False)
-"""A store that asks for less haste is waited for: nobody else is waiting, and a failed image is one to look after."""
-AT_START = replace(OVERNIGHT, deadline_s=30.0)
-"""One that does not answer at all is told of while somebody is still looking."""
+"""Images in progress at once. Most wait for the store, for an answer of a few bytes."""
+LONG_RETRY = RetryPolicy(deadline_s=120.0, retries=20, budgeted=False)
+"""A throttling store is waited for: no client is waiting, and each failed image costs the operator another run."""
+START_RETRY = replace(LONG_RETRY, deadline_s=30.0)
+"""A store that does not answer at all is reported while the operator is still at the terminal."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceOptions:
+    """The part of the settings that a run works with. A cluster sends it to its workers."""
+
+    source: str
+    """URL of the masters."""
+    thumbs: str
+    """URL of the renditions."""
+    templates: KeyTemplates
+    policy: Policy
+    rules: Rules
+    """The operator's access rules; no rendition is opened beyond them."""
+    consent: Consent
+    limits: ReadLimits
+    decoders: int
+    """Decoder processes."""
+    decoder_memory_bytes: int
+    """Address space of each of them."""
+
+    @property
+    def masters_at_once(self) -> int:
+        """Maximum number of masters in memory."""
+        return self.decoders + PREFETCHED_MASTERS
 
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """The rooms that a run goes through."""
+    """What is open for as long as a run takes."""
 
     source: Source
     store: RenditionStore
-    maker: Generator
+    generator: Generator
     templates: KeyTemplates
 
 
-async def check(settings: Settings) -> None:
+async def check(options: ResourceOptions) -> None:
     """Find out what no image could be made with. Raises `ConfigurationError`; costs a GET of each place."""
-    await check_source(settings.source, retry_policy=AT_START)
-    await check_source(settings.thumbs_url, create=True, retry_policy=AT_START)
+    await check_source(options.source, retry_policy=START_RETRY)
+    await check_source(options.thumbs, create=True, retry_policy=START_RETRY)
 
 
 @asynccontextmanager
-async def open_read_only(settings: Settings, policy: Policy) -> AsyncIterator[Resources]:
-    """Rooms for a run that only looks: there are no decoders."""
+async def open_read_only(options: ResourceOptions) -> AsyncIterator[Resources]:
+    """Resources for a run that decodes nothing: there are no decoder processes."""
     async with AsyncExitStack() as stack:
-        yield _rooms(stack, settings, policy, _draw_nothing)
+        yield _resources(stack, options, _decode_nothing)
 
 
 @asynccontextmanager
-async def open_with_decoders(settings: Settings, policy: Policy) -> AsyncIterator[Resources]:
-    """Rooms for a run that makes renditions, with as many decoder processes as the settings say."""
+async def open_with_decoders(options: ResourceOptions) -> AsyncIterator[Resources]:
+    """Resources for a run that makes renditions, with as many decoder processes as the options say."""
     async with AsyncExitStack() as stack:
-        yield _rooms(stack, settings, policy, await _drawing(stack, settings, policy))
+        yield _resources(stack, options, await _decoders(stack, options))
 
 
-def _rooms(stack: AsyncExitStack, settings: Settings, policy: Policy, draw: Decode) -> Resources:
-    source = open_source(settings.source, retry_policy=OVERNIGHT)
+def _resources(stack: AsyncExitStack, options: ResourceOptions, decode: Decode) -> Resources:
+    source = open_source(options.source, retry_policy=LONG_RETRY)
     stack.push_async_callback(source.close)
-    store = RenditionStore(open_source(settings.thumbs_url, create=True, retry_policy=OVERNIGHT))
+    store = RenditionStore(open_source(options.thumbs, create=True, retry_policy=LONG_RETRY))
     stack.push_async_callback(store.close)
-    templates = KeyTemplates(settings.keys, settings.id_segments)
-    bounds = composition.read_limits(settings)
-    at_once = _masters_at_once(settings)
-    maker = Generator(source, store, draw, policy, templates=templates, bounds=bounds, masters_at_once=at_once)
-    return Resources(source, store, maker, templates)
+    generator = Generator(
+        source,
+        store,
+        decode,
+        options.policy,
+        rules=options.rules,
+        consent=options.consent,
+        templates=options.templates,
+        bounds=options.limits,
+        masters_at_once=options.masters_at_once,
+    )
+    return Resources(source, store, generator, options.templates)
 
 
-def _masters_at_once(settings: Settings) -> int:
-    return settings.decoders + READ_AHEAD
-
-
-async def _drawing(stack: AsyncExitStack, settings: Settings, policy: Policy) -> Decode:
+async def _decoders(stack: AsyncExitStack, options: ResourceOptions) -> Decode:
     """Decoder processes for as long as the stack is open."""
     lane = Lane(
         "derive",
-        running=settings.decoders,
-        queue=_masters_at_once(settings),  # all of them, while decoders start or are replaced
+        running=options.decoders,
+        queue=options.masters_at_once,  # all of them, while decoders start or are replaced
         max_wait_s=DECODE_DEADLINE_S,
         deadline_s=2 * DECODE_DEADLINE_S,
     )
-    memory_bytes = int(settings.decoder_memory)
     workers = await stack.enter_async_context(
-        Workers(settings.decoders, memory_bytes=memory_bytes, lanes=[lane], spare=0)
+        Workers(options.decoders, memory_bytes=options.decoder_memory_bytes, lanes=[lane], spare=0)
     )
 
-    async def draw(piece: Piece, jobs: Sequence[Job]) -> Sequence[Rendered]:
+    async def decode(piece: Piece, jobs: Sequence[Job]) -> Sequence[Rendered]:
         deadline = Deadline.after(DECODE_DEADLINE_S)
-        return await workers.run(render_all, piece, jobs, policy.care, settings.max_master_pixels, deadline=deadline)
+        return await workers.run(
+            render_all, piece, jobs, options.policy.qualities, options.limits.max_pixels, deadline=deadline
+        )
 
-    return draw
+    return decode
 
 
-async def _draw_nothing(piece: Piece, jobs: Sequence[Job]) -> Sequence[Rendered]:
-    raise AssertionError("a run that only looks draws nothing")
+async def _decode_nothing(piece: Piece, jobs: Sequence[Job]) -> Sequence[Rendered]:
+    raise AssertionError("a run that only reads decodes nothing")

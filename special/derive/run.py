@@ -14,19 +14,24 @@ from typing import TextIO
 
 from rich.console import Console
 
+from special import composition
+from special.codecs import Encoding
 from special.derive import inputs, progress
 from special.derive.cluster import derive_on_cluster
-from special.derive.concurrency import RetryPace, derive_all
+from special.derive.concurrency import BatchOptions, derive_all
 from special.derive.inputs import InputImage
-from special.derive.options import Options
+from special.derive.options import READS_ONLY, Options
 from special.derive.outcome import BAD, Outcome
+from special.derive.plan import Consent
 from special.derive.policy import Policy
-from special.derive.progress import Bar, Display, JsonLines, Lines, Tally
+from special.derive.progress import Bar, Display, JsonLines, Lines, Notice, Tally
 from special.derive.queue_worker import QueueWorker
-from special.derive.resources import IMAGES_AT_ONCE, Resources, check, open_read_only
+from special.derive.resources import IMAGES_AT_ONCE, ResourceOptions, Resources, check, open_read_only
 from special.derive.sqs import SqsQueue
 from special.errors import ConfigurationError, SpecialError
+from special.images import KeyTemplates
 from special.settings import Settings
+from special.storage import check_apart
 
 __all__ = ["Options", "run"]
 
@@ -39,7 +44,7 @@ async def run(
     out: TextIO | None = None,
     console: Console | None = None,
 ) -> int:
-    """Look after the renditions of the named images, or of all of the source's; 0 if all is well, 1 if not.
+    """Look after the renditions of the named images, or of all of the source's; 0, or 1 where any failed or is wrong.
 
     Outcomes as JSON go to `out` (standard output), progress and summary to `console` (standard error).
     Raises `ConfigurationError` before any work.
@@ -47,48 +52,80 @@ async def run(
     if identifiers and (options.names_from is not None or options.queue is not None):
         raise ConfigurationError("name images as arguments, or by --from or --queue, not both")
     console = console or Console(stderr=True, soft_wrap=True)
-    await check(settings)
+    check_apart(settings.source, thumbs=settings.thumbs_url, home=settings.home, volume=settings.volume_directory)
+    resource_options = resource_options_of(settings, options.consent)
+    await check(resource_options)
     tally = Tally()
     try:
-        async with _rooms(settings, options) as rooms:
-            outcomes = _outcomes(rooms, settings, identifiers, options)
+        async with _opened(resource_options, options) as resources:
+            if options.consent.open_restricted and options.task not in READS_ONLY:
+                await _announce(resources, identifiers, options, console)
+            outcomes = _outcomes(resources, resource_options, identifiers, options)
             countable = options.queue is None and options.names_from != "-"
-            counted = _chosen(rooms, identifiers, options) if countable else None
+            counted = _chosen(resources, identifiers, options) if countable else None
             with _failures(options.failed_to) as failures, _display(options, out, console, counted) as display:
                 await _follow(outcomes, tally, display, failures)
     except asyncio.CancelledError:
         console.print(f"Interrupted. {tally.summary()}", markup=False, highlight=False)
         raise
-    console.print(tally.summary(), markup=False, highlight=False)
+    always: tuple[Notice, ...] = ("would open", "would close") if options.task == "estimate" else ()
+    for line in (tally.summary(), *tally.notices(always)):
+        console.print(line, markup=False, highlight=False)
     # What failed on its way through a queue comes again there.
     return 1 if tally.bad and options.queue is None else 0
 
 
-def _rooms(settings: Settings, options: Options) -> AbstractAsyncContextManager[Resources]:
-    # On a cluster the decoders are elsewhere; here is but the list of images.
-    return open_read_only(settings, Policy.of(settings)) if options.scheduler else options.rooms(settings)
+def policy_of(settings: Settings) -> Policy:
+    """The policy that the settings say. Raises `ConfigurationError`."""
+    return Policy.of(
+        settings.sizes,
+        max_unauthorised=settings.max_unauthorised,
+        formats=settings.formats,
+        qualities=Encoding(jpeg_quality=settings.jpeg_quality, webp_quality=settings.webp_quality),
+    )
+
+
+def resource_options_of(settings: Settings, consent: Consent) -> ResourceOptions:
+    """The part of the settings that a run works with. Raises `ConfigurationError`."""
+    return ResourceOptions(
+        source=settings.source,
+        thumbs=settings.thumbs_url,
+        templates=KeyTemplates(settings.keys, settings.id_segments),
+        policy=policy_of(settings),
+        rules=composition.rules(settings),
+        consent=consent,
+        limits=composition.read_limits(settings),
+        decoders=settings.decoders,
+        decoder_memory_bytes=int(settings.decoder_memory),
+    )
+
+
+def _opened(resource_options: ResourceOptions, options: Options) -> AbstractAsyncContextManager[Resources]:
+    # On a cluster the decoders are elsewhere; this process only lists the images.
+    return open_read_only(resource_options) if options.scheduler else options.open(resource_options)
 
 
 def _outcomes(
-    rooms: Resources, settings: Settings, identifiers: Sequence[str], options: Options
+    resources: Resources, resource_options: ResourceOptions, identifiers: Sequence[str], options: Options
 ) -> AsyncGenerator[Outcome, None]:
-    maker, pace = rooms.maker, RetryPace(IMAGES_AT_ONCE)
+    generator, batching = resources.generator, BatchOptions(IMAGES_AT_ONCE)
     if options.queue is not None:
-        follow = partial(maker.follow, gone=maker.keep if options.keep_removed else maker.remove)
-        return _attend(QueueWorker(SqsQueue(options.queue), follow, rooms.source.root, rooms.templates, pace))
-    chosen = _chosen(rooms, identifiers, options)
+        follow = partial(generator.follow, gone=generator.keep if options.keep_removed else generator.remove)
+        queue = SqsQueue(options.queue)
+        return _follow_queue(QueueWorker(queue, follow, resources.source.root, resources.templates, batching))
+    chosen = _chosen(resources, identifiers, options)
     if options.scheduler is not None:
-        return derive_on_cluster(chosen, settings, options, scheduler=options.scheduler)
-    return derive_all(chosen, options.work(maker), pace=pace)
+        return derive_on_cluster(chosen, resource_options, options, scheduler=options.scheduler)
+    return derive_all(chosen, options.work(generator), batching=batching)
 
 
-async def _attend(attendant: QueueWorker) -> AsyncGenerator[Outcome, None]:
+async def _follow_queue(worker: QueueWorker) -> AsyncGenerator[Outcome, None]:
     """Follow a queue until SIGTERM or SIGINT, then finish what is under way."""
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     try:
-        async with aclosing(attendant.run(stop)) as outcomes:
+        async with aclosing(worker.run(stop)) as outcomes:
             async for outcome in outcomes:
                 yield outcome
     finally:
@@ -96,17 +133,26 @@ async def _attend(attendant: QueueWorker) -> AsyncGenerator[Outcome, None]:
             loop.remove_signal_handler(number)
 
 
-def _chosen(rooms: Resources, identifiers: Sequence[str], options: Options) -> AsyncIterator[InputImage]:
+def _chosen(resources: Resources, identifiers: Sequence[str], options: Options) -> AsyncIterator[InputImage]:
     if identifiers:
         return inputs.named(identifiers)
     if options.names_from is not None:
-        return inputs.read(options.names_from, root=rooms.source.root, templates=rooms.templates)
-    if rooms.store.source.root.startswith(rooms.source.root):
-        raise ConfigurationError(
-            f"renditions at {rooms.store.source.root} would be listed as masters of {rooms.source.root}: "
-            "choose a place outside it with --thumbs, or name the images"
-        )
-    return inputs.listed(rooms.source, rooms.templates)
+        return inputs.read(options.names_from, root=resources.source.root, templates=resources.templates)
+    return inputs.listed(resources.source, resources.templates)
+
+
+async def _announce(resources: Resources, identifiers: Sequence[str], options: Options, console: Console) -> None:
+    """Name and count the restricted images that the run opens, before it opens any: two GETs for each image."""
+    images, count = _chosen(resources, identifiers, options), 0
+    estimates = derive_all(images, resources.generator.estimate, batching=BatchOptions(IMAGES_AT_ONCE))
+    async with aclosing(estimates):
+        async for outcome in estimates:
+            if outcome.access == "opened":
+                count += 1
+                console.print(f"opens: {outcome.identifier}", markup=False, highlight=False)
+            elif outcome.result == "failed":
+                console.print(f"may open: {outcome.identifier}: {outcome.detail}", markup=False, highlight=False)
+    console.print(f"{count:,} restricted images will be opened.", markup=False, highlight=False)
 
 
 async def _follow(outcomes: AsyncGenerator[Outcome, None], tally: Tally, display: Display, failures: TextIO) -> None:

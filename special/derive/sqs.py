@@ -1,7 +1,7 @@
 """A queue of messages: taken, held while they are worked on, deleted when done.
 
-Whoever takes a message has it alone for a while; unless it is deleted by then it comes again, and after
-so many times the queue itself puts it aside (the redrive policy of an SQS queue).
+A message that was taken stays hidden from other workers for a while; unless it is deleted by then it comes again, and
+after a few times the queue itself moves it to its dead-letter queue (the redrive policy of an SQS queue).
 """
 
 from __future__ import annotations

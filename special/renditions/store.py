@@ -42,6 +42,8 @@ class StoredRenditions:
     """Ours; None in a bucket that only other tools have written to, and where it names other sizes than the file."""
     version: str
     """Changes whenever any of the above does: the entity tags of the files it was read from."""
+    foreign: bool = False
+    """Whether the sizes file was last written by others: no side-car of ours goes with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,7 +350,17 @@ def _joined(
         Rule(limit),
         ours if agreed else None,
         "".join(found[0].etag for found in (sizes, sidecar) if found),
+        foreign=not agreed and not (ours is not None and _is_unfinished(ours, sizes_file)),
     )
+
+
+def _is_unfinished(sidecar: Sidecar, listed: SizesFile) -> bool:
+    """Whether a side-car names other sizes than the sizes file because our process ended between its two writes.
+
+    `derive` marks such a side-car as not settled; a server that adds one rendition does not, but changes nothing else.
+    """
+    before, after = (set(listed.renditions("")), set(sidecar.sizes.renditions("")))
+    return not sidecar.settled or (before < after and len(after - before) == 1)
 
 
 def _unreadable(blob: Blob, fault: Exception) -> Malformed:

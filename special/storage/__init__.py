@@ -4,6 +4,7 @@ from special.storage.blob import Absent, Blob, Chunk, NotModified, Span, Unless
 from special.storage.bucket import Bucket
 from special.storage.local import Folder
 from special.storage.opening import SCHEMES, check_source, open_source
+from special.storage.overlap import check_apart
 from special.storage.ranges import coalesce, read_spans, runs_of
 from special.storage.retry import RetryPolicy
 from special.storage.source import Opened, Reader, Source, body
@@ -23,6 +24,7 @@ __all__ = [
     "Span",
     "Unless",
     "body",
+    "check_apart",
     "check_source",
     "coalesce",
     "open_source",

@@ -40,13 +40,12 @@ def open_source(
     `create` makes a folder that is not there; nothing ever makes a bucket. `concurrency`: maximum number of requests
     at once. Raises `ConfigurationError`. Asks nothing over the network: `check()` on the source does.
     """
-    scheme, separator, rest = url.partition("://")
-    if not separator:
-        return _folder(Path(url).expanduser(), create)
+    path = folder_path(url)
+    if path is not None:
+        return _folder(path, create)
+    scheme, _, rest = url.partition("://")
     policy = retry_policy or RetryPolicy()
     match scheme.lower():
-        case "file":
-            return _folder(_file_path(url), create)
         case "s3":
             return _s3(url, rest, policy, concurrency)
         case "az" | "gs" as provider:
@@ -67,6 +66,14 @@ async def check_source(url: str, *, create: bool = False, retry_policy: RetryPol
         await source.check()
     finally:
         await source.close()
+
+
+def folder_path(url: str) -> Path | None:
+    """The folder that a URL or a plain path names; None for a bucket. Raises `ConfigurationError`."""
+    scheme, separator, _ = url.partition("://")
+    if not separator:
+        return Path(url).expanduser()
+    return _file_path(url) if scheme.lower() == "file" else None
 
 
 def _folder(path: Path, create: bool) -> Folder:

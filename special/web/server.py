@@ -17,7 +17,7 @@ from special import __version__, composition
 from special.errors import ConfigurationError
 from special.observability import SHARED_COUNTS, logs, metrics_folder
 from special.settings import Settings
-from special.storage import check_source
+from special.storage import check_apart, check_source
 from special.web.app import SETTINGS_VARIABLE, App
 from special.web.process_tuning import tune
 from special.web.protocol import GuardedProtocol, RequestLimits
@@ -62,6 +62,7 @@ def serve_with(chosen: Settings) -> None:
 
 
 async def _check(chosen: Settings) -> None:
+    check_apart(chosen.source, thumbs=chosen.thumbs_url, home=chosen.home, volume=chosen.volume_directory)
     await check_source(chosen.source)
     await check_source(chosen.thumbs_url, create=True)
     composition.engine(chosen)  # so that what would fail in every server process fails here

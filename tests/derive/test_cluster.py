@@ -21,7 +21,8 @@ from rich.console import Console
 from special import settings
 from special.derive.cluster import derive_on_cluster
 from special.derive.inputs import InputImage
-from special.derive.run import Options, run
+from special.derive.plan import Consent
+from special.derive.run import Options, resource_options_of, run
 from special.errors import ConfigurationError
 from tests.support.servers import free_ports
 
@@ -41,11 +42,12 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
     (port,) = free_ports(1)
     address = f"tcp://127.0.0.1:{port}"
     processes: list[subprocess.Popen[bytes]] = []
+    environ = os.environ | {"PYTHONPATH": str(MASTERS.parents[1])}  # the code under test, wherever another is installed
 
     def start(module: str, *options: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", f"distributed.cli.{module}", *options, "--no-dashboard"]
         with (tmp_path / f"{len(processes)}.log").open("wb") as log:
-            processes.append(subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log))
+            processes.append(subprocess.Popen(command, cwd=tmp_path, env=environ, stdout=log, stderr=log))
         return processes[-1]
 
     try:
@@ -69,12 +71,12 @@ async def test_lost_worker_loses_nothing(cluster: Cluster, tmp_path: Path, monke
     async with Client(cluster.address, asynchronous=True) as client:
         await client.wait_for_workers(2, timeout=60)
 
-    async def candidates() -> AsyncIterator[InputImage]:
+    async def images() -> AsyncIterator[InputImage]:
         for name in [*names, "24.jpg"]:
             yield InputImage(name)
 
-    outcomes = []
-    stream = derive_on_cluster(candidates(), chosen, OPTIONS, scheduler=cluster.address, batch=3)
+    outcomes, resources = [], resource_options_of(chosen, Consent())
+    stream = derive_on_cluster(images(), resources, OPTIONS, scheduler=cluster.address, batch=3)
     async with aclosing(stream):
         async for outcome in stream:
             outcomes.append(outcome)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from special.derive.concurrency import RetryPace, derive_all
+from special.derive.concurrency import BatchOptions, derive_all
 from special.derive.inputs import InputImage, named
 from special.derive.outcome import Outcome
 from special.errors import Malformed, Unreachable
@@ -25,8 +25,8 @@ class Crew:
     most: int = 0
     order: list[str] = field(default_factory=list)
 
-    async def work(self, candidate: InputImage) -> Outcome:
-        name = candidate.identifier
+    async def work(self, image: InputImage) -> Outcome:
+        name = image.identifier
         assert name not in self.under_way
         self.under_way.append(name)
         self.most = max(self.most, len(self.under_way))
@@ -43,15 +43,15 @@ class Crew:
             self.under_way.remove(name)
 
 
-async def outcomes(crew: Crew, names: list[str], pace: RetryPace) -> dict[str, Outcome]:
-    return {it.identifier: it async for it in derive_all(named(names), crew.work, pace=pace)}
+async def outcomes(crew: Crew, names: list[str], batching: BatchOptions) -> dict[str, Outcome]:
+    return {it.identifier: it async for it in derive_all(named(names), crew.work, batching=batching)}
 
 
 async def test_no_more_images_are_under_way_than_agreed() -> None:
     crew = Crew()
     names = [str(n) for n in range(20)]
 
-    assert set(await outcomes(crew, names, RetryPace(3))) == set(names)
+    assert set(await outcomes(crew, names, BatchOptions(3))) == set(names)
     assert crew.most == 3
 
 
@@ -64,7 +64,7 @@ async def test_candidates_are_taken_as_there_is_room() -> None:
             yield InputImage(taken[-1])
 
     crew = Crew()
-    async with aclosing(derive_all(endless(), crew.work, pace=RetryPace(2))) as stream:
+    async with aclosing(derive_all(endless(), crew.work, batching=BatchOptions(2))) as stream:
         for _ in range(10):
             await anext(stream)
         assert len(taken) <= 13
@@ -74,12 +74,12 @@ async def test_candidates_are_taken_as_there_is_room() -> None:
 async def test_image_that_is_named_twice_is_not_worked_on_twice_at_once() -> None:
     crew = Crew()
 
-    assert len(await outcomes(crew, ["a", "a", "b", "a"], RetryPace(4))) == 2
+    assert len(await outcomes(crew, ["a", "a", "b", "a"], BatchOptions(4))) == 2
     assert crew.order == ["a", "a", "b", "a"]
 
 
 async def test_outcome_tells_what_it_cost() -> None:
-    assert (await outcomes(Crew(), ["a"], RetryPace(1)))["a"] == Outcome(
+    assert (await outcomes(Crew(), ["a"], BatchOptions(1)))["a"] == Outcome(
         "a", "made", written=2, gets=1, bytes=7, decode_ms=1.5
     )
 
@@ -87,7 +87,7 @@ async def test_outcome_tells_what_it_cost() -> None:
 async def test_failures_are_outcomes(caplog: pytest.LogCaptureFixture) -> None:
     crew = Crew(fail={"a": [Malformed("it ends too soon")], "b": [IndexError("a mistake of ours")]})
 
-    found = await outcomes(crew, ["a", "b", "c"], RetryPace(2))
+    found = await outcomes(crew, ["a", "b", "c"], BatchOptions(2))
 
     assert (found["a"].result, found["a"].detail) == ("failed", "it ends too soon")
     assert (found["b"].result, found["b"].detail) == ("failed", "IndexError: a mistake of ours")
@@ -106,7 +106,7 @@ async def test_store_that_does_not_answer_is_given_time(times: int, result: str)
         pauses.append(seconds)
 
     crew = Crew(fail={"a": [Unreachable("SlowDown")] * times})
-    found = await outcomes(crew, ["a"], RetryPace(1, retries=3, pause_s=1.0, sleep=sleep))
+    found = await outcomes(crew, ["a"], BatchOptions(1, retries=3, pause_s=1.0, sleep=sleep))
 
     assert found["a"].result == result
     assert len(pauses) == min(times, 3)
@@ -115,7 +115,7 @@ async def test_store_that_does_not_answer_is_given_time(times: int, result: str)
 
 async def test_closing_leaves_nothing_under_way() -> None:
     crew = Crew()
-    stream = derive_all(named([str(n) for n in range(9)]), crew.work, pace=RetryPace(3))
+    stream = derive_all(named([str(n) for n in range(9)]), crew.work, batching=BatchOptions(3))
     await anext(stream)
     await stream.aclose()
 

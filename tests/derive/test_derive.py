@@ -21,6 +21,8 @@ from PIL import Image
 from rich.console import Console
 
 from special import settings
+from special.derive.options import Task
+from special.derive.plan import Consent
 from special.derive.run import Options, run
 from special.errors import ConfigurationError
 from special.geometry import Size
@@ -31,6 +33,7 @@ from tests.support.policies import policy
 from tests.support.servers import S3Server
 
 MASTERS = Path(__file__).parents[2] / "fixtures" / "masters"
+OPENING = Consent(open_restricted=True)
 IMAGES = sorted(path.name for path in MASTERS.iterdir())
 
 
@@ -157,7 +160,7 @@ async def test_failures_are_told_and_can_be_tried_again(tmp_path: Path) -> None:
 
 async def test_plan_and_verify_only_look(tmp_path: Path) -> None:
     thumbs = tmp_path / "thumbs"
-    code, outcomes, _ = await derive(MASTERS, thumbs, "moon.jpg", options=Options(task="foresee", json=True))
+    code, outcomes, _ = await derive(MASTERS, thumbs, "moon.jpg", options=Options(task="estimate", json=True))
     assert (code, outcomes[0]["result"], written(thumbs)) == (0, "due", {})
 
     code, outcomes, _ = await derive(MASTERS, thumbs, "moon.jpg", options=Options(task="verify", json=True))
@@ -169,7 +172,7 @@ async def test_terminal_shows_how_many_there_are(tmp_path: Path) -> None:
     console = Console(file=seen, force_terminal=True, width=200)
     chosen = settings.load(source=str(MASTERS), thumbs=str(tmp_path / "thumbs"))
 
-    assert await run(chosen, [], Options(task="foresee"), console=console) == 0
+    assert await run(chosen, [], Options(task="estimate"), console=console) == 0
     text = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", seen.getvalue())
     assert f"{len(IMAGES)}/{len(IMAGES)}" in text
     assert f"{len(IMAGES)} images: {len(IMAGES)} due" in text
@@ -205,11 +208,114 @@ async def test_what_cannot_work_is_said_before_any_work(
         pytest.param({"queue": "https://q/1", "task": "remake"}, "--queue makes", id="queue and force"),
         pytest.param({"queue": "https://q/1", "names_from": "-"}, "--queue makes", id="queue and list"),
         pytest.param({"queue": "https://q/1", "scheduler": "tcp://s"}, "exclude each other", id="queue and cluster"),
+        pytest.param({"queue": "https://q/1", "consent": OPENING}, "lists what it opens", id="queue and opening"),
+        pytest.param({"names_from": "-", "consent": OPENING}, "lists what it opens", id="opening by standard input"),
     ],
 )
 def test_options_that_exclude_each_other_are_said(given: dict[str, Any], sign: str) -> None:
     with pytest.raises(ConfigurationError, match=sign):
         Options(**given)
+
+
+# What stands restricted
+
+
+class Place:
+    """Objects of a folder or a bucket, by their keys."""
+
+    def __init__(self, url: str, client: Any = None) -> None:
+        self.url, self._client = url, client
+
+    def put(self, key: str, data: bytes) -> None:
+        if self._client:
+            self._client.put_object(Bucket=self.url.removeprefix("s3://"), Key=key, Body=data)
+        else:
+            (Path(self.url) / key).parent.mkdir(parents=True, exist_ok=True)
+            (Path(self.url) / key).write_bytes(data)
+
+    def objects(self) -> dict[str, bytes]:
+        if not self._client:
+            return written(Path(self.url))
+        name = self.url.removeprefix("s3://")
+        keys = [it["Key"] for it in self._client.list_objects_v2(Bucket=name).get("Contents", [])]
+        return {key: self._client.get_object(Bucket=name, Key=key)["Body"].read() for key in keys}
+
+
+@pytest.fixture(params=["folder", "s3"])
+def places(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moto_s3: S3Server
+) -> tuple[Place, Place]:
+    """A place of masters and one of renditions."""
+    if request.param == "folder":
+        for name in ("masters", "thumbs"):
+            (tmp_path / name).mkdir()
+        return Place(str(tmp_path / "masters")), Place(str(tmp_path / "thumbs"))
+    for name, value in moto_s3.environ.items():
+        monkeypatch.setenv(name, value)
+    client = moto_s3.client()
+    return Place(f"s3://{moto_s3.bucket()}", client), Place(f"s3://{moto_s3.bucket()}", client)
+
+
+async def test_nothing_that_stands_restricted_is_opened_by_default(places: tuple[Place, Place]) -> None:
+    """A DLCS's image, one of ours, one that a rule restricts, and an open one: run after run."""
+    masters, thumbs = places
+    for name in ("dlcs", "ours", "ruled", "free"):
+        masters.put(f"1/2/{name}", (MASTERS / "moon.jpg").read_bytes())
+    thumbs.put("1/2/dlcs/s.json", b'{"o":[],"a":[[200,200],[100,100]]}')
+    for side in (200, 100):
+        file = io.BytesIO()
+        Image.new("RGB", (side, side), "teal").save(file, "JPEG")
+        thumbs.put(f"1/2/dlcs/auth/{side}.jpg", file.getvalue())
+    dlcs = thumbs.objects()
+    given: dict[str, Any] = {"sizes": "200,100", "id_segments": 3, "rules": [{"identifiers": "1/2/ruled"}]}
+
+    def opened() -> set[str]:
+        files = thumbs.objects()
+        stored = {key.split("/")[2] for key in files if "/open/" in key}
+        named = {key.split("/")[2] for key, data in files.items() if key.endswith("/s.json") and json.loads(data)["o"]}
+        assert stored == named
+        return stored
+
+    async def run_for(
+        *names: str, consent: Consent = OPENING, task: Task = "make", prune: bool = False, limit: int | None = None
+    ) -> tuple[dict[str, tuple[object, object]], str]:
+        options = Options(task, json=True, consent=consent, prune=prune)
+        code, found, seen = await derive(
+            masters.url, thumbs.url, *names, options=options, max_unauthorised=limit, **given
+        )
+        assert code == 0
+        return {str(it["identifier"])[4:]: (it["result"], it.get("access", "")) for it in found}, seen
+
+    await run_for("1/2/ours", consent=Consent(), limit=0)
+    tasks: tuple[Task, ...] = ("make", "remake")
+    for task in tasks:
+        found, seen = await run_for(consent=Consent(), task=task, prune=True, limit=-1)
+        assert found["dlcs"] == ("foreign", "")
+        assert found["ours"] == ("stood" if task == "make" else "made", "held")
+        assert "1 images with a sizes file of others, left alone (--adopt takes them over): 1/2/dlcs\n" in seen
+        assert "1 images more restricted than the policy says, as before" in seen
+        assert opened() == {"free"}
+        assert dlcs.items() <= thumbs.objects().items()
+
+    _, seen = await run_for(consent=Consent(adopt=True), task="estimate")
+    assert "0 images would be opened\n0 images would be closed\n" in seen
+    found, _ = await run_for("1/2/dlcs", consent=Consent(adopt=True))
+    assert found == {"dlcs": ("made", "held")}
+    assert opened() == {"free"}
+
+    before = thumbs.objects()
+    _, seen = await run_for(task="estimate", limit=50)
+    assert re.search(r"\n2 images would be opened: 1/2/(dlcs, 1/2/ours|ours, 1/2/dlcs)\n", seen)
+    assert "\n1 images would be closed: 1/2/free\n" in seen
+    assert thumbs.objects() == before
+    found, seen = await run_for()
+    *listed, count, summary, notice = seen.splitlines()
+    assert sorted(listed) == ["opens: 1/2/dlcs", "opens: 1/2/ours"]
+    assert count == "2 restricted images will be opened."
+    assert summary.startswith("4 images: ")
+    assert notice.startswith("2 images opened: ")
+    assert found["ruled"] == ("stood", "")
+    assert opened() == {"free", "dlcs", "ours"}
 
 
 # Kill -9
@@ -232,7 +338,7 @@ async def check_readable(thumbs: Path) -> None:
 def started(thumbs: Path, sizes: str, limit: int) -> subprocess.Popen[bytes]:
     """The command in a session of its own, so that a kill takes its decoders too."""
     command = [sys.executable, "-m", "special", "derive", str(MASTERS), "--thumbs", str(thumbs)]
-    command += ["--sizes", sizes, "--max-unauthorised", str(limit)]
+    command += ["--sizes", sizes, "--max-unauthorised", str(limit), "--open-restricted"]
     quiet = subprocess.DEVNULL
     return subprocess.Popen(command, stdout=quiet, stderr=quiet, start_new_session=True)
 
@@ -255,8 +361,8 @@ async def kill_often(tmp_path: Path, times: int, seed: int) -> None:
         await check_readable(thumbs)
     print(f"seed {seed}: {kills} kills, {runs - kills} runs that ended before theirs; {len(written(thumbs))} files")
     chosen = {"sizes": "400,100", "max_unauthorised": 100}
-    await derive(MASTERS, thumbs, **chosen)
-    _, outcomes, _ = await derive(MASTERS, thumbs, **chosen)
+    await derive(MASTERS, thumbs, options=Options(consent=OPENING), **chosen)
+    _, outcomes, _ = await derive(MASTERS, thumbs, options=Options(json=True), **chosen)
     assert {it["result"] for it in outcomes} == {"stood"}
     _, outcomes, _ = await derive(MASTERS, thumbs, options=Options(task="verify", json=True), **chosen)
     assert {it["result"] for it in outcomes} == {"sound"}

@@ -5,23 +5,27 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 from PIL import Image
 
 from special import formats
+from special.auth import Rules
 from special.codecs.render import Rendered
 from special.derive.generator import Generator
 from special.derive.inputs import InputImage
 from special.derive.outcome import Outcome
+from special.derive.plan import Consent
 from special.errors import Changed, Malformed, Missing, TooExpensive, Unsupported
 from special.formats.layout import Piece
 from special.formats.parser import solve
 from special.geometry import Box, Size
 from special.iiif import Job
-from special.images import KeyTemplates
+from special.images import KeyTemplates, Rule
 from special.renditions import RenditionStore, SizesFile
 from special.serving.read_piece import ReadLimits
 from special.storage.blob import Absent, Blob, Span
@@ -29,6 +33,7 @@ from tests.support.memory import MemorySource
 from tests.support.policies import policy
 
 ID = "leaf.jpg"
+ALL = Consent(adopt=True, open_restricted=True)
 
 
 def picture(width: int, height: int, *, origin: str = "", kind: str = "jpg") -> bytes:
@@ -55,7 +60,7 @@ NEARLY = picture(60, 41)
 
 
 @dataclass
-class Drawing:
+class RecordingDecoder:
     """Draws flat pictures of the right sizes that name their master, and remembers what it was asked for."""
 
     asked: list[tuple[Piece, tuple[Job, ...]]] = field(default_factory=list)
@@ -70,28 +75,34 @@ class Drawing:
 
 @dataclass
 class Bench:
-    """Masters, a store and a drawing, with makers for any policy."""
+    """Masters, a store and a decoder, with makers for any policy."""
 
     masters: MemorySource
     thumbs: MemorySource = field(default_factory=lambda: MemorySource(root="memory://thumbs/"))
-    drawing: Drawing = field(default_factory=Drawing)
+    decoder: RecordingDecoder = field(default_factory=RecordingDecoder)
+    templates: KeyTemplates = field(default_factory=KeyTemplates)
+    rules: Rules = field(default_factory=Rules)
+    consent: Consent = field(default_factory=Consent)
 
-    def maker(self, sizes: str = "30,15", limit: int | None = None, formats: str = "jpg", **bounds: int) -> Generator:
+    def generator(
+        self, sizes: str = "30,15", limit: int | None = None, formats: str = "jpg", **bounds: int
+    ) -> Generator:
         wanted = policy(sizes, max_unauthorised=limit, formats=formats)
         store = RenditionStore(self.thumbs)
-        templates = KeyTemplates()
         return Generator(
             self.masters,
             store,
-            self.drawing,
+            self.decoder,
             wanted,
-            templates=templates,
+            rules=self.rules,
+            consent=self.consent,
+            templates=self.templates,
             bounds=ReadLimits(**bounds),
             masters_at_once=2,
         )
 
     async def make(self, sizes: str = "30,15", limit: int | None = None, formats: str = "jpg") -> Outcome:
-        return await self.maker(sizes, limit, formats).make(InputImage(ID))
+        return await self.generator(sizes, limit, formats).make(InputImage(ID))
 
     def written(self) -> list[str]:
         """What was written and deleted so far, in order."""
@@ -104,7 +115,7 @@ class Bench:
     def clear(self) -> None:
         self.masters.calls.clear()
         self.thumbs.calls.clear()
-        self.drawing.asked.clear()
+        self.decoder.asked.clear()
 
 
 @pytest.fixture
@@ -127,7 +138,7 @@ async def test_layout_of_a_dlcs_is_written_and_committed_last(bench: Bench) -> N
 async def test_one_decode_serves_all_sizes(bench: Bench) -> None:
     await bench.make()
 
-    ((piece, jobs),) = bench.drawing.asked
+    ((piece, jobs),) = bench.decoder.asked
     assert piece.format == "jpeg"
     assert [str(job.size) for job in jobs] == ["30,20", "15,10"]
     assert all(job.box == Box(0, 0, 60, 40) and job.plain and job.format == "jpg" for job in jobs)
@@ -138,7 +149,7 @@ async def test_few_masters_are_in_memory_however_many_are_under_way(bench: Bench
     bench.masters.objects |= dict.fromkeys(names, LANDSCAPE)
     held, most = set[int](), 0
 
-    class Slowly(Drawing):
+    class Slowly(RecordingDecoder):
         async def __call__(self, piece: Piece, jobs: Sequence[Job]) -> list[Rendered]:
             nonlocal most
             held.add(id(jobs))
@@ -147,9 +158,9 @@ async def test_few_masters_are_in_memory_however_many_are_under_way(bench: Bench
             held.discard(id(jobs))
             return await super().__call__(piece, jobs)
 
-    bench.drawing = Slowly()
-    maker = bench.maker()
-    outcomes = await asyncio.gather(*(maker.make(InputImage(name)) for name in names))
+    bench.decoder = Slowly()
+    generator = bench.generator()
+    outcomes = await asyncio.gather(*(generator.make(InputImage(name)) for name in names))
 
     assert {outcome.result for outcome in outcomes} == {"made"}
     assert most == 2
@@ -163,10 +174,10 @@ async def test_no_byte_of_the_master_is_read_twice(bench: Bench) -> None:
     long = LANDSCAPE + bytes(100_000)
     bench.masters.objects["long"] = long
     bench.clear()
-    await bench.maker().make(InputImage("long"))
+    await bench.generator().make(InputImage("long"))
 
     assert bench.masters.calls[1:] == [("read", "long", (Span(0, 65536),)), ("read", "long", (Span(65536, len(long)),))]
-    assert bench.drawing.asked[0][0].data == long
+    assert bench.decoder.asked[0][0].data == long
 
 
 async def test_sidecar_tells_a_server_all_it_needs(bench: Bench) -> None:
@@ -186,7 +197,7 @@ async def test_what_stands_costs_two_reads_of_the_store_and_none_of_the_master(b
     bench.clear()
     listed = InputImage(ID, bench.masters.blob(ID))
 
-    assert (await bench.maker().make(listed)).result == "stood"
+    assert (await bench.generator().make(listed)).result == "stood"
     assert bench.masters.calls == []
     assert sorted(bench.thumbs.calls) == [("open", f"{ID}/s.json"), ("open", f"{ID}/special.json")]
 
@@ -197,7 +208,7 @@ async def test_what_stands_costs_two_reads_of_the_store_and_none_of_the_master(b
 async def test_webp_beside_jpg_is_made_from_the_same_decode(bench: Bench) -> None:
     await bench.make(formats="jpg,webp")
 
-    ((_, jobs),) = bench.drawing.asked
+    ((_, jobs),) = bench.decoder.asked
     assert [f"{job.size} {job.format}" for job in jobs] == ["30,20 jpg", "30,20 webp", "15,10 jpg", "15,10 webp"]
     files = ["open/30.jpg", "open/30.webp", "open/15.jpg", "open/15.webp"]
     assert bench.written() == [*files, "special.json", "s.json"]
@@ -207,13 +218,13 @@ async def test_webp_beside_jpg_is_made_from_the_same_decode(bench: Bench) -> Non
 async def test_webp_in_place_of_jpg_leaves_the_jpgs_to_prune(bench: Bench) -> None:
     await bench.make()
     bench.clear()
-    maker = bench.maker(formats="webp")
+    generator = bench.generator(formats="webp")
 
-    outcome = await maker.pruning(maker.make)(InputImage(ID))
+    outcome = await generator.pruning(generator.make)(InputImage(ID))
 
     assert outcome.detail.endswith("2 stray files removed")
-    files = ["open/30.webp", "open/15.webp", "special.json", "s.json", "-open/15.jpg", "-open/30.jpg"]
-    assert bench.written() == files
+    files = ["open/30.webp", "open/15.webp", "special.json", "s.json", "special.json"]
+    assert bench.written() == [*files, "-open/15.jpg", "-open/30.jpg"]
     assert bench.thumbs.objects[f"{ID}/s.json"] == b'{"o":[[30,20],[15,10]],"a":[],"formats":["webp"]}'
 
 
@@ -226,7 +237,7 @@ async def test_tightening_commits_before_files_leave_the_open(bench: Bench) -> N
     assert outcome.result == "made"
     assert bench.written() == ["auth/30.jpg", "special.json", "s.json", "-open/30.jpg", "special.json"]
     assert bench.thumbs.objects[f"{ID}/s.json"] == b'{"o":[[15,10]],"a":[[30,20]]}'
-    assert bench.drawing.asked == []
+    assert bench.decoder.asked == []
     assert bench.masters.calls == [("stat", ID)]
     assert (await bench.make(limit=20)).result == "stood"
 
@@ -254,9 +265,9 @@ async def test_only_the_missing_size_is_made(bench: Bench) -> None:
 
     await bench.make("45,30,15")
 
-    ((_, jobs),) = bench.drawing.asked
+    ((_, jobs),) = bench.decoder.asked
     assert [str(job.size) for job in jobs] == ["45,30"]
-    assert bench.written() == ["open/45.jpg", "special.json", "s.json"]
+    assert bench.written() == ["open/45.jpg", "special.json", "s.json", "special.json"]
 
 
 async def test_new_version_of_the_master_is_made_anew(bench: Bench) -> None:
@@ -265,7 +276,8 @@ async def test_new_version_of_the_master_is_made_anew(bench: Bench) -> None:
     bench.clear()
 
     assert (await bench.make()).result == "made"
-    assert bench.written() == ["special.json", "s.json", "open/30.jpg", "open/15.jpg", "special.json", "s.json"]
+    withdrawn, files = ["special.json", "s.json"], ["open/30.jpg", "open/15.jpg"]
+    assert bench.written() == [*withdrawn, *files, "special.json", "s.json", "special.json"]
     assert bench.thumbs.objects[f"{ID}/s.json"] == b'{"o":[[20,30],[10,15]],"a":[]}'
 
 
@@ -273,7 +285,7 @@ async def test_master_that_changes_under_our_hands_is_taken_as_it_is_then(bench:
     before = bench.masters.blob(ID)
     bench.masters.objects[ID] = PORTRAIT
 
-    assert (await bench.maker().make(InputImage(ID, before))).result == "made"
+    assert (await bench.generator().make(InputImage(ID, before))).result == "made"
     assert bench.thumbs.objects[f"{ID}/s.json"] == b'{"o":[[20,30],[10,15]],"a":[]}'
 
 
@@ -282,10 +294,10 @@ async def test_remake_believes_nothing(bench: Bench) -> None:
     with pytest.raises(Malformed, match="--force"):
         await bench.make()
 
-    assert (await bench.maker().remake(InputImage(ID))).result == "made"
+    assert (await bench.generator().remake(InputImage(ID))).result == "made"
     bench.clear()
-    assert (await bench.maker().remake(InputImage(ID))).result == "made"
-    assert len(bench.drawing.asked) == 1
+    assert (await bench.generator().remake(InputImage(ID))).result == "made"
+    assert len(bench.decoder.asked) == 1
 
 
 @pytest.mark.parametrize(
@@ -305,7 +317,7 @@ async def test_master_that_cannot_be_used_writes_nothing(
         bench.masters.objects[identifier] = data
 
     with pytest.raises(error):
-        await bench.maker(**bounds).make(InputImage(identifier))
+        await bench.generator(**bounds).make(InputImage(identifier))
     assert bench.thumbs.objects == {}
 
 
@@ -333,7 +345,7 @@ async def test_verify_says_what_is_wrong(bench: Bench, harm: object, limit: int 
     harm(bench.thumbs.objects)  # type: ignore[operator]
     bench.clear()
 
-    outcome = await bench.maker(limit=limit).verify(InputImage(ID))
+    outcome = await bench.generator(limit=limit).verify(InputImage(ID))
 
     assert outcome.result == ("wrong" if sign else "sound")
     assert sign in outcome.detail
@@ -344,18 +356,18 @@ async def test_verify_finds_what_is_restricted_in_the_open(bench: Bench) -> None
     await bench.make(limit=20)
     bench.thumbs.objects[f"{ID}/open/21.jpg"] = b"x"
 
-    outcome = await bench.maker(limit=20).verify(InputImage(ID))
+    outcome = await bench.generator(limit=20).verify(InputImage(ID))
 
     assert outcome.detail == f"{ID}/open/21.jpg is restricted and lies in the open"
 
 
 async def test_foresee_says_what_make_would_do(bench: Bench) -> None:
-    assert (await bench.maker().estimate(InputImage(ID))).detail == "nothing is stored"
+    assert (await bench.generator().estimate(InputImage(ID))).detail == "nothing is stored"
     await bench.make()
     bench.clear()
 
-    assert (await bench.maker().estimate(InputImage(ID))).result == "stood"
-    due = await bench.maker("45,30", 20).estimate(InputImage(ID))
+    assert (await bench.generator().estimate(InputImage(ID))).result == "stood"
+    due = await bench.generator("45,30", 20).estimate(InputImage(ID))
     assert due.result == "due"
     assert due.detail == (
         "1 renditions from the master, 1 renditions to their other folder, sizes file and side-car, clear `open/`"
@@ -369,22 +381,22 @@ async def test_prune_takes_only_its_own_strays(bench: Bench) -> None:
     foreign = [f"{ID}/{name}" for name in ("open/cover.jpg", "full/30,20/0/default.jpg", "info.json", "open/30.png")]
     foreign += ["leaf.jpg2/open/45.jpg", "other/open/45.jpg"]
     bench.thumbs.objects |= dict.fromkeys(strays + foreign, b"x")
-    maker = bench.maker()
+    generator = bench.generator()
 
-    outcome = await maker.pruning(maker.make)(InputImage(ID))
+    outcome = await generator.pruning(generator.make)(InputImage(ID))
 
     assert outcome.detail.endswith("3 stray files removed")
     assert not set(strays) & set(bench.thumbs.objects)
     assert set(foreign) <= set(bench.thumbs.objects)
-    assert (await maker.verify(InputImage(ID))).result == "sound"
-    assert (await maker.pruning(maker.make)(InputImage(ID))).result == "stood"
+    assert (await generator.verify(InputImage(ID))).result == "sound"
+    assert (await generator.pruning(generator.make)(InputImage(ID))).result == "stood"
 
 
 async def test_remove_takes_the_sizes_file_first_and_the_sidecar_last(bench: Bench) -> None:
     await bench.make(limit=20)
     bench.clear()
 
-    outcome = await bench.maker().remove(InputImage(ID))
+    outcome = await bench.generator().remove(InputImage(ID))
 
     assert outcome.result == "removed"
     assert bench.written() == ["-s.json", "-sizes.json", "-open/15.jpg", "-auth/30.jpg", "-special.json"]
@@ -395,9 +407,9 @@ async def test_migrate_copies_what_an_older_site_left(bench: Bench) -> None:
     legacy = {f"{ID}/full/{size}/0/default.jpg": picture(*map(int, size.split(","))) for size in ("30,20", "15,10")}
     other = {f"{ID}/full/30,/0/default.jpg": b"x", f"{ID}/full/30,20/90/default.jpg": b"x", f"{ID}/info.json": b"x"}
     bench.thumbs.objects |= legacy | other
-    maker = bench.maker(limit=20)
+    generator = bench.generator(limit=20)
 
-    outcome = await maker.migrate(InputImage(ID))
+    outcome = await generator.migrate(InputImage(ID))
 
     assert (outcome.result, outcome.written) == ("made", 2)
     assert bench.written() == ["auth/30.jpg", "open/15.jpg", "s.json"]
@@ -405,15 +417,150 @@ async def test_migrate_copies_what_an_older_site_left(bench: Bench) -> None:
     assert bench.thumbs.objects[f"{ID}/auth/30.jpg"] == legacy[f"{ID}/full/30,20/0/default.jpg"]
     assert legacy.items() | other.items() <= bench.thumbs.objects.items()
     assert bench.masters.calls == []
-    assert (await maker.migrate(InputImage(ID))).result == "stood"
-    assert (await maker.migrate(InputImage("new"))).detail == "there are no legacy files"
+    assert (await generator.migrate(InputImage(ID))).result == "stood"
+    assert (await generator.migrate(InputImage("new"))).detail == "there are no legacy files"
+
+
+# What stands restricted, and what belongs to others
+
+
+def dlcs_s_own(bench: Bench) -> dict[str, bytes]:
+    """An image that a DLCS restricts, with no side-car."""
+    bench.thumbs.objects |= {f"{ID}/s.json": b'{"o":[],"a":[[30,20],[15,10]]}'}
+    bench.thumbs.objects |= {f"{ID}/auth/{side}.jpg": picture(side, side * 2 // 3) for side in (30, 15)}
+    return dict(bench.thumbs.objects)
+
+
+def names(bench: Bench) -> set[str]:
+    return {key.removeprefix(f"{ID}/") for key in bench.thumbs.objects}
+
+
+@pytest.mark.parametrize("work", ["make", "remake", "estimate", "remove", "prune", "queue"])
+@pytest.mark.parametrize("opening", [False, True])
+async def test_sizes_file_of_others_is_left_alone(bench: Bench, work: str, opening: bool) -> None:
+    bench.consent = Consent(open_restricted=opening)
+    bench.thumbs.objects[f"{ID}/open/99.jpg"] = b"a stray, perhaps theirs"
+    before = dlcs_s_own(bench)
+    generator = bench.generator()
+    works = {
+        "make": generator.make,
+        "remake": generator.remake,
+        "estimate": generator.estimate,
+        "remove": generator.remove,
+        "prune": generator.pruning(generator.make),
+        "queue": partial(generator.follow, gone=generator.remove),
+    }
+
+    outcome = await works[work](InputImage(ID))
+
+    assert (outcome.result, outcome.access) == ("foreign", "")
+    assert "--adopt" in outcome.detail
+    assert bench.thumbs.objects == before
+    assert bench.written() == []
+    assert bench.decoder.asked == []
+
+
+@pytest.mark.parametrize("work", ["make", "remake"])
+async def test_adopted_image_stays_restricted(bench: Bench, work: str) -> None:
+    dlcs_s_own(bench)
+    bench.consent = Consent(adopt=True)
+    generator = bench.generator("25,10")
+
+    outcome = await getattr(generator, work)(InputImage(ID))
+
+    assert (outcome.result, outcome.access) == ("made", "held")
+    assert bench.thumbs.objects[f"{ID}/s.json"] == b'{"o":[],"a":[[25,17],[10,7]]}'
+    assert {name for name in names(bench) if name.startswith("open/")} == set()
+    bench.consent = Consent()
+    assert (await bench.generator("25,10").make(InputImage(ID))).result == "stood"
+
+
+@pytest.mark.parametrize("work", ["make", "remake"])
+async def test_opening_needs_to_be_said(bench: Bench, work: str) -> None:
+    await bench.make(limit=0)
+
+    outcome = await getattr(bench.generator(), work)(InputImage(ID))
+    assert (outcome.result, outcome.access) == ("stood" if work == "make" else "made", "held")
+    assert bench.thumbs.objects[f"{ID}/s.json"] == b'{"o":[],"a":[[30,20],[15,10]]}'
+    assert {name for name in names(bench) if name.startswith("open/")} == set()
+
+    bench.consent = Consent(open_restricted=True)
+    assert (await bench.generator().estimate(InputImage(ID))).access == "opened"
+    outcome = await getattr(bench.generator(), work)(InputImage(ID))
+    assert (outcome.result, outcome.access) == ("made", "opened")
+    assert bench.thumbs.objects[f"{ID}/s.json"] == b'{"o":[[30,20],[15,10]],"a":[]}'
+
+
+async def test_unreadable_sizes_file_may_restrict_everything(bench: Bench) -> None:
+    bench.thumbs.objects[f"{ID}/s.json"] = b"no JSON"
+
+    await bench.generator().remake(InputImage(ID))
+
+    assert bench.thumbs.objects[f"{ID}/s.json"] == b'{"o":[],"a":[[30,20],[15,10]]}'
+
+
+@pytest.mark.parametrize(
+    ("pattern", "limit", "expected"),
+    [
+        pytest.param(ID, 0, b'{"o":[],"a":[[30,20],[15,10]]}', id="by its identifier"),
+        pytest.param(ID, 20, b'{"o":[[15,10]],"a":[[30,20]]}', id="up to a limit"),
+        pytest.param(f"in/{ID}", 0, b'{"o":[],"a":[[30,20],[15,10]]}', id="by a key that is no object"),
+        pytest.param("other", 0, b'{"o":[[30,20],[15,10]],"a":[]}', id="of another image"),
+    ],
+)
+@pytest.mark.parametrize("opening", [False, True])
+async def test_rules_restrict_what_is_made(
+    bench: Bench, pattern: str, limit: int, expected: bytes, opening: bool
+) -> None:
+    bench.rules = Rules(((re.compile(pattern), Rule(limit)),))
+    bench.templates = KeyTemplates(("in/{id}", "{id}"))
+    bench.consent = Consent(open_restricted=opening)
+
+    await bench.make()
+
+    assert bench.thumbs.objects[f"{ID}/s.json"] == expected
+    assert (await bench.make()).result == "stood"
+
+
+async def test_rules_restrict_what_is_migrated(bench: Bench) -> None:
+    bench.thumbs.objects[f"{ID}/full/30,20/0/default.jpg"] = picture(30, 20)
+    bench.rules = Rules(((re.compile(ID), Rule(0)),))
+
+    await bench.generator().migrate(InputImage(ID))
+
+    assert bench.thumbs.objects[f"{ID}/s.json"] == b'{"o":[],"a":[[30,20]]}'
+
+
+async def test_rule_that_is_new_closes(bench: Bench) -> None:
+    await bench.make()
+    bench.rules = Rules(((re.compile(ID), Rule(20)),))
+
+    assert (await bench.generator().estimate(InputImage(ID))).access == "closed"
+    assert (await bench.generator().make(InputImage(ID))).access == "closed"
+    assert {name for name in names(bench) if name.startswith("open/")} == {"open/15.jpg"}
+
+
+async def test_server_that_died_while_it_added_one_is_no_other(bench: Bench) -> None:
+    await bench.make("15")
+    before = bench.thumbs.objects[f"{ID}/s.json"]
+    await bench.make("30,15")
+    bench.thumbs.objects[f"{ID}/s.json"] = before
+
+    assert (await bench.make("30,15")).result == "made"
+
+
+async def test_size_that_others_take_away_makes_the_file_theirs(bench: Bench) -> None:
+    await bench.make("45,30,15")
+    bench.thumbs.objects[f"{ID}/s.json"] = b'{"o":[[15,10]],"a":[]}'
+
+    assert (await bench.make("45,30,15")).result == "foreign"
 
 
 # Events: what is done is decided by what is there by then
 
 
 @dataclass
-class Meddler(Drawing):
+class Meddler(RecordingDecoder):
     """Somebody who changes the masters while pictures are drawn."""
 
     meddle: list[Callable[[], None]] = field(default_factory=list)
@@ -426,35 +573,35 @@ class Meddler(Drawing):
 
 
 async def test_follow_makes_what_the_master_is_at_the_end(bench: Bench) -> None:
-    bench.drawing = Meddler(meddle=[lambda: bench.masters.objects.update({ID: PORTRAIT})])
-    maker = bench.maker()
+    bench.decoder = Meddler(meddle=[lambda: bench.masters.objects.update({ID: PORTRAIT})])
+    generator = bench.generator()
 
-    assert (await maker.follow(InputImage(ID), gone=maker.remove)).result == "made"
+    assert (await generator.follow(InputImage(ID), gone=generator.remove)).result == "made"
     await check_readable(bench.thumbs, loosest=None)
     await check_made_from(bench.thumbs, PORTRAIT)
-    assert (await maker.follow(InputImage(ID), gone=maker.remove)).result == "stood"
-    assert len(bench.drawing.asked) == 2
+    assert (await generator.follow(InputImage(ID), gone=generator.remove)).result == "stood"
+    assert len(bench.decoder.asked) == 2
 
 
 async def test_follow_removes_what_lost_its_master_meanwhile(bench: Bench) -> None:
-    bench.drawing = Meddler(meddle=[bench.masters.objects.clear])
-    maker = bench.maker()
+    bench.decoder = Meddler(meddle=[bench.masters.objects.clear])
+    generator = bench.generator()
 
-    assert (await maker.follow(InputImage(ID), gone=maker.remove)).result == "removed"
+    assert (await generator.follow(InputImage(ID), gone=generator.remove)).result == "removed"
     assert bench.thumbs.objects == {}
 
 
 async def test_follow_makes_what_came_back_while_it_was_removed(bench: Bench) -> None:
     await bench.make()
     bench.masters.objects.clear()
-    maker = bench.maker()
+    generator = bench.generator()
 
-    async def gone(candidate: InputImage) -> Outcome:
-        outcome = await maker.remove(candidate)
+    async def gone(image: InputImage) -> Outcome:
+        outcome = await generator.remove(image)
         bench.masters.objects[ID] = PORTRAIT
         return outcome
 
-    assert (await maker.follow(InputImage(ID), gone=gone)).result == "made"
+    assert (await generator.follow(InputImage(ID), gone=gone)).result == "made"
     await check_made_from(bench.thumbs, PORTRAIT)
 
 
@@ -462,9 +609,9 @@ async def test_follow_may_keep_what_lost_its_master(bench: Bench) -> None:
     await bench.make()
     before = dict(bench.thumbs.objects)
     bench.masters.objects.clear()
-    maker = bench.maker()
+    generator = bench.generator()
 
-    assert (await maker.follow(InputImage(ID), gone=maker.keep)).result == "stood"
+    assert (await generator.follow(InputImage(ID), gone=generator.keep)).result == "stood"
     assert bench.thumbs.objects == before
 
 
@@ -556,7 +703,7 @@ async def test_kill_at_any_step_leaves_what_readers_may_see(before: str, after: 
     done, deaths = False, 0
     while not done:
         thumbs = MortalSource(dict(start), lives=deaths)
-        bench = Bench(MemorySource({ID: master}), thumbs)
+        bench = Bench(MemorySource({ID: master}), thumbs, consent=ALL)
         try:
             await bench.make(sizes, limit, stored_as)
             done = True
@@ -566,7 +713,7 @@ async def test_kill_at_any_step_leaves_what_readers_may_see(before: str, after: 
         thumbs.lives = 10**9
         await bench.make(sizes, limit, stored_as)
         await check_readable(thumbs, loosest=limit)
-        assert (await bench.maker(sizes, limit, stored_as).verify(InputImage(ID))).result == "sound"
+        assert (await bench.generator(sizes, limit, stored_as).verify(InputImage(ID))).result == "sound"
         await check_made_from(thumbs, master)
         bench.clear()
         assert (await bench.make(sizes, limit, stored_as)).result == "stood"
@@ -576,6 +723,7 @@ async def test_kill_at_any_step_leaves_what_readers_may_see(before: str, after: 
 
 
 async def test_sizes_file_of_a_finished_run_is_the_policys(bench: Bench) -> None:
+    bench.consent = ALL
     for master, sizes, limit, stored_as in STATES.values():
         bench.masters.objects[ID] = master
         await bench.make(sizes, limit, stored_as)

@@ -15,7 +15,7 @@ from tests.support.memory import MemorySource
 
 
 async def collected(chosen: AsyncIterator[InputImage]) -> list[str]:
-    return [candidate.identifier async for candidate in chosen]
+    return [image.identifier async for image in chosen]
 
 
 async def test_master_is_the_first_key_that_exists() -> None:

@@ -84,3 +84,30 @@ def test_json_is_one_object_a_line() -> None:
         "decode_ms": 12.3,
     }
     assert '"ü"' in second
+
+
+def test_notices_count_what_was_opened_closed_and_left_alone_and_name_a_few() -> None:
+    total = tally(
+        *(Outcome(f"o{number}", "made", access="opened") for number in range(7)),
+        Outcome("c", "made", access="closed"),
+        Outcome("h", "stood", access="held"),
+        Outcome("f", "foreign"),
+        Outcome("p", "due", access="opened"),
+        GOOD,
+        BAD,
+    )
+
+    assert total.notices(["would close"]) == [
+        "1 images would be opened: p",
+        "0 images would be closed",
+        "7 images opened: o0, o1, o2, o3, o4, …",
+        "1 images closed: c",
+        "1 images more restricted than the policy says, as before (--open-restricted opens them): h",
+        "1 images with a sizes file of others, left alone (--adopt takes them over): f",
+    ]
+    assert total.bad == 1
+    assert tally(GOOD).notices() == []
+
+
+def test_json_tells_of_restrictions_where_they_change() -> None:
+    assert Outcome("o", "made", access="opened").plain()["access"] == "opened"

@@ -20,15 +20,19 @@ import pytest
 from rich.console import Console
 
 from special import settings
-from special.derive.concurrency import RetryPace
+from special.derive.concurrency import BatchOptions
 from special.derive.events import Touched, below, parse
 from special.derive.inputs import InputImage
 from special.derive.outcome import Outcome
+from special.derive.plan import Target
 from special.derive.queue_worker import QueueWorker, VisibilityOptions
 from special.derive.run import Options, run
 from special.derive.sqs import Message, MessageQueue, SqsQueue
 from special.errors import ConfigurationError, Malformed, Missing, Unreachable
+from special.geometry import Size
 from special.images import KeyTemplates
+from special.storage import Blob
+from tests.support.policies import policy
 from tests.support.servers import S3Server
 
 MASTERS = Path(__file__).parents[2] / "fixtures" / "masters"
@@ -90,8 +94,8 @@ def test_key_in_its_source() -> None:
 
 
 @dataclass
-class Letters:
-    """A mailbox in memory: what is taken stays hidden until it is given back."""
+class RecordingQueue:
+    """A queue in memory: what is taken stays hidden until it is given back."""
 
     waiting: list[Message]
     stop: asyncio.Event
@@ -118,138 +122,138 @@ def message(id_: str, body: str, times: int = 1) -> Message:
     return Message(id_, body, f"receipt of {id_}", times)
 
 
-async def attended(
+async def followed(
     work: Any, *messages: Message, failures: tuple[Exception, ...] = ()
-) -> tuple[Letters, list[Outcome]]:
+) -> tuple[RecordingQueue, list[Outcome]]:
     stop = asyncio.Event()
-    mailbox = Letters(list(messages), stop, failures=list(failures))
+    queue = RecordingQueue(list(messages), stop, failures=list(failures))
 
     async def sleep(seconds: float) -> None:
         await asyncio.sleep(0)
 
-    attendant = QueueWorker(
-        mailbox, work, "s3://b/", KeyTemplates(), RetryPace(4, retries=0, sleep=sleep), VisibilityOptions(again_s=10)
+    worker = QueueWorker(
+        queue, work, "s3://b/", KeyTemplates(), BatchOptions(4, retries=0, sleep=sleep), VisibilityOptions(again_s=10)
     )
-    return mailbox, [outcome async for outcome in attendant.run(stop)]
+    return queue, [outcome async for outcome in worker.run(stop)]
 
 
-async def well(candidate: InputImage) -> Outcome:
-    return Outcome(candidate.identifier, "made")
+async def well(image: InputImage) -> Outcome:
+    return Outcome(image.identifier, "made")
 
 
-async def badly(candidate: InputImage) -> Outcome:
-    if candidate.identifier == "bad":
+async def badly(image: InputImage) -> Outcome:
+    if image.identifier == "bad":
         raise Malformed("it is bad")
-    return Outcome(candidate.identifier, "made")
+    return Outcome(image.identifier, "made")
 
 
 async def test_message_is_deleted_when_all_of_it_is_done() -> None:
-    mailbox, outcomes = await attended(well, message("1", notification("a", "b", "a")))
+    queue, outcomes = await followed(well, message("1", notification("a", "b", "a")))
 
     assert [it.identifier for it in outcomes] == ["a", "b"]
-    assert mailbox.deleted == ["1"]
-    assert mailbox.held == []
+    assert queue.deleted == ["1"]
+    assert queue.held == []
 
 
 async def test_message_of_another_place_or_of_no_image_is_deleted() -> None:
-    mailbox, outcomes = await attended(
+    queue, outcomes = await followed(
         well, message("1", notification("a", bucket="c")), message("2", notification("a.txt"))
     )
 
     assert outcomes == []
-    assert mailbox.deleted == ["1", "2"]
+    assert queue.deleted == ["1", "2"]
 
 
 @pytest.mark.parametrize(("times", "seconds"), [(1, 10), (2, 20), (3, 40), (20, 900)])
 async def test_message_that_fails_comes_again_later_each_time(times: int, seconds: int) -> None:
-    mailbox, outcomes = await attended(badly, message("1", notification("good", "bad"), times))
+    queue, outcomes = await followed(badly, message("1", notification("good", "bad"), times))
 
     assert [it.result for it in outcomes] == ["made", "failed"]
-    assert mailbox.deleted == []
-    assert mailbox.held == [("1", seconds)]
+    assert queue.deleted == []
+    assert queue.held == [("1", seconds)]
 
 
 async def test_message_that_nobody_can_read_is_left_to_the_queue() -> None:
-    mailbox, outcomes = await attended(well, message("1", "hello"), message("2", notification("a")))
+    queue, outcomes = await followed(well, message("1", "hello"), message("2", notification("a")))
 
     assert {it.identifier: it.result for it in outcomes} == {"message 1": "failed", "a": "made"}
-    assert mailbox.deleted == ["2"]
-    assert mailbox.held == []
+    assert queue.deleted == ["2"]
+    assert queue.held == []
 
 
 async def test_queue_that_does_not_answer_is_asked_again() -> None:
-    mailbox, outcomes = await attended(well, message("1", notification("a")), failures=(Unreachable("it is away"),))
+    queue, outcomes = await followed(well, message("1", notification("a")), failures=(Unreachable("it is away"),))
 
     assert [it.result for it in outcomes] == ["made"]
-    assert mailbox.deleted == ["1"]
+    assert queue.deleted == ["1"]
 
 
 async def test_two_messages_of_one_image_take_turns() -> None:
     under_way: list[str] = []
 
-    async def work(candidate: InputImage) -> Outcome:
+    async def work(image: InputImage) -> Outcome:
         assert under_way == []
-        under_way.append(candidate.identifier)
+        under_way.append(image.identifier)
         await asyncio.sleep(0.001)
         under_way.clear()
-        return Outcome(candidate.identifier, "made")
+        return Outcome(image.identifier, "made")
 
-    mailbox, outcomes = await attended(work, message("1", notification("a")), message("2", notification("a")))
+    queue, outcomes = await followed(work, message("1", notification("a")), message("2", notification("a")))
 
     assert [it.result for it in outcomes] == ["made", "made"]
-    assert sorted(mailbox.deleted) == ["1", "2"]
+    assert sorted(queue.deleted) == ["1", "2"]
 
 
 async def test_message_is_held_while_it_is_worked_on() -> None:
     release = asyncio.Event()
 
-    class Watched(Letters):
+    class Watched(RecordingQueue):
         async def hold(self, message: Message, seconds: int) -> None:
             await super().hold(message, seconds)
             if len(self.held) == 2:
                 release.set()
 
-    async def slowly(candidate: InputImage) -> Outcome:
+    async def slowly(image: InputImage) -> Outcome:
         await release.wait()
-        return Outcome(candidate.identifier, "made")
+        return Outcome(image.identifier, "made")
 
     stop = asyncio.Event()
-    mailbox = Watched([message("1", notification("a"))], stop)
-    post = VisibilityOptions(hold_s=0)  # a third of nothing: as often as the loop comes round
-    stream = QueueWorker(mailbox, slowly, "s3://b/", KeyTemplates(), RetryPace(1), post).run(stop)
+    queue = Watched([message("1", notification("a"))], stop)
+    visibility = VisibilityOptions(hold_s=0)  # a third of nothing: as often as the loop comes round
+    stream = QueueWorker(queue, slowly, "s3://b/", KeyTemplates(), BatchOptions(1), visibility).run(stop)
     outcomes = [outcome async for outcome in stream]
 
     assert [it.result for it in outcomes] == ["made"]
-    assert len(mailbox.held) >= 2
-    assert mailbox.deleted == ["1"]
+    assert len(queue.held) >= 2
+    assert queue.deleted == ["1"]
 
 
 async def test_stop_finishes_what_is_under_way_and_takes_no_more() -> None:
     stop = asyncio.Event()
 
-    async def stopping(candidate: InputImage) -> Outcome:
+    async def stopping(image: InputImage) -> Outcome:
         stop.set()
         await asyncio.sleep(0)
-        return Outcome(candidate.identifier, "made")
+        return Outcome(image.identifier, "made")
 
-    mailbox = Letters([message(str(n), notification(str(n))) for n in range(9)], stop)
-    stream = QueueWorker(mailbox, stopping, "s3://b/", KeyTemplates(), RetryPace(2), VisibilityOptions()).run(stop)
+    queue = RecordingQueue([message(str(n), notification(str(n))) for n in range(9)], stop)
+    stream = QueueWorker(queue, stopping, "s3://b/", KeyTemplates(), BatchOptions(2), VisibilityOptions()).run(stop)
     outcomes = [outcome async for outcome in stream]
 
-    assert sorted(it.identifier for it in outcomes) == sorted(mailbox.deleted)
+    assert sorted(it.identifier for it in outcomes) == sorted(queue.deleted)
     assert len(outcomes) < 9
-    assert len(outcomes) + len(mailbox.waiting) == 9
+    assert len(outcomes) + len(queue.waiting) == 9
 
 
 async def test_closing_leaves_messages_to_come_again() -> None:
-    async def never(candidate: InputImage) -> Outcome:
+    async def never(image: InputImage) -> Outcome:
         await asyncio.Event().wait()
         raise AssertionError
 
     stop = asyncio.Event()
-    mailbox = Letters([message("1", notification("a"))], stop)
+    queue = RecordingQueue([message("1", notification("a"))], stop)
     async with aclosing(
-        QueueWorker(mailbox, never, "s3://b/", KeyTemplates(), RetryPace(1), VisibilityOptions()).run(stop)
+        QueueWorker(queue, never, "s3://b/", KeyTemplates(), BatchOptions(1), VisibilityOptions()).run(stop)
     ) as stream:
         waiting = asyncio.create_task(anext(stream))
         await asyncio.sleep(0.01)
@@ -257,7 +261,7 @@ async def test_closing_leaves_messages_to_come_again() -> None:
         with pytest.raises(asyncio.CancelledError):
             await waiting
 
-    assert mailbox.deleted == []
+    assert queue.deleted == []
     assert len(asyncio.all_tasks()) == 1
 
 
@@ -299,17 +303,17 @@ async def test_sqs_redelivers_what_failed_and_puts_poison_aside(queues: Queues) 
     results: list[tuple[str, str]] = []
     stop = asyncio.Event()
 
-    async def work(candidate: InputImage) -> Outcome:
-        name = candidate.identifier
+    async def work(image: InputImage) -> Outcome:
+        name = image.identifier
         if name == "bad" or (name == "twice" and ("twice", "failed") not in results):
             raise Malformed("it is bad")
         return Outcome(name, "made")
 
-    mailbox: MessageQueue = SqsQueue(queues.url, wait_s=1)
-    attendant = QueueWorker(
-        mailbox, work, "s3://b/", KeyTemplates(), RetryPace(1, retries=0), VisibilityOptions(hold_s=1, again_s=0)
+    queue: MessageQueue = SqsQueue(queues.url, wait_s=1)
+    worker = QueueWorker(
+        queue, work, "s3://b/", KeyTemplates(), BatchOptions(1, retries=0), VisibilityOptions(hold_s=1, again_s=0)
     )
-    async for outcome in attendant.run(stop):
+    async for outcome in worker.run(stop):
         results.append((outcome.identifier[:7], outcome.result))
         if len(results) == 7:
             stop.set()
@@ -325,7 +329,7 @@ async def test_sqs_redelivers_what_failed_and_puts_poison_aside(queues: Queues) 
     ]
     # The queue counts when it is asked once more; nothing is hidden any longer by then.
     for _ in range(3):
-        assert await mailbox.take(10, hold_s=1) == []
+        assert await queue.take(10, hold_s=1) == []
     assert queues.left(queues.url) == 0
     assert queues.left(queues.dead) == 2
 
@@ -343,9 +347,15 @@ async def test_events_of_a_bucket_reach_its_renditions(queues: Queues, moto_s3: 
     for name in ("moon.jpg", "rosette.png"):
         client.upload_file(str(MASTERS / name), masters, name)
     client.put_object(Bucket=thumbs, Key="gone.jpg/open/100.jpg", Body=b"x")
-    client.put_object(Bucket=thumbs, Key="gone.jpg/s.json", Body=b'{"o":[[100,100]]}')
+    client.put_object(Bucket=thumbs, Key="gone.jpg/s.json", Body=b'{"o":[[100,100]],"a":[]}')
+    gone = Target.of("gone.jpg", Blob("", "gone.jpg", "1", 1), Size(100, 100), policy("100"))
+    client.put_object(Bucket=thumbs, Key="gone.jpg/special.json", Body=gone.sidecar(None, settled=True).dump())
+    theirs = {"theirs.jpg/auth/100.jpg": b"x", "theirs.jpg/s.json": b'{"o":[],"a":[[100,100]]}'}
+    for key, data in theirs.items():
+        client.put_object(Bucket=thumbs, Key=key, Body=data)
     created = notification("moon.jpg", "rosette.png", bucket=masters)
-    for body in (created, notification("gone.jpg", bucket=masters, event="ObjectRemoved:Delete"), created):
+    removed = notification("gone.jpg", "theirs.jpg", bucket=masters, event="ObjectRemoved:Delete")
+    for body in (created, removed, created):
         queues.send(body)
     chosen = settings.load(source=f"s3://{masters}", thumbs=f"s3://{thumbs}", sizes="100", decoders=1)
     out = io.StringIO()
@@ -369,7 +379,8 @@ async def test_events_of_a_bucket_reach_its_renditions(queues: Queues, moto_s3: 
         ("moon.jpg", "stood"),
         ("rosette.png", "made"),
         ("rosette.png", "stood"),
+        ("theirs.jpg", "foreign"),
     ]
-    assert sorted(it["Key"] for it in client.list_objects_v2(Bucket=thumbs)["Contents"]) == [
-        f"{name}/{file}" for name in ("moon.jpg", "rosette.png") for file in ("open/100.jpg", "s.json", "special.json")
-    ]
+    files = ("open/100.jpg", "s.json", "special.json")
+    ours = [f"{name}/{file}" for name in ("moon.jpg", "rosette.png") for file in files]
+    assert sorted(it["Key"] for it in client.list_objects_v2(Bucket=thumbs)["Contents"]) == [*ours, *theirs]
