@@ -13,7 +13,7 @@ PACKAGES = sorted(".".join(it.relative_to(ROOT).parts[:-1]) for it in ROOT.glob(
 SETTINGS = {"cli", "composition", "web.server", "web.app", "derive.run"}
 """The modules that may know all settings."""
 STILL = {
-    *("auth.access", "auth.flow", "auth.identity", "auth.jwks", "inspect", "serving.engine", "serving.master_pixels"),
+    *("inspect", "serving.engine", "serving.master_pixels"),
     *("derive.cluster", "derive.options", "derive.policy", "derive.resources", "serving.read_piece"),
     *("web.auth", "web.images", "web.pages", "web.protocol", "web.proxies"),
 }

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 
 from special.codecs import Rendered, render_all
+from special.concurrency import Deadline
 from special.derive.generator import Decode, Generator
 from special.derive.inputs import Naming
 from special.derive.policy import Policy
@@ -82,7 +83,6 @@ async def _drawing(stack: AsyncExitStack, settings: Settings, policy: Policy) ->
         "derive",
         running=settings.decoders,
         queue=_masters_at_once(settings),  # all of them, while decoders start or are replaced
-        max_wait_s=DECODE_DEADLINE_S,
         deadline_s=2 * DECODE_DEADLINE_S,
     )
     memory_bytes = int(settings.decoder_memory)
@@ -91,7 +91,8 @@ async def _drawing(stack: AsyncExitStack, settings: Settings, policy: Policy) ->
     )
 
     async def draw(piece: Piece, jobs: Sequence[Job]) -> Sequence[Rendered]:
-        return await workers.run(render_all, piece, jobs, policy.care, settings.max_master_pixels)
+        deadline = Deadline.after(lane.deadline_s)
+        return await workers.run(render_all, piece, jobs, policy.care, settings.max_master_pixels, deadline=deadline)
 
     return draw
 

@@ -18,10 +18,10 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
-from special import formats, iiif
+from special import composition, formats, iiif
 from special.auth import Grant, Identity, access
 from special.codecs import Encoding, memory_estimate
-from special.concurrency import LRUCache
+from special.concurrency import Deadline, LRUCache
 from special.errors import Changed, OutOfRange
 from special.formats import Stored, solve
 from special.geometry import Box
@@ -32,7 +32,7 @@ from special.renditions import RenditionStore, RenditionWriter
 from special.serving import info, pyramid_builder, routing
 from special.serving.catalog import Catalog
 from special.serving.info import Services
-from special.serving.master_pixels import PIXELS_VERSION, MasterRenderer, stored_tile
+from special.serving.master_pixels import DEADLINES_S, PIXELS_VERSION, MasterRenderer, stored_tile
 from special.serving.prefetch import Prefetcher
 from special.serving.pyramid_builder import PyramidBuilder
 from special.serving.routing import Derivative, Plan, Stream, Thumb, Tile
@@ -139,7 +139,7 @@ class Engine:
         self._ahead = Prefetcher(volume, source, masters, is_busy=lambda: workers.busy) if settings.read_ahead else None
         self._tiles = TileRenderer(self._pixels, volume, reader, self._promoter, self._ahead)
         self._keeper = RenditionWriter(store, self._encoding) if settings.store_on_miss else None
-        self.catalog = Catalog(store, masters, access.Rules.of(settings), tiling_for=self._promoter.tiling)
+        self.catalog = Catalog(store, masters, composition.rules(settings), tiling_for=self._promoter.tiling)
         self._hot_tiles: LRUCache[tuple[str, str], bytes] = LRUCache(int(settings.hot_size), len)
         self._stack = AsyncExitStack()
 
@@ -354,9 +354,10 @@ class Engine:
             if unless.hold(self._etag(blob.etag, job), blob.modified):
                 raise NotModified(self._etag(blob.etag, job))
         memory_bytes = memory_estimate.rendition_bytes(rendition.size, job)
-        async with self.admission.admit("tile", memory_bytes, client=trace().client) as admitted:
+        deadline = Deadline.after(DEADLINES_S["tile"])
+        async with self.admission.admit("tile", memory_bytes, deadline=deadline, client=trace().client) as admitted:
             with trace().reading():
-                async with admitted.in_time():
+                async with deadline.limit(f"reading {rendition.key}"):
                     opened = await self.store.open_rendition(identifier, rendition)
                     data = await body(opened)
             blob = opened.blob
@@ -364,7 +365,7 @@ class Engine:
             # Another tool's sizes file may be a pixel off: what the object itself says, counts.
             fitted = replace(job, box=Box.whole(layout.size))
             piece = layout.rebuild(layout.extract(fitted.box, fitted.size), [data])
-            data = await self._pixels.decode(piece, fitted, admitted, culprit=f"{blob.url} {blob.etag}")
+            data = await self._pixels.decode(piece, fitted, admitted, quarantine_key=f"{blob.url} {blob.etag}")
         return Answer(data, MEDIA[job.format], self._etag(blob.etag, job), len(data), modified=blob.modified)
 
     async def estimate(self, planned: PlannedRequest) -> list[Span]:

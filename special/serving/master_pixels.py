@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
 from special.codecs import Encoding, memory_estimate, render
+from special.concurrency import Deadline
 from special.formats import Layout, Piece, Stored
 from special.iiif import Job
 from special.images import Master, Masters
@@ -19,7 +20,9 @@ from special.serving.read_piece import ReadLimits
 from special.settings import Settings
 from special.storage import Blob, Chunk, Reader
 from special.volume import VolumeReader
-from special.workers import Admission, AdmissionController, Workers
+from special.workers import Admission, AdmissionController, Workers, standard_lanes
+
+DEADLINES_S = {lane.name: lane.deadline_s for lane in standard_lanes(1)}
 
 PIXELS_VERSION = 1
 """Goes up when the same request on the same master gives other bytes than before."""
@@ -44,13 +47,22 @@ class MasterRenderer:
             stored = stored_tile(layout, job)
             if stored:
                 return stored.assemble(await reader.read(blob, stored.spans))
-        self.admission.check(lane, client=trace().client)  # whoever is refused is not even planned for
-        async with self.piece(blob, layout, job, reader, lane=lane, seen=seen) as (piece, admitted):
-            return await self.decode(piece, job, admitted, culprit=f"{blob.url} {blob.etag}")
+        deadline = Deadline.after(DEADLINES_S[lane])
+        self.admission.check(lane, deadline=deadline, client=trace().client)  # a refused one is not even planned
+        async with self.piece(blob, layout, job, reader, lane=lane, deadline=deadline, seen=seen) as (piece, admitted):
+            return await self.decode(piece, job, admitted, quarantine_key=f"{blob.url} {blob.etag}")
 
     @asynccontextmanager
     async def piece(
-        self, blob: Blob, layout: Layout, job: Job, reader: Reader, *, lane: str, seen: Sequence[Chunk] = ()
+        self,
+        blob: Blob,
+        layout: Layout,
+        job: Job,
+        reader: Reader,
+        *,
+        lane: str,
+        deadline: Deadline,
+        seen: Sequence[Chunk] = (),
     ) -> AsyncGenerator[tuple[Piece, Admission], None]:
         """A small file that shows the job's box, from a layout that is prepared for it, and the place that it has.
 
@@ -63,9 +75,9 @@ class MasterRenderer:
         while True:
             extract = await read_piece.plan_extract(blob, layout, job.box, job.size, bounds=bounds)
             memory_bytes = memory_estimate.decode_bytes(layout.format, extract, job)
-            async with self.admission.admit(lane, memory_bytes, client=trace().client) as admitted:
+            async with self.admission.admit(lane, memory_bytes, deadline=deadline, client=trace().client) as admitted:
                 with trace().reading():
-                    async with admitted.in_time():
+                    async with deadline.limit(f"reading {blob.url}"):
                         found = await read_piece.read_extract(reader, blob, layout, extract, bounds=bounds, seen=seen)
                 if isinstance(found, Piece):
                     yield found, admitted
@@ -73,7 +85,7 @@ class MasterRenderer:
             layout = found
             self.masters.put_layout(blob, layout)
 
-    async def decode(self, piece: Piece, job: Job, admitted: Admission, *, culprit: str) -> bytes:
+    async def decode(self, piece: Piece, job: Job, admitted: Admission, *, quarantine_key: str) -> bytes:
         """What the job asks for, from a piece that shows its box. Raises `MasterError`, `DecodeError`."""
         rendered = await self.workers.run(
             render,
@@ -83,9 +95,8 @@ class MasterRenderer:
             self.settings.max_master_pixels,
             lane=admitted.lane,
             client=trace().client,
-            deadline_s=admitted.left_s,
-            wait_s=admitted.left_s,  # what has been let in and read is not refused any more
-            quarantine_key=culprit,
+            deadline=admitted.deadline,
+            quarantine_key=quarantine_key,
         )
         trace().drawn(rendered.decode_ms, rendered.encode_ms)
         return rendered.data

@@ -20,6 +20,7 @@ from time import monotonic
 from typing import Final
 
 from special.codecs import TileCut, cut_tiles, subsampling
+from special.concurrency import NEVER
 from special.errors import MasterError, SpecialError
 from special.formats import Layout, Piece, Tiling
 from special.formats.tiff import HEAD_BYTES, Grid, Place, pyramid
@@ -32,7 +33,7 @@ from special.storage import Reader, Span
 from special.volume import Elsewhere, Making, NoRoom, Volume
 from special.workers import Lane
 
-LANE: Final = Lane("pyramid", running=1, queue=1, max_wait_s=600.0, deadline_s=120.0, share=0.5)
+LANE: Final = Lane("pyramid", running=1, queue=1, deadline_s=120.0, share=0.5)
 """One chunk at a time, in a place of its own, and only while there is memory to spare."""
 CHUNK_PIXELS: Final = 32_000_000
 """So many pixels are decoded at once: 100 MB as 8-bit RGB."""
@@ -190,7 +191,10 @@ class PyramidBuilder:
         ]
         boxes = [grid.box(level, Box(place.column, place.row, 1, 1)) for place in places]
         job = Job(box, size, False, 0.0, "default", "jpg")
-        async with self._pixels.piece(blob, layout, job, self._reader, lane=LANE.name) as (piece, admitted):
+        async with self._pixels.piece(blob, layout, job, self._reader, lane=LANE.name, deadline=NEVER) as (
+            piece,
+            admitted,
+        ):
             cuts = [TileCut(_crop(piece, box, part), grid.shown(level, part)) for part in boxes]
             made = await self._pixels.workers.run(
                 cut_tiles,
@@ -200,7 +204,7 @@ class PyramidBuilder:
                 self._pixels.encoding.jpeg_quality,
                 self._pixels.settings.max_master_pixels,
                 lane=LANE.name,
-                deadline_s=admitted.left_s,
+                deadline=admitted.deadline,
                 quarantine_key=f"{blob.url} {blob.etag} (its pyramid)",  # its tiles may go well all the same
             )
         spans = iter(await making.append([data for encoded in made.encoded for data in encoded]))

@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 
 from special import formats
 from special.codecs import memory_estimate
-from special.concurrency import KeyedLimiter, KeyState, SingleFlight
+from special.concurrency import Deadline, KeyedLimiter, KeyState, SingleFlight
 from special.errors import Malformed
 from special.formats import Stored, drive
 from special.formats.tiff import HEAD_BYTES, Grid, TiffLayout
@@ -26,7 +26,7 @@ from special.geometry import Box, Size
 from special.iiif import Job
 from special.images import Master
 from special.observability import trace
-from special.serving.master_pixels import MasterRenderer, stored_tile
+from special.serving.master_pixels import DEADLINES_S, MasterRenderer, stored_tile
 from special.serving.prefetch import Prefetcher
 from special.serving.pyramid_builder import PyramidBuilder
 from special.storage import Blob, Reader, Span
@@ -160,19 +160,22 @@ class TileRenderer:
                 return found[0] if found is not None else None
         extract = chart.layout.extract(job.box, chart.source_size(job))
         memory_bytes = memory_estimate.decode_bytes("tiff", extract, job)
+        deadline = Deadline.after(DEADLINES_S["tile"])
         careful = replace(
             self._pixels.encoding,
             jpeg_quality=min(100, self._pixels.encoding.jpeg_quality + MORE_QUALITY),
             webp_quality=min(100, self._pixels.encoding.webp_quality + MORE_QUALITY),
         )
-        async with self._pixels.admission.admit("tile", memory_bytes, client=trace().client) as admitted:
+        async with self._pixels.admission.admit(
+            "tile", memory_bytes, deadline=deadline, client=trace().client
+        ) as admitted:
             with trace().reading():
                 found = await self._pyramids.read(blob, extract.spans)
             if found is None:
                 return None
             piece = chart.layout.rebuild(extract, found)
-            culprit = f"{blob.url} {blob.etag} (its pyramid)"
-            return await replace(self._pixels, encoding=careful).decode(piece, job, admitted, culprit=culprit)
+            key = f"{blob.url} {blob.etag} (its pyramid)"
+            return await replace(self._pixels, encoding=careful).decode(piece, job, admitted, quarantine_key=key)
 
     async def _found(self, blob: Blob) -> PackFile | None:
         """The pyramid, if one has come to be; not everybody looks."""

@@ -18,7 +18,7 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.types import Message, Receive, Scope, Send
 
-from special.auth import Verifier
+from special import composition
 from special.errors import ConfigurationError, Denied, RequestError, SpecialError
 from special.observability import SHARED_COUNTS, OtelExporter, Trace, logs, metrics, tracing
 from special.serving import Engine
@@ -33,6 +33,7 @@ from special.web.proxies import PublicAddress
 from special.web.request import HttpRequest
 from special.web.response import PLAIN, PREFLIGHT, Broken, send_bytes, send_error
 from special.web.status import Slowest
+from special.workers import forbid_inspection
 
 SETTINGS_VARIABLE = "SPECIAL_RESOLVED_SETTINGS"
 """How the command line hands its settings to spawned server processes."""
@@ -45,7 +46,7 @@ class App:
         self._settings = settings
         self._make_engine = make_engine
         self._front = PublicAddress.of(settings)
-        self._verifier = Verifier.of(settings)
+        self._verifier = composition.verifier(settings)
         self._auth = Auth.of(settings, self._verifier)
         self._images: Images | None = None
         self._telemetry: OtelExporter | None = None
@@ -168,6 +169,7 @@ def create() -> App:
     threading.Thread(target=_end_with_supervisor, daemon=True).start()
     settings = Settings.model_validate_json(os.environ[SETTINGS_VARIABLE])
     logs.setup(settings.log_format, sys.stderr)
+    forbid_inspection()
     tune()
     return App(settings)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 from urllib.parse import parse_qs
 
+from special import composition
 from special.auth import AccessTokens, Flow, Identity, Proof, Refusal, Verifier, access, bearer, flow
 from special.geometry import Size
 from special.iiif import Limits
@@ -37,7 +38,7 @@ class Auth:
     @classmethod
     def of(cls, settings: Settings, verifier: Verifier) -> Self | None:
         """As the settings say; None where they describe no flow. Raises `ConfigurationError`."""
-        described = Flow.of(settings)
+        described = composition.flow(settings)
         if described is None:
             return None
         tokens = AccessTokens.at(settings.access_token_key)

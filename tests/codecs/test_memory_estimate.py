@@ -12,6 +12,7 @@ from fixtures import make_jp2
 from special import formats
 from special.codecs import render
 from special.codecs.memory_estimate import decode_bytes, rendition_bytes
+from special.concurrency import NEVER
 from special.formats.layout import Extract, Format
 from special.formats.parser import solve
 from special.geometry import Box, Size
@@ -75,9 +76,9 @@ async def test_no_decoder_takes_more_than_was_told(path: Path, capsys: pytest.Ca
         extract = grown.extract(box, wanted)
         piece = grown.rebuild(extract, [data[span.start : span.stop] for span in extract.spans])
         async with Workers(1, memory_bytes=4 << 30, spare=0) as workers:
-            pid = await workers.run(os.getpid)
+            pid = await workers.run(os.getpid, deadline=NEVER)
             before = highest(pid)
-            await workers.run(render.render, piece, asked, render.Encoding())
+            await workers.run(render.render, piece, asked, render.Encoding(), deadline=NEVER)
             took, told = highest(pid) - before, decode_bytes(layout.format, extract, asked)
         with capsys.disabled():
             print(f"{path.name} {wanted} {angle} {to}: took {took / 1e6:.1f} MB, told {told / 1e6:.1f} MB")

@@ -13,6 +13,7 @@ from PIL import Image, ImageCms, ImageOps
 from special.codecs import raster as rasters
 from special.codecs import render
 from special.codecs.render import Encoding
+from special.concurrency import NEVER
 from special.errors import BadRequest, MasterError, TooExpensive
 from special.formats.layout import Format
 from special.geometry import Frame, Orientation, Size
@@ -306,9 +307,9 @@ def test_damaged_masters_give_pixels_or_a_typed_error(kind: Format, data: bytes)
 async def test_a_decoder_process_renders() -> None:
     master, asked = piece(encoded(PICTURE, "png"), "png", (0, 0, 300, 200)), job(30, 20)
     async with Workers(1, memory_bytes=2 << 30, spare=0) as workers:
-        answer = await workers.run(render.render, master, asked, ENCODING)
+        answer = await workers.run(render.render, master, asked, ENCODING, deadline=NEVER)
         assert answer.data == render.render(master, asked, ENCODING).data
         with pytest.raises(MasterError):
-            await workers.run(render.render, piece(b"", "png", (0, 0, 1, 1)), asked, ENCODING)
+            await workers.run(render.render, piece(b"", "png", (0, 0, 1, 1)), asked, ENCODING, deadline=NEVER)
     assert answer.decode_ms > 0
     assert answer.encode_ms > 0
