@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from special.auth import Flow, Rules, Verifier
+from special.auth import Flow, PatternRule, Rules, Verifier, key_file, key_set
 from special.codecs import Encoding
 from special.iiif import Limits
-from special.images import OPEN, KeyTemplates, Masters
+from special.images import OPEN, KeyTemplates, Masters, Rule
 from special.renditions import RenditionStore, RenditionWriter
 from special.serving import (
     PYRAMID_LANE,
@@ -21,7 +21,7 @@ from special.serving import (
     ThumbRoute,
     TileRoute,
 )
-from special.settings import Settings
+from special.settings import AccessRule, Settings
 from special.storage import Source, open_source
 from special.volume import Volume
 from special.workers import AdmissionController, Lane, Workers, standard_lanes
@@ -109,18 +109,38 @@ def assemble(
 
 
 def rules(settings: Settings) -> Rules:
-    """The operator's rules by identifier."""
-    return Rules.of(settings)
+    """The operator's rules for who may see how much of which images."""
+    patterns = tuple(PatternRule.of(it.identifiers, _rule(it)) for it in settings.rules)
+    return Rules(patterns, frozenset(settings.default_roles))
+
+
+def _rule(setting: AccessRule) -> Rule:
+    limit = None if setting.max_unauthorised == -1 else setting.max_unauthorised
+    return Rule(limit, frozenset(setting.roles))
 
 
 def verifier(settings: Settings) -> Verifier:
-    """What verifies tokens; reads key files. Raises `ConfigurationError`."""
-    return Verifier.of(settings)
+    """What finds a client's identity; reads key files. Raises `ConfigurationError`."""
+    algorithms = settings.jwt_algorithms
+    return Verifier(
+        key_file(settings.jwt_key, algorithms)
+        if settings.jwt_key is not None
+        else key_set(settings.jwt_jwks, algorithms)
+        if settings.jwt_jwks is not None
+        else None,
+        cookie=settings.jwt_cookie,
+        roles_claim=settings.jwt_roles_claim,
+        issuer=settings.jwt_issuer,
+        audience=settings.jwt_audience,
+    )
 
 
 def flow(settings: Settings) -> Flow | None:
-    """How viewers are led to a login; None where the settings name none."""
-    return Flow.of(settings)
+    """How users log in; None where the settings name no profile."""
+    if settings.auth_profile is None:
+        return None
+    label = settings.auth_label or ""
+    return Flow(settings.auth_profile, settings.auth_login_url, settings.auth_logout_url, label)
 
 
 def read_limits(settings: Settings) -> ReadLimits:

@@ -189,9 +189,17 @@ class DecodeError(SpecialError):
 
 
 class Crashed(DecodeError):
-    """The decoder process died; it has been replaced."""
+    """The decoder process died; it has been replaced. `after_s`: when what it worked on may be asked for again."""
 
     code = "crashed"
+
+    def __init__(self, message: str = "", *, after_s: float | None = None) -> None:
+        super().__init__(message)
+        self._after_s = after_s
+
+    @property
+    def retry_after_s(self) -> int | None:
+        return None if self._after_s is None else max(1, math.ceil(self._after_s))
 
 
 class TimedOut(DecodeError):

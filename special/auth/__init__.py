@@ -1,9 +1,10 @@
 """Who may see how much of an image: rules, identities, tokens, and the documents of a login."""
 
 from special.auth import access, flow
-from special.auth.access import ANONYMOUS, Grant, Identity, Rules
+from special.auth.access import ANONYMOUS, Grant, Identity, PatternRule, Rules
 from special.auth.flow import AUTH_CONTEXT, MEDIA, Flow, Refusal
 from special.auth.identity import Proof, Verifier, bearer
+from special.auth.jwks import key_file, key_set
 from special.auth.tokens import AccessTokens
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Flow",
     "Grant",
     "Identity",
+    "PatternRule",
     "Proof",
     "Refusal",
     "Rules",
@@ -21,4 +23,6 @@ __all__ = [
     "access",
     "bearer",
     "flow",
+    "key_file",
+    "key_set",
 ]

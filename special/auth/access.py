@@ -1,6 +1,6 @@
 """Who may see how much of an image. Pure.
 
-Nothing is planned without a `Grant`, so that nobody can forget to ask for one. It is decided
+Nothing is planned without a `Grant`, so that no path can leave the check out. It is decided
 once, before routing, caches and 304.
 """
 
@@ -15,40 +15,46 @@ from special.errors import Forbidden, Unauthorised
 from special.geometry import Box
 from special.iiif import Job
 from special.images import OPEN, Asset, Rule, stricter
-from special.settings import AccessRule, Settings
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who is asking."""
+    """What a client has proved of itself."""
 
     roles: frozenset[str] = frozenset()
     """The roles that were proved."""
     known: bool = False
-    """Whether anybody proved to be anybody."""
+    """Whether the client proved an identity, with roles or without."""
 
     def __hash__(self) -> int:
         return hash(self.roles)  # computed once by the set, and asked for at every request
 
 
 ANONYMOUS = Identity()
-"""A caller that has said nothing about itself."""
+"""A client that has proved nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class PatternRule:
+    """The operator's rule for the identifiers that match a pattern."""
+
+    pattern: re.Pattern[str]
+    rule: Rule
+
+    @classmethod
+    def of(cls, pattern: str, rule: Rule) -> Self:
+        """`pattern` as a shell has it: `*` is any text, slashes included, `?` one character, `[ab]` one of these."""
+        return cls(re.compile(translate(pattern)), rule)
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
     """The operator's rules by identifier."""
 
-    patterns: tuple[tuple[re.Pattern[str], Rule], ...] = ()
+    patterns: tuple[PatternRule, ...] = ()
     """The first that matches counts."""
     default_roles: frozenset[str] = frozenset()
     """Lift a restriction that only the store of renditions makes."""
-
-    @classmethod
-    def of(cls, settings: Settings) -> Self:
-        """The rules that the settings name."""
-        patterns = tuple((re.compile(translate(it.identifiers)), _rule(it)) for it in settings.rules)
-        return cls(patterns, frozenset(settings.default_roles))
 
     def govern(self, stored: Rule, *names: str) -> Rule:
         """The rule of an image: the stricter of what its store says and of the rules for each of its names.
@@ -66,12 +72,7 @@ class Rules:
         return Rule(limit, frozenset.intersection(*named) if named else self.default_roles)
 
     def _match(self, name: str) -> Rule | None:
-        return next((rule for pattern, rule in self.patterns if pattern.match(name)), None)
-
-
-def _rule(setting: AccessRule) -> Rule:
-    limit = None if setting.max_unauthorised == -1 else setting.max_unauthorised
-    return Rule(limit, frozenset(setting.roles))
+        return next((it.rule for it in self.patterns if it.pattern.match(name)), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,14 +13,13 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from special.auth.access import Grant
 from special.auth.identity import Flaw
 from special.geometry import Size
 from special.images import Asset
-from special.settings import Settings
 
 Profile = Literal["active", "external", "kiosk"]
 Refusal = Flaw | Literal["invalidRequest", "invalidOrigin"]
@@ -42,7 +41,7 @@ _ORIGIN = re.compile(r"https?://([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """How users come to be known."""
+    """How users log in."""
 
     profile: Profile
     """The interaction pattern (section 3.3)."""
@@ -50,18 +49,11 @@ class Flow:
     """None only for `external`."""
     logout_url: str | None
     label: str
-    """Names the login and its institution."""
-
-    @classmethod
-    def of(cls, settings: Settings) -> Self | None:
-        """As the settings say; None where they say nothing of it."""
-        if settings.auth_profile is None:
-            return None
-        label = settings.auth_label or f"Log in at {_host(settings.auth_login_url)}"
-        return cls(settings.auth_profile, settings.auth_login_url, settings.auth_logout_url, label)
+    """Names the login and its institution; empty: by the login page's host."""
 
     def services(self, base: str, uri: str) -> list[dict[str, Any]]:
         """The probe service of the image service at `uri`, a URI that starts with `base`; the others lie in it."""
+        label = self.label or f"Log in at {_host(self.login_url)}"
         inner: list[dict[str, Any]] = [
             {
                 "id": f"{base}/auth/token",
@@ -71,11 +63,11 @@ class Flow:
             }
         ]
         if self.logout_url:
-            label = _text(f"Log out at {_host(self.logout_url)}")
-            inner.append({"id": self.logout_url, "type": "AuthLogoutService2", "label": label})
+            log_out = _text(f"Log out at {_host(self.logout_url)}")
+            inner.append({"id": self.logout_url, "type": "AuthLogoutService2", "label": log_out})
         # Section 3.1: an external access service has no page, so it should have no id.
         access: dict[str, Any] = {} if self.profile == "external" else {"id": self.login_url}
-        access |= {"type": "AuthAccessService2", "profile": self.profile, "label": _text(self.label)}
+        access |= {"type": "AuthAccessService2", "profile": self.profile, "label": _text(label)}
         if self.profile == "active":
             access |= {
                 "heading": _text(RESTRICTED),

@@ -1,7 +1,7 @@
-"""Who is asking: roles from a verified JWT, out of the `Authorization` header or a cookie.
+"""A client's identity: roles from a verified JWT, out of the `Authorization` header or a cookie.
 
-Somebody else's login page makes the token; here it is only verified (RFC 7519). A token that is wrong, old or
-cannot be verified makes its bearer nobody: whoever may not know a caller serves them as a stranger.
+The token is made by a login page that is not part of this server; here it is only verified (RFC 7519). A client whose
+token is wrong, expired or cannot be verified is anonymous.
 """
 
 from __future__ import annotations
@@ -9,20 +9,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import jwt
 from starlette.requests import cookie_parser
 
 from special.auth.access import ANONYMOUS, Identity
-from special.auth.jwks import Keys, keys_of
+from special.auth.jwks import Keys
 from special.errors import Unreachable
-from special.settings import Settings
 
 log = logging.getLogger("special")
 
 LEEWAY_S = 10
-"""How far the clock of whoever made a token may differ from ours."""
+"""How far the clock of a token's issuer may differ from ours."""
 TOKEN_CHARACTERS = 8192
 """Longest token that is looked at."""
 
@@ -40,7 +39,7 @@ class Proof:
 
 
 class Verifier:
-    """Tells who is asking, by the keys and claims that the settings name."""
+    """Finds the identity of a client, by keys and claims."""
 
     def __init__(
         self,
@@ -57,17 +56,6 @@ class Verifier:
         self._issuer = issuer
         self._audience = audience
 
-    @classmethod
-    def of(cls, settings: Settings) -> Self:
-        """A verifier as the settings say; reads key files. Raises `ConfigurationError`."""
-        return cls(
-            keys_of(settings),
-            cookie=settings.jwt_cookie,
-            roles_claim=settings.jwt_roles_claim,
-            issuer=settings.jwt_issuer,
-            audience=settings.jwt_audience,
-        )
-
     @property
     def vary(self) -> tuple[str, ...]:
         """The request headers that identities come from."""
@@ -80,7 +68,7 @@ class Verifier:
         return self._keys is not None and (bearer(headers) or self._cookie_of(headers)) is not None
 
     async def identify(self, headers: Mapping[bytes, bytes]) -> Identity:
-        """Who sent a request with these headers (names in lower case). A bearer token goes before a cookie."""
+        """The identity of the client that sent these headers (names in lower case); a bearer token goes first."""
         if self._keys is None:
             return ANONYMOUS
         token = bearer(headers) or self._cookie_of(headers)
@@ -107,7 +95,7 @@ class Verifier:
                 issuer=self._issuer,
                 audience=self._audience,
                 leeway=LEEWAY_S,
-                # A token for somebody else is none of ours, unless nobody said what ours would name.
+                # A token for another audience is refused, unless no audience is configured.
                 options={"require": ["exp"], "verify_aud": self._audience is not None},
             )
             return Proof(Identity(_roles(claims, self._roles_claim), known=True), int(claims["exp"]))

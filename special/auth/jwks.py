@@ -1,6 +1,6 @@
 """The keys that tokens are verified with: one from a file, or a set that an identity provider publishes.
 
-Which signatures a key may verify is settled when the key is read, from the settings and from the kind of
+Which signatures a key may verify is decided when the key is read, from the settings and from the kind of
 key. Nothing that a token says about itself widens that (RFC 8725, section 3.1).
 """
 
@@ -19,7 +19,6 @@ import jwt
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from special.errors import ConfigurationError, Unreachable
-from special.settings import SECRET_ALGORITHMS, Settings
 
 log = logging.getLogger("special")
 
@@ -56,7 +55,7 @@ class Keys(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class OneKey:
-    """A key that was there from the start."""
+    """A key that is known from the start."""
 
     key: Key
 
@@ -113,23 +112,19 @@ class KeySet:
             self._read_at = self._tried_at
 
 
-def keys_of(settings: Settings) -> Keys | None:
-    """The keys that the settings name; None where they name none. Raises `ConfigurationError`."""
-    if settings.jwt_key is not None:
-        return OneKey(_from_file(settings.jwt_key, settings.jwt_algorithms))
-    if settings.jwt_jwks is None:
-        return None
-    if settings.jwt_jwks.startswith(("https://", "http://")):
-        return KeySet(settings.jwt_jwks, settings.jwt_algorithms, fetch=_download)
+def key_set(address: str, algorithms: Sequence[str]) -> KeySet:
+    """The key set at an http(s) address or in a file, which is read once to see. Raises `ConfigurationError`."""
+    if address.startswith(("https://", "http://")):
+        return KeySet(address, algorithms, fetch=_download)
     try:
-        parse(Path(settings.jwt_jwks).read_bytes(), settings.jwt_algorithms)
+        parse(Path(address).read_bytes(), algorithms)
     except (OSError, ValueError) as fault:
-        raise ConfigurationError(f"jwt_jwks: {settings.jwt_jwks} cannot be read: {fault}") from None
-    return KeySet(settings.jwt_jwks, settings.jwt_algorithms, fetch=_from_disk)
+        raise ConfigurationError(f"jwt_jwks: {address} cannot be read: {fault}") from None
+    return KeySet(address, algorithms, fetch=_from_disk)
 
 
 def parse(document: bytes, algorithms: Sequence[str]) -> tuple[Key, ...]:
-    """The public keys of a JWKS that may verify any of the algorithms; others are passed by.
+    """The public keys of a JWKS that may verify any of the algorithms; others are left out.
 
     Raises `ValueError` where it is no JWKS, or has no such key.
     """
@@ -145,7 +140,7 @@ def parse(document: bytes, algorithms: Sequence[str]) -> tuple[Key, ...]:
 
 def _usable(entry: dict[str, Any], algorithms: Sequence[str]) -> list[Key]:
     if entry.get("use", "sig") != "sig" or entry.get("kty") == "oct" or "d" in entry:
-        return []  # for encryption, or somebody's secret
+        return []  # for encryption, or a secret key
     try:
         key = jwt.PyJWK.from_dict(entry).key
     except (jwt.PyJWTError, ValueError, TypeError):
@@ -168,12 +163,13 @@ def _fitting(key: Any, algorithms: Sequence[str]) -> tuple[str, ...]:
     return tuple(fitting)
 
 
-def _from_file(path: Path, algorithms: Sequence[str]) -> Key:
+def key_file(path: Path, algorithms: Sequence[str]) -> OneKey:
+    """The one key in a file: a secret, or a public key as PEM. Raises `ConfigurationError`."""
     try:
         data = path.read_bytes()
     except OSError as fault:
         raise ConfigurationError(f"jwt_key: {path} cannot be read: {fault.strerror}") from None
-    if set(algorithms) <= set(SECRET_ALGORITHMS):
+    if all(name.startswith("HS") for name in algorithms):  # signed with a shared secret (RFC 7518, section 3.2)
         secret = data.strip()
         fitting = _fitting(secret, algorithms)
         if len(secret) < SECRET_BYTES or not fitting:
@@ -181,7 +177,7 @@ def _from_file(path: Path, algorithms: Sequence[str]) -> Key:
                 f"jwt_key: {path} is no secret for {', '.join(algorithms)}: "
                 f"it should be random text of {SECRET_BYTES} bytes (HS384: 48, HS512: 64) or more, and no key file"
             )
-        return Key(None, secret, fitting)
+        return OneKey(Key(None, secret, fitting))
     try:
         key = load_pem_public_key(data)
     except ValueError:
@@ -189,7 +185,7 @@ def _from_file(path: Path, algorithms: Sequence[str]) -> Key:
     fitting = _fitting(key, algorithms)
     if not fitting:
         raise ConfigurationError(f"jwt_key: the key in {path} is not of the kind, or too short, for {algorithms[0]}")
-    return Key(None, key, fitting)
+    return OneKey(Key(None, key, fitting))
 
 
 async def _from_disk(path: str) -> bytes:

@@ -1,7 +1,7 @@
-"""Access tokens: what a viewer shows the probe service, and nobody else.
+"""Access tokens: what a viewer sends to the probe service, and to that alone.
 
-Any page may be given one (IIIF Authorization Flow 2.0, section 4.4), so it tells nothing, is good for minutes,
-and is never the cookie or JWT that opens images: it is sealed with a secret of this server's own.
+Any page may be given one (IIIF Authorization Flow 2.0, section 4.4), so it tells nothing, is valid for minutes,
+and is never the cookie or JWT that opens images: it is encrypted with a secret of this server's own.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from special.concurrency import temporary_file
 from special.errors import ConfigurationError
 
 LIFETIME_S = 300
-"""How long a token is good, unless its proof ends before."""
+"""How long a token is valid, unless its proof ends before."""
 
 
 class AccessTokens:
-    """Seals and opens access tokens. Processes and machines that share the secret know each other's."""
+    """Encrypts and reads access tokens. Processes and machines that share the secret read each other's."""
 
     def __init__(self, secret: bytes, *, clock: Callable[[], float] = time.time) -> None:
         """`secret` is 32 bytes in URL-safe base64. Raises `ValueError` where it is not."""
@@ -35,7 +35,7 @@ class AccessTokens:
 
     @classmethod
     def at(cls, path: Path) -> Self:
-        """Tokens sealed with the secret in a file, which is made where there is none. Raises `ConfigurationError`."""
+        """Tokens with the secret in a file, which is made where there is none. Raises `ConfigurationError`."""
         try:
             if not path.exists():
                 _make(path)
@@ -44,18 +44,18 @@ class AccessTokens:
             raise ConfigurationError(f"auth_token_key: {path} can be neither read nor made: {fault.strerror}") from None
         except ValueError:
             raise ConfigurationError(
-                f"auth_token_key: {path} is not 32 random bytes in URL-safe base64; delete it and it is made anew"
+                f"auth_token_key: {path} is not 32 random bytes in URL-safe base64; delete it and a new one is made"
             ) from None
 
     def issue(self, proof: Proof) -> tuple[str, int]:
-        """A token for who proved to be somebody, and the seconds that it is good for: at least 1."""
+        """A token for a proved identity, and the seconds that it is valid: at least 1."""
         now = int(self._clock())
         lifetime_s = max(1, min(LIFETIME_S, proof.expires_at - now))
         content = {"roles": sorted(proof.identity.roles), "until": now + lifetime_s}
         return self._box.encrypt_at_time(json.dumps(content).encode(), now).decode(), lifetime_s
 
     def read(self, token: str) -> Identity | None:
-        """Who it was issued to; None where it is none of ours, or no longer good."""
+        """The identity that it was issued to; None where it is none of ours, or expired."""
         try:
             content = json.loads(self._box.decrypt(token.encode()))
         except InvalidToken:

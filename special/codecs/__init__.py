@@ -3,9 +3,10 @@
 from special.codecs import memory_estimate
 from special.codecs.jpeg import subsampling
 from special.codecs.render import Encoding, Rendered, prepare, render, render_all
-from special.codecs.tile_cutter import TileCut, cut_tiles
+from special.codecs.tile_cutter import CutTiles, TileCut, cut_tiles
 
 __all__ = [
+    "CutTiles",
     "Encoding",
     "Rendered",
     "TileCut",

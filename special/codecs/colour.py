@@ -15,7 +15,10 @@ from typing import Final
 import numpy as np
 import pyvips
 from PIL import Image as PillowImage
-from PIL import ImageCms
+from PIL import (
+    ImageCms,
+    ImageFile,  # noqa: F401  pillow would import it at the first conversion, when no file may be opened any more
+)
 
 from special.codecs.raster import Colour, Raster, VipsImage, from_vips, to_vips
 from special.errors import Unsupported

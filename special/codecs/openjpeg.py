@@ -73,6 +73,12 @@ def available() -> bool:
         return False
 
 
+def prepare() -> None:
+    """Load the library, or else what pillow decodes with."""
+    if not available():
+        PillowImage.init()
+
+
 def decode(data: bytes, *, reduce: int = 0, area: Box | None = None, threads: int = 1) -> Planes:
     """The pixels of a JP2 file or a raw codestream.
 

@@ -16,8 +16,8 @@ from typing import Final
 
 import numpy as np
 
+from special.codecs import openjpeg, vips
 from special.codecs import raster as rasters
-from special.codecs import vips
 from special.codecs.decode import decode
 from special.codecs.encode import Encoding, check_fits, encode, encode_bitonal
 from special.codecs.raster import Raster, VipsImage
@@ -48,8 +48,12 @@ class Rendered:
 
 
 def prepare() -> None:
-    """Make this process ready to render. Raises `ConfigurationError` if its codecs are not the ones we trust."""
+    """Make this process ready to render, and load all that this needs: a sandbox may allow no file afterwards.
+
+    Raises `ConfigurationError` if its codecs are not the ones we trust.
+    """
     vips.prepare()
+    openjpeg.prepare()
 
 
 def render(piece: Piece, job: Job, encoding: Encoding, max_pixels: int = MAX_PIXELS) -> Rendered:

@@ -112,7 +112,6 @@ async def _decoders(stack: AsyncExitStack, options: ResourceOptions) -> Decode:
         "derive",
         running=options.decoders,
         queue=options.masters_at_once,  # all of them, while decoders start or are replaced
-        max_wait_s=DECODE_DEADLINE_S,
         deadline_s=2 * DECODE_DEADLINE_S,
     )
     workers = await stack.enter_async_context(

@@ -38,6 +38,7 @@ def figures() -> dict[str, Any]:
             "up": _only(told["decoders_up"]),
             "jobs": _named(told["decoder_jobs_total"]),
             "quarantines": _only(told["quarantines_total"]),
+            "sandbox": _named(told["decoder_sandbox"]),
         },
         "store": {
             "gets": _only(told["source_gets_total"]),

@@ -50,6 +50,14 @@ DECODE_BYTES = Gauge(
 DECODERS_UP = Gauge("special_decoders_up", "Decoder processes that are ready.", multiprocess_mode="livesum")
 
 
+DECODER_SANDBOX = Gauge(
+    "special_decoder_sandbox",
+    "Whether each layer of the decoders' sandbox holds: 1 or 0.",
+    ["layer"],
+    multiprocess_mode="livemin",
+)
+
+
 LOOP_LAG = Gauge(
     "special_loop_lag_seconds", "How late the event loop has been lately, at the most.", multiprocess_mode="livemax"
 )

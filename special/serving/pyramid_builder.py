@@ -20,7 +20,7 @@ from time import monotonic
 from typing import Final
 
 from special.codecs import TileCut, cut_tiles, subsampling
-from special.concurrency import Deadline
+from special.concurrency import NEVER
 from special.errors import MasterError, SpecialError
 from special.formats import Layout, Piece, Tiling
 from special.formats.tiff import HEAD_BYTES, Grid, Place, pyramid
@@ -34,7 +34,7 @@ from special.storage import Reader, Span
 from special.volume import Elsewhere, Making, NoRoom, Volume
 from special.workers import Lane
 
-LANE: Final = Lane("pyramid", running=1, queue=1, max_wait_s=600.0, deadline_s=120.0, share=0.5)
+LANE: Final = Lane("pyramid", running=1, queue=1, deadline_s=120.0, share=0.5)
 """One chunk at a time, in a lane of its own, with at most half of the memory."""
 CHUNK_PIXELS: Final = 32_000_000
 """Maximum number of pixels decoded at once: 100 MB as 8-bit RGB."""
@@ -192,9 +192,10 @@ class PyramidBuilder:
         ]
         boxes = [grid.box(level, Box(place.column, place.row, 1, 1)) for place in places]
         job = Job(box, size, False, 0.0, "default", "jpg")
-        async with self._renderer.piece(
-            blob, layout, job, self._reader, lane=LANE.name, deadline=Deadline.after(LANE.deadline_s)
-        ) as (piece, admission):
+        async with self._renderer.piece(blob, layout, job, self._reader, lane=LANE.name, deadline=NEVER) as (
+            piece,
+            admission,
+        ):
             cuts = [TileCut(_crop(piece, box, part), grid.shown(level, part)) for part in boxes]
             made = await self._renderer.workers.run(
                 cut_tiles,

@@ -34,6 +34,7 @@ from special.web.proxies import PublicAddress
 from special.web.request import HttpRequest
 from special.web.response import PLAIN, PREFLIGHT, Broken, send_bytes, send_error
 from special.web.status import Slowest
+from special.workers import forbid_inspection
 
 SETTINGS_VARIABLE = "SPECIAL_RESOLVED_SETTINGS"
 """How the command line hands its settings to spawned server processes."""
@@ -201,6 +202,7 @@ def create() -> App:
     settings = Settings.model_validate_json(os.environ[SETTINGS_VARIABLE])
     logs.setup(settings.log_format, sys.stderr)
     tune()
+    forbid_inspection()
     return App(settings)
 
 

@@ -22,6 +22,7 @@ from special.web.app import SETTINGS_VARIABLE, App
 from special.web.process_tuning import tune
 from special.web.protocol import GuardedProtocol, RequestLimits
 from special.web.supervisor import START_S, Supervisor
+from special.workers import forbid_inspection
 
 
 def serve_with(chosen: Settings) -> None:
@@ -48,6 +49,7 @@ def serve_with(chosen: Settings) -> None:
         "timeout_graceful_shutdown": 30,
         "timeout_worker_healthcheck": START_S,
     }
+    forbid_inspection()
     if chosen.workers == 1:
         tune()
         uvicorn.Server(uvicorn.Config(app, **options)).run(sockets=[listener])

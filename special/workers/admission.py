@@ -1,18 +1,18 @@
-"""The gate: what is let in to be read and decoded, in whose turn, and how much memory it may take together.
+"""Admission control: which jobs may read and decode, in which order, and how much memory they may take together.
 
-    async with gate.admit("tile", cost_bytes, client=address) as admitted:
-        async with admitted.in_time():
-            ...                                   # read
-        await workers.run(..., deadline_s=admitted.left_s)
+    async with admission.admit("tile", cost_bytes, deadline=deadline, client=address) as admitted:
+        async with deadline.limit("reading"):
+            ...
+        await workers.run(..., lane=admitted.lane, deadline=admitted.deadline)
 
-Everything that needs a decoder passes here before a byte of it is fetched, so that a refusal costs nothing
-and waiting takes no memory. Who cannot be served in time is told so at once: refusals are cheap while
-they are early.
+Everything that needs a decoder is admitted before any byte is fetched for it, so that a refusal costs nothing and
+waiting takes no memory. A job that cannot be done within its deadline is refused at once.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -24,13 +24,13 @@ from special.errors import Busy, TooExpensive
 from special.observability import metrics, trace
 from special.workers.lanes import Lane
 
-_NEWEST: Final = 0.2
-"""Weight of the last job in the mean time that jobs take: that of the last ten or so."""
+_LAST_JOB_WEIGHT: Final = 0.2
+"""Weight of the last job in the moving average of what jobs take: that of the last ten or so."""
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """A place inside, with the time by which it must be given back."""
+    """What an admitted job is handed on with."""
 
     lane: str
     deadline: Deadline
@@ -38,153 +38,154 @@ class Admission:
 
 @dataclass(slots=True, eq=False)
 class _Waiter:
-    """Somebody before the gate."""
+    """A job in a lane's queue."""
 
     client: str
     cost_bytes: int
-    turn: asyncio.Future[None]
+    admitted: asyncio.Future[None]
 
 
 @dataclass(slots=True)
 class _LaneState:
-    """A lane's own way in."""
+    """One lane's admitted and waiting jobs."""
 
     lane: Lane
-    most_bytes: int
-    """That may be taken, by all lanes together, once a job of this one is in."""
-    inside: int = 0
+    max_bytes: int
+    """Memory that all lanes together may have reserved once a job of this lane is admitted."""
+    admitted: int = 0
     mean_s: float = 0.0
-    """How long the last jobs were inside; 0 before the first."""
+    """How long the last jobs took from admission to their end; 0 before the first."""
     waiting: FairQueue[_Waiter] = field(default_factory=FairQueue)
 
     @property
-    def places(self) -> int:
-        return self.lane.running + self.lane.ahead
+    def max_admitted(self) -> int:
+        return self.lane.running + self.lane.reading
 
     @property
-    def room(self) -> int:
-        """How many may wait."""
-        return self.lane.queue - self.lane.ahead
+    def max_waiting(self) -> int:
+        return self.lane.queue - self.lane.reading
 
-    def wait_s(self, client: str) -> float:
+    def expected_wait_s(self, client: str) -> float:
         """How long a further job of this client would wait, if jobs go on taking as long as they did."""
-        return self.mean_s * (self.waiting.before(client) + 1) / max(1, self.inside)
+        return self.mean_s * (self.waiting.before(client) + 1) / max(1, self.admitted)
 
 
 class AdmissionController:
-    """Lets jobs in by lane, clients in turn, within a budget of memory. One event loop only; not thread-safe."""
+    """Admits jobs by lane, clients in turn, within a memory budget. One event loop only; not thread-safe."""
 
     def __init__(self, lanes: Sequence[Lane], *, budget_bytes: int, clock: Callable[[], float] = monotonic) -> None:
-        self._doors = {lane.name: _LaneState(lane, int(lane.share * budget_bytes)) for lane in lanes}
+        self._lanes = {lane.name: _LaneState(lane, int(lane.share * budget_bytes)) for lane in lanes}
         self._clock = clock
-        self._taken_bytes = 0
+        self._reserved_bytes = 0
 
     @property
-    def taken_bytes(self) -> int:
-        """Memory that is set aside for those inside."""
-        return self._taken_bytes
+    def reserved_bytes(self) -> int:
+        """Memory that is reserved for admitted jobs."""
+        return self._reserved_bytes
 
-    def inside(self, lane: str) -> int:
-        """How many jobs of a lane are in."""
-        return self._doors[lane].inside
+    def admitted(self, lane: str) -> int:
+        """How many jobs of a lane are admitted."""
+        return self._lanes[lane].admitted
 
     def waiting(self, lane: str) -> int:
         """How many jobs of a lane wait."""
-        return len(self._doors[lane].waiting)
+        return len(self._lanes[lane].waiting)
 
     def check(self, lane: str, *, deadline: Deadline, client: str = "") -> None:
-        """Raise `Busy` where `admit` would do so at once, whatever the cost; then it need not even be told."""
-        door = self._doors[lane]
-        if door.waiting or door.inside >= door.places:
-            self._check_room(door, client, deadline)
+        """Raise `Busy` where `admit` would at once, whatever the cost: such a request need not even be planned."""
+        state = self._lanes[lane]
+        if state.waiting or state.admitted >= state.max_admitted:
+            self._check_queue(state, deadline, client)
 
     @asynccontextmanager
     async def admit(
         self, lane: str, cost_bytes: int, *, deadline: Deadline, client: str = ""
     ) -> AsyncGenerator[Admission, None]:
-        """A place and memory for one job, waited for in the client's turn and given back at the end of the block.
+        """Admit one job when it is its client's turn; it ends, and its memory is free again, with the block.
 
-        Raises `TooDear` where the job could never be let in; `Busy`, at once, where the queue is full of jobs of
-        clients that have no more there than this one, or where the wait would be too long by all that is known;
-        `Busy` too when it has been, or when somebody with fewer jobs needed the place in the queue.
+        Raises `TooExpensive` where the job could never be admitted. Raises `Busy` at once where the queue is full and
+        no client has more in it than this one, or where the expected wait is longer than what is left of the
+        deadline; later where the deadline is over, or where a client with fewer jobs took the place in the queue.
         """
-        door = self._doors[lane]
-        if cost_bytes > door.most_bytes:
-            raise TooExpensive(f"lane {lane}: {cost_bytes} bytes of memory; decode_memory leaves it {door.most_bytes}")
-        if door.waiting or not self._fits(door, cost_bytes):
-            await self._wait(door, cost_bytes, client, deadline)
+        state = self._lanes[lane]
+        if cost_bytes > state.max_bytes:
+            raise TooExpensive(f"lane {lane}: {cost_bytes} bytes of memory; decode_memory leaves it {state.max_bytes}")
+        if state.waiting or not self._fits(state, cost_bytes):
+            await self._wait(state, cost_bytes, deadline, client)
         else:
-            self._enter(door, cost_bytes)
+            self._enter(state, cost_bytes)
         start_s = self._clock()
         try:
             yield Admission(lane, deadline)
         finally:
             took_s = self._clock() - start_s
-            door.mean_s = took_s if not door.mean_s else door.mean_s + _NEWEST * (took_s - door.mean_s)
-            self._leave(door, cost_bytes)
+            state.mean_s = took_s if not state.mean_s else state.mean_s + _LAST_JOB_WEIGHT * (took_s - state.mean_s)
+            self._leave(state, cost_bytes)
 
-    async def _wait(self, door: _LaneState, cost_bytes: int, client: str, deadline: Deadline) -> None:
-        self._make_room(door, client, deadline)
-        waiting = _Waiter(client, cost_bytes, asyncio.get_running_loop().create_future())
-        door.waiting.put(client, waiting)
+    async def _wait(self, state: _LaneState, cost_bytes: int, deadline: Deadline, client: str) -> None:
+        self._claim_place(state, deadline, client)
+        waiter = _Waiter(client, cost_bytes, asyncio.get_running_loop().create_future())
+        state.waiting.put(client, waiter)
         arrived_s = self._clock()
         try:
-            await asyncio.wait([waiting.turn], timeout=deadline.left_s)
+            left_s = deadline.left_s
+            await asyncio.wait([waiter.admitted], timeout=None if math.isinf(left_s) else left_s)
         except asyncio.CancelledError:
-            self._give_up(door, waiting)
+            self._give_up(state, waiter)
             raise
         finally:
             trace().took("queue", arrived_s, self._clock())
-        if not waiting.turn.done():
-            self._give_up(door, waiting)
-            raise _busy(door, "no place before the deadline", door.wait_s(client))
-        waiting.turn.result()
+        if not waiter.admitted.done():
+            self._give_up(state, waiter)
+            raise _busy(state, "the deadline is over and the job still waits", state.expected_wait_s(client))
+        waiter.admitted.result()
 
-    def _check_room(self, door: _LaneState, client: str, deadline: Deadline) -> None:
-        expected_s = door.wait_s(client)
+    def _check_queue(self, state: _LaneState, deadline: Deadline, client: str) -> None:
+        expected_s = state.expected_wait_s(client)
         if expected_s > deadline.left_s:
-            raise _busy(door, f"the wait would be {expected_s:.1f} s", expected_s)
-        if len(door.waiting) >= door.room and not door.waiting.gives_way(client):
-            raise _busy(door, f"{len(door.waiting)} wait already", expected_s)
+            reason = f"the wait would be {expected_s:.1f} s and {deadline.left_s:.1f} s are left of the deadline"
+            raise _busy(state, reason, expected_s)
+        if len(state.waiting) >= state.max_waiting and not state.waiting.gives_way(client):
+            raise _busy(state, f"{len(state.waiting)} wait already", expected_s)
 
-    def _make_room(self, door: _LaneState, client: str, deadline: Deadline) -> None:
-        self._check_room(door, client, deadline)
-        if len(door.waiting) >= door.room and (longest := door.waiting.give_way(client)) is not None:
-            refusal = _busy(door, "somebody with fewer requests came", door.wait_s(longest.client))
-            longest.turn.set_exception(refusal)
+    def _claim_place(self, state: _LaneState, deadline: Deadline, client: str) -> None:
+        self._check_queue(state, deadline, client)
+        if len(state.waiting) >= state.max_waiting and (dropped := state.waiting.give_way(client)) is not None:
+            refusal = _busy(state, "a client with fewer requests came", state.expected_wait_s(dropped.client))
+            dropped.admitted.set_exception(refusal)
 
-    def _give_up(self, door: _LaneState, waiting: _Waiter) -> None:
-        """Whoever leaves gives back what it was let in to at that very moment, or its place in the queue."""
-        if not waiting.turn.done():
-            door.waiting.remove(waiting.client, waiting)
-            self._open()  # whoever stands behind may need less
-        elif waiting.turn.exception() is None:
-            self._leave(door, waiting.cost_bytes)
+    def _give_up(self, state: _LaneState, waiter: _Waiter) -> None:
+        """Leave the queue, or give back the admission that came at the same moment."""
+        if not waiter.admitted.done():
+            state.waiting.remove(waiter.client, waiter)
+            self._admit_next()  # the next one may need less memory
+        elif waiter.admitted.exception() is None:
+            self._leave(state, waiter.cost_bytes)
 
-    def _fits(self, door: _LaneState, cost_bytes: int) -> bool:
-        return door.inside < door.places and self._taken_bytes + cost_bytes <= door.most_bytes
+    def _fits(self, state: _LaneState, cost_bytes: int) -> bool:
+        return state.admitted < state.max_admitted and self._reserved_bytes + cost_bytes <= state.max_bytes
 
-    def _enter(self, door: _LaneState, cost_bytes: int) -> None:
-        door.inside += 1
-        self._taken_bytes += cost_bytes
-        metrics.DECODE_BYTES.set(self._taken_bytes)
+    def _enter(self, state: _LaneState, cost_bytes: int) -> None:
+        state.admitted += 1
+        self._reserved_bytes += cost_bytes
+        metrics.DECODE_BYTES.set(self._reserved_bytes)
 
-    def _leave(self, door: _LaneState, cost_bytes: int) -> None:
-        door.inside -= 1
-        self._taken_bytes -= cost_bytes
-        metrics.DECODE_BYTES.set(self._taken_bytes)
-        self._open()
+    def _leave(self, state: _LaneState, cost_bytes: int) -> None:
+        state.admitted -= 1
+        self._reserved_bytes -= cost_bytes
+        metrics.DECODE_BYTES.set(self._reserved_bytes)
+        self._admit_next()
 
-    def _open(self) -> None:
-        """Let in whoever's turn it is, lane by lane in their order. Nobody overtakes who waits for memory."""
-        for door in self._doors.values():
-            while (first := door.waiting.first()) is not None and self._fits(door, first.cost_bytes):
-                door.waiting.take()
-                self._enter(door, first.cost_bytes)
-                first.turn.set_result(None)
+    def _admit_next(self) -> None:
+        """Admit those whose turn it is, in the order of the lanes. A job that waits for memory is not overtaken."""
+        for state in self._lanes.values():
+            while (first := state.waiting.first()) is not None and self._fits(state, first.cost_bytes):
+                state.waiting.take()
+                self._enter(state, first.cost_bytes)
+                first.admitted.set_result(None)
 
 
-def _busy(door: _LaneState, reason: str, after_s: float) -> Busy:
+def _busy(state: _LaneState, reason: str, after_s: float) -> Busy:
     metrics.DECODER_JOBS.labels("busy").inc()
-    metrics.LANE_REFUSALS.labels(door.lane.name).inc()
-    return Busy(f"lane {door.lane.name}: {reason}", after_s=after_s)
+    metrics.LANE_REFUSALS.labels(state.lane.name).inc()
+    return Busy(f"lane {state.lane.name}: {reason}", after_s=after_s)

@@ -1,4 +1,7 @@
-"""The child's side: take limits, get ready, then one job after the other until the parent is gone."""
+"""The child's side: take limits, load codecs, enter the sandbox, then do one job after the other.
+
+It ends when its parent has gone.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,15 @@ from contextlib import suppress
 from typing import Any, Final
 
 from special.errors import ConfigurationError, SpecialError
-from special.workers.messages import LENGTH, Call, Failed, Raised, Ready, Reply, Returned, Setup, Unready, dump
+from special.workers import sandbox
+from special.workers.messages import LENGTH, Call, Failed, Outcome, Raised, Ready, Reply, Setup, Unready, dump_reply
+from special.workers.results import form_of
 
 NICENESS: Final = 10
 """Behind the server's own process, which answers the cheap requests while every processor decodes (nice(2))."""
 SLICE_NS: Final = 100_000_000
-"""Time on a processor without a break that is wished for, the longest that Linux takes (from 6.12 on): whoever wishes
-for less, as everybody does who says nothing, is let in at once, where a decoder would otherwise finish its 3 ms."""
+"""Time slice that is asked for, the longest that Linux takes (from 6.12 on). A process with a shorter slice, the
+default, gets the processor from a decoder at once, where it would otherwise wait for the end of the decoder's 3 ms."""
 _SCHED_SETATTR: Final = {"x86_64": 314, "aarch64": 274}
 _SCHED_ATTR: Final = struct.Struct("=IIQiIQQQ")  # sched_setattr(2): size, policy, flags, nice, priority, runtime, …
 _PR_SET_PDEATHSIG: Final = 1  # prctl(2)
@@ -32,65 +37,65 @@ def main(descriptor: int) -> None:
     with socket.socket(fileno=descriptor) as parent, suppress(BrokenPipeError, ConnectionResetError):
         setup = _receive(parent)
         if isinstance(setup, Setup):
-            _confine(setup)
+            _limit(setup)
             readiness = _prepare(setup)
             _send(parent, readiness)
             while isinstance(readiness, Ready) and isinstance(call := _receive(parent), Call):
                 _send(parent, _work(call))
-    os._exit(0)  # codecs have threads and exit handlers that nobody needs to wait for
+    os._exit(0)  # codecs have threads and exit handlers, which need not be waited for
 
 
-def _confine(setup: Setup) -> None:
-    """Limits of memory and core files, the processor after others, and no life beyond the parent's."""
+def _limit(setup: Setup) -> None:
+    """Limit memory and core files, let other processes have the processor first, and end when the parent ends."""
     resource.setrlimit(resource.RLIMIT_AS, (setup.memory_bytes, setup.memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _stand_back()
+    _lower_priority()
     # A service manager signals the whole group; jobs that run are finished, and the parent ends us when it ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if sys.platform == "linux":  # elsewhere the closed socket is noticed after the job at hand
+    if sys.platform == "linux":  # elsewhere the closed socket is noticed after the current job
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != setup.parent:
             os._exit(0)
 
 
-def _stand_back() -> None:
-    """Take the processor after others. Where the kernel knows no slices, or is not Linux, niceness has to do."""
+def _lower_priority() -> None:
+    """Let others have the processor first. Where the kernel knows no slices, or is not Linux, by niceness alone."""
     niceness = os.nice(NICENESS)
     number = _SCHED_SETATTR.get(os.uname().machine) if sys.platform == "linux" else None
     if number is not None:
-        wish = _SCHED_ATTR.pack(_SCHED_ATTR.size, os.SCHED_OTHER, 0, niceness, 0, SLICE_NS, 0, 0)
-        ctypes.CDLL(None).syscall(number, 0, wish, 0)
+        attributes = _SCHED_ATTR.pack(_SCHED_ATTR.size, os.SCHED_OTHER, 0, niceness, 0, SLICE_NS, 0, 0)
+        ctypes.CDLL(None).syscall(number, 0, attributes, 0)
 
 
 def _prepare(setup: Setup) -> Ready | Unready:
     try:
         setup.prepare()
+        return Ready(sandbox.enter())
     except ConfigurationError as error:
         return Unready(str(error))
-    except Exception as error:  # whatever it is, the parent says it, once
-        said = "" if isinstance(error, MemoryError) else f": {error}"  # cffi's adds help that leads astray
+    except Exception as error:  # the parent logs it, once
+        said = "" if isinstance(error, MemoryError) else f": {error}"  # cffi's text names another cause
         return Unready(f"{type(error).__name__}{' '.join(said.split())}; decoder_memory may be too low")
-    return Ready()
 
 
-def _work(call: Call) -> Reply:
+def _work(call: Call) -> Outcome:
     used = resource.getrusage(resource.RUSAGE_SELF)
     limit = int(used.ru_utime + used.ru_stime + call.cpu_s) + 2
     resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.getrlimit(resource.RLIMIT_CPU)[1]))
     try:
-        return Returned(call.function(*call.args))
+        return form_of(call.function).pack(call.function(*call.args))
     except SpecialError as error:
         return Raised(error)
-    except Exception:  # whatever else a codec raises is that job's failure, and the parent logs it
+    except Exception:  # the job fails, and the parent logs it
         return Failed(traceback.format_exc())
 
 
 def _send(parent: socket.socket, reply: Reply) -> None:
     try:
-        parts = dump(reply)
-    except (pickle.PicklingError, AttributeError, TypeError, MemoryError):
-        parts = dump(Failed(traceback.format_exc()))
+        parts = dump_reply(reply)
+    except (ValueError, TypeError, MemoryError):
+        parts = dump_reply(Failed(traceback.format_exc()))
     for part in parts:
         parent.sendall(part)
 
@@ -101,7 +106,7 @@ def _receive(parent: socket.socket) -> Any:
     if head is None:
         return None
     body = _exactly(parent, LENGTH.unpack(head)[0])
-    return None if body is None else pickle.loads(body)  # noqa: S301  the parent is believed
+    return None if body is None else pickle.loads(body)  # noqa: S301  a child trusts its parent
 
 
 def _exactly(parent: socket.socket, length: int) -> bytearray | None:

@@ -1,4 +1,4 @@
-"""The pool: admits jobs by lane, hands them to idle children, replaces children that die."""
+"""The pool: gives jobs to idle children, lane by lane and client by client, and replaces children that die."""
 
 from __future__ import annotations
 
@@ -18,35 +18,41 @@ from special.concurrency import Deadline, FairQueue
 from special.errors import Busy, ConfigurationError, Crashed, DecodeError, TimedOut
 from special.observability import metrics, trace
 from special.workers.lanes import Lane, single_lane
-from special.workers.messages import Call, Failed, Outcome, Raised, Returned, dump
+from special.workers.messages import Call, Failed, Layers, Outcome, Raised, Returned, dump
 from special.workers.process import Child, Unfit, spawn
 from special.workers.quarantine import Quarantine
+from special.workers.results import ResultForm, form_of
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-_STARTS: Final = 3
-"""So often each child is tried while none is up."""
-_ALONE_S: Final = 1.0
-"""So long the first one has the processors to itself."""
+_MAX_STARTS: Final = 3
+"""How often each child is tried while none is up."""
+_FIRST_ALONE_S: Final = 1.0
+"""How long the first child has the processors to itself."""
 _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 5.0
 """Between attempts to replace a child, where a replacement does not even get ready."""
+_HANGING: Final = 0.5
+"""A job that is killed at its deadline counts for the quarantine if it had the decoder for this part of what its lane
+allows: one that waited for most of that time says nothing about its master."""
 
 
 @dataclass(slots=True, eq=False)
 class _Job:
-    """A call on its way."""
+    """A call that waits or runs."""
 
     name: str
     message: list[bytes]
-    queue: _Queue
+    args: tuple[object, ...]
+    form: ResultForm
+    lane: _LaneState
     client: str
-    culprit: str | None
-    arrived: float
-    deadline: float
+    quarantine_key: str | None
+    arrived_s: float
+    deadline: Deadline
     result: asyncio.Future[Any]
-    started: float | None = None
+    started_s: float | None = None
     timer: asyncio.TimerHandle | None = None
     overdue: bool = False
     """Its child was killed at the deadline, and has not crashed."""
@@ -55,8 +61,8 @@ class _Job:
         """Give the caller its result or error, once; a caller that has gone gets none."""
         if self.timer is not None:
             self.timer.cancel()
-        if self.started is None:
-            self.queue.count("waiting").dec()
+        if self.started_s is None:
+            self.lane.gauge("waiting").dec()
         if self.result.done():
             return
         metrics.DECODER_JOBS.labels(outcome).inc()
@@ -67,23 +73,22 @@ class _Job:
 
 
 @dataclass(slots=True, eq=False)
-class _Queue:
-    """A lane at work."""
+class _LaneState:
+    """One lane's running and waiting jobs."""
 
     lane: Lane
     running: int = 0
     waiting: FairQueue[_Job] = field(default_factory=FairQueue)
 
-    def count(self, state: Literal["running", "waiting"]) -> Gauge:
-        """The metric of its jobs."""
+    def gauge(self, state: Literal["running", "waiting"]) -> Gauge:
         return metrics.LANE_JOBS.labels(self.lane.name, state)
 
 
 class Workers:
     """Decoder processes behind one `run`.
 
-    There is a process for each place of each lane, and one to spare: a child that dies has a ready successor,
-    and the spare is made up for in the background. One event loop only; not thread-safe.
+    There are as many as all lanes together may have running, and one more: a child that dies has a ready successor,
+    and is replaced in the background. One event loop only; not thread-safe.
     """
 
     def __init__(
@@ -96,7 +101,7 @@ class Workers:
         prepare: Callable[[], object] = prepare_codecs,
     ) -> None:
         chosen = tuple(lanes) if lanes is not None else single_lane(count)
-        self._queues = {lane.name: _Queue(lane) for lane in chosen}
+        self._lanes = {lane.name: _LaneState(lane) for lane in chosen}
         self._default = chosen[0].name
         self._size = sum(lane.running for lane in chosen) + spare
         self._memory_bytes = memory_bytes
@@ -105,22 +110,23 @@ class Workers:
         self._idle: list[Child] = []
         self._repairs: set[asyncio.Task[None]] = set()
         self._quarantine = Quarantine()
+        self._sandbox: Layers = {}
         self._open = self._started = False
 
     async def start(self) -> None:
         """Start all children, and wait for the first; the others get ready in the background.
 
         One that dies before it is ready, killed from outside perhaps, is tried again: it must not keep a server from
-        starting. Raises `ConfigurationError` where none gets ready, each tried three times, or the first says that it
-        cannot.
+        starting. Raises `ConfigurationError` where none gets ready, each tried three times, or where the first one
+        reports that it cannot.
         """
         self._open = True
-        coming = [self._repair(tries=_STARTS)]
+        coming = [self._repair(tries=_MAX_STARTS)]
         try:
-            await asyncio.wait(coming, timeout=_ALONE_S)
+            await asyncio.wait(coming, timeout=_FIRST_ALONE_S)
             if coming[0].done() and isinstance(error := coming[0].exception(), Unfit):
                 raise error
-            coming += [self._repair(tries=_STARTS) for _ in range(self._size - 1)]
+            coming += [self._repair(tries=_MAX_STARTS) for _ in range(self._size - 1)]
             while not self.ready and (left := [task for task in coming if not task.done()]):
                 await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
             failures = [error for task in coming if task.done() and (error := task.exception())]
@@ -134,14 +140,14 @@ class Workers:
             self._repair()
 
     async def close(self) -> None:
-        """End all children and wait until they are gone. Whoever waits for a result gets `Busy`."""
+        """End all children and wait until they are gone. Jobs that have no result yet end with `Busy`."""
         self._open = False
         for repair in self._repairs:
             repair.cancel()
         await asyncio.gather(*self._repairs, return_exceptions=True)
-        for queue in self._queues.values():
-            while queue.waiting:
-                queue.waiting.take().end("busy", error=Busy("the server is stopping"))
+        for state in self._lanes.values():
+            while state.waiting:
+                state.waiting.take().end("busy", error=Busy("the server is stopping"))
         children = list(self._jobs)
         for child in children:
             child.kill()
@@ -155,7 +161,7 @@ class Workers:
     @property
     def busy(self) -> bool:
         """Whether any job runs or waits."""
-        return any(queue.running or queue.waiting for queue in self._queues.values())
+        return any(state.running or state.waiting for state in self._lanes.values())
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -178,112 +184,114 @@ class Workers:
     ) -> T:
         """`function(*args)` in a child; both must be picklable, the function by its name.
 
-        `deadline_s` counts from now, the wait included; the lane's own bounds it. `wait_s` is the longest wait for a
-        decoder, the lane's if it is not given. Clients are served in turn. `culprit` names what the job works on:
-        after two crashes on it, its jobs are refused for ten minutes.
+        The job waits for a child until the deadline, and is killed there if it still runs; the lane bounds the
+        deadline. Clients are served in turn. `quarantine_key` names what the job works on: after it cost two
+        decoders, its jobs are refused for ten minutes.
         A caller that is cancelled leaves nothing behind: a waiting job is dropped, a running one is
         finished, or killed at its deadline, and its result thrown away.
 
-        Raises what the function raises where that is a `SpecialError`, and `DecodeError` for anything else (the
-        traceback is in the log). `Busy`: the queue is full, or the wait too long. `TimedOut`: the child was
-        killed at the deadline. `Crashed`: it died, or others did on this culprit.
+        Raises what the function raises where that is an error that `messages` lets through, and `DecodeError` for
+        anything else (the traceback is in the log). `TimedOut`: the deadline is over. `Crashed`: the child died, or
+        others did on this key. `Busy`: the pool is not open.
 
         Costs 0.2 to 0.3 ms for 100 KB in and 50 KB out, most of it the scheduler's (two cores, both busy).
         """
-        queue = self._queues[lane or self._default]
+        state = self._lanes[lane or self._default]
         self._quarantine.check(quarantine_key)
-        allowed_s = deadline.left_s
-        self._check(queue, allowed_s)
-        now = monotonic()
-        message = dump(Call(function, args, allowed_s))
+        if not self._open:
+            metrics.DECODER_JOBS.labels("busy").inc()
+            raise Busy("the pool is not open")
+        deadline = deadline.within(state.lane.deadline_s)
+        if deadline.expired:
+            metrics.DECODER_JOBS.labels("timed-out").inc()
+            raise TimedOut(f"lane {state.lane.name}: nothing is left of the deadline")
+        message = dump(Call(function, args, deadline.left_s))
         name = getattr(function, "__qualname__", repr(function))
         loop = asyncio.get_running_loop()
-        job = _Job(name, message, queue, client, quarantine_key, now, now + allowed_s, loop.create_future())
-        job.timer = loop.call_later(allowed_s, self._waited_too_long, job)
-        queue.waiting.put(client, job)
-        queue.count("waiting").inc()
+        form = form_of(function)
+        job = _Job(
+            name, message, args, form, state, client, quarantine_key, monotonic(), deadline, loop.create_future()
+        )
+        job.timer = loop.call_later(deadline.left_s, self._expire, job)
+        state.waiting.put(client, job)
+        state.gauge("waiting").inc()
         self._dispatch()
         try:
             return cast("T", await job.result)
         except asyncio.CancelledError:
             metrics.DECODER_JOBS.labels("cancelled").inc()
-            if job.started is None:
-                with suppress(LookupError):  # it has just been refused, or the server stops and has emptied the queue
-                    queue.waiting.remove(client, job)
+            if job.started_s is None:
+                with suppress(LookupError):  # it has just expired, or the server stops and has emptied the queue
+                    state.waiting.remove(client, job)
                     job.end("cancelled")
             raise
         finally:
-            trace().took("queue", job.arrived, job.started or monotonic())
+            trace().took("queue", job.arrived_s, job.started_s or monotonic())
 
-    def _check(self, queue: _Queue, allowed_s: float) -> None:
-        """Raise `Busy` where a job cannot be taken."""
-        lane = queue.lane
-        free = queue.running < lane.running and not queue.waiting
-        refusal = (
-            "the pool is not open"
-            if not self._open
-            else f"{allowed_s:.3f} s are left of the deadline"
-            if allowed_s <= 0
-            else f"{len(queue.waiting)} jobs wait already"
-            if not free and len(queue.waiting) >= lane.queue
-            else None
-        )
-        if refusal is not None:
-            metrics.DECODER_JOBS.labels("busy").inc()
-            metrics.LANE_REFUSALS.labels(lane.name).inc()
-            raise Busy(f"lane {lane.name}: {refusal}")
-
-    def _waited_too_long(self, job: _Job) -> None:
-        job.queue.waiting.remove(job.client, job)
-        waited_s = monotonic() - job.arrived
-        metrics.LANE_REFUSALS.labels(job.queue.lane.name).inc()
-        job.end("busy", error=Busy(f"lane {job.queue.lane.name}: no decoder was free within {waited_s:.1f} s"))
+    def _expire(self, job: _Job) -> None:
+        """The deadline of a waiting job is over."""
+        job.lane.waiting.remove(job.client, job)
+        metrics.LANE_REFUSALS.labels(job.lane.lane.name).inc()
+        waited_s = monotonic() - job.arrived_s
+        error = TimedOut(f"lane {job.lane.lane.name}: no decoder was free within {waited_s:.1f} s")
+        job.end("timed-out", error=error)
 
     def _dispatch(self) -> None:
         """Give waiting jobs to idle children, lane by lane in their order, client by client in turn."""
-        for queue in self._queues.values():
-            while self._idle and queue.waiting and queue.running < queue.lane.running:
-                self._begin(queue.waiting.take(), self._idle.pop())
+        for state in self._lanes.values():
+            while self._idle and state.waiting and state.running < state.lane.running:
+                self._begin(state.waiting.take(), self._idle.pop())
 
     def _begin(self, job: _Job, child: Child) -> None:
-        job.started = monotonic()
-        job.queue.running += 1
-        job.queue.count("waiting").dec()
-        job.queue.count("running").inc()
+        job.started_s = monotonic()
+        job.lane.running += 1
+        job.lane.gauge("waiting").dec()
+        job.lane.gauge("running").inc()
         self._jobs[child] = job
-        assert job.timer is not None, "admitted jobs have a timer"
+        assert job.timer is not None, "waiting jobs have a timer"
         job.timer.cancel()
-        job.timer = asyncio.get_running_loop().call_later(job.deadline - job.started, self._overdue, job, child)
-        child.send(job.message)
-        job.message = []  # what was sent need not be kept while the child works
+        job.timer = asyncio.get_running_loop().call_later(job.deadline.left_s, self._kill_overdue, job, child)
+        child.send(job.message, max_reply_bytes=job.form.max_bytes(job.args))
+        job.message = []  # it need not be kept while the child works
 
-    def _overdue(self, job: _Job, child: Child) -> None:
+    def _kill_overdue(self, job: _Job, child: Child) -> None:
         job.overdue = True
         child.kill()
-        job.end("timed-out", error=TimedOut(f"{job.name} was killed after {monotonic() - job.arrived:.1f} s"))
+        assert job.started_s is not None, "it runs"
+        if monotonic() - job.started_s >= _HANGING * job.lane.lane.deadline_s:
+            self._quarantine.count(job.quarantine_key)
+        error = TimedOut(f"{job.name} was killed after {monotonic() - job.arrived_s:.1f} s")
+        job.end("timed-out", error=error)
 
     def replied(self, child: Child, reply: Outcome) -> None:
         """A child has done its job: take the next one."""
         job = self._jobs[child]
         if job is None:
-            child.kill()  # it answers what nobody asked
+            child.kill()  # it was sent no call
             return
-        self._free(child, job)
         match reply:
-            case Returned(value):
+            case Returned():
+                try:
+                    value = job.form.unpack(reply, job.args)
+                except ValueError:
+                    child.kill()  # its job is then lost
+                    return
+                self._free(child, job)
                 job.end("done", value=value)
             case Raised(error):
+                self._free(child, job)
                 job.end(error.code, error=error)
             case Failed(text):
+                self._free(child, job)
                 log.error("%s failed in a decoder:\n%s", job.name, text)
-                job.end("failed", error=DecodeError(f"{job.name}: {text.strip().splitlines()[-1]}"))
+                job.end("failed", error=DecodeError(f"{job.name}: {(text.strip() or 'no reason').splitlines()[-1]}"))
         self._idle.append(child)
         self._dispatch()
 
     def lost(self, child: Child) -> None:
         """A child has died: fail its job alone, and start another."""
         if child not in self._jobs:
-            return  # it got ready just when nobody waited for it any more
+            return  # it got ready when it had just been given up
         metrics.DECODERS_UP.dec()
         job = self._jobs[child]
         if job is None:
@@ -297,32 +305,43 @@ class Workers:
             return
         log.warning("decoder %d %s%s", child.pid, child.ending, f" during {job.name}" if job else "")
         if job is not None and not job.overdue:
-            self._quarantine.crashed(job.culprit)
+            self._quarantine.count(job.quarantine_key)
             job.end("crashed", error=Crashed(f"decoder {child.pid} {child.ending} during {job.name}"))
         self._repair()
         self._dispatch()
 
     def _free(self, child: Child, job: _Job) -> None:
         self._jobs[child] = None
-        job.queue.running -= 1
-        job.queue.count("running").dec()
+        job.lane.running -= 1
+        job.lane.gauge("running").dec()
 
     async def _add(self) -> None:
         child = await spawn(self, memory_bytes=self._memory_bytes, prepare=self._prepare)
         metrics.DECODERS_UP.inc()
+        self._report(child.sandbox)
         self._jobs[child] = None
         self._idle.append(child)
         self._dispatch()
 
+    def _report(self, sandbox: Layers) -> None:
+        """Log the layers of the decoders' sandbox when they are first known, and export them: 1 where all have one."""
+        if sandbox != self._sandbox:
+            held = ", ".join(name for name, holds in sandbox.items() if holds)
+            missing = ", ".join(name for name, holds in sandbox.items() if not holds)
+            log.info("sandbox of the decoders: %s%s", held, f"; without {missing}" if missing else "")
+            self._sandbox = sandbox
+        for name, holds in sandbox.items():
+            metrics.DECODER_SANDBOX.labels(name).set(holds)
+
     def _repair(self, *, tries: int | None = None) -> asyncio.Task[None]:
-        """Have another child in the background."""
+        """Start another child in the background."""
         repair = asyncio.create_task(self._replace(tries))
         self._repairs.add(repair)
         repair.add_done_callback(self._repairs.discard)
         return repair
 
     async def _replace(self, tries: int | None) -> None:
-        """Try until it works, or so often while we start and no other child is up."""
+        """Try until it works; while the pool starts and no other child is up, `tries` times."""
         pause_s, failures = _FIRST_PAUSE_S, 0
         while True:
             try:
@@ -332,6 +351,6 @@ class Workers:
                 hopeless = failures == tries or (tries is not None and isinstance(error, Unfit))
                 if hopeless and not (self.ready or self._started):
                     raise
-                log.error("no decoder more: %s; trying again in %.1f s", error, pause_s)
+                log.error("a decoder cannot be replaced: %s; trying again in %.1f s", error, pause_s)
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)

@@ -1,4 +1,4 @@
-"""One child as its parent sees it: a process, a socket, and the job it has at the moment."""
+"""One child as its parent sees it: a process and a socket."""
 
 from __future__ import annotations
 
@@ -12,28 +12,38 @@ from collections.abc import Callable
 from typing import Final, Protocol, cast
 
 from special.errors import ConfigurationError
-from special.workers.messages import LENGTH, Outcome, Ready, Setup, Unready, dump, load_reply
+from special.workers.messages import (
+    LENGTHS,
+    MAX_HEADER_BYTES,
+    Layers,
+    Outcome,
+    Ready,
+    Setup,
+    Unready,
+    dump,
+    load_reply,
+)
 
 START_SECONDS: Final = 60.0
-"""A child that is not ready by then never will be."""
+"""Maximum time that a child may take to get ready."""
 _INHERITED: Final = frozenset(
     {"PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONHOME"}
 )
-"""All of the environment that a child sees: no credentials, no home directory to find some in."""
-_QUIET: Final = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
-"""One job, one thread: threads nobody needs cost each child address space."""
+"""The variables that a child is given: no credentials, no home directory to find some in."""
+_FEW_THREADS: Final = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
+"""One job, one thread: each further one would cost address space."""
 _PROGRAM: Final = "import sys; from special.workers.child import main; main(int(sys.argv[1]))"
 
 
 class Unfit(ConfigurationError):
-    """A child says itself that it cannot get ready: under the same limits no other will."""
+    """A child reports that it cannot get ready: under the same limits no other will."""
 
 
 class Owner(Protocol):
-    """Who hears of a child."""
+    """What hears of a child: the pool."""
 
     def replied(self, child: Child, reply: Outcome) -> None:
-        """The child's answer to the call it was sent last."""
+        """The child's reply to the call that it was sent last."""
         ...
 
     def lost(self, child: Child) -> None:
@@ -42,23 +52,27 @@ class Owner(Protocol):
 
 
 class Child(asyncio.BufferedProtocol):
-    """A decoder process. Answers are received straight into a buffer of their length."""
+    """A decoder process. A reply is received straight into a buffer of its length."""
 
     def __init__(self, process: subprocess.Popen[bytes], owner: Owner) -> None:
         self.gone = asyncio.get_running_loop().create_future()
         """Done when the process has been reaped."""
+        self.sandbox: Layers = {}
+        """The layers of its sandbox and whether each holds, once it is ready."""
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._is_ready = False
+        self._is_ready = self._killed = False
         self._process = process
         self._owner = owner
         self._transport: asyncio.WriteTransport | None = None
-        self._head = bytearray(LENGTH.size)
-        self._body: bytearray | None = None
+        self._max_body_bytes = 0
+        self._lengths = bytearray(LENGTHS.size)
+        self._header_bytes = 0
+        self._message: bytearray | None = None
+        """Header and body of the reply that is being received; None while its lengths are."""
         self._filled = 0
 
     @property
     def pid(self) -> int:
-        """The process's id."""
         return self._process.pid
 
     @property
@@ -85,44 +99,58 @@ class Child(asyncio.BufferedProtocol):
                 raise ConfigurationError(f"a decoder process was not ready after {START_SECONDS:.0f} s") from error
             raise
 
-    def send(self, parts: list[bytes]) -> None:
-        """Send a message that `wire.dump` made. Never blocks; what the socket does not take is kept."""
+    def send(self, parts: list[bytes], *, max_reply_bytes: int = 0) -> None:
+        """Send a message of `messages.dump`, and take a reply of at most that many bytes beside its header.
+
+        Never blocks: what the socket does not take at once is kept.
+        """
         assert self._transport is not None, "sent before connected"
+        self._max_body_bytes = max_reply_bytes
         for part in parts:
             self._transport.write(part)
 
     def kill(self) -> None:
-        """End the process now; `lost` follows."""
+        """End the process now; nothing more is received of it, and `lost` follows."""
+        self._killed = True
         self._process.kill()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.WriteTransport", transport)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return memoryview(self._head if self._body is None else self._body)[self._filled :]
+        return memoryview(self._lengths if self._message is None else self._message)[self._filled :]
 
     def buffer_updated(self, nbytes: int) -> None:
+        if self._killed:
+            return
         self._filled += nbytes
-        if self._body is None:
-            if self._filled == LENGTH.size:
-                self._body, self._filled = bytearray(LENGTH.unpack(self._head)[0]), 0
-        elif self._filled == len(self._body):
-            body, self._body, self._filled = self._body, None, 0
+        if self._message is None:
+            if self._filled == LENGTHS.size:
+                self._begin_message(*LENGTHS.unpack(self._lengths))
+        elif self._filled == len(self._message):
+            message, self._message, self._filled = memoryview(self._message), None, 0
             try:
-                reply = load_reply(body)
-            except Exception:  # a pickle from a broken process may raise anything; such a process is not used again
+                reply = load_reply(message[: self._header_bytes], message[self._header_bytes :])
+            except ValueError:
                 self.kill()
                 return
             match reply:
                 case Ready() | Unready() if self._ready.done():
-                    self.kill()  # nobody waits for that, or not any more
-                case Ready():
-                    self._is_ready = True
+                    self.kill()  # it was ready already, or was given up
+                case Ready(layers):
+                    self.sandbox, self._is_ready = layers, True
                     self._ready.set_result(None)
                 case Unready(reason):
                     self._ready.set_exception(Unfit(f"a decoder process cannot get ready: {reason}"))
                 case _:
                     self._owner.replied(self, reply)
+
+    def _begin_message(self, header_bytes: int, body_bytes: int) -> None:
+        if not 0 < header_bytes <= MAX_HEADER_BYTES or body_bytes > self._max_body_bytes:
+            self.kill()
+            return
+        self._header_bytes, self._filled = header_bytes, 0
+        self._message = bytearray(header_bytes + body_bytes)
 
     def connection_lost(self, exc: Exception | None) -> None:
         # The socket closes when the process ends, after its memory is freed: this wait is short.
@@ -150,7 +178,7 @@ async def spawn(owner: Owner, *, memory_bytes: int, prepare: Callable[[], object
         process = subprocess.Popen(  # noqa: S603, ASYNC220  our own interpreter; exec returns within milliseconds
             [sys.executable, "-P", "-c", _PROGRAM, str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
-            env=environment | _QUIET | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
+            env=environment | _FEW_THREADS | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             process_group=0,  # Ctrl-C at a terminal is for the parent

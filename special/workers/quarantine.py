@@ -1,6 +1,7 @@
-"""Quarantine: what crashed decoders twice is left alone for ten minutes.
+"""Quarantine: a master that cost two decoders is not decoded for ten minutes.
 
-A viewer asks for a hundred tiles of one bad master; each would cost a process.
+A viewer asks for a hundred tiles of one bad master. Each would cost a process, and where it hangs all the time
+that a decoder may take.
 """
 
 from __future__ import annotations
@@ -14,45 +15,45 @@ from typing import Final
 from special.errors import Crashed
 from special.observability import metrics
 
-CRASHES: Final = 2
+MAX_FAILURES: Final = 2
 SECONDS: Final = 600.0
-_REMEMBERED: Final = 4096
-"""Culprits; the one that crashed longest ago is forgotten first."""
+_MAX_KEYS: Final = 4096
+"""Keys that are remembered; the one that failed longest ago is forgotten first."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    crashes: int
-    last: float
+    failures: int
+    last_s: float
 
 
 class Quarantine:
-    """Crashes by culprit. `clock` gives seconds that only grow."""
+    """Decoders lost, by what they worked on. `clock` gives seconds and never goes back."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
         self._records: OrderedDict[str, _Record] = OrderedDict()
 
-    def crashed(self, culprit: str | None) -> None:
-        """A decoder died working on it."""
-        if culprit is None:
+    def count(self, key: str | None) -> None:
+        """A decoder crashed, or had to be killed, when it worked on this."""
+        if key is None:
             return
-        record = self._recent(culprit)
-        crashes = record.crashes + 1 if record else 1
-        self._records[culprit] = _Record(crashes, self._clock())
-        if crashes == CRASHES:
+        record = self._recent(key)
+        failures = record.failures + 1 if record else 1
+        self._records[key] = _Record(failures, self._clock())
+        if failures == MAX_FAILURES:
             metrics.QUARANTINES.inc()
-        self._records.move_to_end(culprit)
-        if len(self._records) > _REMEMBERED:
+        self._records.move_to_end(key)
+        if len(self._records) > _MAX_KEYS:
             self._records.popitem(last=False)
 
-    def check(self, culprit: str | None) -> None:
-        """Raise `Crashed` for a culprit in quarantine."""
-        record = self._recent(culprit) if culprit is not None else None
-        if record is not None and record.crashes >= CRASHES:
-            left_s = record.last + SECONDS - self._clock()
-            raise Crashed(f"{culprit} crashed {record.crashes} decoders; left alone for {left_s:.0f} s more")
+    def check(self, key: str | None) -> None:
+        """Raise `Crashed` for a key in quarantine."""
+        record = self._recent(key) if key is not None else None
+        if record is not None and record.failures >= MAX_FAILURES:
+            left_s = record.last_s + SECONDS - self._clock()
+            raise Crashed(f"{key} cost {record.failures} decoders; not decoded for {left_s:.0f} s more", after_s=left_s)
 
-    def _recent(self, culprit: str) -> _Record | None:
-        record = self._records.get(culprit)
-        return record if record is not None and self._clock() < record.last + SECONDS else None
+    def _recent(self, key: str) -> _Record | None:
+        record = self._records.get(key)
+        return record if record is not None and self._clock() < record.last_s + SECONDS else None

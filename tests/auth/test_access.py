@@ -1,5 +1,6 @@
 import pytest
 
+from special import composition
 from special.auth import access
 from special.auth.access import ANONYMOUS, Grant, Identity, Rules
 from special.errors import Forbidden, Unauthorised
@@ -43,7 +44,7 @@ def rules(**of: tuple[int, ...] | tuple[int, tuple[str, ...]]) -> Rules:
         AccessRule(identifiers=pattern.replace("_", "*"), max_unauthorised=it[0], roles=it[1] if it[1:] else ())
         for pattern, it in of.items()
     ]
-    return Rules.of(Settings(source="x", rules=tuple(tables)))
+    return composition.rules(Settings(source="x", rules=tuple(tables)))
 
 
 def roles(*names: str) -> frozenset[str]:

@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jwt.utils import base64url_encode
 
+from special import composition
 from special.auth.access import ANONYMOUS, Identity
 from special.auth.identity import LEEWAY_S, Proof, Verifier
 from special.auth.jwks import BELIEVED_S, REFRESH_S, RETRY_S, KeySet
@@ -104,12 +105,12 @@ def by_cookie(text: str) -> dict[bytes, bytes]:
     ],
 )
 async def test_who_is_asking(tmp_path: Path, say: Callable[[], dict[bytes, bytes]], identity: Identity) -> None:
-    verifier = Verifier.of(settings(tmp_path, jwt_issuer=ISSUER, jwt_cookie="login"))
+    verifier = composition.verifier(settings(tmp_path, jwt_issuer=ISSUER, jwt_cookie="login"))
     assert await verifier.identify(say()) == identity
 
 
 async def test_clocks_may_differ_a_little(tmp_path: Path) -> None:
-    verifier = Verifier.of(settings(tmp_path))
+    verifier = composition.verifier(settings(tmp_path))
     assert await verifier.identify(by_header(token("reader", lasts_s=-LEEWAY_S / 2))) == READER
     assert await verifier.examine(token("reader", lasts_s=-LEEWAY_S - 2)) == "expiredAspect"
 
@@ -129,26 +130,26 @@ async def test_rubbish_is_nobodys(text: str) -> None:
     ],
 )
 async def test_audience(tmp_path: Path, claims: dict[str, Any], named: bool) -> None:
-    strict = Verifier.of(settings(tmp_path, jwt_audience="images"))
+    strict = composition.verifier(settings(tmp_path, jwt_audience="images"))
     assert (await strict.identify(by_header(token("reader", **claims)))).known == named
-    assert (await Verifier.of(settings(tmp_path)).identify(by_header(token("reader", **claims)))).known
+    assert (await composition.verifier(settings(tmp_path)).identify(by_header(token("reader", **claims)))).known
 
 
 @pytest.mark.parametrize("claim", ["realm_access.roles", "https://example.org/roles"])
 async def test_the_claim_with_the_roles_is_a_setting(tmp_path: Path, claim: str) -> None:
-    verifier = Verifier.of(settings(tmp_path, jwt_roles_claim=claim))
+    verifier = composition.verifier(settings(tmp_path, jwt_roles_claim=claim))
     claims = {"realm_access": {"roles": ["reader"]}, "https://example.org/roles": "reader"}
     assert await verifier.identify(by_header(token("other", **claims))) == READER
 
 
 async def test_without_a_key_everybody_is_nobody() -> None:
-    verifier = Verifier.of(load(source="x"))
+    verifier = composition.verifier(load(source="x"))
     assert await verifier.identify(by_header(token("reader"))) == ANONYMOUS
     assert verifier.vary == ()
 
 
 async def test_public_keys(tmp_path: Path) -> None:
-    verifier = Verifier.of(settings(tmp_path, pem(RSA), "RS256", "PS256"))
+    verifier = composition.verifier(settings(tmp_path, pem(RSA), "RS256", "PS256"))
     for algorithm in ("RS256", "PS256"):
         assert await verifier.identify(by_header(token("reader", key=RSA, algorithm=algorithm))) == READER
     assert await verifier.identify(by_header(token("reader", key=OTHER_RSA, algorithm="RS256"))) == ANONYMOUS
@@ -158,7 +159,7 @@ async def test_public_keys(tmp_path: Path) -> None:
 async def test_a_public_key_is_no_secret(tmp_path: Path) -> None:
     """RFC 8725, section 2.1: whoever knows the public key signs with it as if it were a shared secret."""
     forged = forge({"alg": "HS256"}, pem(RSA))
-    assert await Verifier.of(settings(tmp_path, pem(RSA), "RS256")).identify(by_header(forged)) == ANONYMOUS
+    assert await composition.verifier(settings(tmp_path, pem(RSA), "RS256")).identify(by_header(forged)) == ANONYMOUS
     listed = KeySet("set", ["RS256"], fetch=Shelf(jwks(jwk(RSA, None))).fetch)
     assert await Verifier(listed).identify(by_header(forged)) == ANONYMOUS
 
@@ -167,7 +168,7 @@ async def test_keys_that_a_token_brings_along_are_not_looked_at(tmp_path: Path) 
     headers = {"jwk": jwk(OTHER_RSA, "x"), "jku": "https://evil.example/jwks", "kid": "x"}
     claims = {"roles": ["reader"], "exp": int(time.time()) + 60}
     brought = jwt.encode(claims, OTHER_RSA, algorithm="RS256", headers=headers)
-    assert await Verifier.of(settings(tmp_path, pem(RSA), "RS256")).identify(by_header(brought)) == ANONYMOUS
+    assert await composition.verifier(settings(tmp_path, pem(RSA), "RS256")).identify(by_header(brought)) == ANONYMOUS
 
 
 @pytest.mark.parametrize(
@@ -193,7 +194,7 @@ async def test_keys_that_a_token_brings_along_are_not_looked_at(tmp_path: Path) 
 def test_keys_that_cannot_work_are_named(tmp_path: Path, key: bytes, algorithms: list[str], message: str) -> None:
     (tmp_path / "key").write_bytes(key)
     with pytest.raises(ConfigurationError, match=message):
-        Verifier.of(load(source="x", jwt_key=tmp_path / "key", jwt_algorithms=tuple(algorithms)))
+        composition.verifier(load(source="x", jwt_key=tmp_path / "key", jwt_algorithms=tuple(algorithms)))
 
 
 class Shelf:
@@ -287,11 +288,11 @@ async def test_without_a_name_a_token_means_the_only_key() -> None:
 
 async def test_a_set_in_a_file(tmp_path: Path) -> None:
     (tmp_path / "jwks").write_bytes(jwks(jwk(RSA, "a")))
-    verifier = Verifier.of(load(source="x", jwt_jwks=str(tmp_path / "jwks"), jwt_algorithms="RS256"))
+    verifier = composition.verifier(load(source="x", jwt_jwks=str(tmp_path / "jwks"), jwt_algorithms="RS256"))
     assert await verifier.identify(by_header(token("reader", key=RSA, algorithm="RS256", kid="a"))) == READER
     (tmp_path / "jwks").write_bytes(b"{}")
     with pytest.raises(ConfigurationError, match='"keys"'):
-        Verifier.of(load(source="x", jwt_jwks=str(tmp_path / "jwks"), jwt_algorithms="RS256"))
+        composition.verifier(load(source="x", jwt_jwks=str(tmp_path / "jwks"), jwt_algorithms="RS256"))
 
 
 @pytest.mark.parametrize(
@@ -315,7 +316,7 @@ async def test_a_set_from_the_web(status: int, location: str | None, known: bool
     await listener.start()
     host, port = runner.addresses[0][:2]
     try:
-        verifier = Verifier.of(load(source="x", jwt_jwks=f"http://{host}:{port}/jwks", jwt_algorithms="RS256"))
+        verifier = composition.verifier(load(source="x", jwt_jwks=f"http://{host}:{port}/jwks", jwt_algorithms="RS256"))
         identity = await verifier.identify(by_header(token("reader", key=RSA, algorithm="RS256", kid="a")))
         assert identity.known == known
     finally:

@@ -130,12 +130,12 @@ async def test_no_more_is_read_than_there_is_memory_for(root: Path) -> None:
         asked = [asyncio.create_task(running.get(MAX.format(name))) for name in names]
         await settled(running)
         gate = running.app.engine.admission
-        assert len(running.source.of("read")) == gate.inside("full") == 2
-        assert 0 < gate.taken_bytes <= 2.5 * memory
+        assert len(running.source.of("read")) == gate.admitted("full") == 2
+        assert 0 < gate.reserved_bytes <= 2.5 * memory
         running.source.may_go_on.set()
         answers = await asyncio.gather(*asked)
         assert Counter(it.status_code for it in answers) == {200: 8}
-        assert (gate.taken_bytes, gate.inside("full"), gate.waiting("full")) == (0, 0, 0)
+        assert (gate.reserved_bytes, gate.admitted("full"), gate.waiting("full")) == (0, 0, 0)
 
 
 async def test_a_full_queue_refuses_at_once_and_has_read_nothing(root: Path) -> None:
@@ -153,7 +153,7 @@ async def test_a_full_queue_refuses_at_once_and_has_read_nothing(root: Path) -> 
         assert len(refused) == len(names) - lane.running - lane.queue
         assert {it.status_code for it in refused} == {503}
         assert all(int(it.headers["retry-after"]) >= 1 for it in refused)
-        assert len(running.source.of("read")) == lane.running + lane.ahead
+        assert len(running.source.of("read")) == lane.running + lane.reading
         running.source.may_go_on.set()
         answers = await asyncio.gather(*asked)
         assert {it.status_code for it in answers} == {200, 503}
@@ -223,7 +223,7 @@ async def test_decoders_together_take_no_more_than_the_budget(root: Path, capsys
         crowd = [asyncio.create_task(running.get(MAX.format(f"{number}.jpg"))) for number in range(16)]
         while not all(task.done() for task in crowd):
             highest = max(highest, resident_bytes(os.getpid()) - resting)
-            most = max(most, running.app.engine.admission.taken_bytes)
+            most = max(most, running.app.engine.admission.reserved_bytes)
             await asyncio.sleep(0.01)
         statuses = Counter(task.result().status_code for task in crowd)
     with capsys.disabled():

@@ -80,7 +80,7 @@ async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
     Image.new("RGB", (64, 48), "teal").save(root / "masters" / "plain.png")
     masters = CountingSource(open_source(str(root / "masters")))
     thumbs = CountingSource(open_source(str(root / "thumbs"), create=True))
-    lane = Lane("tile", running=1, queue=1, max_wait_s=1.0, deadline_s=10.0)
+    lane = Lane("tile", running=1, queue=1, deadline_s=10.0)
 
     def made(chosen: Settings) -> Engine:
         return composition.assemble(

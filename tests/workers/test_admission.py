@@ -1,4 +1,4 @@
-"""The gate: exact places, exact bytes, exact turns; nothing here waits for a clock."""
+"""Admission control: exact counts, exact bytes, exact order; nothing here waits for a clock."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from special.errors import Busy, TimedOut, TooExpensive
+from special.concurrency import NEVER, Deadline
+from special.errors import Busy, TooExpensive
 from special.observability import metrics
 from special.workers import AdmissionController, Lane, standard_lanes
 
-LANE = Lane("test", running=1, queue=4, max_wait_s=30.0, deadline_s=60.0, ahead=1)
+LANE = Lane("test", running=1, queue=4, deadline_s=60.0, reading=1)
 
 
 async def settled() -> None:
@@ -24,9 +25,10 @@ async def settled() -> None:
 class Crowd:
     """Requests that stay inside until they are sent away, and the order in which they were let in."""
 
-    def __init__(self, gate: AdmissionController) -> None:
-        self.gate = gate
-        self.came_in: list[str] = []
+    def __init__(self, admission: AdmissionController, deadline: Deadline = NEVER) -> None:
+        self.admission = admission
+        self.deadline = deadline
+        self.admitted: list[str] = []
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self._leave: dict[str, asyncio.Event] = {}
 
@@ -47,39 +49,43 @@ class Crowd:
         return {name: str(task.exception()) for name, task in done.items() if task.exception()}
 
     async def _stay(self, name: str, cost: int, lane: str) -> None:
-        async with self.gate.admit(lane, cost, client=name[0]):
-            self.came_in.append(name)
+        async with self.admission.admit(lane, cost, deadline=self.deadline, client=name[0]):
+            self.admitted.append(name)
             await self._leave[name].wait()
 
     async def ends(self) -> None:
         for task in self.tasks.values():
             task.cancel()
         await asyncio.gather(*self.tasks.values(), return_exceptions=True)
-        assert (self.gate.taken_bytes, self.gate.inside("test"), self.gate.waiting("test")) == (0, 0, 0)
+        assert (self.admission.reserved_bytes, self.admission.admitted("test"), self.admission.waiting("test")) == (
+            0,
+            0,
+            0,
+        )
 
 
 async def test_so_many_are_in_and_so_many_wait_and_the_next_is_refused_at_once() -> None:
     crowd = Crowd(AdmissionController([LANE], budget_bytes=100))
     await crowd.comes("a1", "b1", "c1", "d1", "e1", "f1")
-    assert crowd.came_in == ["a1", "b1"]
-    assert crowd.gate.waiting("test") == 3
+    assert crowd.admitted == ["a1", "b1"]
+    assert crowd.admission.waiting("test") == 3
     assert crowd.refused() == {"f1": "lane test: 3 wait already"}
     await crowd.leaves("a1")
-    assert crowd.came_in == ["a1", "b1", "c1"]
+    assert crowd.admitted == ["a1", "b1", "c1"]
     await crowd.ends()
 
 
 async def test_who_would_be_refused_is_told_so_before_anything_is_known_of_its_cost() -> None:
     crowd = Crowd(AdmissionController([LANE], budget_bytes=100))
     for name in ("a1", "a2", "a3", "a4", "a5"):
-        crowd.gate.check("test", client="a")
+        crowd.admission.check("test", deadline=NEVER, client="a")
         await crowd.comes(name)
     with pytest.raises(Busy, match="lane test: 3 wait already"):
-        crowd.gate.check("test", client="a")
-    crowd.gate.check("test", client="b")  # somebody of the crowd would give way
-    assert (crowd.gate.waiting("test"), crowd.refused()) == (3, {}), "nobody has, for nobody has come"
+        crowd.admission.check("test", deadline=NEVER, client="a")
+    crowd.admission.check("test", deadline=NEVER, client="b")  # a request of client a would give way
+    assert (crowd.admission.waiting("test"), crowd.refused()) == (3, {}), "none has given way, for none has come"
     await crowd.comes("b1")
-    assert crowd.refused() == {"a5": "lane test: somebody with fewer requests came"}
+    assert crowd.refused() == {"a5": "lane test: a client with fewer requests came"}
     await crowd.ends()
 
 
@@ -88,90 +94,77 @@ async def test_a_single_request_stands_behind_one_of_a_crowds() -> None:
     await crowd.comes("a1", "a2", "a3", "a4", "a5", "a6", "b1")
     assert crowd.refused() == {
         "a6": "lane test: 3 wait already",
-        "a5": "lane test: somebody with fewer requests came",
+        "a5": "lane test: a client with fewer requests came",
     }
     for name in ("a1", "a2"):
         await crowd.leaves(name)
-    assert crowd.came_in == ["a1", "a2", "a3", "b1"]
+    assert crowd.admitted == ["a1", "a2", "a3", "b1"]
     await crowd.ends()
 
 
 async def test_memory_is_never_more_than_the_budget_and_never_leaks() -> None:
-    crowd = Crowd(AdmissionController([Lane("test", 10, 10, 30.0, 60.0)], budget_bytes=100))
+    crowd = Crowd(AdmissionController([Lane("test", 10, 10, 60.0)], budget_bytes=100))
     await crowd.comes("a1", "b1", "c1", "d1", cost=40)
-    assert (crowd.came_in, crowd.gate.taken_bytes) == (["a1", "b1"], 80)
+    assert (crowd.admitted, crowd.admission.reserved_bytes) == (["a1", "b1"], 80)
     assert metrics.DECODE_BYTES._value.get() == 80
     await crowd.comes("e1", cost=20)
-    assert crowd.came_in == ["a1", "b1"], "nobody overtakes who waits for memory"
+    assert crowd.admitted == ["a1", "b1"], "a request that waits for memory is not overtaken"
     await crowd.leaves("b1")
-    assert (crowd.came_in[2:], crowd.gate.taken_bytes) == (["c1"], 80)
+    assert (crowd.admitted[2:], crowd.admission.reserved_bytes) == (["c1"], 80)
     crowd.tasks["d1"].cancel()
     await settled()
-    assert (crowd.came_in[3:], crowd.gate.taken_bytes) == (["e1"], 100)
+    assert (crowd.admitted[3:], crowd.admission.reserved_bytes) == (["e1"], 100)
     await crowd.ends()
 
 
 async def test_what_can_never_be_let_in_is_refused_with_the_setting_that_would_help() -> None:
-    gate = AdmissionController([Lane("test", 1, 1, 30.0, 60.0, share=0.5)], budget_bytes=100)
+    admission = AdmissionController([Lane("test", 1, 1, 60.0, share=0.5)], budget_bytes=100)
     with pytest.raises(TooExpensive, match="51 bytes of memory; decode_memory leaves it 50"):
-        async with gate.admit("test", 51):
+        async with admission.admit("test", 51, deadline=NEVER):
             pass
-    async with gate.admit("test", 50):
-        assert gate.taken_bytes == 50
+    async with admission.admit("test", 50, deadline=NEVER):
+        assert admission.reserved_bytes == 50
 
 
 async def test_dear_lanes_leave_memory_to_cheap_ones() -> None:
-    lanes = [Lane("test", 9, 9, 30.0, 60.0), Lane("dear", 9, 9, 30.0, 60.0, share=0.75)]
+    lanes = [Lane("test", 9, 9, 60.0), Lane("dear", 9, 9, 60.0, share=0.75)]
     crowd = Crowd(AdmissionController(lanes, budget_bytes=100))
     await crowd.comes("a1", "b1", cost=50, lane="dear")
-    assert crowd.came_in == ["a1"]
+    assert crowd.admitted == ["a1"]
     await crowd.comes("c1", "d1", cost=25)
-    assert crowd.came_in == ["a1", "c1", "d1"]
+    assert crowd.admitted == ["a1", "c1", "d1"]
     await crowd.leaves("c1")
-    assert crowd.came_in == ["a1", "c1", "d1"], "75 + 50 bytes would leave no quarter to the cheap lane"
+    assert crowd.admitted == ["a1", "c1", "d1"], "75 + 50 bytes would leave no quarter to the cheap lane"
     await crowd.ends()
 
 
 async def test_a_wait_that_would_be_too_long_is_refused_before_it_begins() -> None:
     now = 0.0
-    gate = AdmissionController(
-        [Lane("test", 1, 9, max_wait_s=10.0, deadline_s=60.0)], budget_bytes=100, clock=lambda: now
-    )
-    async with gate.admit("test", 1):
+    admission = AdmissionController([Lane("test", 1, 9, 60.0)], budget_bytes=100, clock=lambda: now)
+    async with admission.admit("test", 1, deadline=NEVER):
         now += 6.0
-    crowd = Crowd(gate)
+    deadline = Deadline.after(10.0, clock=lambda: now)
+    crowd = Crowd(admission, deadline)
     await crowd.comes("a1", "b1", "c1")
-    assert crowd.refused() == {"c1": "lane test: the wait would be 12.0 s"}
+    assert crowd.refused() == {"c1": "lane test: the wait would be 12.0 s and 10.0 s are left of the deadline"}
     refusal = crowd.tasks["c1"].exception()
     assert isinstance(refusal, Busy)
     assert refusal.retry_after_s == 12
     with pytest.raises(Busy, match=r"lane test: the wait would be 12\.0 s"):
-        crowd.gate.check("test", client="c")
+        crowd.admission.check("test", deadline=deadline, client="c")
+    crowd.admission.check("test", deadline=NEVER, client="c")
+    now += 4.0
+    with pytest.raises(Busy, match=r"the wait would be 12\.0 s and 6\.0 s are left of the deadline"):
+        crowd.admission.check("test", deadline=deadline, client="c")
     await crowd.ends()
 
 
-async def test_waiting_too_long_is_busy_and_leaves_nothing() -> None:
-    crowd = Crowd(AdmissionController([Lane("test", 1, 9, max_wait_s=0.01, deadline_s=60.0)], budget_bytes=100))
+async def test_waiting_until_the_deadline_is_busy_and_leaves_nothing() -> None:
+    crowd = Crowd(AdmissionController([Lane("test", 1, 9, 60.0)], budget_bytes=100), Deadline.after(0.01))
     await crowd.comes("a1", "b1")
-    with pytest.raises(Busy, match=r"no place within 0\.01 s"):
+    with pytest.raises(Busy, match="the deadline is over"):
         await crowd.tasks["b1"]
     await crowd.ends()
-
-
-async def test_what_takes_longer_than_the_deadline_is_given_up() -> None:
-    gate = AdmissionController([Lane("test", 1, 1, max_wait_s=1.0, deadline_s=0.01)], budget_bytes=1)
-    with pytest.raises(TimedOut, match="lane test"):
-        async with gate.admit("test", 1) as admitted, admitted.in_time():
-            await asyncio.sleep(60)
-    assert admitted.left_s <= 0
-    assert gate.taken_bytes == 0
-
-
-async def test_a_timeout_of_the_work_itself_is_not_taken_for_the_deadline() -> None:
-    gate = AdmissionController([LANE], budget_bytes=1)
-    with pytest.raises(TimeoutError, match="its own"):
-        async with gate.admit("test", 1) as admitted, admitted.in_time():
-            raise TimeoutError("its own")
 
 
 def cancel_then_leave(crowd: Crowd) -> None:
@@ -186,22 +179,22 @@ def leave_then_cancel(crowd: Crowd) -> None:
 
 @pytest.mark.parametrize("events", [cancel_then_leave, leave_then_cancel])
 async def test_who_leaves_when_its_turn_comes_passes_it_on(events: Callable[[Crowd], None]) -> None:
-    crowd = Crowd(AdmissionController([Lane("test", 1, 9, 30.0, 60.0)], budget_bytes=1))
+    crowd = Crowd(AdmissionController([Lane("test", 1, 9, 60.0)], budget_bytes=1))
     await crowd.comes("a1", "b1", "c1")
     events(crowd)
     await settled()
-    assert crowd.came_in[-1] == "c1"
-    assert crowd.gate.inside("test") == 1
+    assert crowd.admitted[-1] == "c1"
+    assert crowd.admission.admitted("test") == 1
     await crowd.ends()
 
 
 async def test_nothing_is_taken_where_the_work_fails() -> None:
-    gate = AdmissionController(standard_lanes(2), budget_bytes=1000)
+    admission = AdmissionController(standard_lanes(2), budget_bytes=1000)
     async with AsyncExitStack() as stack:
         for lane in ("tile", "full", "max"):
-            await stack.enter_async_context(gate.admit(lane, 100))
-        assert gate.taken_bytes == 300
+            await stack.enter_async_context(admission.admit(lane, 100, deadline=NEVER))
+        assert admission.reserved_bytes == 300
     with pytest.raises(ZeroDivisionError):
-        async with gate.admit("tile", 1):
+        async with admission.admit("tile", 1, deadline=NEVER):
             _ = 1 / 0
-    assert gate.taken_bytes == 0
+    assert admission.reserved_bytes == 0

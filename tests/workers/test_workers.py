@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import operator
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -18,11 +17,12 @@ import pytest
 from prometheus_client import REGISTRY
 
 from special import errors
+from special.concurrency import NEVER, Deadline
 from special.observability import metrics
 from special.observability.trace import tracing
 from special.workers import Lane, Workers, standard_lanes
 from special.workers.child import NICENESS, SLICE_NS
-from special.workers.messages import LENGTH, Ready, Returned, Unready, dump, load_reply
+from special.workers.messages import LENGTHS, Ready, Unready, dump_reply
 from special.workers.process import spawn
 from special.workers.quarantine import SECONDS, Quarantine
 from tests.support import jobs
@@ -32,13 +32,13 @@ MEMORY = 2 << 30
 
 @pytest.fixture
 async def workers() -> AsyncIterator[Workers]:
-    async with Workers(2, memory_bytes=MEMORY) as pool:
+    async with Workers(2, memory_bytes=MEMORY, prepare=jobs.prepare) as pool:
         yield pool
 
 
-def one_lane(*, running: int = 1, queue: int = 10, max_wait_s: float = 30.0, deadline_s: float = 30.0) -> Workers:
-    lane = Lane("test", running, queue, max_wait_s, deadline_s)
-    return Workers(0, memory_bytes=MEMORY, lanes=[lane], spare=0)
+def one_lane(*, deadline_s: float = 30.0) -> Workers:
+    lane = Lane("test", 1, 0, deadline_s)
+    return Workers(0, memory_bytes=MEMORY, lanes=[lane], spare=0, prepare=jobs.prepare)
 
 
 def alive(pid: int) -> bool:
@@ -77,12 +77,12 @@ async def until(holds: Callable[[], bool]) -> None:
 async def test_results_come_back_whole(
     workers: Workers, function: Callable[..., object], args: Iterable[object], result: object
 ) -> None:
-    assert await workers.run(function, *args) == result
+    assert await workers.run(function, *args, deadline=NEVER) == result
 
 
 async def test_a_hundred_jobs_share_the_children(workers: Workers) -> None:
     before = children()
-    pids = await asyncio.gather(*(workers.run(os.getpid) for _ in range(100)))
+    pids = await asyncio.gather(*(workers.run(os.getpid, deadline=NEVER) for _ in range(100)))
     assert len(pids) == 100
     assert set(pids) <= before
     assert len(before) == 3  # two and one to spare
@@ -91,9 +91,9 @@ async def test_a_hundred_jobs_share_the_children(workers: Workers) -> None:
 async def test_a_child_is_confined(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("SPECIAL_SOURCE", "s3://private")
-    async with Workers(1, memory_bytes=MEMORY, spare=0) as workers:
-        seen = await workers.run(jobs.environment)
-        limits = await workers.run(jobs.limits, deadline_s=10)
+    async with Workers(1, memory_bytes=MEMORY, spare=0, prepare=jobs.prepare) as workers:
+        seen = await workers.run(jobs.environment, deadline=NEVER)
+        limits = await workers.run(jobs.limits, deadline=Deadline.after(10))
     assert not {"AWS_SECRET_ACCESS_KEY", "SPECIAL_SOURCE", "HOME"} & seen.keys()
     assert limits["memory"] == MEMORY
     assert limits["core"] == 0
@@ -105,12 +105,12 @@ async def test_a_child_is_confined(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_child_lets_whoever_wishes_for_less_in_at_once(workers: Workers) -> None:
     """Older kernels, and those that only look like Linux, take the wish and forget it."""
     release = tuple(map(int, os.uname().release.split(".")[:2]))
-    assert await workers.run(jobs.slice_ns) == (SLICE_NS if release >= (6, 12) else 0)
+    assert await workers.run(jobs.slice_ns, deadline=NEVER) == (SLICE_NS if release >= (6, 12) else 0)
 
 
 async def test_an_error_of_ours_arrives_as_itself(workers: Workers) -> None:
     with pytest.raises(errors.Malformed, match="page 3 has no tiles"):
-        await workers.run(jobs.refuse, "page 3 has no tiles")
+        await workers.run(jobs.refuse, "page 3 has no tiles", deadline=NEVER)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ async def test_an_error_of_ours_arrives_as_itself(workers: Workers) -> None:
         pytest.param(bytearray, (MEMORY * 2,), "MemoryError", id="memory that python cannot have"),
         pytest.param(jobs.waste_memory, (8192,), "out of memory", id="memory that libvips cannot have"),
         pytest.param(jobs.raise_one_that_cannot_travel, (), "OSError", id="an exception that cannot be pickled"),
-        pytest.param(jobs.return_what_cannot_travel, (), "pickle", id="a result that cannot be pickled"),
+        pytest.param(jobs.return_what_cannot_travel, (), "JSON", id="a result that cannot travel"),
     ],
 )
 async def test_other_exceptions_are_decode_errors_and_the_child_lives(
@@ -128,7 +128,7 @@ async def test_other_exceptions_are_decode_errors_and_the_child_lives(
 ) -> None:
     before = children()
     with pytest.raises(errors.DecodeError, match=words) as caught:
-        await workers.run(function, *args)
+        await workers.run(function, *args, deadline=NEVER)
     assert type(caught.value) is errors.DecodeError
     assert children() == before
 
@@ -138,18 +138,22 @@ async def test_other_exceptions_are_decode_errors_and_the_child_lives(
     [
         pytest.param(os.abort, (), id="abort"),
         pytest.param(os._exit, (0,), id="exit"),
-        pytest.param(jobs.return_a_stranger, (), id="an answer that is not to be built"),
+        pytest.param(jobs.reply, (b"\0" * 12,), id="a reply without a header"),
+        pytest.param(jobs.reply, (LENGTHS.pack(1 << 30, 0),), id="a header that no reply has"),
+        pytest.param(jobs.reply, (LENGTHS.pack(2, 1 << 60) + b"[]",), id="a body that no result has"),
+        pytest.param(jobs.reply, (LENGTHS.pack(2, 0) + b"[]",), id="a reply that is none"),
+        pytest.param(jobs.reply, (LENGTHS.pack(4, 0) + b"\x80\x05].",), id="a pickle"),
     ],
 )
 async def test_a_crash_fails_its_own_job_alone(
     workers: Workers, function: Callable[..., object], args: Iterable[object]
 ) -> None:
     before = children()
-    other = asyncio.create_task(workers.run(operator.mul, b"z", 1000))
+    other = asyncio.create_task(workers.run(operator.mul, b"z", 1000, deadline=NEVER))
     with pytest.raises(errors.Crashed):
-        await workers.run(function, *args)
+        await workers.run(function, *args, deadline=NEVER)
     assert await other == b"z" * 1000
-    assert await workers.run(operator.add, 1, 1) == 2
+    assert await workers.run(operator.add, 1, 1, deadline=NEVER) == 2
     await until(lambda: len(children()) == 3 and metrics.DECODERS_UP._value.get() == 3)
     assert len(children() & before) == 2
 
@@ -158,23 +162,23 @@ async def test_a_successor_is_ready_before_the_dead_one_is_replaced(workers: Wor
     await until(lambda: metrics.DECODERS_UP._value.get() == 3)  # the pool is open as soon as one is up
     spare = children()
     with pytest.raises(errors.Crashed):
-        await workers.run(os.abort)
-    pids = await asyncio.gather(*(workers.run(os.getpid) for _ in range(2)))
+        await workers.run(os.abort, deadline=NEVER)
+    pids = await asyncio.gather(*(workers.run(os.getpid, deadline=NEVER) for _ in range(2)))
     assert set(pids) <= spare
 
 
 async def test_a_job_that_hangs_is_killed_at_its_deadline(workers: Workers) -> None:
     before = children()
     with pytest.raises(errors.TimedOut):
-        await workers.run(jobs.burn, deadline_s=0.3)
-    assert await workers.run(operator.add, 1, 1) == 2
+        await workers.run(jobs.burn, deadline=Deadline.after(0.3))
+    assert await workers.run(operator.add, 1, 1, deadline=NEVER) == 2
     await until(lambda: len(children()) == 3 and len(children() & before) == 2)
 
 
 async def test_the_lane_bounds_the_deadline() -> None:
     async with one_lane(deadline_s=0.3) as workers:
         with pytest.raises(errors.TimedOut):
-            await workers.run(time.sleep, 60, deadline_s=50)
+            await workers.run(time.sleep, 60, deadline=Deadline.after(50))
 
 
 async def test_children_killed_from_outside_are_replaced(workers: Workers) -> None:
@@ -182,38 +186,37 @@ async def test_children_killed_from_outside_are_replaced(workers: Workers) -> No
     for pid in before:
         os.kill(pid, signal.SIGKILL)
     await until(lambda: len(children() - before) == 3 and metrics.DECODERS_UP._value.get() == 3)
-    assert await workers.run(operator.add, 1, 1) == 2
+    assert await workers.run(operator.add, 1, 1, deadline=NEVER) == 2
 
 
 async def test_one_killed_at_work_fails_its_job() -> None:
     async with one_lane() as workers:
         (pid,) = children()
-        sleeper = asyncio.create_task(workers.run(time.sleep, 60))
+        sleeper = asyncio.create_task(workers.run(time.sleep, 60, deadline=NEVER))
         await asyncio.sleep(0)
         os.kill(pid, signal.SIGKILL)
         with pytest.raises(errors.Crashed, match="SIGKILL during sleep"):
             await sleeper
 
 
-async def test_a_waiting_job_that_is_cancelled_never_runs(tmp_path: Path) -> None:
+async def test_a_waiting_job_that_is_cancelled_never_runs() -> None:
     async with one_lane() as workers:
-        first = asyncio.create_task(workers.run(time.sleep, 0.3))
-        second = asyncio.create_task(workers.run(os.mkdir, str(tmp_path / "second")))
-        third = asyncio.create_task(workers.run(os.mkdir, str(tmp_path / "third")))
+        first = asyncio.create_task(workers.run(time.sleep, 0.3, deadline=NEVER))
+        second = asyncio.create_task(workers.run(jobs.remember, "second", deadline=NEVER))
+        third = asyncio.create_task(workers.run(jobs.remember, "third", deadline=NEVER))
         await asyncio.sleep(0)
         second.cancel()
-        await asyncio.gather(first, third)
+        assert await asyncio.gather(first, third) == [None, ["third"]]
         assert second.cancelled()
-    assert os.listdir(tmp_path) == ["third"]
 
 
 async def test_a_running_job_that_is_cancelled_gives_its_child_back() -> None:
     async with one_lane() as workers:
         before = children()
-        running = asyncio.create_task(workers.run(time.sleep, 0.2))
+        running = asyncio.create_task(workers.run(time.sleep, 0.2, deadline=NEVER))
         await asyncio.sleep(0)
         running.cancel()
-        assert await workers.run(operator.add, 1, 1) == 2
+        assert await workers.run(operator.add, 1, 1, deadline=NEVER) == 2
         assert running.cancelled()
         assert children() == before
 
@@ -221,40 +224,28 @@ async def test_a_running_job_that_is_cancelled_gives_its_child_back() -> None:
 async def test_a_cancelled_job_that_hangs_is_killed_at_its_deadline() -> None:
     async with one_lane() as workers:
         before = children()
-        running = asyncio.create_task(workers.run(jobs.burn, deadline_s=0.2))
+        running = asyncio.create_task(workers.run(jobs.burn, deadline=Deadline.after(0.2)))
         await asyncio.sleep(0)
         running.cancel()
-        assert await workers.run(operator.add, 1, 1) == 2
+        assert await workers.run(operator.add, 1, 1, deadline=NEVER) == 2
         assert not children() & before
 
 
-@pytest.mark.parametrize("deadline_s", [pytest.param(0.0, id="none left"), pytest.param(-3.0, id="past")])
-async def test_no_time_left_is_busy_at_once(workers: Workers, deadline_s: float) -> None:
-    with pytest.raises(errors.Busy, match="left of the deadline"):
-        await workers.run(operator.add, 1, 1, deadline_s=deadline_s)
+@pytest.mark.parametrize("left_s", [pytest.param(0.0, id="none left"), pytest.param(-3.0, id="past")])
+async def test_a_deadline_that_is_over_is_timed_out_at_once(workers: Workers, left_s: float) -> None:
+    with pytest.raises(errors.TimedOut, match="left of the deadline"):
+        await workers.run(operator.add, 1, 1, deadline=Deadline.after(left_s))
 
 
-async def test_a_full_queue_is_busy_at_once() -> None:
-    async with one_lane(queue=2) as workers:
-        admitted = [asyncio.create_task(workers.run(time.sleep, 0.1)) for _ in range(3)]
+async def test_a_job_waits_for_a_decoder_until_its_deadline() -> None:
+    async with one_lane() as workers:
+        long = asyncio.create_task(workers.run(time.sleep, 1, deadline=NEVER))
         await asyncio.sleep(0)
-        with pytest.raises(errors.Busy, match="2 jobs wait already"):
-            await workers.run(operator.add, 1, 1)
-        assert await asyncio.gather(*admitted) == [None, None, None]
-
-
-async def test_a_lane_without_a_queue_takes_what_it_can_run() -> None:
-    async with one_lane(queue=0) as workers:
-        assert await workers.run(operator.add, 1, 1) == 2
-
-
-async def test_waiting_too_long_is_busy() -> None:
-    async with one_lane(max_wait_s=0.1) as workers:
-        long = asyncio.create_task(workers.run(time.sleep, 1))
-        await asyncio.sleep(0)
-        with pytest.raises(errors.Busy, match="no decoder was free"):
-            await workers.run(operator.add, 1, 1)
+        waiting = [asyncio.create_task(workers.run(operator.add, 1, 1, deadline=NEVER)) for _ in range(100)]
+        with pytest.raises(errors.TimedOut, match="no decoder was free"):
+            await workers.run(operator.add, 1, 1, deadline=Deadline.after(0.1))
         await long
+        assert await asyncio.gather(*waiting) == [2] * 100
 
 
 def told(lane: str) -> dict[str, float]:
@@ -265,28 +256,28 @@ def told(lane: str) -> dict[str, float]:
 
 
 async def test_a_lane_tells_what_runs_what_waits_and_what_was_refused() -> None:
-    lane = Lane("told", running=1, queue=3, max_wait_s=30.0, deadline_s=30.0)
+    lane = Lane("told", running=1, queue=3, deadline_s=30.0)
     async with Workers(1, memory_bytes=MEMORY, lanes=[lane]) as workers:
-        jobs = [asyncio.create_task(workers.run(time.sleep, 0.2)) for _ in range(4)]
+        jobs = [asyncio.create_task(workers.run(time.sleep, 0.2, deadline=NEVER)) for _ in range(4)]
         await asyncio.sleep(0)
         assert told("told") == {"running": 1, "waiting": 3, "refused": 0}
-        with pytest.raises(errors.Busy):
-            await workers.run(operator.add, 1, 1)
+        with pytest.raises(errors.TimedOut):
+            await workers.run(operator.add, 1, 1, deadline=Deadline.after(0.01))
         jobs[3].cancel()
         await until(jobs[3].done)
         assert told("told") == {"running": 1, "waiting": 2, "refused": 1}
         await asyncio.gather(*jobs[:3])
         with pytest.raises(errors.Crashed):
-            await workers.run(os.abort)
+            await workers.run(os.abort, deadline=NEVER)
         assert told("told") == {"running": 0, "waiting": 0, "refused": 1}
 
 
 async def test_dear_lanes_do_not_starve_tiles() -> None:
     tile, _, dear = standard_lanes(1)
     async with Workers(1, memory_bytes=MEMORY, lanes=[tile, dear], spare=0) as workers:
-        long = [asyncio.create_task(workers.run(time.sleep, 30, lane="max")) for _ in range(4)]
+        long = [asyncio.create_task(workers.run(time.sleep, 30, lane="max", deadline=NEVER)) for _ in range(4)]
         await asyncio.sleep(0)
-        assert await workers.run(operator.add, 1, 1, lane="tile") == 2
+        assert await workers.run(operator.add, 1, 1, lane="tile", deadline=NEVER) == 2
         assert not any(task.done() for task in long)
         for task in long:
             task.cancel()
@@ -297,10 +288,10 @@ def test_standard_lanes_are_those_of_the_design(cores: int) -> None:
     lanes = {lane.name: lane for lane in standard_lanes(cores)}
     assert lanes["tile"].running == cores
     if cores == 2:
-        assert {name: (lane.running, lane.queue, lane.max_wait_s, lane.deadline_s) for name, lane in lanes.items()} == {
-            "tile": (2, 64, 2.0, 10.0),
-            "full": (1, 16, 4.0, 15.0),
-            "max": (1, 4, 10.0, 60.0),
+        assert {name: (lane.running, lane.queue, lane.deadline_s) for name, lane in lanes.items()} == {
+            "tile": (2, 64, 10.0),
+            "full": (1, 16, 15.0),
+            "max": (1, 4, 60.0),
         }
 
 
@@ -308,23 +299,42 @@ async def test_two_crashes_on_one_culprit_put_it_in_quarantine(workers: Workers)
     before = REGISTRY.get_sample_value("special_quarantines_total")
     for _ in range(2):
         with pytest.raises(errors.Crashed, match="SIGABRT"):
-            await workers.run(os.abort, quarantine_key="bad.jp2 1")
-    with pytest.raises(errors.Crashed, match="left alone"):
-        await workers.run(operator.add, 1, 1, quarantine_key="bad.jp2 1")
-    assert await workers.run(operator.add, 1, 1, quarantine_key="bad.jp2 2") == 2
+            await workers.run(os.abort, quarantine_key="bad.jp2 1", deadline=NEVER)
+    with pytest.raises(errors.Crashed, match="cost 2 decoders"):
+        await workers.run(operator.add, 1, 1, quarantine_key="bad.jp2 1", deadline=NEVER)
+    assert await workers.run(operator.add, 1, 1, quarantine_key="bad.jp2 2", deadline=NEVER) == 2
     assert REGISTRY.get_sample_value("special_quarantines_total") - before == 1
+
+
+async def test_two_jobs_that_hang_put_what_they_work_on_in_quarantine() -> None:
+    async with one_lane(deadline_s=0.3) as workers:
+        for _ in range(2):
+            await until(lambda: len(workers._idle) == 1)
+            with pytest.raises(errors.TimedOut, match="was killed"):
+                await workers.run(jobs.burn, deadline=NEVER, quarantine_key="slow.jpg 1")
+        with pytest.raises(errors.Crashed, match="cost 2 decoders"):
+            await workers.run(operator.add, 1, 1, deadline=NEVER, quarantine_key="slow.jpg 1")
+
+
+async def test_jobs_that_waited_for_most_of_their_time_do_not(workers: Workers) -> None:
+    await until(lambda: metrics.DECODERS_UP._value.get() == 3)
+    for _ in range(2):
+        with pytest.raises(errors.TimedOut, match="was killed"):
+            await workers.run(time.sleep, 9, deadline=Deadline.after(0.1), quarantine_key="late.jpg 1")
+    assert await workers.run(operator.add, 1, 1, deadline=NEVER, quarantine_key="late.jpg 1") == 2
 
 
 def test_quarantine_ends_and_forgets() -> None:
     now = 1000.0
     quarantine = Quarantine(clock=lambda: now)
-    quarantine.crashed("a")
+    quarantine.count("a")
     now += SECONDS
-    quarantine.crashed("a")
+    quarantine.count("a")
     quarantine.check("a")  # ten minutes apart: each is the first
-    quarantine.crashed("a")
-    with pytest.raises(errors.Crashed, match="600 s more"):
+    quarantine.count("a")
+    with pytest.raises(errors.Crashed, match="600 s more") as raised:
         quarantine.check("a")
+    assert raised.value.retry_after_s == 600
     quarantine.check(None)
     now += SECONDS
     quarantine.check("a")
@@ -333,7 +343,7 @@ def test_quarantine_ends_and_forgets() -> None:
 async def test_waiting_counts_as_queue_time() -> None:
     async def traced(workers: Workers, function: Callable[..., object], *args: object) -> float:
         with tracing() as trace:
-            await workers.run(function, *args)
+            await workers.run(function, *args, deadline=NEVER)
         return trace.queue_ms
 
     async with one_lane() as workers:
@@ -344,14 +354,14 @@ async def test_waiting_counts_as_queue_time() -> None:
 async def test_closing_ends_children_and_frees_those_who_wait() -> None:
     async with one_lane() as workers:
         pids = children()
-        tasks = [asyncio.create_task(workers.run(time.sleep, 60)) for _ in range(3)]
+        tasks = [asyncio.create_task(workers.run(time.sleep, 60, deadline=NEVER)) for _ in range(3)]
         await asyncio.sleep(0)
     for task in tasks:
         with pytest.raises(errors.Busy, match="stopping"):
             await task
     assert not any(alive(pid) for pid in pids)
     with pytest.raises(errors.Busy, match="not open"):
-        await workers.run(operator.add, 1, 1)
+        await workers.run(operator.add, 1, 1, deadline=NEVER)
 
 
 async def test_nothing_is_left_open() -> None:
@@ -362,7 +372,7 @@ async def test_nothing_is_left_open() -> None:
     async with Workers(1, memory_bytes=MEMORY, spare=0) as workers:
         for _ in range(3):
             with pytest.raises(errors.Crashed):
-                await workers.run(os.abort)
+                await workers.run(os.abort, deadline=NEVER)
     assert descriptors() == before
     assert children() == set()
 
@@ -403,21 +413,21 @@ async def test_a_child_that_gets_ready_twice_is_ended(workers: Workers, again: R
     complaints: list[dict[str, object]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
     with pytest.raises(errors.Crashed):
-        await workers.run(jobs.get_ready_again, b"".join(dump(again)))
-    assert await workers.run(operator.add, 1, 1) == 2
+        await workers.run(jobs.reply, b"".join(dump_reply(again)), deadline=NEVER)
+    assert await workers.run(operator.add, 1, 1, deadline=NEVER) == 2
     assert complaints == []
 
 
 async def test_children_killed_before_they_are_ready_are_replaced(tmp_path: Path) -> None:
     async with Workers(3, memory_bytes=MEMORY, prepare=partial(jobs.die, tmp_path, times=3)) as workers:
-        assert await workers.run(operator.add, 1, 1) == 2
+        assert await workers.run(operator.add, 1, 1, deadline=NEVER) == 2
         await until(lambda: len(children()) == 4)
         assert len(os.listdir(tmp_path)) == 3
 
 
 async def test_children_that_are_all_killed_before_they_are_ready_are_started_again(tmp_path: Path) -> None:
     async with Workers(1, memory_bytes=MEMORY, prepare=partial(jobs.die, tmp_path, times=2 * 2 + 1)) as workers:
-        assert await workers.run(operator.add, 1, 1) == 2
+        assert await workers.run(operator.add, 1, 1, deadline=NEVER) == 2
         await until(lambda: len(children()) == 2)
         assert len(os.listdir(tmp_path)) == 5
 
@@ -447,7 +457,7 @@ async def test_a_child_that_gets_ready_when_nobody_waits_any_more_is_no_loss(wor
     child.kill()
     await child.gone
     assert metrics.DECODERS_UP._value.get() == 3
-    assert await workers.run(operator.add, 1, 1) == 2
+    assert await workers.run(operator.add, 1, 1, deadline=NEVER) == 2
 
 
 async def test_no_child_at_all_is_an_error(tmp_path: Path) -> None:
@@ -462,10 +472,11 @@ async def test_children_do_not_outlive_a_parent_that_is_killed(job: str) -> None
     program = f"""
 import asyncio, os, time
 from pathlib import Path
+from special.concurrency import Deadline
 from special.workers import Workers
 async def main():
     async with Workers(2, memory_bytes={MEMORY}) as workers:
-        task = asyncio.create_task(workers.run({job}))
+        task = asyncio.create_task(workers.run({job}, deadline=Deadline.after(60)))
         await asyncio.sleep(0.1)
         print(Path(f"/proc/self/task/{{os.getpid()}}/children").read_text(), flush=True)
         await asyncio.sleep(60)
@@ -479,43 +490,3 @@ asyncio.run(main())
     parent.kill()
     await parent.wait()
     await until(lambda: not any(alive(pid) for pid in pids))
-
-
-def test_large_bytes_travel_uncopied() -> None:
-    large = bytes(1 << 20)
-    assert any(part is large for part in dump(Returned(large)))
-
-
-@pytest.mark.parametrize("count", [0, 1, 70_000, 3 << 20])
-def test_a_reply_is_read_back(count: int) -> None:
-    value = [bytes(count), "words", {"n": count}, b"x" * (count // 2)]
-    body = b"".join(dump(Returned(value)))[LENGTH.size :]
-    assert load_reply(bytearray(body)) == Returned(value)
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        pytest.param(b"", id="nothing"),
-        pytest.param(b"cos\nsystem\n.", id="an older protocol"),
-        pytest.param(b"".join(dump(Returned(bytes(1 << 20))))[LENGTH.size : -1000], id="cut off"),
-        pytest.param(pickle.dumps([1, 2]), id="no reply"),
-    ],
-)
-def test_what_is_no_reply_is_refused(body: bytes) -> None:
-    with pytest.raises((pickle.UnpicklingError, EOFError)):
-        load_reply(body)
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        pytest.param(os.system, id="a function"),
-        pytest.param(subprocess.Popen, id="a class from elsewhere"),
-        pytest.param(errors.Malformed("x").__init__, id="a method"),
-    ],
-)
-def test_the_parent_builds_nothing_but_ours(value: object) -> None:
-    body = b"".join(dump(Returned(value)))[LENGTH.size :]
-    with pytest.raises(pickle.UnpicklingError, match="answered with"):
-        load_reply(body)

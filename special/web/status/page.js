@@ -154,8 +154,10 @@ function lanes(told) {
       return make("article", { class: "lane" }, make("b", {}, lane), picture, make("span", {}, `${number(running)} run, ${number(waiting)} wait, ${number(refused)} refused`));
     }),
   );
-  const { jobs, quarantines } = told.decoders;
-  find("#lanes .note").textContent = `${list(jobs) || "No jobs yet"}. ${number(quarantines)} masters quarantined.`;
+  const { jobs, quarantines, sandbox } = told.decoders;
+  const held = Object.keys(sandbox).filter((layer) => sandbox[layer]), missing = Object.keys(sandbox).filter((layer) => !sandbox[layer]);
+  const walls = `Sandbox: ${held.join(", ") || "none"}${missing.length ? `; without ${missing.join(", ")}` : ""}.`;
+  find("#lanes .note").textContent = `${list(jobs) || "No jobs yet"}. ${number(quarantines)} masters quarantined. ${walls}`;
 }
 
 function volume(told) {
