@@ -20,6 +20,8 @@ from special.cli import cli
 from special.settings import Settings
 from tests.support.live import LiveServer
 
+pytestmark = pytest.mark.service
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")

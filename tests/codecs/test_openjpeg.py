@@ -18,6 +18,8 @@ from special.codecs import jp2_head, libopenjp2, openjpeg
 from special.errors import ConfigurationError, Malformed, Unsupported
 from special.geometry import Box, ceil_div
 
+pytestmark = pytest.mark.service
+
 WIDTH, HEIGHT = codestreams.WIDTH, codestreams.HEIGHT
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 SRGB, GREY, CMYK, CIELAB, SYCC, EYCC = 16, 17, 12, 14, 18, 24  # EnumCS, T.800 table I.10 and T.801 table M.25

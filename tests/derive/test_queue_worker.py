@@ -30,6 +30,8 @@ from special.derive.sqs import Message, MessageQueue, SqsQueue
 from special.errors import ConfigurationError, Malformed, Missing, Unreachable
 from tests.support.servers import S3Server
 
+pytestmark = pytest.mark.service
+
 MASTERS = Path(__file__).parents[2] / "fixtures" / "masters"
 
 
