@@ -7,7 +7,7 @@
 FROM python:3.11-slim
 
 WORKDIR /opt/special
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
 COPY special ./special
 RUN pip install --no-cache-dir .
 

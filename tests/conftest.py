@@ -1,14 +1,18 @@
-"""Fixtures that several rooms share, and the rule that CI skips nothing."""
+"""Fixtures that several packages share, the marker `unit`, and the rule that CI skips nothing.
+
+What takes long to import (moto, boto3, httpx) is imported inside the fixtures that need it.
+"""
 
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
 
-from tests.support import azurite, live, servers
+from tests.support import azurite, live, processes, servers
 from tests.support.azurite import AzureServer
 from tests.support.live import LiveServer
 from tests.support.servers import S3Server
@@ -57,6 +61,44 @@ def live_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer
     """A server of the sample masters, with everything as a newcomer has it."""
     with live.special(live.MASTERS, home=tmp_path_factory.mktemp("home"), workers=None) as server:
         yield server
+
+
+STARTING = {"serve", "live_server", "moto_s3", "seaweed_s3", "azure", "library"}
+"""Fixtures that start a server."""
+OTHERS = ("service", "browser", "long")
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest deselects by marker
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Every test is `unit` unless it starts something: by its fixtures, or as its marker says."""
+    for item in items:
+        if STARTING & set(getattr(item, "fixturenames", ())):
+            item.add_marker("service")
+        if not any(item.get_closest_marker(name) for name in OTHERS):
+            item.add_marker("unit")
+
+
+_BEFORE = pytest.StashKey[tuple[list[int], int]]()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    item.stash[_BEFORE] = _children()
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """A `unit` test that starts a process fails: it wants the marker `service`."""
+    outcome = yield
+    if item.get_closest_marker("unit") and _children() != item.stash[_BEFORE]:
+        pytest.fail("a unit test started a process: mark it with pytest.mark.service", pytrace=False)
+    return outcome
+
+
+def _children() -> tuple[list[int], int]:
+    """The processes that run below this one, and the page faults of those that have ended: any of them adds some."""
+    return processes.children(os.getpid()), resource.getrusage(resource.RUSAGE_CHILDREN).ru_minflt
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

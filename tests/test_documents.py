@@ -1,4 +1,4 @@
-"""README, Dockerfile and `.ci/run` tell the truth."""
+"""The READMEs, Dockerfile and `.ci/run` tell the truth."""
 
 from __future__ import annotations
 
@@ -20,8 +20,11 @@ from special.cli import cli
 from special.settings import Settings
 from tests.support.live import LiveServer
 
+pytestmark = pytest.mark.service
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
+DOCUMENTS = README + "".join((ROOT / name / "README.md").read_text("utf-8") for name in ("special", "tests"))
 DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
 CI = (ROOT / ".ci" / "run").read_text("utf-8")
 BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
@@ -60,7 +63,9 @@ def test_every_variable_is_a_setting(text: str):
     assert named <= set(Settings.model_fields)
 
 
-@pytest.mark.parametrize("path", sorted(set(re.findall(r"\b(?:fixtures|tests|special)/[\w./-]+\w|\.ci/run", README))))
+@pytest.mark.parametrize(
+    "path", sorted(set(re.findall(r"\b(?:fixtures|tests|special)/[\w./-]+\w|\.ci/run", DOCUMENTS)))
+)
 def test_a_path_exists(path: str):
     assert (ROOT / path).exists()
 
@@ -131,4 +136,4 @@ def test_what_pip_installs_has_every_file(tmp_path: Path):
     (wheel,) = tmp_path.glob("*.whl")
     tracked = subprocess.run(["git", "ls-files", "special"], cwd=ROOT, capture_output=True, text=True, check=True)
     with zipfile.ZipFile(wheel) as packed:
-        assert set(tracked.stdout.split()) <= set(packed.namelist())
+        assert {*tracked.stdout.split(), "special/py.typed"} <= set(packed.namelist())

@@ -1,4 +1,4 @@
-"""The checks that hold the house together, run where everybody runs the tests."""
+"""The checks of the code as a whole: lint, format, types, layers, what pure tests import, and that CI skips nothing."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from tests import check
+
+pytestmark = pytest.mark.service
+
 ROOT = Path(__file__).parents[1]
-SCRIPTS = Path(sys.executable).parent
 
 
 def run(*command: str | Path, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -18,20 +21,44 @@ def run(*command: str | Path, **environ: str) -> subprocess.CompletedProcess[str
     return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        pytest.param((sys.executable, "-m", "ruff", "check", "."), id="lint"),
-        pytest.param((sys.executable, "-m", "ruff", "format", "--check", "."), id="format"),
-        pytest.param((sys.executable, "-m", "mypy"), id="types"),
-        pytest.param((SCRIPTS / "lint-imports",), id="layers"),
-    ],
-)
+@pytest.mark.parametrize("command", check.CODE.values(), ids=check.CODE)
 def test_the_code_is_clean(command: tuple[str | Path, ...]):
     done = run(*command)
     assert done.returncode == 0, f"\n{done.stdout}{done.stderr}"
 
 
+PURE = [
+    *(
+        path
+        for name in ("concurrency", "formats", "iiif", "volume")
+        for path in (ROOT / "tests" / name).glob("test_*.py")
+    ),
+    ROOT / "tests" / "test_geometry.py",
+    ROOT / "tests" / "derive" / "test_plan.py",
+]
+NOT_YET = {"test_plan.py", "test_tiff_trips.py", "test_yielding.py"}
+"""Pure tests whose subject still pulls in the settings."""
+HEAVY = {"boto3", "moto", "pydantic_settings"}
+LOADED = """
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+import tests.conftest
+for path in sys.argv[1:]:
+    spec = spec_from_file_location("pure", path)
+    sys.modules["pure"] = module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+print(*sys.modules)
+"""
+
+
+def test_pure_tests_import_no_store_and_no_settings():
+    paths = [path for path in PURE if path.name not in NOT_YET]
+    done = run(sys.executable, "-c", LOADED, *paths)
+    assert done.returncode == 0, done.stderr
+    assert HEAVY & set(done.stdout.split()) == set()
+
+
+@pytest.mark.parametrize("processes", ["0", "2"])
 @pytest.mark.parametrize(
     ("body", "ci", "code"),
     [
@@ -40,7 +67,7 @@ def test_the_code_is_clean(command: tuple[str | Path, ...]):
         pytest.param("assert True", "true", 0, id="without a skip CI passes"),
     ],
 )
-def test_ci_skips_nothing(tmp_path: Path, body: str, ci: str, code: int):
+def test_ci_skips_nothing(tmp_path: Path, body: str, ci: str, code: int, processes: str):
     (tmp_path / "test_sample.py").write_text(f"import pytest\n\ndef test_sample():\n    {body}\n")
     done = run(
         sys.executable,
@@ -48,6 +75,8 @@ def test_ci_skips_nothing(tmp_path: Path, body: str, ci: str, code: int):
         "pytest",
         "-p",
         "tests.conftest",
+        "-n",
+        processes,
         "--rootdir",
         tmp_path,
         tmp_path,

@@ -1,7 +1,7 @@
 """`python -m tests.bench [B1 …]`: run the benches of `tests/bench` and print their table in Markdown.
 
 `--quick` takes each side's turn once, to see whether a bench works. `python -m tests.bench bytes` prints
-README's table of bytes and GETs instead; `--write` puts it there.
+the table of tests/README.md of bytes and GETs instead; `--write` puts it there.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""README's table of what requests read: bytes and GETs for each sample master, beside the whole object.
+"""The table in tests/README.md of what requests read: bytes and GETs for each sample master, beside the whole object.
 
 Exact and the same on every machine: each request is planned on the sample masters, read through
 a source that counts, and nothing is timed. `python -m tests.bench bytes` prints the table;
-`tests/bench/test_table.py` holds README's copy to it.
+`tests/bench/test_table.py` holds that copy to it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from special.serving.engine import Engine
 from special.settings import Settings
 
 ROOT = Path(__file__).parents[2]
-README = ROOT / "README.md"
+README = ROOT / "tests" / "README.md"
 MASTERS = ROOT / "fixtures" / "masters"
 THUMBNAIL = "full/!200,200"
 TILE_SIDE = 512
@@ -68,17 +68,17 @@ def table() -> str:
 
 
 def written() -> str:
-    """README with this table in its place."""
+    """tests/README.md with this table in its place."""
     text = README.read_text("utf-8")
     if not _PLACE.search(text):
-        raise ValueError("README.md lacks the markers <!-- bytes: … --> and <!-- /bytes -->")
+        raise ValueError("tests/README.md lacks the markers <!-- bytes: … --> and <!-- /bytes -->")
     return _PLACE.sub(lambda place: f"{place[1]}{table()}\n{place[2]}", text)
 
 
 async def _rows() -> list[Row]:
     async with AsyncExitStack() as stack:
         home = stack.enter_context(TemporaryDirectory())
-        # Neither decoders nor the volume are started: who only plans and reads needs none.
+        # Neither decoders nor the volume are started: planning and reading need none.
         engine = composition.engine(Settings(source=str(MASTERS), home=Path(home)))
         stack.push_async_callback(engine.close)
         return [await _row(engine, path.name) for path in sorted(MASTERS.iterdir())]

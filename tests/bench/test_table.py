@@ -1,9 +1,9 @@
-"""What README says of bytes and GETs is what the code reads."""
+"""What tests/README.md says of bytes and GETs is what the code reads."""
 
 from tests.bench import bytes_read
 
 
-def test_readme_shows_what_requests_read() -> None:
+def test_the_table_shows_what_requests_read() -> None:
     assert bytes_read.README.read_text("utf-8") == bytes_read.written(), "run: python -m tests.bench bytes --write"
 
 

@@ -22,6 +22,8 @@ from special.storage.blob import Span
 from special.workers import Workers
 from tests.support.live import MASTERS
 
+pytestmark = pytest.mark.service
+
 MIB = 1 << 20
 JP2 = Path(make_jp2.__file__).parent / "jp2"
 

@@ -18,6 +18,8 @@ from special.codecs import libopenjp2, openjpeg
 from special.errors import ConfigurationError, Malformed, Unsupported
 from special.geometry import Box, ceil_div
 
+pytestmark = pytest.mark.service
+
 SOC, SIZ, SOT, EOC = b"\xff\x4f", b"\xff\x51", b"\xff\x90", b"\xff\xd9"
 WIDTH, HEIGHT = codestreams.WIDTH, codestreams.HEIGHT
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

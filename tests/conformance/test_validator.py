@@ -17,6 +17,8 @@ import pytest
 from fixtures.validator import IDENTIFIER, validator_image
 from tests.conftest import Serve
 
+pytestmark = pytest.mark.service
+
 SCRIPT = Path(sys.executable).with_name("iiif-validate.py")
 OUTCOME = re.compile(r"^\[\d+\] test (\w+) (PASS|FAIL)$", re.MULTILINE)
 

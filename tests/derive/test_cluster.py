@@ -26,6 +26,8 @@ from special.derive.run import Options, resource_options_of, run
 from special.errors import ConfigurationError
 from tests.support.servers import free_ports
 
+pytestmark = pytest.mark.service
+
 MASTERS = Path(__file__).parents[2] / "fixtures" / "masters"
 OPTIONS = Options(json=True)
 

@@ -32,6 +32,8 @@ from tests.support.memory import MemorySource
 from tests.support.policies import policy
 from tests.support.servers import S3Server
 
+pytestmark = pytest.mark.service
+
 MASTERS = Path(__file__).parents[2] / "fixtures" / "masters"
 OPENING = Consent(open_restricted=True)
 IMAGES = sorted(path.name for path in MASTERS.iterdir())

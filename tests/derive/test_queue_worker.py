@@ -35,6 +35,8 @@ from special.storage import Blob
 from tests.support.policies import policy
 from tests.support.servers import S3Server
 
+pytestmark = pytest.mark.service
+
 MASTERS = Path(__file__).parents[2] / "fixtures" / "masters"
 
 

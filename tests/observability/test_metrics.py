@@ -7,6 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.service
+
 COUNTS = """
 import sys
 from special.observability import metrics, multiprocess

@@ -15,6 +15,8 @@ from opentelemetry.trace import SpanKind, StatusCode
 from special.observability.otel import OtelExporter
 from special.observability.trace import Trace
 
+pytestmark = pytest.mark.service
+
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 

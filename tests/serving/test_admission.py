@@ -32,6 +32,8 @@ from special.workers import Workers, standard_lanes
 from tests.support.fakes import CountingSource
 from tests.support.processes import resident_bytes
 
+pytestmark = pytest.mark.service
+
 WIDTH, HEIGHT = 800, 600
 MAX = "/iiif/3/{}/full/max/0/default.jpg"
 

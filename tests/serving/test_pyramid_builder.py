@@ -37,6 +37,8 @@ from tests.support import oracle
 from tests.support.live import MASTERS, LiveServer
 from tests.support.memory import MemorySource
 
+pytestmark = pytest.mark.service
+
 PROMOTED = ["map.jp2", "manuscript.jpg", "seafloor.png", "tiles.tif", "phases.jp2"]
 SOON_S = 60.0
 """A busy machine takes its time."""

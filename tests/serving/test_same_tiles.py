@@ -32,6 +32,8 @@ from special.workers import AdmissionController, Workers, standard_lanes
 from tests.support.live import MASTERS
 from tests.support.memory import MemorySource
 
+pytestmark = pytest.mark.service
+
 TILE = 128
 SAMPLE = 60
 """Tiles of each master, drawn from a seed; the long form takes all."""

@@ -12,6 +12,8 @@ from special.storage import SCHEMES, RetryPolicy, open_source
 from special.storage.source import body
 from tests.support.servers import NO_OTHER_AWS, S3Server
 
+pytestmark = pytest.mark.service
+
 QUICK = RetryPolicy(connect_s=0.5, request_s=2.0, retries=1, backoff_s=0.01)
 
 

@@ -14,6 +14,8 @@ from special.storage.blob import NotModified, Span, Unless
 from special.storage.source import body
 from tests.support.servers import NO_OTHER_AWS, S3Server
 
+pytestmark = pytest.mark.service
+
 BIG = bytes(range(256)) * 4096
 
 Opener = Callable[..., Bucket]

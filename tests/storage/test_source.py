@@ -22,6 +22,8 @@ from special.storage.source import Source, body
 from tests.support.azurite import AzureServer
 from tests.support.servers import S3Server
 
+pytestmark = pytest.mark.service
+
 BIG = bytes(range(256)) * 4096  # 1 MiB in which every aligned 256 bytes are alike, and no two neighbours
 OTHER = BIG[::-1]
 

@@ -20,8 +20,6 @@ from email.utils import format_datetime
 from pathlib import Path
 from uuid import uuid4
 
-import httpx
-
 from tests.support.servers import POLL_S, READY_WITHIN_S, free_ports
 
 VERSION = "3.35.0"
@@ -70,6 +68,8 @@ class AzureServer:
             "x-ms-version": "2021-08-06",
             **(headers or {}),
         }
+        import httpx
+
         url = httpx.URL(f"{self.endpoint}/{path}", params=query)
         # Azure Storage REST, "Authorize with Shared Key": eleven standard headers, the x-ms- ones, the resource.
         length = str(len(body)) if body else ""

@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
-
 from tests.support.servers import POLL_S, READY_WITHIN_S, free_ports
 
 MASTERS = Path(__file__).parents[2] / "fixtures" / "masters"
@@ -68,6 +66,8 @@ def special(
 
 
 def _wait_until_ready(server: LiveServer) -> None:
+    import httpx
+
     deadline = time.monotonic() + READY_WITHIN_S
     while time.monotonic() < deadline and server.process.poll() is None:
         try:

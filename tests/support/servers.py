@@ -1,7 +1,8 @@
 """Object stores for tests: moto in a thread, SeaweedFS in a process, both on loopback.
 
 Moto is quick and forgiving. SeaweedFS is a real S3 server: it checks signatures, honours If-Match
-and ranges, and writes an audit log of every request, which `RequestLog` takes down.
+and ranges, and writes an audit log of every request, which `RequestLog` takes down. moto and boto3
+are imported where they are used: they take a second, and most tests need neither.
 """
 
 from __future__ import annotations
@@ -22,11 +23,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
-
-import boto3
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
-from moto.server import ThreadedMotoServer
 
 READY_WITHIN_S = 60.0
 POLL_S = 0.1
@@ -113,6 +109,8 @@ class S3Server:
     def logged(self, bucket: str) -> list[LoggedRequest]:
         """Every request on a bucket so far, from the server's own log; waits until the log has caught up."""
         assert self.log is not None, "this server keeps no log"
+        from botocore.exceptions import ClientError
+
         marker = f"marker-{uuid4().hex}"
         with suppress(ClientError):
             self.client().head_object(Bucket=bucket, Key=marker)
@@ -122,6 +120,9 @@ class S3Server:
 
 @cache
 def _client(endpoint: str, access_key: str, secret_key: str, region: str) -> Any:
+    import boto3
+    from botocore.config import Config
+
     return boto3.client(
         "s3",
         endpoint_url=endpoint,
@@ -135,6 +136,8 @@ def _client(endpoint: str, access_key: str, secret_key: str, region: str) -> Any
 @contextmanager
 def moto() -> Iterator[S3Server]:
     """Moto's server in a thread, on a free port."""
+    from moto.server import ThreadedMotoServer
+
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
@@ -263,6 +266,8 @@ def _flags(folder: Path, ports: dict[str, tuple[int, int]]) -> list[str]:
 
 
 def _wait_until_ready(server: S3Server, process: subprocess.Popen[bytes], log: Path) -> None:
+    from botocore.exceptions import BotoCoreError, ClientError
+
     client = server.client()
     deadline = time.monotonic() + READY_WITHIN_S
     while time.monotonic() < deadline and process.poll() is None:

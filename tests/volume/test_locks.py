@@ -8,6 +8,8 @@ import pytest
 
 from special.volume import locks
 
+pytestmark = pytest.mark.service
+
 
 @pytest.fixture
 def two(tmp_path: Path) -> Iterator[tuple[int, int]]:

@@ -18,6 +18,8 @@ from special.volume.directory import VolumeDirectory
 from tests.volume.made import Made, blob, expected, taken_bytes, until
 from tests.volume.peer import Orders, arguments
 
+pytestmark = pytest.mark.service
+
 BLOCK = 64 << 10
 HERE = Path(__file__).parents[2]
 

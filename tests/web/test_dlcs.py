@@ -19,6 +19,8 @@ from special.volume import Volume
 from special.workers import Workers
 from tests.support.memory import MemorySource
 
+pytestmark = pytest.mark.service
+
 ID = "2/5/leaf"
 BUCKETS = {
     "landscape": {"o": [[1024, 768], [400, 300], [200, 150], [100, 75]], "a": []},

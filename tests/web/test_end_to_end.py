@@ -24,6 +24,8 @@ from tests.support import oracle
 from tests.support.live import MASTERS, LiveServer
 from tests.support.servers import S3Server
 
+pytestmark = pytest.mark.service
+
 LANCZOS = Image.Resampling.LANCZOS
 CLOSE_ENOUGH = 2.0
 """Levels of 255, on average, between our pixels and the plain rendering's."""

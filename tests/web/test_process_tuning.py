@@ -5,6 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.service
+
 ANSWERS = """
 import gc, resource
 from special.web.process_tuning import tune

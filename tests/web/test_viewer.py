@@ -12,6 +12,8 @@ from special.errors import ConfigurationError, Denied
 from special.web import viewer
 from special.web.viewer import Listing
 
+pytestmark = pytest.mark.service
+
 
 class Shelf:
     """Lists two images a page, and writes down what it was asked."""

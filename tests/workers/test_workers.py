@@ -27,6 +27,8 @@ from special.workers.process import spawn
 from special.workers.quarantine import SECONDS, Quarantine
 from tests.support import jobs
 
+pytestmark = pytest.mark.service
+
 MEMORY = 2 << 30
 
 
