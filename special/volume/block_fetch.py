@@ -1,4 +1,4 @@
-"""Single run: a block that many readers want is fetched once on this machine.
+"""Single flight: a block that many readers want is fetched once on this machine.
 
 A run of adjacent missing blocks is fetched in a task of its own. Its readers come and go; it stops only when all
 have left and none came back for a while. Across processes the blocks' locks decide which one fetches; the others
