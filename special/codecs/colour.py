@@ -65,7 +65,7 @@ def with_profile(image: VipsImage, profile: bytes) -> VipsImage:
 
 @lru_cache(maxsize=64)
 def effect(profile: bytes, channels: int) -> Effect:
-    """What a profile does to pixels of so many colour channels, tried on a cube of 9 levels a side."""
+    """What a profile does to pixels of `channels` colours, tried on a cube of 9 levels a side."""
     if _SPACES.get(profile[16:20]) != channels:
         return Effect.BROKEN
     levels = np.linspace(0, 255, 9).round().astype(np.uint8)

@@ -32,7 +32,7 @@ class Encoding:
     webp_effort: int = 2
     """0 to 6; 4 makes files 3 to 7 % smaller in 1.7 times the time."""
     gif_effort: int = 4
-    """1 to 10: how long to look for a palette."""
+    """1 to 10: effort in the search for a palette."""
 
     def described(self, *formats: StoredFormat) -> str:
         """Formats and their qualities in words, such as `jpg 85, webp 80`."""

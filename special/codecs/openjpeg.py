@@ -29,6 +29,7 @@ Samples = npt.NDArray[np.uint8 | np.uint16]
 
 ICC_SPACES: Final[dict[bytes, Colour]] = {b"GRAY": "grey", b"RGB ": "srgb", b"CMYK": "cmyk"}  # ICC.1:2022, 7.2.6
 OPACITY, PREMULTIPLIED = 1, 2  # T.800 table I.16: what a channel definition can say of a channel
+INVERTED: Final = {0, 11}  # T.801 table M.25: bi-level with 0 as white, and CMY
 COLOURS: Final[dict[int, Colour]] = {
     libopenjp2.GREY: "grey",
     libopenjp2.SRGB: "srgb",
@@ -107,7 +108,7 @@ def decode(data: bytes, *, reduce: int = 0, area: Box | None = None, threads: in
             components = [image.comps[index] for index in range(image.numcomps)]
             decoder.area(*_needed(head.bounds, area, wanted, components, reduce))
         image = decoder.decode()
-        return _planes(image, wanted, reduce)
+        return _planes(image, head, wanted, reduce)
 
 
 def decode_samples(data: bytes, head: WholeFile, *, bits: int) -> Samples:
@@ -215,14 +216,16 @@ def _reach(edges: tuple[int, int], wanted: range, origin: int, coarseness: set[i
     return start, stop
 
 
-def _planes(image: OpjImage, wanted: Box, reduce: int) -> Planes:
+def _planes(image: OpjImage, head: WholeFile, wanted: Box, reduce: int) -> Planes:
     components = [image.comps[index] for index in range(image.numcomps)]
     icc = ctypes.string_at(image.icc_profile_buf, image.icc_profile_len) if image.icc_profile_len else None
     colours = [component for component in components if component.alpha == 0]
     colour = _colour(image, len(colours), icc)
     channels, others = colours[: CHANNELS[colour]], colours[CHANNELS[colour] :]
-    # one channel more than the colours need, without a definition, is RGBA without a cdef box
-    opacity = [component for component in components if component.alpha in (OPACITY, PREMULTIPLIED)] or others
+    opacity = [component for component in components if component.alpha in (OPACITY, PREMULTIPLIED)]
+    if head.defines_opacity or not head.boxed:
+        # OpenJPEG loses the definition where it reorders channels; a raw codestream has no place for one.
+        opacity = opacity or others
     alpha = len(opacity) == 1
     if alpha:
         channels.extend(opacity)
@@ -233,6 +236,9 @@ def _planes(image: OpjImage, wanted: Box, reduce: int) -> Planes:
         _fill(pixels[..., index], channel, wanted, reduce)
     if _is_ycc(image, channels):
         ycc_to_rgb(pixels, [_neutral(channel, dtype) for channel in channels[1:3]])
+    if head.enumerated in INVERTED:
+        inks = pixels[..., : CHANNELS[colour]]
+        np.invert(inks, out=inks)
     return Planes(
         pixels=pixels,
         precision=precision,

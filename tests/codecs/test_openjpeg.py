@@ -26,6 +26,9 @@ ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 SRGB, GREY, CMYK, CIELAB, SYCC, EYCC = 16, 17, 12, 14, 18, 24  # EnumCS, T.800 table I.10 and T.801 table M.25
 
 
+BILEVEL, CMY, BILEVEL_2 = 0, 11, 15  # T.801 table M.25
+
+
 def stored(name: str) -> bytes:
     return (codestreams.FOLDER / name).read_bytes()
 
@@ -185,7 +188,7 @@ DEFINED = [
     pytest.param(cdef((0, 0, 1), (1, 0, 2), (2, 0, 3), (3, 1, 0)), [0, 1, 2, 3], True, False, id="RGBA"),
     pytest.param(cdef((0, 1, 0), (1, 0, 1), (2, 0, 2), (3, 0, 3)), [1, 2, 3, 0], True, False, id="ARGB"),
     pytest.param(cdef((0, 0, 3), (1, 0, 2), (2, 0, 1), (3, 2, 0)), [2, 1, 0, 3], True, True, id="BGRA, premultiplied"),
-    pytest.param(b"", [0, 1, 2, 3], True, False, id="not defined"),
+    pytest.param(b"", [0, 1, 2], False, False, id="not defined"),
     pytest.param(
         cdef((0, 0, 1), (1, 0, 2), (2, 0, 3), (3, 65535, 65535)), [0, 1, 2], False, False, id="fourth of no meaning"
     ),
@@ -208,6 +211,26 @@ def test_grey_with_opacity():
     planes = openjpeg.decode(out.getvalue())
     assert (planes.pixels == grey).all()
     assert (planes.colour, planes.alpha) == ("grey", True)
+
+
+def test_a_raw_codestream_of_four_components_is_rgb_with_opacity():
+    planes = openjpeg.decode(pillow_made(rgba()))
+    assert (planes.pixels == rgba()).all()
+    assert (planes.colour, planes.alpha) == ("srgb", True)
+
+
+def test_cmy_becomes_rgb():
+    planes = openjpeg.decode(jp2(pillow_made(codestreams.rgb()), colr(CMY)))
+    assert (planes.pixels == 255 - codestreams.rgb()).all()
+    assert (planes.colour, planes.alpha) == ("srgb", False)
+
+
+@pytest.mark.parametrize(("space", "is_inverted"), [(BILEVEL, True), (BILEVEL_2, False)])
+def test_bilevel_pictures_have_black_and_white_as_their_colour_space_says(space: int, is_inverted: bool):
+    dots = np.where(codestreams.waves(0.0, 255) > 99, 255, 0).astype("u1")
+    planes = openjpeg.decode(jp2(pillow_made(dots), colr(space), components=1))
+    assert (planes.pixels[..., 0] == (255 - dots if is_inverted else dots)).all()
+    assert planes.colour == "grey"
 
 
 def test_cmyk_stays_cmyk():

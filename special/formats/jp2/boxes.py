@@ -40,6 +40,29 @@ class Container:
     is_grey: bool = False
     """Whether the header says that the picture is grey."""
 
+    @property
+    def enumerated(self) -> int | None:
+        """EnumCS of the first colour specification, the one that decoders use (I.5.3.3); None without one."""
+        body = self._first(b"colr")
+        return int.from_bytes(body[3:7], "big") if len(body) >= 7 and body[0] == 1 else None
+
+    @property
+    def defines_opacity(self) -> bool:
+        """Whether a channel definition names an opacity channel (I.5.3.6)."""
+        body = self._first(b"cdef")
+        kinds = [int.from_bytes(body[at : at + 2], "big") for at in range(4, len(body) - 1, 6)]
+        return any(kind in (1, 2) for kind in kinds)
+
+    def _first(self, wanted: bytes) -> bytes:
+        """The contents of the first box of a kind inside `jp2h`; empty without one."""
+        at = 0
+        while at < len(self.header):
+            kind, _, stop = _bounds(self.header[at : at + 16], at, len(self.header))
+            if kind == b"jp2h":
+                return next((body for kind, body in _inner(self.header[at:stop]) if kind == wanted), b"")
+            at = stop
+        return b""
+
     def wrap(self, codestream: bytes, size: Size) -> bytes:
         """A file of another codestream in the same boxes, with its own size in `ihdr` (I.5.3.1). One copy."""
         if not self.header:

@@ -30,6 +30,10 @@ class WholeFile:
     """Whether it is a JP2 file; else a raw codestream."""
     palette: bool
     """Whether its samples are indices of a palette."""
+    enumerated: int | None
+    """The enumerated colour space that its header names (T.801 table M.25)."""
+    defines_opacity: bool
+    """Whether its header names an opacity channel."""
     bounds: Box
     """Where the image is on the reference grid."""
     divisible: bool
@@ -61,6 +65,8 @@ def _read(reader: CodestreamReader, data: bytes) -> Reading[WholeFile]:
     return WholeFile(
         boxed=bool(container.header),
         palette=bool(container.palette_channels),
+        enumerated=container.enumerated,
+        defines_opacity=container.defines_opacity,
         bounds=Box.between(canvas.left, canvas.top, canvas.right, canvas.bottom),
         divisible=not int.from_bytes(siz[:2], "big") & CAPABILITIES,
         mixed=cod[4:5] == b"\1",  # after Scod, the progression and the number of layers (table A.14)

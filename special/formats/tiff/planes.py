@@ -56,6 +56,6 @@ def as_grey_pages(data: bytes, page: Page) -> bytes:
 
 
 def _photometric(page: Page, plane: int) -> Photometric:
-    """Grey; of a page whose 0 is white, the first plane is the picture, all others are not turned round."""
+    """Grey; of a page whose 0 is white, the first plane is the picture, no other is inverted."""
     is_white = page.photometric is Photometric.MIN_IS_WHITE and plane == 0
     return Photometric.MIN_IS_WHITE if is_white else Photometric.MIN_IS_BLACK
