@@ -1,4 +1,4 @@
-"""The metrics of all server processes, put together as the status page draws them."""
+"""The metrics of all server processes, put together as the status page shows them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from special.observability import multiprocess
 
 
 def figures() -> dict[str, Any]:
-    """Counts since the start, and what holds right now. Latencies are histograms: `[[upper bound in s, count], …]`."""
+    """Counts since the start, and current values. Latencies are histograms: `[[upper bound in s, count], …]`."""
     told: dict[str, dict[tuple[str, ...], float]] = defaultdict(dict)
     for sample in multiprocess.samples():
         if sample.name.startswith("special_"):

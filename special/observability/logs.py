@@ -4,7 +4,7 @@
     json      everything, one JSON object a line: for machines
     logfmt    the same as key=value pairs: for machines and for eyes
 
-Whatever a stranger or a store has said is escaped, so that no line can pass for two, and secrets are taken out:
+What comes from clients and stores is escaped, so that one line cannot look like two, and secrets are removed:
 a store that refuses a signature answers with all that was signed, a session's token included.
 """
 
@@ -17,9 +17,9 @@ from datetime import UTC, datetime
 from typing import Any, Final, TextIO
 
 LOGGER: Final = "special.requests"
-"""Who says what became of requests."""
+"""The logger of one line for each request."""
 LONGEST: Final = 2000
-"""So many characters of one value are written down."""
+"""Maximum number of characters of one value that are logged."""
 
 _requests = logging.getLogger(LOGGER)
 _SECRETS: Final = re.compile(
@@ -50,7 +50,7 @@ def wanted() -> bool:
 
 
 def request(level: int, fields: dict[str, Any], *, failure: BaseException | None = None) -> None:
-    """Say what became of one request. `failure` adds its traceback."""
+    """Log the outcome of one request. `failure` adds its traceback."""
     if _requests.isEnabledFor(level):
         # Made here, for `log` would look for the caller's file and line first, which takes as long as all the rest.
         raised = (type(failure), failure, failure.__traceback__) if failure is not None else None
@@ -59,7 +59,7 @@ def request(level: int, fields: dict[str, Any], *, failure: BaseException | None
 
 
 def clean(text: str) -> str:
-    """Without secrets, and not longer than is good for a log."""
+    """A text without secrets, and of at most `LONGEST` characters."""
     shown = _SECRETS.sub(lambda it: f"{next(filter(None, (it[n] for n in _SECRETS_NAMES)))}…", text)
     return shown if len(shown) <= LONGEST else f"{shown[:LONGEST]}…"
 
@@ -68,12 +68,12 @@ _SECRETS_NAMES: Final = ("query", "xml", "field", "bearer", "jwt")
 
 
 def escape(text: str) -> str:
-    """With control characters, ends of lines and half characters spelled out."""
+    """A text with control characters, line ends and lone surrogates as escape sequences."""
     return _CONTROL.sub(lambda it: f"\\u{ord(it[0]):04x}" if ord(it[0]) > 255 else f"\\x{ord(it[0]):02x}", text)
 
 
 def _fields(record: logging.LogRecord, formatter: logging.Formatter) -> dict[str, Any]:
-    """All that is to be said of a record, in order."""
+    """The fields of a record, in the order in which they are written."""
     moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     fields: dict[str, Any] = {"time": moment, "level": record.levelname.lower()}
     if record.name == LOGGER:

@@ -1,4 +1,4 @@
-"""The names of every metric."""
+"""All metrics by name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ANSWER_SECONDS = Histogram("special_answer_seconds", "Time from request to the l
 SOURCE_GETS = Counter("special_source_gets", "GET requests sent to object stores.")
 
 
-SOURCE_BYTES = Counter("special_source_bytes", "Bytes asked of object stores.")
+SOURCE_BYTES = Counter("special_source_bytes", "Bytes requested from object stores.")
 
 
 SOURCE_SECONDS = Histogram(
@@ -32,18 +32,18 @@ DECODER_JOBS = Counter("special_decoder_jobs", "Decoder jobs by outcome.", ["out
 
 
 LANE_JOBS = Gauge(
-    "special_lane_jobs", "Decoder jobs by lane, that run or wait.", ["lane", "state"], multiprocess_mode="livesum"
+    "special_lane_jobs", "Decoder jobs by lane, running or waiting.", ["lane", "state"], multiprocess_mode="livesum"
 )
 
 
-LANE_REFUSALS = Counter("special_lane_refusals", "Jobs that a lane had no place for in time.", ["lane"])
+LANE_REFUSALS = Counter("special_lane_refusals", "Jobs refused because their lane was full or too slow.", ["lane"])
 
 
-QUARANTINES = Counter("special_quarantines", "Masters that were left alone for ten minutes: they crashed decoders.")
+QUARANTINES = Counter("special_quarantines", "Masters not decoded for ten minutes: they cost two decoders.")
 
 
 DECODE_BYTES = Gauge(
-    "special_decode_bytes", "Memory set aside for answers that are being made.", multiprocess_mode="livesum"
+    "special_decode_bytes", "Memory reserved for answers that are being made.", multiprocess_mode="livesum"
 )
 
 
@@ -59,29 +59,29 @@ DECODER_SANDBOX = Gauge(
 
 
 LOOP_LAG = Gauge(
-    "special_loop_lag_seconds", "How late the event loop has been lately, at the most.", multiprocess_mode="livemax"
+    "special_loop_lag_seconds", "Maximum delay of the event loop over the last seconds.", multiprocess_mode="livemax"
 )
 
 
 TASKS = Gauge("special_tasks", "Tasks of the event loops.", multiprocess_mode="livesum")
 
 
-VOLUME_BLOCKS = Counter("special_volume_blocks", "Blocks read through the volume, by how they were had.", ["how"])
+VOLUME_BLOCKS = Counter("special_volume_blocks", "Blocks read through the volume, by where they came from.", ["how"])
 
 
-VOLUME_AHEAD = Counter("special_volume_ahead_bytes", "Bytes read ahead: fetched, and since then used.", ["what"])
+VOLUME_AHEAD = Counter("special_volume_ahead_bytes", "Bytes prefetched, and bytes of those that were used.", ["what"])
 
 
-VOLUME_FAULTS = Counter("special_volume_faults", "Faults of the volume that were passed by, by kind.", ["kind"])
+VOLUME_FAULTS = Counter("special_volume_faults", "Faults of the volume that were worked around, by kind.", ["kind"])
 
 
 VOLUME_BYTES = Gauge("special_volume_bytes", "Bytes the volume takes on disk.", multiprocess_mode="max")
 
 
-PROMOTIONS = Counter("special_promotions", "Pyramids by what became of making them.", ["outcome"])
+PROMOTIONS = Counter("special_promotions", "Attempts to build a pyramid, by outcome.", ["outcome"])
 
 
-KEPT = Counter("special_kept", "Answers offered to the store of renditions, by what became of them.", ["outcome"])
+KEPT = Counter("special_kept", "Answers submitted to the store of renditions, by outcome.", ["outcome"])
 
 
 VOLUME_EVICTIONS = Counter("special_volume_evictions", "Objects evicted from the volume.")

@@ -47,7 +47,7 @@ _COUNTS, _OWNER = "special-metrics-", "owner"
 def metrics_folder() -> Iterator[Path]:
     """A new folder for the counts of several processes; those that servers left which were killed are removed.
 
-    Whoever has a folder holds a lock in it for as long as it lives: the kernel lets go of it, however it dies.
+    The process that uses a folder holds a lock in it as long as it runs: the kernel frees it, however the process ends.
     """
     base = Path(tempfile.gettempdir())
     for stray in base.glob(f"{_COUNTS}*"):

@@ -39,7 +39,7 @@ class Slowest:
         self._kept: list[Slow] = []
 
     def add(self, path: str, route: str, status: int, seconds: float) -> None:
-        """Take an answer down, if it is one of the slowest."""
+        """Record an answer, if it is one of the slowest."""
         now, ms = time(), seconds * 1000
         if len(self._kept) == COUNT and ms <= self._kept[-1].ms and self._kept[-1].at > now - KEPT_S:
             return

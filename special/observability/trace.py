@@ -20,10 +20,10 @@ Step = Literal["source", "queue", "decode", "encode"]
 
 @dataclass(slots=True)
 class Trace:
-    """What one request did. Times in milliseconds; a request that did no such thing says 0."""
+    """What one request did. Times in milliseconds; 0 for a step that was not taken."""
 
     client: str = ""
-    """Who asks, by address; empty for what nobody asked for."""
+    """The client's address; empty for work that no client asked for."""
     route: str = ""
     """`thumb`, `derivative`, `stream` or `tile`; empty until a plan is made."""
     gets: int = 0
@@ -90,7 +90,7 @@ class Trace:
 
 @cache
 def _idle(route: str) -> str:
-    """What is said of an answer that was at hand."""
+    """The timing of an answer from memory."""
     return Trace(route=route)._timing()
 
 
@@ -98,7 +98,7 @@ _current: ContextVar[Trace | None] = ContextVar("special_trace", default=None)
 
 
 def trace() -> Trace:
-    """The trace of the request at hand; a throw-away one outside any request."""
+    """The trace of the current request; one that is thrown away outside any request."""
     return _current.get() or Trace()
 
 
