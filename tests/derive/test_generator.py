@@ -393,14 +393,30 @@ async def test_prune_takes_only_its_own_strays(bench: Bench) -> None:
 
 
 async def test_remove_takes_the_sizes_file_first_and_the_sidecar_last(bench: Bench) -> None:
-    await bench.make(limit=20)
+    await bench.make()
     bench.clear()
 
     outcome = await bench.generator().remove(InputImage(ID))
 
     assert outcome.result == "removed"
-    assert bench.written() == ["-s.json", "-sizes.json", "-open/15.jpg", "-auth/30.jpg", "-special.json"]
+    assert bench.written() == ["-s.json", "-sizes.json", "-open/15.jpg", "-open/30.jpg", "-special.json"]
     assert bench.thumbs.objects == {}
+
+
+async def test_restricted_image_whose_master_comes_back_is_restricted(bench: Bench) -> None:
+    await bench.make(limit=20)
+    bench.clear()
+
+    assert (await bench.generator().remove(InputImage(ID))).result == "removed"
+    assert bench.written() == ["-s.json", "-sizes.json", "-open/15.jpg", "-auth/30.jpg", "special.json"]
+    assert names(bench) == {"special.json"}
+    stored = await RenditionStore(bench.thumbs).find(ID)
+    assert stored is not None
+    assert (stored.rule, stored.renditions, stored.foreign) == (Rule(20), (), False)
+
+    assert (await bench.make()).access == "held"
+    assert bench.thumbs.objects[f"{ID}/s.json"] == b'{"o":[[15,10]],"a":[[30,20]]}'
+    assert (await bench.make()).result == "stood"
 
 
 async def test_migrate_copies_what_an_older_site_left(bench: Bench) -> None:
