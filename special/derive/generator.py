@@ -14,7 +14,7 @@ from special.auth import Rules
 from special.codecs import Rendered
 from special.derive.inputs import InputImage, locate
 from special.derive.outcome import Outcome, Work
-from special.derive.plan import AccessPlan, Consent, Steps, Target, is_left_alone, is_of, plan, plan_access
+from special.derive.plan import AccessPlan, Consent, Steps, Target, is_left_alone, is_of, plan, plan_access, remembered
 from special.derive.policy import Policy
 from special.errors import Changed, MasterError, Missing
 from special.formats import Layout, Parser, Piece, drive
@@ -176,10 +176,11 @@ class Generator:
         return Outcome(image.identifier, "stood", "the master is gone, its renditions are kept")
 
     async def remove(self, image: InputImage) -> Outcome:
-        """Take away all that is stored of an image whose master is gone."""
-        if is_left_alone(await self._distrusted(image.identifier), self._consent):
+        """Take away all that is stored of an image whose master is gone, but for the limit of a restricted one."""
+        stored = await self._distrusted(image.identifier)
+        if is_left_alone(stored, self._consent):
             return foreign(image.identifier)
-        count = await self._store.remove(image.identifier)
+        count = await self._store.remove(image.identifier, leaving=remembered(stored, image.identifier))
         return Outcome(image.identifier, "removed", f"{count} renditions removed")
 
     # Reads

@@ -76,6 +76,16 @@ def standing_limit(stored: StoredRenditions) -> int | None:
     return SizesFile.of(stored.renditions).max_unauthorised
 
 
+def remembered(stored: StoredRenditions | None, identifier: str) -> Sidecar | None:
+    """What stays of an image whose master is gone: its limit, should the master come back; None if it was open."""
+    limit = standing_limit(stored) if stored else None
+    if limit is None:
+        return None
+    # Of no version of any master, so that nothing but the limit is believed.
+    master = Blob("", identifier, "", 0)
+    return Target(identifier, master, Size(1, 1), SizesFile(), limit, "").sidecar(None, settled=True)
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """What should be stored of one version of one master."""

@@ -254,17 +254,21 @@ class RenditionStore:
                 found.append((blob.key, Size(int(match[1]), int(match[2]))))
         return sorted(found, key=lambda it: (it[1].long_side, it[1].area), reverse=True)
 
-    async def remove(self, identifier: str) -> int:
+    async def remove(self, identifier: str, *, leaving: Sidecar | None = None) -> int:
         """Remove all that is stored of an image, except legacy files; returns the number of renditions.
 
         The sizes file goes first and the side-car last, so that its rule holds as long as there is a file.
+        `leaving` takes its place.
         """
         for name in SIZES_NAMES:
             await self.source.delete(f"{identifier}/{name}")
         files = [key for access in _FOLDERS for key, _ in await self.list_files(identifier, access)]
         for key in files:
             await self.source.delete(key)
-        await self.source.delete(f"{identifier}/{SIDECAR_NAME}")
+        if leaving is not None:
+            await self.write_sidecar(identifier, leaving)
+        else:
+            await self.source.delete(f"{identifier}/{SIDECAR_NAME}")
         self.forget(identifier)
         return len(files)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,13 +12,14 @@ from functools import partial
 import pytest
 from PIL import Image
 
-from special import formats
+from special import formats, settings
 from special.auth import Rules
 from special.codecs.render import Rendered
 from special.derive.generator import Generator
 from special.derive.inputs import InputImage
 from special.derive.outcome import Outcome
 from special.derive.plan import Consent
+from special.derive.run import resource_options_of
 from special.errors import Changed, Malformed, Missing, TooExpensive, Unsupported
 from special.formats.layout import Piece
 from special.formats.parser import solve
@@ -393,14 +393,30 @@ async def test_prune_takes_only_its_own_strays(bench: Bench) -> None:
 
 
 async def test_remove_takes_the_sizes_file_first_and_the_sidecar_last(bench: Bench) -> None:
-    await bench.make(limit=20)
+    await bench.make()
     bench.clear()
 
     outcome = await bench.generator().remove(InputImage(ID))
 
     assert outcome.result == "removed"
-    assert bench.written() == ["-s.json", "-sizes.json", "-open/15.jpg", "-auth/30.jpg", "-special.json"]
+    assert bench.written() == ["-s.json", "-sizes.json", "-open/15.jpg", "-open/30.jpg", "-special.json"]
     assert bench.thumbs.objects == {}
+
+
+async def test_restricted_image_whose_master_comes_back_is_restricted(bench: Bench) -> None:
+    await bench.make(limit=20)
+    bench.clear()
+
+    assert (await bench.generator().remove(InputImage(ID))).result == "removed"
+    assert bench.written() == ["-s.json", "-sizes.json", "-open/15.jpg", "-auth/30.jpg", "special.json"]
+    assert names(bench) == {"special.json"}
+    stored = await RenditionStore(bench.thumbs).find(ID)
+    assert stored is not None
+    assert (stored.rule, stored.renditions, stored.foreign) == (Rule(20), (), False)
+
+    assert (await bench.make()).access == "held"
+    assert bench.thumbs.objects[f"{ID}/s.json"] == b'{"o":[[15,10]],"a":[[30,20]]}'
+    assert (await bench.make()).result == "stood"
 
 
 async def test_migrate_copies_what_an_older_site_left(bench: Bench) -> None:
@@ -429,6 +445,12 @@ def dlcs_s_own(bench: Bench) -> dict[str, bytes]:
     bench.thumbs.objects |= {f"{ID}/s.json": b'{"o":[],"a":[[30,20],[15,10]]}'}
     bench.thumbs.objects |= {f"{ID}/auth/{side}.jpg": picture(side, side * 2 // 3) for side in (30, 15)}
     return dict(bench.thumbs.objects)
+
+
+def rules(identifiers: str, limit: int) -> Rules:
+    """What `--config` with one table `[[rules]]` gives a run."""
+    table = {"identifiers": identifiers, "max_unauthorised": limit}
+    return resource_options_of(settings.load(source=".", rules=[table]), Consent()).rules
 
 
 def names(bench: Bench) -> set[str]:
@@ -512,9 +534,9 @@ async def test_unreadable_sizes_file_may_restrict_everything(bench: Bench) -> No
 async def test_rules_restrict_what_is_made(
     bench: Bench, pattern: str, limit: int, expected: bytes, opening: bool
 ) -> None:
-    bench.rules = Rules(((re.compile(pattern), Rule(limit)),))
     bench.templates = KeyTemplates(("in/{id}", "{id}"))
     bench.consent = Consent(open_restricted=opening)
+    bench.rules = rules(pattern, limit)
 
     await bench.make()
 
@@ -524,7 +546,7 @@ async def test_rules_restrict_what_is_made(
 
 async def test_rules_restrict_what_is_migrated(bench: Bench) -> None:
     bench.thumbs.objects[f"{ID}/full/30,20/0/default.jpg"] = picture(30, 20)
-    bench.rules = Rules(((re.compile(ID), Rule(0)),))
+    bench.rules = rules(ID, 0)
 
     await bench.generator().migrate(InputImage(ID))
 
@@ -533,7 +555,7 @@ async def test_rules_restrict_what_is_migrated(bench: Bench) -> None:
 
 async def test_rule_that_is_new_closes(bench: Bench) -> None:
     await bench.make()
-    bench.rules = Rules(((re.compile(ID), Rule(20)),))
+    bench.rules = rules(ID, 20)
 
     assert (await bench.generator().estimate(InputImage(ID))).access == "closed"
     assert (await bench.generator().make(InputImage(ID))).access == "closed"

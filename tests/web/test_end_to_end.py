@@ -238,7 +238,10 @@ def test_what_cannot_work_is_one_sentence(
     command = [sys.executable, "-m", "special", "serve", *(it.replace("{bucket}", bucket) for it in arguments)]
     environ = os.environ | {"SPECIAL_HOME": str(tmp_path / "home"), "SPECIAL_PORT": "0"} | seaweed_s3.environ
     environ |= environment | {"HOME": str(tmp_path)}
-    done = subprocess.run(command, env=environ, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    (tmp_path / "masters").mkdir()
+    done = subprocess.run(
+        command, env=environ, cwd=tmp_path / "masters", capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     assert sentence.lower() in done.stderr.lower()
