@@ -112,6 +112,7 @@ class Guarded(MemorySource):
         return await super().open(key, **named)  # type: ignore[arg-type]
 
 
+@pytest.mark.service
 async def test_each_request_is_one_line_and_strangers_learn_less(written: io.StringIO, tmp_path: Path) -> None:
     app = App(load(source=str(tmp_path), home=tmp_path, decoders=1))
     transport = httpx.ASGITransport(app)
