@@ -303,6 +303,7 @@ def test_damaged_masters_give_pixels_or_a_typed_error(kind: Format, data: bytes)
             assert opened(answer.data).size == (64, 48)
 
 
+@pytest.mark.service
 async def test_a_decoder_process_renders() -> None:
     master, asked = piece(encoded(PICTURE, "png"), "png", (0, 0, 300, 200)), job(30, 20)
     async with Workers(1, memory_bytes=2 << 30, spare=0) as workers:

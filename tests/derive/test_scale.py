@@ -94,6 +94,7 @@ async def go_through(s3: S3Server, count: int, monkeypatch: pytest.MonkeyPatch) 
         assert most <= early + GROWTH_BYTES
 
 
+@pytest.mark.service
 async def test_a_bucket_of_hundreds(store: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     await go_through(store, FEW, monkeypatch)
 

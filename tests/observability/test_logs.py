@@ -119,6 +119,7 @@ class Guarded(MemorySource):
         return await super().open(key, **named)  # type: ignore[arg-type]
 
 
+@pytest.mark.service
 async def test_each_request_is_one_line_and_strangers_learn_less(written: io.StringIO, tmp_path: Path) -> None:
     def made(settings: Settings) -> Engine:
         store = RenditionStore(open_source(settings.thumbs_url, create=True))

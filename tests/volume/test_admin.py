@@ -136,6 +136,7 @@ async def test_find_says_what_there_is_instead(tmp_path: Path) -> None:
         pytest.param(["--help"], 0, "special volume clear /var/cache/special map.jp2", id="help"),
     ],
 )
+@pytest.mark.service
 async def test_clear_from_the_command_line(directory: Path, arguments: list[str], code: int, said: str) -> None:
     command = [sys.executable, "-m", "special", "volume", "clear", str(directory), "--json", *arguments]
     environ = {name: value for name, value in os.environ.items() if not name.startswith("SPECIAL_")}

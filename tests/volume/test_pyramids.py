@@ -229,6 +229,7 @@ async def test_verify_reads_pyramids_too(tmp_path: Path) -> None:
         assert weight(tmp_path) < 1_000_000
 
 
+@pytest.mark.service
 async def test_killed_in_the_middle_leaves_nothing_half_made(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.volume.sketcher", str(tmp_path)]
     victim = await asyncio.create_subprocess_exec(*command, stdout=PIPE, cwd=HERE)
@@ -248,6 +249,7 @@ async def test_killed_in_the_middle_leaves_nothing_half_made(tmp_path: Path) -> 
             await victim.wait()
 
 
+@pytest.mark.service
 async def test_the_first_to_come_clears_up_what_the_dead_left(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.volume.sketcher", str(tmp_path)]
     victim = await asyncio.create_subprocess_exec(*command, stdout=PIPE, cwd=HERE)

@@ -21,7 +21,7 @@ from special.settings import load
 from special.web.app import App
 from tests.support.logins import SECRET, token
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.service, pytest.mark.asyncio(loop_scope="module")]
 
 LOGIN, LOGOUT = "https://login.example.org/in", "https://login.example.org/out"
 VIEWER = "https://viewer.example"

@@ -26,7 +26,7 @@ from special.workers import Lane, Workers
 from tests.support.fakes import CountingSource
 from tests.support.hostile import addresses, exercise
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.service, pytest.mark.asyncio(loop_scope="module")]
 
 NOT_IN_HEADERS = re.compile(rb"[\x00-\x1f\x7f]")
 WORDS = ["a\r\nX-Injected: 1", "a\nSet-Cookie: b=1", "<script>", "\x00", "é\r\n\r\nbody", "a b", '"', "%0d%0aX: y"]

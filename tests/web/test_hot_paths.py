@@ -15,6 +15,8 @@ from special.settings import load
 from special.web.app import App
 from tests.support.logins import SECRET, token
 
+pytestmark = pytest.mark.service
+
 ROUTES = [
     pytest.param("/iiif/3/a.png/full/320,/0/default.jpg", id="thumb"),
     pytest.param("/iiif/3/a.png/full/300,/0/default.jpg", id="derivative"),
