@@ -10,7 +10,7 @@ import pytest
 
 from fixtures import make_jp2
 from special import formats
-from special.codecs import render
+from special.codecs import Encoding, render
 from special.codecs.memory_estimate import decode_bytes, rendition_bytes
 from special.concurrency import Deadline
 from special.formats.layout import Extract, Format
@@ -80,7 +80,7 @@ async def test_no_decoder_takes_more_than_was_told(path: Path, capsys: pytest.Ca
         async with Workers(1, memory_bytes=4 << 30, spare=0) as workers:
             pid = await workers.run(os.getpid, deadline=Deadline.after(60))
             before = highest(pid)
-            await workers.run(render.render, piece, asked, render.Encoding(), deadline=Deadline.after(60))
+            await workers.run(render, piece, asked, Encoding(), deadline=Deadline.after(60))
             took, told = highest(pid) - before, decode_bytes(layout.format, extract, asked)
         with capsys.disabled():
             print(f"{path.name} {wanted} {angle} {to}: took {took / 1e6:.1f} MB, told {told / 1e6:.1f} MB")

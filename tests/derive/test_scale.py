@@ -22,6 +22,8 @@ from special.storage import open_source
 from tests.support import processes, servers
 from tests.support.servers import S3Server
 
+pytestmark = pytest.mark.service
+
 MANY, FEW = 100_000, 300
 UPLOADS_AT_ONCE = 32
 GROWTH_BYTES = 32 << 20

@@ -12,6 +12,8 @@ import pytest
 from special.errors import ConfigurationError
 from special.storage import check_apart
 
+pytestmark = pytest.mark.service
+
 HOME, VOLUME = Path("/var/lib/special"), Path("/var/cache/special")
 
 
