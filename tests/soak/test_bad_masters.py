@@ -29,6 +29,8 @@ from tests.soak.noise import Noise, address
 from tests.soak.viewers import metric
 from tests.support import live, processes
 
+pytestmark = pytest.mark.service
+
 CACHE = Path(tempfile.gettempdir()) / "special-corpus"
 LONGEST_S = 10.0
 MEMORY = "2GiB"

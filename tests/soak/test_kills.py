@@ -23,6 +23,8 @@ from tests.support import live, processes
 from tests.support.processes import GONE
 from tests.volume.made import until
 
+pytestmark = pytest.mark.service
+
 KILLS = int(os.environ.get("KILLS", "500"))
 CLIENTS = 8
 DEADLINE_S = 60.0

@@ -20,6 +20,8 @@ from tests.soak.crowd import Reply, ask, percentile
 from tests.soak.noise import Noise, address
 from tests.support import live, processes
 
+pytestmark = pytest.mark.service
+
 LONG_S = float(os.environ.get("OVERLOAD_S", "180"))
 SIDE = 512
 """Of the parts that are asked for: 0.75 MB of PNG that does not compress, so that the decoder is what is short."""

@@ -24,6 +24,8 @@ from tests.support import live, processes
 from tests.support.live import LiveServer
 from tests.volume.made import until
 
+pytestmark = pytest.mark.service
+
 CLIENTS = 8
 
 

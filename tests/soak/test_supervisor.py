@@ -14,6 +14,8 @@ from special.web.supervisor import SILENT_S
 from tests.support import live, processes
 from tests.volume.made import until
 
+pytestmark = pytest.mark.service
+
 NOTICED_S = 10.0
 """A look is due each half second; a processor may be hard to come by."""
 
