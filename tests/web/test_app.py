@@ -323,13 +323,31 @@ async def test_a_host_that_is_none_is_refused(client: httpx.AsyncClient, host: s
     assert (await get(client, "/iiif/plain.png/info.json", host=host)).status_code == 400
 
 
-async def test_restricted_answers_are_private(client: httpx.AsyncClient) -> None:
+async def test_answers_that_depend_on_the_caller_are_private(client: httpx.AsyncClient) -> None:
     response = await get(client, "/iiif/secret.jpg/full/160,/0/default.jpg")
     assert size_of(response) == (160, 120)
+    assert response.headers["cache-control"] == "public, max-age=86400"  # all callers have the same
+    response = await get(client, "/iiif/secret.jpg/full/max/0/default.jpg")
+    assert size_of(response) == (160, 120)
     assert response.headers["cache-control"] == "private, no-store"
-    document = (await get(client, "/iiif/secret.jpg/info.json")).json()
+    response = await get(client, "/iiif/secret.jpg/info.json")
+    assert response.headers["cache-control"] == "private, no-store"
+    document = response.json()
     assert document["maxWidth"] == 160
     assert "tiles" not in document
+
+
+async def test_info_json_is_not_sent_twice(client: httpx.AsyncClient) -> None:
+    first = await get(client, "/iiif/plain.png/info.json")
+    again = await client.get("/iiif/plain.png/info.json", headers={"If-None-Match": first.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    other = await client.get("/iiif/plain.png/info.json", headers={"If-None-Match": '"another"'})
+    assert other.status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/livez", "/iiif/plain.png/info.json", "/iiif/none/info.json"])
+async def test_no_answer_is_to_be_guessed_at(client: httpx.AsyncClient, path: str) -> None:
+    assert (await client.get(path)).headers["x-content-type-options"] == "nosniff"
 
 
 async def test_health_and_metrics(client: httpx.AsyncClient) -> None:

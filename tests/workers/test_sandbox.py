@@ -26,6 +26,8 @@ from special.workers.sandbox import ARCHITECTURES, Architecture, Landlock, landl
 from special.workers.system_calls import DENIED, NEEDED
 from tests.support import jobs
 
+pytestmark = pytest.mark.service
+
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 ATTEMPTS = [
     "read a file",
