@@ -11,7 +11,7 @@ from special.errors import Denied, SpecialError
 from special.observability import OtelExporter, Slowest, Trace, logs, metrics
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that costs a microsecond more, at every request
 class FinishedRequest:
     """One request that was answered, or was not."""
 

@@ -23,7 +23,16 @@ _HOST = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:\d{1,5})?"
 _PREFIX = re.compile(r"(?:/[A-Za-z0-9._~-]+)*/?", re.ASCII)
 _PAIR = re.compile(r'\s*([a-z]+)\s*=\s*(?:"([^"\\]*)"|([^\s;,"]+))\s*', re.ASCII | re.IGNORECASE)
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
-_FORWARDED = (b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-forwarded-prefix")
+_FORWARDED = frozenset(
+    (
+        b"forwarded",
+        b"x-forwarded-for",
+        b"x-forwarded-host",
+        b"x-forwarded-proto",
+        b"x-forwarded-port",
+        b"x-forwarded-prefix",
+    )
+)
 
 log = logging.getLogger("special.web")
 
@@ -107,7 +116,7 @@ class PublicAddress:
 
         Raises `BadRequest`, also for a second Host header, and `Misdirected`.
         """
-        if sum(name == b"host" for name, _ in scope["headers"]) > 1:  # RFC 9112, section 3.2
+        if len(headers) != len(scope["headers"]) and _count(scope, b"host") > 1:  # RFC 9112, section 3.2
             raise BadRequest("There is more than one Host header.")
         if self.base_url and not self.hosts:
             return self.base_url
@@ -146,7 +155,7 @@ class PublicAddress:
 
     def _is_forwarded(self, scope: Scope, headers: Mapping[bytes, bytes]) -> bool:
         """Whether forwarded headers are there and believed. Those of another peer are reported, once for each peer."""
-        if not any(name in headers for name in _FORWARDED):
+        if headers.keys().isdisjoint(_FORWARDED):
             return False
         peer = self._peer(scope)
         if peer in self.proxies:
@@ -160,6 +169,10 @@ class PublicAddress:
     def _peer(scope: Scope) -> str:
         client = scope.get("client")
         return client[0] if client else ""
+
+
+def _count(scope: Scope, wanted: bytes) -> int:
+    return sum(name == wanted for name, _ in scope["headers"])
 
 
 def _forwarded(headers: Mapping[bytes, bytes]) -> _Forwarded:
