@@ -174,7 +174,7 @@ def derive(
         bool, typer.Option("--adopt", help="Take over sizes files that others wrote, with their restrictions.")
     ] = False,
     open_restricted: Annotated[
-        bool, typer.Option("--open-restricted", help="Open what stands restricted, after a list of it.")
+        bool, typer.Option("--open-restricted", help="Open what is restricted, after a list of it.")
     ] = False,
     queue: Annotated[
         str | None, typer.Option(help="URL of an SQS queue of S3 notifications: follow it until SIGTERM.")
@@ -190,7 +190,7 @@ def derive(
 ) -> None:
     """Make the stored renditions of the images of SOURCE.
 
-    What stands restricted stays so, and sizes files of others are left alone, which is no error. Exits with 1 if any
+    What is restricted stays so, and sizes files of others are left alone, which is no error. Exits with 1 if any
     image failed or is wrong.
     """
     from special.derive import Consent, Options, run

@@ -130,7 +130,7 @@ class Settings(BaseSettings):
         ge=64,
         le=2048,
         multiple_of=16,
-        description="Length of the sides of a pyramid's tiles, and of those that viewers are told to ask for.",
+        description="Length of the sides of a pyramid's tiles, and of those that info.json offers to viewers.",
     )
     read_ahead: bool = Field(
         True,
@@ -183,7 +183,7 @@ class Settings(BaseSettings):
     )
     receive_s: float = Field(10.0, gt=0, description="Longest time in which a request must have arrived, in seconds.")
     max_connections: int = Field(
-        4096, ge=1, description="Connections of one server process, idle ones included; more are told to come again."
+        4096, ge=1, description="Connections of one server process, idle ones included; more get 503."
     )
     gallery: bool | None = Field(None, description="List images at `/`; default: on for a folder, off for a bucket.")
     viewer_assets: Path | None = Field(None, description="Folder with openseadragon.min.js, instead of the CDN.")
@@ -301,7 +301,7 @@ class Settings(BaseSettings):
             if name not in (*SECRET_ALGORITHMS, *PUBLIC_ALGORITHMS):
                 raise ValueError(f"'{name}' is none of {', '.join((*SECRET_ALGORITHMS, *PUBLIC_ALGORITHMS))}")
         if set(value) & set(SECRET_ALGORITHMS) and set(value) & set(PUBLIC_ALGORITHMS):
-            # A client that knows a public key could sign with it as if it were a secret (RFC 8725, section 2.1).
+            # A client that has a public key could sign with it as if it were a secret (RFC 8725, section 2.1).
             raise ValueError("name either HS… algorithms or those of public keys, never both")
         return value
 

@@ -174,7 +174,7 @@ def first_usable(paths: Sequence[str]) -> ctypes.CDLL:
 
 
 class _Feed:
-    """Bytes as OpenJPEG wants to read them. Knows nothing of the decoder: no cycle keeps the bytes alive."""
+    """Bytes as OpenJPEG wants to read them. Without a reference to the decoder: no cycle keeps the bytes alive."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data

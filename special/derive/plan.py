@@ -38,7 +38,7 @@ class Consent:
     adopt: bool = False
     """Whether sizes files of others are taken over, with their restrictions."""
     open_restricted: bool = False
-    """Whether what stands restricted is opened where policy and rules allow it."""
+    """Whether what is restricted is opened where policy and rules allow it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ def is_left_alone(stored: StoredRenditions | None, consent: Consent) -> bool:
 
 
 def plan_access(stored: StoredRenditions | None, wanted: int | None, consent: Consent) -> AccessPlan:
-    """Who may have what, given the limit by policy and rules: what stands restricted stays so without consent."""
+    """Who may have what, given the limit by policy and rules: what is restricted stays so without consent."""
     if stored is None:
         return AccessPlan(wanted, "")
     standing = standing_limit(stored)
@@ -126,7 +126,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """The steps, in their order. None of them: everything stands."""
+    """The steps, in their order. None of them: everything is current."""
 
     unsettle: bool
     """Whether a run that ends before `publish` leaves files in `open/` that the rule of before restricts."""
@@ -142,13 +142,13 @@ class Steps:
     """Whether the side-car is not settled until the steps before are done."""
 
     @property
-    def stands(self) -> bool:
+    def is_done(self) -> bool:
         """Whether nothing needs doing."""
         return not (self.render or self.move or self.publish or self.sweep)
 
 
 def is_of(stored: StoredRenditions | None, blob: Blob) -> bool:
-    """Whether the side-car tells of this version of the master: its shape is then known without reading it."""
+    """Whether the side-car is of this version of the master: its shape is then known without reading it."""
     return stored is not None and stored.sidecar is not None and _version(stored.sidecar) == (blob.key, blob.etag)
 
 

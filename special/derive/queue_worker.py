@@ -117,7 +117,7 @@ class QueueWorker:
                 try:
                     await self.queue.hold(message, self.visibility.hold_s)
                 except SourceError as error:
-                    # It may come a second time; what stands then is not done again.
+                    # It may come a second time; what is current then is not made again.
                     log.warning("message %s could not be held: %s", message.id, error)
 
         holding = asyncio.create_task(hold())

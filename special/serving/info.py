@@ -168,7 +168,7 @@ def granted(limits: Limits, grant: Grant) -> Limits:
 
 
 def _with_services(document: dict[str, Any], services: Services, version: Version) -> dict[str, Any]:
-    """Authorization Flow 2.0, section 2.1: its context stands before the image's; 2.1 keeps it inside the service."""
+    """Authorization Flow 2.0, section 2.1: its context comes before the image's; 2.1 keeps it inside the service."""
     if not services:
         return document
     if version == 3:

@@ -2,7 +2,7 @@
 
 An access pattern is several different parts of one master at one scale. The next access is likely
 near the last one, so the volume is asked for rings around what was accessed, until the rest of that level is
-there. The volume bounds the blocks that are prefetched and not used yet, and gives way to readers that wait.
+there. The volume bounds the blocks that are prefetched and not used yet, and lets readers that wait go first.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ FIRST_PAUSE_S: Final = 60.0
 LONGEST_PAUSE_S: Final = 3600.0
 """Pause after a build that failed; doubles each time, up to the longest."""
 LEFT_PAUSE_S: Final = 5.0
-"""Pause after a build that another process has done or does, or for which the volume has no room."""
+"""Pause after a build that another process has done or does, or for which the volume has no space."""
 MAX_CANDIDATES: Final = 10_000
 """Maximum number of masters whose tiles are counted; the least recently used is forgotten first."""
 
@@ -234,7 +234,7 @@ def _decoded_per_pixel(layout: Layout, size: Size) -> float:
 
 
 def _crop(piece: Piece, box: Box, part: Box) -> Frame:
-    """Where a part of the piece's box lies in the decoded picture: as the layout would have placed it by itself.
+    """Where a part of the piece's box is in the decoded picture: as the layout would have placed it by itself.
 
     Edges that the part shares with the box are where the layout placed those: at the picture's edges it may round.
     """

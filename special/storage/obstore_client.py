@@ -79,7 +79,7 @@ class ObstoreClient:
         if not isinstance(self._store, S3Store | AzureStore | GCSStore):
             return None
         if isinstance(self._store, AzureStore) and quote(path) != path:
-            return None  # obstore 0.12 signs the name as it is encoded, and the store knows the plain one
+            return None  # obstore 0.12 signs the encoded name, where the store has the plain one
         try:
             return await obstore.sign_async(self._store, "GET", path, timedelta(seconds=seconds))
         except FAILURES as error:

@@ -143,7 +143,7 @@ class VolumeDirectory:
         )
 
     def has_space(self, size_bytes: int) -> bool:
-        """Whether so many bytes fit without anything being evicted."""
+        """Whether `size_bytes` more fit without anything being evicted."""
         with self.open_ledger():
             return self.taken_bytes() + whole_pages(size_bytes) <= self.terms.size_bytes
 
@@ -222,7 +222,7 @@ class VolumeDirectory:
                 self.ledger.check()
 
     def taken_bytes(self) -> int:
-        """What the volume takes or has reserved, all told."""
+        """What the volume takes and has reserved, in total."""
         return self.ledger.promised_bytes() + self._own_bytes()
 
     def look_again(self) -> None:

@@ -41,7 +41,7 @@ MAGIC = b"special-note\0\0\0\1"
 MAX_BYTES = 4 << 20
 """Maximum length of a text: more than the longest list of packets or tiles that is worth keeping."""
 MAX_WAITING = 1000
-"""Maximum number of texts that wait to be written. One that is not written costs reading the headers once more."""
+"""Maximum number of texts that wait to be written. One that is not written costs reading the headers again."""
 
 _FIXED = struct.Struct("<16sI")
 

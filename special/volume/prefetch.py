@@ -1,7 +1,7 @@
 """Prefetch: blocks that no reader has asked for yet, fetched as long as that costs no reader anything.
 
 A block that is prefetched is fetched like any other: a reader that wants it meanwhile joins. It evicts nothing,
-it gives way to readers who wait, and the number of unused prefetched blocks is bounded by the number of used ones.
+it lets readers that wait go first, and the number of unused prefetched blocks is bounded by the number of used ones.
 """
 
 from __future__ import annotations
