@@ -115,7 +115,7 @@ SIGNATURES = {
 }
 
 
-def candidates() -> list[str]:
+def library_names() -> list[str]:
     """Where the library may be, the one that pip installed first."""
     pillow = importlib.util.find_spec("PIL")
     if pillow is None or pillow.origin is None:
@@ -148,7 +148,7 @@ def version_of(library: ctypes.CDLL) -> str:
 @functools.cache
 def find() -> ctypes.CDLL:
     """The library in use, searched for once. Raises what `first_usable` raises."""
-    return first_usable(candidates())
+    return first_usable(library_names())
 
 
 def first_usable(paths: Sequence[str]) -> ctypes.CDLL:

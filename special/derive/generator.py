@@ -171,7 +171,7 @@ class Generator:
             await self._store.source.delete(key)
         return len(strays)
 
-    async def keep(self, image: InputImage) -> Outcome:
+    async def retain(self, image: InputImage) -> Outcome:
         """Leave what is stored of an image whose master is gone."""
         return Outcome(image.identifier, "stood", "the master is gone, its renditions are kept")
 

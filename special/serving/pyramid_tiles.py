@@ -22,7 +22,7 @@ from special.serving.master_pixels import MasterRenderer
 from special.storage import Blob, Span
 from special.volume import Damaged, PackFile, Pyramids
 
-LOOK_S: Final = 1.0
+CHECK_S: Final = 1.0
 """How often the disk is asked whether another process has made a pyramid."""
 MORE_QUALITY: Final = 3
 """What is encoded for the second time is encoded with more care: an eighth longer, to lose 0.1 to 1.2 dB less."""
@@ -66,7 +66,7 @@ class PyramidTiles:
         self._name = name
         self._tile = tile
         self._indexes: WeakKeyDictionary[PackFile, PyramidIndex] = WeakKeyDictionary()
-        self._looked_s: dict[str, float] = {}
+        self._checked_s: dict[str, float] = {}
 
     def cached(self, blob: Blob, job: Job) -> bytes | None:
         """The tile of a pyramid that was found before, if it is in memory. Never waits for the disk."""
@@ -111,12 +111,12 @@ class PyramidTiles:
             return await renderer.decode(piece, job, admission, quarantine_key=key, encoding=careful)
 
     async def _find(self, blob: Blob) -> PackFile | None:
-        """The pyramid, if there is one by now; the disk is asked once in `LOOK_S`, however many requests ask."""
+        """The pyramid, if there is one by now; the disk is asked once in `CHECK_S`, however many requests ask."""
         now = monotonic()
-        if now < self._looked_s.get(blob.url, 0.0) + LOOK_S:
+        if now < self._checked_s.get(blob.url, 0.0) + CHECK_S:
             return None
-        self._looked_s = {url: then for url, then in self._looked_s.items() if now < then + LOOK_S}
-        self._looked_s[blob.url] = now
+        self._checked_s = {url: then for url, then in self._checked_s.items() if now < then + CHECK_S}
+        self._checked_s[blob.url] = now
         return await self._pyramids.find(blob, self._name)
 
     async def _read_index(self, master: Master, file: PackFile) -> PyramidIndex | None:

@@ -74,7 +74,7 @@ class BotocoreClient:
             result = await client.put_object(Bucket=self._bucket, Key=path, Body=data, **present)
         return tag(result["ETag"], len(data), None)
 
-    async def link(self, path: str, seconds: int) -> str | None:
+    async def signed_url(self, path: str, seconds: int) -> str | None:
         with _explained(path):
             client = await self._connected()
             parameters = {"Bucket": self._bucket, "Key": path}

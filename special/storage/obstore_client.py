@@ -75,7 +75,7 @@ class ObstoreClient:
             raise _ours(error) from error
         return tag(result["e_tag"], len(data), None)
 
-    async def link(self, path: str, seconds: int) -> str | None:
+    async def signed_url(self, path: str, seconds: int) -> str | None:
         if not isinstance(self._store, S3Store | AzureStore | GCSStore):
             return None
         if isinstance(self._store, AzureStore) and quote(path) != path:

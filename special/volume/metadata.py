@@ -32,7 +32,7 @@ from special.volume.directory import VolumeDirectory
 from special.volume.disk import VolumeDisk
 from special.volume.faults import FAULTS, record_fault
 from special.volume.no_follow import read_file
-from special.volume.object_files import ObjectFiles, described
+from special.volume.object_files import ObjectFiles, read_block_map
 from special.volume.open_objects import OpenObjects
 from special.volume.pack_file import NEW
 
@@ -107,7 +107,7 @@ class MetadataStore:
                 try:
                     if await self._disk.read(_read, files) != text:
                         need = whole_pages(_FIXED.size + len(text)) + PAGE_BYTES
-                        await self._objects.spend(files, need, partial(_write, files, text))
+                        await self._objects.reserve_and_write(files, need, partial(_write, files, text))
                 except FAULTS as error:
                     record_fault("write", error)
 
@@ -131,7 +131,7 @@ def _find(directory: VolumeDirectory, urls: Sequence[str]) -> StoredMetadata | N
         if name is None:
             continue
         try:
-            blocks = described(directory.object_directory(name))
+            blocks = read_block_map(directory.object_directory(name))
         except FileNotFoundError:  # just evicted
             continue
         except Damaged as error:

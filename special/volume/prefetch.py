@@ -11,7 +11,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
-from special.observability import VOLUME_AHEAD
+from special.observability import VOLUME_PREFETCHED
 from special.storage import Blob, Reader, Span
 from special.volume.disk import VolumeDisk
 from special.volume.open_objects import OpenObject, OpenObjects
@@ -19,7 +19,7 @@ from special.volume.open_objects import OpenObject, OpenObjects
 PrefetchResult = Literal["here", "some", "enough"]
 """What came of it: all of it was here, some was fetched or had to give way, or no more may be fetched."""
 
-_FETCHED, _USED = (VOLUME_AHEAD.labels(what) for what in ("fetched", "used"))
+_FETCHED, _USED = (VOLUME_PREFETCHED.labels(what) for what in ("fetched", "used"))
 
 
 class BlockPrefetcher:

@@ -633,7 +633,7 @@ async def test_follow_may_keep_what_lost_its_master(bench: Bench) -> None:
     bench.masters.objects.clear()
     generator = bench.generator()
 
-    assert (await generator.follow(InputImage(ID), gone=generator.keep)).result == "stood"
+    assert (await generator.follow(InputImage(ID), gone=generator.retain)).result == "stood"
     assert bench.thumbs.objects == before
 
 
