@@ -14,13 +14,13 @@ import math
 import sqlite3
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextvars import Context
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 from typing import Final
 
 from special.codecs import TileCut, cut_tiles, subsampling
-from special.concurrency import NEVER
+from special.concurrency import NEVER, KeyedTasks
 from special.errors import MasterError, SpecialError
 from special.formats import Layout, Piece, Tiling
 from special.formats.tiff import HEAD_BYTES, Grid, Place, pyramid
@@ -63,8 +63,6 @@ class BuildState:
     """Pause after the next failure."""
     building_until_s: float = 0.0
     """Until when some process, this one or another, is believed to build its pyramid."""
-    task: asyncio.Task[None] | None = None
-    """Set while it is being built, or waits for its turn."""
 
 
 class PyramidBuilder:
@@ -90,14 +88,12 @@ class PyramidBuilder:
         self._after = after
         self._clock = clock
         self._states: OrderedDict[str, BuildState] = OrderedDict()
+        self._tasks = KeyedTasks(MAX_STATES)
         self._one_build = asyncio.Semaphore(1)
 
     async def close(self) -> None:
         """Cancel the builds that are running or waiting."""
-        tasks = [it.task for it in self._states.values() if it.task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._tasks.close()
 
     def is_building(self, master: Master) -> bool:
         """Whether a master's pyramid is being built, by this process or another."""
@@ -107,7 +103,7 @@ class PyramidBuilder:
     @property
     def busy(self) -> bool:
         """Whether any pyramid is being built here, or waits for its turn."""
-        return any(it.task is not None for it in self._states.values())
+        return len(self._tasks) > 0
 
     def grid(self, layout: Layout) -> Grid | None:
         """The grid of a master's pyramid, built or not; None for a master that needs none."""
@@ -125,12 +121,11 @@ class PyramidBuilder:
         state = self._states.setdefault(key, BuildState())
         self._states.move_to_end(key)
         state.tiles += tiles
-        if state.task is None and state.tiles >= self._after and state.not_before_s <= self._clock():
+        is_due = state.tiles >= self._after and state.not_before_s <= self._clock()
+        if is_due and self._tasks.start(key, partial(self._build, master, state)):
             state.tiles = 0
-            # Outside the context of the current request: what this reads is not part of its cost.
-            state.task = asyncio.create_task(self._build(master, state), context=Context())
         if len(self._states) > MAX_STATES:
-            idle = next((key for key, it in self._states.items() if it.task is None), None)
+            idle = next((it for it in self._states if it not in self._tasks), None)
             if idle is not None:
                 del self._states[idle]
 
@@ -160,7 +155,6 @@ class PyramidBuilder:
             outcome = "cancelled"
             raise
         finally:
-            state.task = None
             PROMOTIONS.labels(outcome).inc()
             log.info("pyramid of %s: %s after %.1f s", master.blob.url, outcome, self._clock() - start)
 

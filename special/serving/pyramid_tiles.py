@@ -13,8 +13,8 @@ from special.codecs import memory_estimate
 from special.concurrency import Deadline
 from special.errors import Malformed
 from special.formats import drive
-from special.formats.tiff import HEAD_BYTES, Grid, TiffLayout
-from special.geometry import Box, Size
+from special.formats.tiff import HEAD_BYTES, Grid, PyramidIndex, TiffLayout
+from special.geometry import Box
 from special.iiif import Job
 from special.images import Master
 from special.observability import trace
@@ -26,35 +26,6 @@ CHECK_S: Final = 1.0
 """How often the disk is asked whether another process has made a pyramid."""
 MORE_QUALITY: Final = 3
 """What is encoded for the second time is encoded with more care: an eighth longer, to lose 0.1 to 1.2 dB less."""
-
-
-@dataclass(frozen=True, slots=True)
-class PyramidIndex:
-    """Where each tile is in a pyramid's file."""
-
-    grid: Grid
-    layout: TiffLayout
-
-    def find(self, job: Job, file: PackFile) -> Span | None:
-        """The part that is the answer as it is, if there is one."""
-        if not job.plain or job.format != "jpg":
-            return None
-        place = self.grid.find(job.box, job.size)
-        if place is None:
-            return None
-        page = self.layout.pyramid[place.level].page
-        span = page.span(place.row * page.columns + place.column)
-        assert span is not None, "a pyramid has all its tiles"
-        return span if self.grid.is_whole(job.size) else file.before(span.start)
-
-    def source_size(self, job: Job) -> Size:
-        """The size that a level must have for this job.
-
-        Twice that of the answer, where it is resampled: what is halved again loses nothing that the master would show.
-        """
-        if self.grid.is_exact(job.box, job.size):
-            return job.size
-        return Size(min(2 * job.size.width, job.box.width), min(2 * job.size.height, job.box.height))
 
 
 class PyramidTiles:
@@ -72,7 +43,7 @@ class PyramidTiles:
         """The tile of a pyramid that was found before, if it is in memory. Never waits for the disk."""
         file = self._pyramids.peek_file(blob)
         index = self._indexes.get(file) if file is not None else None
-        span = index.find(job, file) if index is not None and file is not None else None
+        span = _find(index, job, file) if index is not None and file is not None else None
         return self._pyramids.peek(blob, span) if span is not None else None
 
     async def render(self, master: Master, job: Job, *, deadline: Deadline) -> bytes | None:
@@ -86,11 +57,11 @@ class PyramidTiles:
                 index = self._indexes.get(file) or await self._read_index(master, file)
                 if index is None:
                     return None
-                span = index.find(job, file)
+                span = _find(index, job, file)
                 if span is not None:
                     found = await self._pyramids.read(blob, [span])
                     return found[0] if found is not None else None
-        extract = index.layout.extract(job.box, index.source_size(job))
+        extract = index.layout.extract(job.box, index.source_size(job.box, job.size))
         memory_bytes = memory_estimate.decode_bytes("tiff", extract, job)
         renderer, encoding = self._renderer, self._renderer.encoding
         careful = replace(
@@ -128,6 +99,13 @@ class PyramidTiles:
             return None
         self._indexes[file] = index
         return index
+
+
+def _find(index: PyramidIndex, job: Job, file: PackFile) -> Span | None:
+    """The part that is the answer as it is, if there is one."""
+    if not job.plain or job.format != "jpg":
+        return None
+    return index.find(job.box, job.size, whole_part_before=file.before)
 
 
 async def read_index(file: PackFile, grid: Grid) -> PyramidIndex:

@@ -20,7 +20,7 @@ class ReadLimits:
     """How much of one master may be read and decoded for one picture."""
 
     max_gap_bytes: int = 65536
-    """Widest gap between spans that is read along with them; 0 for a reader that merges spans by itself."""
+    """Maximum gap between spans that is read along with them; 0 for a reader that merges spans by itself."""
     max_whole_bytes: int = 2 * 2**30
     """Maximum number of bytes read."""
     max_pixels: int = 2_000_000_000

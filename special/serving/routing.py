@@ -92,7 +92,7 @@ def plan(asset: Asset, job: Job, grant: Grant) -> Plan:
 def thumb_job(request: ImageRequest, asset: Asset, grant: Grant, *, version: Version) -> Job:
     """A request to `/thumbs/` in pixels of the image's shape.
 
-    Level 0 knows one region, one rotation, and jpg; what else is stored can be had too. The image is as large as
+    Level 0 has one region, one rotation, and jpg; what else is stored can be had too. The image is as large as
     the largest rendition that the caller may see.
     """
     formats = info.thumb_formats(asset)

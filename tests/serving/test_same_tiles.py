@@ -130,11 +130,11 @@ async def compared(data: bytes, folder: Path, *, most: int) -> tuple[int, list[P
             await asyncio.sleep(0.02)
         parts = await volume.pyramids.find(master.blob, promoter.name)
         assert parts is not None, "it was promoted"
-        chart = await read_index(parts, grid)
+        index = await read_index(parts, grid)
         different: list[Place] = []
         for place, wanted in straight.items():
             box = grid.box(place.level, Box(place.column, place.row, 1, 1))
-            span = chart.find(Job(box, grid.shown(place.level, box), False, 0.0, "default", "jpg"), parts)
+            span = index.find(box, grid.shown(place.level, box), whole_part_before=parts.before)
             assert span is not None
             if parts.read(span) != wanted:
                 different.append(place)
