@@ -174,7 +174,7 @@ class Unsupported(MasterError):
 
 
 class TooExpensive(MasterError):
-    """Showing this much of it takes more bytes, pixels or memory than one answer may take. Less of it may be had."""
+    """Showing this much of it takes more bytes, pixels or memory than one answer may take; less may be possible."""
 
     status = 422
     code = "too-dear"

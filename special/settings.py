@@ -173,7 +173,8 @@ class Settings(BaseSettings):
     base_url: str | None = Field(None, description="Public URL of the server, for the ids in info.json.")
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
         ("127.0.0.1", "::1"),
-        description="Addresses and networks whose Forwarded and X-Forwarded-* headers are believed; `unix`: Unix sockets; `*`: all.",
+        description="Addresses and networks whose Forwarded and X-Forwarded-* headers are believed; `unix`: Unix "
+        "sockets; `*`: all.",
     )
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         ("*",), description="Host names that are served, as patterns such as `*.example.org`; others are refused."

@@ -86,7 +86,7 @@ class Flow:
 
 
 def probe_result(asset: Asset, uri: str, grant: Grant, substitute: Size | None) -> dict[str, Any]:
-    """What the probe service of the image at `uri` answers; `substitute` is the size that may be had instead."""
+    """What the probe service of the image at `uri` answers; `substitute` is the size that is offered instead."""
     head = {"@context": AUTH_CONTEXT, "type": "AuthProbeResult2"}
     if grant.unlimited:
         return head | {"status": 200}

@@ -274,9 +274,9 @@ class Generator:
         if steps.render:
             master = await self._render(master or await self._reopen(blob, known), steps.render)
             master = await self._read_on(master, master.layout.complete())
-        for standing, wanted in steps.move:
+        for stored_file, wanted in steps.move:
             try:
-                data = await body(await self._store.open_rendition(identifier, standing))
+                data = await body(await self._store.open_rendition(identifier, stored_file))
             except Missing:
                 # The file was deleted and is still in the sizes file: believe nothing of it.
                 return await self._bring(identifier, blob, replace(stored, sidecar=None) if stored else None)

@@ -59,14 +59,14 @@ def plan_access(stored: StoredRenditions | None, wanted: int | None, consent: Co
     """Who may have what, given the limit by policy and rules: what is restricted stays so without consent."""
     if stored is None:
         return AccessPlan(wanted, "")
-    standing = standing_limit(stored)
-    limit = wanted if consent.open_restricted else stricter(standing, wanted)
-    if limit == standing:
+    current = stored_limit(stored)
+    limit = wanted if consent.open_restricted else stricter(current, wanted)
+    if limit == current:
         return AccessPlan(limit, "" if limit == wanted else "held")
-    return AccessPlan(limit, "closed" if stricter(standing, limit) == limit else "opened")
+    return AccessPlan(limit, "closed" if stricter(current, limit) == limit else "opened")
 
 
-def standing_limit(stored: StoredRenditions) -> int | None:
+def stored_limit(stored: StoredRenditions) -> int | None:
     """Longest side that an anonymous client may have of what is stored; None: everything is open.
 
     A side-car without a limit may go with restricted sizes: a server that adds one under a rule writes no limit.
@@ -78,7 +78,7 @@ def standing_limit(stored: StoredRenditions) -> int | None:
 
 def remembered(stored: StoredRenditions | None, identifier: str) -> Sidecar | None:
     """What stays of an image whose master is gone: its limit, should the master come back; None if it was open."""
-    limit = standing_limit(stored) if stored else None
+    limit = stored_limit(stored) if stored else None
     if limit is None:
         return None
     # Of no version of any master, so that nothing but the limit is believed.
@@ -156,10 +156,10 @@ def plan(stored: StoredRenditions | None, target: Target) -> Steps:
     """What must be done, given what is stored."""
     named = stored.renditions if stored else ()
     sidecar = stored.sidecar if stored else None
-    standing = {_file(it): it for it in named} if sidecar and _trusted(sidecar, named, target) else {}
+    current = {_file(it): it for it in named} if sidecar and _trusted(sidecar, named, target) else {}
     wanted = target.renditions
-    render = tuple(it for it in wanted if _file(it) not in standing)
-    move = tuple((standing[_file(it)], it) for it in wanted if _file(it) in standing and standing[_file(it)] != it)
+    render = tuple(it for it in wanted if _file(it) not in current)
+    move = tuple((current[_file(it)], it) for it in wanted if _file(it) in current and current[_file(it)] != it)
     publish = bool(render or move) or sidecar is None or not _says(sidecar, named, target)
     restricting = target.max_unauthorised is not None and publish
     sweep = restricting or (sidecar is not None and not sidecar.settled)

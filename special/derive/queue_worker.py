@@ -53,7 +53,7 @@ class QueueWorker:
     async def run(self, stop: asyncio.Event) -> AsyncGenerator[Outcome, None]:
         """The outcome of each image, as it comes, until `stop` is set and what is under way is done.
 
-        Closing it early cancels what is under way; those messages come again.
+        Closing it early cancels what is under way; the queue delivers those messages again.
         """
         busy: set[asyncio.Task[list[Outcome]]] = set()
         try:

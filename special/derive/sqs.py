@@ -24,7 +24,7 @@ class Message:
     id: str
     body: str
     receipt: str
-    """What proves that it is ours, until it comes again."""
+    """Proves that we hold it, until the queue delivers it again."""
     times: int
     """How often it has been taken, this time included."""
 

@@ -125,7 +125,7 @@ async def read_index(file: PackFile, grid: Grid) -> PyramidIndex:
 
 @dataclass(frozen=True, slots=True)
 class _Unchecked:
-    """A pyramid's bytes for the parser, which asks for more than it looks at."""
+    """A pyramid's bytes for the parser, which asks for more than it reads."""
 
     file: PackFile
 

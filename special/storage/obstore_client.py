@@ -54,7 +54,7 @@ class ObstoreClient:
         if match is not None:
             options["if_match"] = match
         if unless is not None and unless.etag is not None:
-            if unless.etag.strip() != "*":  # Azure refuses it; `bucket` looks at every answer all the same
+            if unless.etag.strip() != "*":  # Azure refuses it; `bucket` checks every answer anyway
                 options["if_none_match"] = unless.etag
         elif unless is not None:
             options["if_modified_since"] = unless.since

@@ -273,7 +273,7 @@ class VolumeDirectory:
                 raise
 
     def _replace_ledger(self) -> None:
-        """Open the current ledger, or make a new one. No process writes meanwhile, so the disk has it all."""
+        """Open the current ledger, or make a new one of what is on the disk, while no other process writes."""
         with self.membership.ledger_lock(locks.try_exclusive):
             if self.ledger.is_current:  # no other process has noticed
                 record_fault("ledger", f"{self.ledger.path} is broken, and made again")
