@@ -1,4 +1,4 @@
-"""What surrounds a walk is fetched while nobody waits, and never twice."""
+"""What surrounds a pattern of accesses is fetched while no request waits, and never twice."""
 
 from __future__ import annotations
 
