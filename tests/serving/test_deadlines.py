@@ -137,7 +137,7 @@ async def silent_spans(site: Site) -> None:
 async def full_lane(site: Site) -> None:
     """Requests that hold every place of the lane, with a decoder that never answers."""
     lane = composition.lanes(load(source="x", decoders=1))[1]
-    for _ in range(lane.running + lane.ahead):
+    for _ in range(lane.running + lane.reading):
         site.held.append(asyncio.create_task(site.client.get(FULL.format("flat"))))
     await asyncio.sleep(0.5)
 
