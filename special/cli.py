@@ -73,7 +73,7 @@ def serve(
     source: Source,
     thumbs: Thumbs = None,
     volume: Annotated[Path | None, typer.Option(help="Folder of the volume, on a fast local disk.")] = None,
-    volume_size: Annotated[str | None, typer.Option(help="Most that the volume may take, such as 10GiB.")] = None,
+    volume_size: Annotated[str | None, typer.Option(help="Maximum size of the volume on disk, such as 10GiB.")] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on. Default 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one. Default 8000.")] = None,
     workers: Annotated[
@@ -115,7 +115,7 @@ def inspect_command(
     source: Source,
     identifier: Annotated[str, typer.Argument(help="The image's identifier, unquoted.")],
     request: Annotated[
-        str | None, typer.Argument(help="region/size/rotation/quality.format: tell what it would cost.")
+        str | None, typer.Argument(help="region/size/rotation/quality.format: say what it would read.")
     ] = None,
     thumbs: Thumbs = None,
     config: Config = None,
@@ -174,7 +174,7 @@ def derive(
         bool, typer.Option("--adopt", help="Take over sizes files that others wrote, with their restrictions.")
     ] = False,
     open_restricted: Annotated[
-        bool, typer.Option("--open-restricted", help="Open what stands restricted, after a list of it.")
+        bool, typer.Option("--open-restricted", help="Open what is restricted, after a list of it.")
     ] = False,
     queue: Annotated[
         str | None, typer.Option(help="URL of an SQS queue of S3 notifications: follow it until SIGTERM.")
@@ -190,7 +190,7 @@ def derive(
 ) -> None:
     """Make the stored renditions of the images of SOURCE.
 
-    What stands restricted stays so, and sizes files of others are left alone, which is no error. Exits with 1 if any
+    What is restricted stays so, and sizes files of others are left alone, which is no error. Exits with 1 if any
     image failed or is wrong.
     """
     from special.derive import Consent, Options, run

@@ -11,7 +11,7 @@
     │   └── NotOffered            501  valid, but switched off here (upscaling)
     ├── SourceError               502  an object store said no
     │   ├── Missing               404  there is no such object
-    │   ├── Denied                404  the store refused us; clients are told what `Missing` tells them
+    │   ├── Denied                404  the store refused us; clients get the answer of `Missing`
     │   ├── Changed               503  the object is no longer the version that was pinned
     │   └── Unreachable           503  timeout, reset, throttling, short body
     ├── MasterError               500  this master cannot be shown
@@ -130,7 +130,7 @@ class Missing(SourceError):
 class Denied(SourceError):
     """The store refused our credentials, or the bucket's policy refused us.
 
-    Clients are told that there is no such object, as S3 itself does without the right to list.
+    Clients get the answer for an object that does not exist, as S3 itself does without the right to list.
     """
 
     status = 404
@@ -174,7 +174,7 @@ class Unsupported(MasterError):
 
 
 class TooExpensive(MasterError):
-    """Showing this much of it takes more bytes, pixels or memory than one answer may take. Less of it may be had."""
+    """Showing this much of it takes more bytes, pixels or memory than one answer may take; less may be possible."""
 
     status = 422
     code = "too-dear"

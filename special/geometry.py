@@ -206,11 +206,6 @@ def to_fit(shape: Size, bounds: Size) -> Size:
     return to_height(shape, bounds.height)
 
 
-def to_long_side(shape: Size, side: int) -> Size:
-    """The size whose longer side is exactly `side`: a rendition's size, from the master's."""
-    return to_fit(shape, Size(side, side))
-
-
 def to_area(shape: Size, area: int) -> Size:
     """The largest size of the shape's proportions with at most `area` pixels."""
     if shape.area <= area:

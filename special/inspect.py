@@ -1,4 +1,4 @@
-"""What a master is and what a request of it would cost, told without reading a pixel."""
+"""What a master is and what a request of it would read, found without reading a pixel."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ async def inspect(engine: Engine, identifier: str, request: str | None, console:
     """
     try:
         master = engine.catalog.master(await engine.catalog.find(identifier))
-        console.print(_described(identifier, master))
-        for note in master.layout.advice:
-            console.print(f"• {note}", highlight=False)
+        console.print(_master_table(identifier, master))
+        for advice in master.layout.advice:
+            console.print(f"• {advice}", highlight=False)
         if request is None:
             console.print(await _costs(engine, identifier))
         else:
@@ -34,7 +34,7 @@ async def inspect(engine: Engine, identifier: str, request: str | None, console:
         await engine.close()
 
 
-def _described(identifier: str, master: Master) -> Table:
+def _master_table(identifier: str, master: Master) -> Table:
     layout, blob = master.layout, master.blob
     table = Table(title=identifier, show_header=False, title_justify="left", title_style="bold")
     table.add_row("object", blob.url)

@@ -130,7 +130,7 @@ class Settings(BaseSettings):
         ge=64,
         le=2048,
         multiple_of=16,
-        description="Length of the sides of a pyramid's tiles, and of those that viewers are told to ask for.",
+        description="Length of the sides of a pyramid's tiles, and of those that info.json offers to viewers.",
     )
     read_ahead: bool = Field(
         True,
@@ -164,7 +164,7 @@ class Settings(BaseSettings):
         False,
         description="Whether each request is a span of OpenTelemetry, sent as `OTEL_*` says; needs the extra `otel`.",
     )
-    status: bool = Field(False, description="Whether `/status` shows how the server does; it names images.")
+    status: bool = Field(False, description="Whether there is a status page at `/status`; it names images.")
 
     keys: Annotated[tuple[str, ...], NoDecode] = Field(
         ("{id}",), description="Templates from identifier to key; the first object that exists is the master."
@@ -172,28 +172,32 @@ class Settings(BaseSettings):
     id_segments: int = Field(1, ge=1, le=8, description="Path segments of an identifier: 1, or 3 for a DLCS.")
     base_url: str | None = Field(None, description="Public URL of the server, for the ids in info.json.")
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
-        ("127.0.0.1", "::1"), description="Addresses whose X-Forwarded-* headers are believed."
+        ("127.0.0.1", "::1"),
+        description="Addresses and networks whose Forwarded and X-Forwarded-* headers are believed; `unix`: Unix "
+        "sockets; `*`: all.",
     )
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         ("*",), description="Host names that are served, as patterns such as `*.example.org`; others are refused."
     )
-    max_url_bytes: int = Field(8192, ge=256, description="Longest address of a request, query included.")
+    max_url_bytes: int = Field(8192, ge=256, description="Maximum length of a request's URL, query included.")
     max_header_bytes: ByteSize = Field(
-        ByteSize(32 * 2**10), description="Most that a request's address and headers may have together."
+        ByteSize(32 * 2**10), description="Maximum length of a request's URL and headers together."
     )
-    receive_s: float = Field(10.0, gt=0, description="Longest time in which a request must have arrived, in seconds.")
+    receive_s: float = Field(10.0, gt=0, description="Maximum time in which a request arrives, in seconds.")
     max_connections: int = Field(
-        4096, ge=1, description="Connections of one server process, idle ones included; more are told to come again."
+        4096, ge=1, description="Maximum number of connections of a server process, idle ones included; more get 503."
     )
     gallery: bool | None = Field(None, description="List images at `/`; default: on for a folder, off for a bucket.")
     viewer_assets: Path | None = Field(None, description="Folder with openseadragon.min.js, instead of the CDN.")
 
-    max_width: int | None = Field(None, ge=1, description="Widest answer, in pixels.")
-    max_height: int | None = Field(None, ge=1, description="Highest answer, in pixels.")
-    max_area: int | None = Field(100_000_000, ge=1, description="Largest answer, in pixels.")
-    max_master_pixels: int = Field(2_000_000_000, ge=1, description="Largest master that is decoded, in pixels.")
+    max_width: int | None = Field(None, ge=1, description="Maximum width of an answer, in pixels.")
+    max_height: int | None = Field(None, ge=1, description="Maximum height of an answer, in pixels.")
+    max_area: int | None = Field(100_000_000, ge=1, description="Maximum area of an answer, in pixels.")
+    max_master_pixels: int = Field(
+        2_000_000_000, ge=1, description="Maximum number of pixels that are decoded for an answer."
+    )
     max_whole_bytes: ByteSize = Field(
-        ByteSize(2 * 2**30), description="Largest object that is read whole, where no cheaper plan exists."
+        ByteSize(2 * 2**30), description="Maximum size of an object that is read whole, where no cheaper plan exists."
     )
     upscaling: bool = Field(False, description="Whether answers may be larger than their region (`^`).")
     upscale_percent: int = Field(0, ge=0, description="How far `/thumbs/` may enlarge its largest rendition.")
@@ -206,7 +210,7 @@ class Settings(BaseSettings):
     max_unauthorised: int | None = Field(
         None,
         ge=-1,
-        description="Longest side of what `derive` makes that anybody may have; -1: all, 0: none.",
+        description="Longest side of what `derive` makes that is open to all; -1: any, 0: none.",
     )
     jpeg_quality: int = Field(85, ge=1, le=100, description="Quality of the JPEGs that are made.")
     webp_quality: int = Field(80, ge=1, le=100, description="Quality of the WebPs that are made.")
@@ -215,11 +219,11 @@ class Settings(BaseSettings):
         60.0, ge=0, description="How long metadata of a master or a sizes file is believed before it is checked again."
     )
     request_ms: float = Field(
-        0.5, ge=0, description="What one more GET costs beside others, in milliseconds; 0.43 ms of CPU was measured."
+        0.5, ge=0, description="Cost of one more GET beside others, in milliseconds; 0.43 ms of CPU was measured."
     )
     bandwidth: ByteSize = Field(
         ByteSize(128 * 2**20),
-        description="What the store sends in a second; narrower gaps than both make are read along.",
+        description="Bytes that the store sends in a second; a gap that takes less time than a GET is read along.",
     )
 
     rules: tuple[AccessRule, ...] = Field(
@@ -301,7 +305,7 @@ class Settings(BaseSettings):
             if name not in (*SECRET_ALGORITHMS, *PUBLIC_ALGORITHMS):
                 raise ValueError(f"'{name}' is none of {', '.join((*SECRET_ALGORITHMS, *PUBLIC_ALGORITHMS))}")
         if set(value) & set(SECRET_ALGORITHMS) and set(value) & set(PUBLIC_ALGORITHMS):
-            # A client that knows a public key could sign with it as if it were a secret (RFC 8725, section 2.1).
+            # A client that has a public key could sign with it as if it were a secret (RFC 8725, section 2.1).
             raise ValueError("name either HS… algorithms or those of public keys, never both")
         return value
 

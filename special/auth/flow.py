@@ -86,7 +86,7 @@ class Flow:
 
 
 def probe_result(asset: Asset, uri: str, grant: Grant, substitute: Size | None) -> dict[str, Any]:
-    """What the probe service of the image at `uri` answers; `substitute` is the size that may be had instead."""
+    """What the probe service of the image at `uri` answers; `substitute` is the size that is offered instead."""
     head = {"@context": AUTH_CONTEXT, "type": "AuthProbeResult2"}
     if grant.unlimited:
         return head | {"status": 200}
@@ -109,15 +109,15 @@ def message(message_id: str, outcome: tuple[str, int] | Refusal) -> dict[str, An
     """A token with the seconds that it is good for, or why there is none."""
     if isinstance(outcome, tuple):
         token, lifetime_s = outcome
-        told: dict[str, Any] = {"type": "AuthAccessToken2", "accessToken": token, "expiresIn": lifetime_s}
+        outcome_fields: dict[str, Any] = {"type": "AuthAccessToken2", "accessToken": token, "expiresIn": lifetime_s}
     else:
-        told = {
+        outcome_fields = {
             "type": "AuthAccessTokenError2",
             "profile": outcome,
             "heading": _text("No access"),
             "note": _text(_NOTES[outcome]),
         }
-    return {"@context": AUTH_CONTEXT, "messageId": message_id} | told
+    return {"@context": AUTH_CONTEXT, "messageId": message_id} | outcome_fields
 
 
 def is_origin(text: str) -> bool:
@@ -125,12 +125,12 @@ def is_origin(text: str) -> bool:
     return _ORIGIN.fullmatch(text) is not None
 
 
-def message_page(told: dict[str, Any], target: str) -> tuple[bytes, str]:
+def message_page(content: dict[str, Any], target: str) -> tuple[bytes, str]:
     """The page that posts a message to its opener, and the content policy that lets just that script run.
 
     Only a page of the `target` origin receives it, and may frame this one; `*` is any, for messages without a token.
     """
-    script = f"window.parent.postMessage({_script_json(told)}, {_script_json(target)});"
+    script = f"window.parent.postMessage({_script_json(content)}, {_script_json(target)});"
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = f'<!DOCTYPE html><html lang="en"><title>Access token</title><script>{script}</script></html>'
     policy = f"default-src 'none'; script-src 'sha256-{digest}'; base-uri 'none'; frame-ancestors {target}"

@@ -120,7 +120,7 @@ def bearer(headers: Mapping[bytes, bytes]) -> str | None:
 
 
 def _roles(claims: dict[str, Any], name: str) -> frozenset[str]:
-    """The roles of a claim: a list, or words as in `scope`; nested where the name has dots and no claim has it all."""
+    """The roles of a claim: a list, or words as in `scope`; nested where the name has dots and is no claim itself."""
     value: Any = claims
     for part in [name] if name in claims else name.split("."):
         value = value.get(part) if isinstance(value, dict) else None

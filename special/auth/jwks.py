@@ -27,7 +27,7 @@ SECRET_BYTES = 32
 REFRESH_S = 300.0
 """Age at which a set is asked for again."""
 BELIEVED_S = 3600.0
-"""Age up to which a set is believed when it cannot be had again."""
+"""Age up to which a set is believed when it cannot be fetched again."""
 RETRY_S = 10.0
 """A token that names an unknown key has the set asked for again, but not more often than this."""
 _TIMEOUT_S = 5.0
@@ -89,7 +89,7 @@ class KeySet:
                 if self._due(name):
                     await self._read()
         if self._clock() - self._read_at > BELIEVED_S:
-            raise Unreachable(f"the keys at {self._address} cannot be had, so no token can be verified")
+            raise Unreachable(f"the keys at {self._address} cannot be fetched, so no token can be verified")
         return self._choose(name)
 
     def _due(self, name: str | None) -> bool:

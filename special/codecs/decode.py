@@ -24,7 +24,7 @@ def decode(piece: Piece, *, max_pixels: int, threads: int = 1) -> Raster | VipsI
     pixels libvips decodes as they are asked for, from top to bottom, once. A JPEG shrunk by
     `piece.reduce` is ceil(side / 2**reduce) long. Only JPEG 2000 is decoded by several threads.
 
-    Raises `TooExpensive` for a picture of more than `max_pixels`, told by its header, before any is
+    Raises `TooExpensive` for a picture of more than `max_pixels`, as its header says, before any is
     decoded; `Malformed` and `Unsupported` for what no codec takes. What libvips finds only while
     decoding it raises later: use its images inside `vips.reading`.
     """
@@ -47,7 +47,7 @@ def decode(piece: Piece, *, max_pixels: int, threads: int = 1) -> Raster | VipsI
 
 
 def _decode_tiles(data: bytes, page: Page) -> Raster | VipsImage | None:
-    """What is decoded tile by tile; None for what libvips knows how to read, or reads sooner."""
+    """What is decoded tile by tile; None for what libvips can read, or reads sooner."""
     if page.compression in JPEG_2000:
         return tiff_jp2.decode(data, page)
     if tiff_planes.is_needed(page):

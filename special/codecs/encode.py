@@ -34,7 +34,7 @@ class Encoding:
     gif_effort: int = 4
     """1 to 10: effort in the search for a palette."""
 
-    def described(self, *formats: StoredFormat) -> str:
+    def label(self, *formats: StoredFormat) -> str:
         """Formats and their qualities in words, such as `jpg 85, webp 80`."""
         qualities = {"jpg": self.jpeg_quality, "webp": self.webp_quality}
         return ", ".join(f"{name} {qualities[name]}" for name in formats)

@@ -26,7 +26,7 @@ OLDEST = (2, 5)
 SYSTEM_NAMES = ("libopenjp2.so.7", "libopenjp2.7.dylib", "openjp2.dll")
 CHUNK_BYTES = 1 << 20  # how much OpenJPEG asks for at a time: each time takes the interpreter's lock
 PARAMETERS_BYTES = 1 << 14  # opj_dparameters_t is two paths of 4096 bytes and a few numbers
-MESSAGES_KEPT = 3  # a file that is broken throughout complains once for each code-block
+MAX_MESSAGES = 3  # a file that is broken throughout complains once for each code-block
 
 CODESTREAM, JP2 = 0, 2  # OPJ_CODEC_FORMAT
 UNKNOWN, UNSPECIFIED, SRGB, GREY, SYCC, EYCC, CMYK = range(-1, 6)  # OPJ_COLOR_SPACE
@@ -115,7 +115,7 @@ SIGNATURES = {
 }
 
 
-def candidates() -> list[str]:
+def library_names() -> list[str]:
     """Where the library may be, the one that pip installed first."""
     pillow = importlib.util.find_spec("PIL")
     if pillow is None or pillow.origin is None:
@@ -148,7 +148,7 @@ def version_of(library: ctypes.CDLL) -> str:
 @functools.cache
 def find() -> ctypes.CDLL:
     """The library in use, searched for once. Raises what `first_usable` raises."""
-    return first_usable(candidates())
+    return first_usable(library_names())
 
 
 def first_usable(paths: Sequence[str]) -> ctypes.CDLL:
@@ -174,7 +174,7 @@ def first_usable(paths: Sequence[str]) -> ctypes.CDLL:
 
 
 class _Feed:
-    """Bytes as OpenJPEG wants to read them. Knows nothing of the decoder: no cycle keeps the bytes alive."""
+    """Bytes as OpenJPEG wants to read them. Without a reference to the decoder: no cycle keeps the bytes alive."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -213,12 +213,12 @@ class Decoder:
         self._image = _ImagePointer()
         feed, messages = _Feed(data), self._messages
 
-        def note(text: bytes, _: int | None) -> None:
-            if len(messages) < MESSAGES_KEPT:
+        def record_message(text: bytes, _: int | None) -> None:
+            if len(messages) < MAX_MESSAGES:
                 messages.append(text.decode("latin-1").strip())
 
         # ctypes frees a callback with its last reference: they must outlive the codec and the stream
-        self._callbacks = (_Message(note), _Read(feed.read), _Skip(feed.skip), _Seek(feed.seek))
+        self._callbacks = (_Message(record_message), _Read(feed.read), _Skip(feed.skip), _Seek(feed.seek))
         on_error, read, skip, seek = self._callbacks
         library = self._library
         self._stream = library.opj_stream_create(CHUNK_BYTES, True)

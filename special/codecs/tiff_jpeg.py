@@ -3,7 +3,7 @@
 The commonest master of all is a tiled TIFF with JPEG inside, and the commonest piece of it a few
 tiles. Each of its tiles is a JPEG that lacks only its tables: with them it goes through simplejpeg.
 (512² across nine tiles, decoded and encoded: 3.1 ms, by libvips 5.4.) Whatever is out of the ordinary is
-left to libvips, which knows all of TIFF.
+left to libvips, which reads all of TIFF.
 """
 
 from __future__ import annotations

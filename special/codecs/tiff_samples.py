@@ -45,7 +45,7 @@ def load(data: bytes, page: Page) -> VipsImage:
 
 
 def shown(image: VipsImage, page: Page) -> VipsImage:
-    """The image in colours that libvips knows and, last, the sample that ExtraSamples calls opacity; no other samples.
+    """The image in colours that libvips reads and, last, the sample that ExtraSamples calls opacity; no other samples.
 
     Lazy: no pixel is decoded here.
     """

@@ -102,7 +102,7 @@ class TTLCache(Generic[N, T]):
         self._clock = clock
         self._entries: LRUCache[N, _Entry[T]] = LRUCache(capacity, lambda entry: weigh(entry.value))
         self._missing: LRUCache[N, _Entry[Missing]] = LRUCache(MAX_MISSING)
-        self._flights: SingleFlight[T] = SingleFlight()
+        self._single_flight: SingleFlight[T] = SingleFlight()
 
     async def get(self, name: N) -> T:
         """The value; from memory while it is believed, else by one look-up that all callers share."""
@@ -150,7 +150,7 @@ class TTLCache(Generic[N, T]):
             self.forget(name)
 
     async def close(self) -> None:
-        await self._flights.close()
+        await self._single_flight.close()
 
     def _stale(self, name: N) -> _Entry[T] | _Entry[Missing] | None:
         """What may be believed of a name while the store is silent."""
@@ -172,7 +172,7 @@ class TTLCache(Generic[N, T]):
         return _value_of(stale)
 
     def _start(self, name: N) -> asyncio.Task[T]:
-        return self._flights.start(name, partial(self._looked_up, name))
+        return self._single_flight.start(name, partial(self._looked_up, name))
 
     async def _looked_up(self, name: N) -> T:
         entry = self._entries.get(name)

@@ -1,6 +1,6 @@
 """The same work on a Dask cluster: batches of images, each done by the worker that takes it.
 
-A worker that is lost takes nothing with it: its batches go to others, and what it had finished stands. Every worker
+A worker that is lost takes nothing with it: its batches go to others, and what it had finished is kept. Every worker
 must reach source and store by the same URLs, with credentials of its own.
 """
 

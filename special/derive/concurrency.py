@@ -58,7 +58,7 @@ async def derive_all(
 
 async def attempt(image: InputImage, work: Work, *, batching: BatchOptions) -> Outcome:
     """One image's outcome, with what it cost; never raises but when cancelled."""
-    with tracing() as cost:
+    with tracing() as used:
         try:
             outcome = await _with_retries(image, work, batching)
         except SpecialError as error:
@@ -67,7 +67,7 @@ async def attempt(image: InputImage, work: Work, *, batching: BatchOptions) -> O
             # Our own mistake, on this one image; the run goes on, and the log has the traceback.
             log.exception("%r failed for an unexpected reason", image.identifier)
             outcome = Outcome(image.identifier, "failed", f"{type(error).__name__}: {error}")
-    return replace(outcome, gets=cost.gets, bytes=cost.bytes, decode_ms=cost.decode_ms + cost.encode_ms)
+    return replace(outcome, gets=used.gets, bytes=used.bytes, decode_ms=used.decode_ms + used.encode_ms)
 
 
 async def _with_retries(image: InputImage, work: Work, batching: BatchOptions) -> Outcome:

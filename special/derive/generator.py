@@ -74,7 +74,7 @@ class Generator:
         self._decode_slots = asyncio.Semaphore(masters_at_once)
 
     async def make(self, image: InputImage) -> Outcome:
-        """Do what is missing. Where everything stands: two GETs, and one HEAD unless a listing spared it."""
+        """Do what is missing. Where everything is current: two GETs, and one HEAD unless a listing spared it."""
         return await self._bring_current(image, self._store.reload)
 
     async def remake(self, image: InputImage) -> Outcome:
@@ -84,7 +84,7 @@ class Generator:
     async def follow(self, image: InputImage, *, gone: Work) -> Outcome:
         """Bring renditions to what the master is by now, whatever an event said of it; `gone` where there is none.
 
-        Asks for the master's version once more at the end: of two runs that meet, the one that lost starts again.
+        Asks for the master's version again at the end: of two runs that meet, the one that lost starts again.
         """
         identifier = image.identifier
         work: Work = self.make
@@ -134,7 +134,7 @@ class Generator:
             faults += [fault for it in stored.renditions if (fault := await self._fault(identifier, it))]
             if stored.rule.max_unauthorised is not None:
                 strays = await self._restricted(identifier, stored.rule.max_unauthorised)
-                faults += [f"{key} is restricted and lies in the open" for key in strays]
+                faults += [f"{key} is restricted and under open/" for key in strays]
         return Outcome(identifier, "wrong", "; ".join(faults)) if faults else Outcome(identifier, "sound")
 
     def pruning(self, work: Work) -> Work:
@@ -171,7 +171,7 @@ class Generator:
             await self._store.source.delete(key)
         return len(strays)
 
-    async def keep(self, image: InputImage) -> Outcome:
+    async def retain(self, image: InputImage) -> Outcome:
         """Leave what is stored of an image whose master is gone."""
         return Outcome(image.identifier, "stood", "the master is gone, its renditions are kept")
 
@@ -206,7 +206,7 @@ class Generator:
             return ["the master is another version by now"]
         policy, _ = self._decided(identifier, stored)
         steps = plan(stored, Target.of(identifier, blob, stored.sidecar.shape, policy))
-        return [] if steps.stands else [described(steps)]
+        return [] if steps.is_done else [summary_of(steps)]
 
     def _decided(self, identifier: str, stored: StoredRenditions | None) -> tuple[Policy, AccessPlan]:
         """The policy with the limit that holds for this image, by its rules and by what is stored."""
@@ -250,7 +250,7 @@ class Generator:
         try:
             return await self._bring(identifier, blob, await reload(identifier))
         except Changed:
-            # The master was overwritten meanwhile: once more, from its new version.
+            # The master was overwritten meanwhile: start again from its new version.
             blob = await locate(self._source, self._templates, identifier)
             return await self._bring(identifier, blob, await reload(identifier))
 
@@ -265,7 +265,7 @@ class Generator:
         assert shape is not None, "a side-car or the master's headers tell the shape"
         target = Target.of(identifier, blob, shape, policy)
         steps = plan(stored, target)
-        if steps.stands:
+        if steps.is_done:
             return Outcome(identifier, "stood", access=access.change)
         if stored and stored.sidecar and steps.unsettle:
             await self._store.write_sidecar(identifier, replace(stored.sidecar, settled=False))
@@ -274,9 +274,9 @@ class Generator:
         if steps.render:
             master = await self._render(master or await self._reopen(blob, known), steps.render)
             master = await self._read_on(master, master.layout.complete())
-        for standing, wanted in steps.move:
+        for stored_file, wanted in steps.move:
             try:
-                data = await body(await self._store.open_rendition(identifier, standing))
+                data = await body(await self._store.open_rendition(identifier, stored_file))
             except Missing:
                 # The file was deleted and is still in the sizes file: believe nothing of it.
                 return await self._bring(identifier, blob, replace(stored, sidecar=None) if stored else None)
@@ -289,10 +289,10 @@ class Generator:
         if steps.settle:
             await self._store.write_sidecar(identifier, target.sidecar(layout, settled=True))
         written = len(steps.render) + len(steps.move)
-        return Outcome(identifier, "made", described(steps), access.change, written)
+        return Outcome(identifier, "made", summary_of(steps), access.change, written)
 
     async def _withdraw(self, target: Target, sizes: SizesFile, stored: StoredRenditions) -> None:
-        """Let the sizes file name no more than what stands throughout; nothing of it is trusted by the next run."""
+        """Let the sizes file name only what is valid throughout; the next run trusts nothing of it."""
         # What stays is of the old shape.
         shape = stored.sidecar.shape if stored.sidecar else stored.renditions[0].size
         interim = replace(target.sidecar(None, settled=False), etag="", sizes=sizes, shape=shape)
@@ -353,7 +353,7 @@ def foreign(identifier: str) -> Outcome:
     return Outcome(identifier, "foreign", detail)
 
 
-def described(steps: Steps) -> str:
+def summary_of(steps: Steps) -> str:
     """The steps in words, for the terminal."""
     words = [
         f"{len(steps.render)} renditions from the master" if steps.render else "",

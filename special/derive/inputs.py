@@ -30,7 +30,7 @@ class InputImage:
 
     identifier: str
     blob: Blob | None = None
-    """The master's current version, where a listing told it."""
+    """The master's current version, where a listing gave it."""
 
 
 async def locate(source: Source, templates: KeyTemplates, identifier: str) -> Blob:

@@ -33,7 +33,7 @@ class Options:
     queue: str | None = None
     """URL of an SQS queue of S3 notifications to follow until SIGTERM, instead of any list."""
     keep_removed: bool = False
-    """Whether renditions stay where an event told that their master went."""
+    """Whether renditions stay where an event reported that their master was deleted."""
     scheduler: str | None = None
     """Address of a Dask scheduler whose workers do the work, such as `tcp://host:8786`."""
     consent: Consent = field(default_factory=Consent)

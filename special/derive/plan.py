@@ -38,7 +38,7 @@ class Consent:
     adopt: bool = False
     """Whether sizes files of others are taken over, with their restrictions."""
     open_restricted: bool = False
-    """Whether what stands restricted is opened where policy and rules allow it."""
+    """Whether what is restricted is opened where policy and rules allow it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +56,17 @@ def is_left_alone(stored: StoredRenditions | None, consent: Consent) -> bool:
 
 
 def plan_access(stored: StoredRenditions | None, wanted: int | None, consent: Consent) -> AccessPlan:
-    """Who may have what, given the limit by policy and rules: what stands restricted stays so without consent."""
+    """Who may have what, given the limit by policy and rules: what is restricted stays so without consent."""
     if stored is None:
         return AccessPlan(wanted, "")
-    standing = standing_limit(stored)
-    limit = wanted if consent.open_restricted else stricter(standing, wanted)
-    if limit == standing:
+    current = stored_limit(stored)
+    limit = wanted if consent.open_restricted else stricter(current, wanted)
+    if limit == current:
         return AccessPlan(limit, "" if limit == wanted else "held")
-    return AccessPlan(limit, "closed" if stricter(standing, limit) == limit else "opened")
+    return AccessPlan(limit, "closed" if stricter(current, limit) == limit else "opened")
 
 
-def standing_limit(stored: StoredRenditions) -> int | None:
+def stored_limit(stored: StoredRenditions) -> int | None:
     """Longest side that an anonymous client may have of what is stored; None: everything is open.
 
     A side-car without a limit may go with restricted sizes: a server that adds one under a rule writes no limit.
@@ -78,7 +78,7 @@ def standing_limit(stored: StoredRenditions) -> int | None:
 
 def remembered(stored: StoredRenditions | None, identifier: str) -> Sidecar | None:
     """What stays of an image whose master is gone: its limit, should the master come back; None if it was open."""
-    limit = standing_limit(stored) if stored else None
+    limit = stored_limit(stored) if stored else None
     if limit is None:
         return None
     # Of no version of any master, so that nothing but the limit is believed.
@@ -126,7 +126,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """The steps, in their order. None of them: everything stands."""
+    """The steps, in their order. None of them: everything is current."""
 
     unsettle: bool
     """Whether a run that ends before `publish` leaves files in `open/` that the rule of before restricts."""
@@ -142,13 +142,13 @@ class Steps:
     """Whether the side-car is not settled until the steps before are done."""
 
     @property
-    def stands(self) -> bool:
+    def is_done(self) -> bool:
         """Whether nothing needs doing."""
         return not (self.render or self.move or self.publish or self.sweep)
 
 
 def is_of(stored: StoredRenditions | None, blob: Blob) -> bool:
-    """Whether the side-car tells of this version of the master: its shape is then known without reading it."""
+    """Whether the side-car is of this version of the master: its shape is then known without reading it."""
     return stored is not None and stored.sidecar is not None and _version(stored.sidecar) == (blob.key, blob.etag)
 
 
@@ -156,10 +156,10 @@ def plan(stored: StoredRenditions | None, target: Target) -> Steps:
     """What must be done, given what is stored."""
     named = stored.renditions if stored else ()
     sidecar = stored.sidecar if stored else None
-    standing = {_file(it): it for it in named} if sidecar and _trusted(sidecar, named, target) else {}
+    current = {_file(it): it for it in named} if sidecar and _trusted(sidecar, named, target) else {}
     wanted = target.renditions
-    render = tuple(it for it in wanted if _file(it) not in standing)
-    move = tuple((standing[_file(it)], it) for it in wanted if _file(it) in standing and standing[_file(it)] != it)
+    render = tuple(it for it in wanted if _file(it) not in current)
+    move = tuple((current[_file(it)], it) for it in wanted if _file(it) in current and current[_file(it)] != it)
     publish = bool(render or move) or sidecar is None or not _says(sidecar, named, target)
     restricting = target.max_unauthorised is not None and publish
     sweep = restricting or (sidecar is not None and not sidecar.settled)

@@ -66,7 +66,7 @@ class Policy:
     @property
     def encoding(self) -> str:
         """How renditions are encoded, in words: those of another encoding are made again."""
-        return self.qualities.described(*self.formats)
+        return self.qualities.label(*self.formats)
 
     def sizes(self, shape: Size) -> SizesFile:
         """The sizes for one master, by who may have them. A small master has its own size, once."""

@@ -117,7 +117,7 @@ def _notice(outcome: Outcome) -> Notice | None:
 class Display(Protocol):
     """Shows outcomes as they come."""
 
-    def show(self, outcome: Outcome, tally: Tally) -> None:
+    def update(self, outcome: Outcome, tally: Tally) -> None:
         """One more image is done, and counted in the tally."""
         ...
 
@@ -132,7 +132,7 @@ class Bar:
 
     progress: Progress
 
-    def show(self, outcome: Outcome, tally: Tally) -> None:
+    def update(self, outcome: Outcome, tally: Tally) -> None:
         if outcome.result in BAD:
             self.progress.console.print(_line(outcome), markup=False, highlight=False)
         self.progress.update(
@@ -158,7 +158,7 @@ class Lines:
     clock: Callable[[], float] = monotonic
     _counted_at: float | None = None
 
-    def show(self, outcome: Outcome, tally: Tally) -> None:
+    def update(self, outcome: Outcome, tally: Tally) -> None:
         if outcome.result in BAD:
             self.console.print(_line(outcome), markup=False, highlight=False)
         now = self.clock()
@@ -178,7 +178,7 @@ class JsonLines:
 
     out: TextIO
 
-    def show(self, outcome: Outcome, tally: Tally) -> None:
+    def update(self, outcome: Outcome, tally: Tally) -> None:
         self.out.write(json.dumps(outcome.plain(), ensure_ascii=False) + "\n")
         self.out.flush()
 

@@ -53,7 +53,7 @@ class QueueWorker:
     async def run(self, stop: asyncio.Event) -> AsyncGenerator[Outcome, None]:
         """The outcome of each image, as it comes, until `stop` is set and what is under way is done.
 
-        Closing it early cancels what is under way; those messages come again.
+        Closing it early cancels what is under way; the queue delivers those messages again.
         """
         busy: set[asyncio.Task[list[Outcome]]] = set()
         try:
@@ -117,7 +117,7 @@ class QueueWorker:
                 try:
                     await self.queue.hold(message, self.visibility.hold_s)
                 except SourceError as error:
-                    # It may come a second time; what stands then is not done again.
+                    # It may come a second time; what is current then is not made again.
                     log.warning("message %s could not be held: %s", message.id, error)
 
         holding = asyncio.create_task(hold())

@@ -59,7 +59,7 @@ async def run(
     try:
         async with _opened(resource_options, options) as resources:
             if options.consent.open_restricted and options.task not in READS_ONLY:
-                await _announce(resources, identifiers, options, console)
+                await _list_openings(resources, identifiers, options, console)
             outcomes = _outcomes(resources, resource_options, identifiers, options)
             countable = options.queue is None and options.names_from != "-"
             counted = _chosen(resources, identifiers, options) if countable else None
@@ -110,7 +110,7 @@ def _outcomes(
 ) -> AsyncGenerator[Outcome, None]:
     generator, batching = resources.generator, BatchOptions(IMAGES_AT_ONCE)
     if options.queue is not None:
-        follow = partial(generator.follow, gone=generator.keep if options.keep_removed else generator.remove)
+        follow = partial(generator.follow, gone=generator.retain if options.keep_removed else generator.remove)
         queue = SqsQueue(options.queue)
         return _follow_queue(QueueWorker(queue, follow, resources.source.root, resources.templates, batching))
     chosen = _chosen(resources, identifiers, options)
@@ -141,7 +141,7 @@ def _chosen(resources: Resources, identifiers: Sequence[str], options: Options) 
     return inputs.listed(resources.source, resources.templates)
 
 
-async def _announce(resources: Resources, identifiers: Sequence[str], options: Options, console: Console) -> None:
+async def _list_openings(resources: Resources, identifiers: Sequence[str], options: Options, console: Console) -> None:
     """Name and count the restricted images that the run opens, before it opens any: two GETs for each image."""
     images, count = _chosen(resources, identifiers, options), 0
     estimates = derive_all(images, resources.generator.estimate, batching=BatchOptions(IMAGES_AT_ONCE))
@@ -160,7 +160,7 @@ async def _follow(outcomes: AsyncGenerator[Outcome, None], tally: Tally, display
     async with aclosing(outcomes):
         async for outcome in outcomes:
             tally.add(outcome)
-            display.show(outcome, tally)
+            display.update(outcome, tally)
             if outcome.result in BAD:
                 failures.write(f"{outcome.identifier}\n")
                 failures.flush()

@@ -24,7 +24,7 @@ class Message:
     id: str
     body: str
     receipt: str
-    """What proves that it is ours, until it comes again."""
+    """Proves that we hold it, until the queue delivers it again."""
     times: int
     """How often it has been taken, this time included."""
 
@@ -59,7 +59,7 @@ class SqsQueue:
         self._client = _client(parts.hostname or "")
 
     async def take(self, most: int, *, hold_s: int) -> list[Message]:
-        answer = await self._call(
+        answer = await self._request(
             "receive_message",
             MaxNumberOfMessages=min(most, MOST_AT_ONCE),
             VisibilityTimeout=hold_s,
@@ -72,12 +72,12 @@ class SqsQueue:
         ]
 
     async def hold(self, message: Message, seconds: int) -> None:
-        await self._call("change_message_visibility", ReceiptHandle=message.receipt, VisibilityTimeout=seconds)
+        await self._request("change_message_visibility", ReceiptHandle=message.receipt, VisibilityTimeout=seconds)
 
     async def delete(self, message: Message) -> None:
-        await self._call("delete_message", ReceiptHandle=message.receipt)
+        await self._request("delete_message", ReceiptHandle=message.receipt)
 
-    async def _call(self, operation: str, **given: object) -> Any:
+    async def _request(self, operation: str, **given: object) -> Any:
         from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
         try:

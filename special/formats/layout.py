@@ -117,7 +117,7 @@ class Layout(Protocol):
     def prepare(self, box: Box, size: Size) -> Parser[Layout] | None:
         """What must be read before `extract` and `stored` know where these pixels are; None if nothing.
 
-        The parser returns a layout that knows more and is otherwise equal; keep it in place of this
+        The parser returns a layout with more of the index, otherwise equal; keep it in place of this
         one. Only a TIFF with a very long list of tiles needs it (one batch of reads); call it
         before every `extract` or `stored` all the same.
         """

@@ -1,7 +1,7 @@
 """What is known about one image before any pixel is read.
 
 An `Asset` joins what the master's headers say with the renditions that are stored of it. It
-is what the planner looks at, and what info.json is made of.
+is what the planner uses, and what info.json is made of.
 """
 
 from __future__ import annotations

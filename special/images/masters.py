@@ -157,7 +157,7 @@ class Masters:
         try:
             return await self._read(opened)
         except Changed:
-            # Overwritten between the first read and the next: once more, from its new start.
+            # Overwritten between the first read and the next: read it again from its new start.
             return await self._read(await self._open(identifier, None))
 
     async def _open(self, identifier: str, unless: Unless | None) -> Opened:
@@ -197,7 +197,7 @@ class Masters:
         return layout
 
     async def _stored(self, identifier: str) -> Master | None:
-        """What the volume knows of the master, whether or not that is still the current version."""
+        """The master as the volume's metadata has it, whether or not that is still the current version."""
         if self._metadata is None:
             return None
         stored = await self._metadata.get([self.source.root + key for key in self._templates.keys_of(identifier)])
@@ -222,6 +222,6 @@ def _load(stored: StoredMetadata, root: str) -> Master | None:
         modified = datetime.fromisoformat(facts["modified"]) if facts["modified"] else None
         blob = Blob(root, stored.url.removeprefix(root), stored.etag, stored.size_bytes, facts["media"], modified)
     except (MasterError, ValueError, KeyError, TypeError) as fault:
-        log.info("what the volume knows of %s is of no use: %s", stored.url, fault)
+        log.info("the volume's metadata of %s cannot be used: %s", stored.url, fault)
         return None
     return Master(blob, layout)

@@ -4,11 +4,11 @@ from special.observability import logs, machine, metrics
 from special.observability.figures import figures
 from special.observability.metrics import (
     PROMOTIONS,
-    VOLUME_AHEAD,
     VOLUME_BLOCKS,
     VOLUME_BYTES,
     VOLUME_EVICTIONS,
     VOLUME_FAULTS,
+    VOLUME_PREFETCHED,
 )
 from special.observability.multiprocess import SHARED_COUNTS, exposition, metrics_folder
 from special.observability.otel import OtelExporter
@@ -18,11 +18,11 @@ from special.observability.trace import Trace, trace, tracing
 __all__ = [
     "PROMOTIONS",
     "SHARED_COUNTS",
-    "VOLUME_AHEAD",
     "VOLUME_BLOCKS",
     "VOLUME_BYTES",
     "VOLUME_EVICTIONS",
     "VOLUME_FAULTS",
+    "VOLUME_PREFETCHED",
     "OtelExporter",
     "Slowest",
     "Trace",

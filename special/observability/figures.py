@@ -10,50 +10,50 @@ from special.observability import multiprocess
 
 def figures() -> dict[str, Any]:
     """Counts since the start, and current values. Latencies are histograms: `[[upper bound in s, count], …]`."""
-    told: dict[str, dict[tuple[str, ...], float]] = defaultdict(dict)
+    samples: dict[str, dict[tuple[str, ...], float]] = defaultdict(dict)
     for sample in multiprocess.samples():
         if sample.name.startswith("special_"):
-            told[sample.name.removeprefix("special_")][tuple(sample.labels.values())] = sample.value
-    answers = told["answers_total"]
+            samples[sample.name.removeprefix("special_")][tuple(sample.labels.values())] = sample.value
+    answers = samples["answers_total"]
     return {
         "routes": {
             route: {
                 "answers": sum(count for (of, _), count in answers.items() if of == route),
                 "statuses": {status: count for (of, status), count in sorted(answers.items()) if of == route},
-                "latency": _histogram(told["answer_seconds_bucket"], route),
+                "latency": _histogram(samples["answer_seconds_bucket"], route),
             }
             for route in sorted({route for route, _ in answers})
         },
         "lanes": {
             lane: {
-                "running": told["lane_jobs"].get((lane, "running"), 0),
-                "waiting": told["lane_jobs"].get((lane, "waiting"), 0),
-                "refused": told["lane_refusals_total"].get((lane,), 0),
+                "running": samples["lane_jobs"].get((lane, "running"), 0),
+                "waiting": samples["lane_jobs"].get((lane, "waiting"), 0),
+                "refused": samples["lane_refusals_total"].get((lane,), 0),
             }
             for lane in sorted(
-                {lane for lane, _ in told["lane_jobs"]} | {lane for (lane,) in told["lane_refusals_total"]}
+                {lane for lane, _ in samples["lane_jobs"]} | {lane for (lane,) in samples["lane_refusals_total"]}
             )
         },
         "decoders": {
-            "up": _only(told["decoders_up"]),
-            "jobs": _named(told["decoder_jobs_total"]),
-            "quarantines": _only(told["quarantines_total"]),
-            "sandbox": _named(told["decoder_sandbox"]),
+            "up": _only(samples["decoders_up"]),
+            "jobs": _named(samples["decoder_jobs_total"]),
+            "quarantines": _only(samples["quarantines_total"]),
+            "sandbox": _named(samples["decoder_sandbox"]),
         },
         "store": {
-            "gets": _only(told["source_gets_total"]),
-            "bytes": _only(told["source_bytes_total"]),
-            "errors": _named(told["source_errors_total"]),
-            "latency": _histogram(told["source_seconds_bucket"]),
+            "gets": _only(samples["source_gets_total"]),
+            "bytes": _only(samples["source_bytes_total"]),
+            "errors": _named(samples["source_errors_total"]),
+            "latency": _histogram(samples["source_seconds_bucket"]),
         },
         "volume": {
-            "bytes": _only(told["volume_bytes"]),
-            "blocks": _named(told["volume_blocks_total"]),
-            "evictions": _only(told["volume_evictions_total"]),
-            "faults": _named(told["volume_faults_total"]),
+            "bytes": _only(samples["volume_bytes"]),
+            "blocks": _named(samples["volume_blocks_total"]),
+            "evictions": _only(samples["volume_evictions_total"]),
+            "faults": _named(samples["volume_faults_total"]),
         },
-        "loop_lag_s": _only(told["loop_lag_seconds"]),
-        "tasks": _only(told["tasks"]),
+        "loop_lag_s": _only(samples["loop_lag_seconds"]),
+        "tasks": _only(samples["tasks"]),
     }
 
 

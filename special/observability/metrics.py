@@ -69,7 +69,9 @@ TASKS = Gauge("special_tasks", "Tasks of the event loops.", multiprocess_mode="l
 VOLUME_BLOCKS = Counter("special_volume_blocks", "Blocks read through the volume, by where they came from.", ["how"])
 
 
-VOLUME_AHEAD = Counter("special_volume_ahead_bytes", "Bytes prefetched, and bytes of those that were used.", ["what"])
+VOLUME_PREFETCHED = Counter(
+    "special_volume_ahead_bytes", "Bytes prefetched, and bytes of those that were used.", ["what"]
+)
 
 
 VOLUME_FAULTS = Counter("special_volume_faults", "Faults of the volume that were worked around, by kind.", ["kind"])
@@ -81,7 +83,7 @@ VOLUME_BYTES = Gauge("special_volume_bytes", "Bytes the volume takes on disk.", 
 PROMOTIONS = Counter("special_promotions", "Attempts to build a pyramid, by outcome.", ["outcome"])
 
 
-KEPT = Counter("special_kept", "Answers submitted to the store of renditions, by outcome.", ["outcome"])
+WRITE_BACKS = Counter("special_kept", "Answers submitted to the store of renditions, by outcome.", ["outcome"])
 
 
 VOLUME_EVICTIONS = Counter("special_volume_evictions", "Objects evicted from the volume.")

@@ -14,7 +14,7 @@ from time import time
 from typing import Any, Final
 
 COUNT: Final = 10
-KEPT_S: Final = 3600.0
+MAX_AGE_S: Final = 3600.0
 _NAME: Final = "slowest-{}.json"
 
 
@@ -36,23 +36,23 @@ class Slowest:
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
-        self._kept: list[Slow] = []
+        self._entries: list[Slow] = []
 
     def add(self, path: str, route: str, status: int, seconds: float) -> None:
         """Record an answer, if it is one of the slowest."""
         now, ms = time(), seconds * 1000
-        if len(self._kept) == COUNT and ms <= self._kept[-1].ms and self._kept[-1].at > now - KEPT_S:
+        if len(self._entries) == COUNT and ms <= self._entries[-1].ms and self._entries[-1].at > now - MAX_AGE_S:
             return
         slow = Slow(round(ms, 1), path, route, status, round(now))
-        self._kept = _slowest([*self._kept, slow], now)
+        self._entries = _slowest([*self._entries, slow], now)
         if self._folder is not None:
             half = self._folder / f"{_NAME.format(os.getpid())}.half"
-            half.write_text(json.dumps([asdict(each) for each in self._kept]))
+            half.write_text(json.dumps([asdict(each) for each in self._entries]))
             half.replace(self._folder / _NAME.format(os.getpid()))
 
     def of_all(self) -> list[dict[str, Any]]:
         """The slowest of all processes, slowest first."""
-        found = list(self._kept)
+        found = list(self._entries)
         if self._folder is not None:
             files = self._folder.glob(_NAME.format("*"))
             found = [Slow(**each) for file in files for each in json.loads(file.read_text())]
@@ -60,5 +60,5 @@ class Slowest:
 
 
 def _slowest(found: list[Slow], now: float) -> list[Slow]:
-    recent = [each for each in found if each.at > now - KEPT_S]
+    recent = [each for each in found if each.at > now - MAX_AGE_S]
     return sorted(recent, key=lambda each: -each.ms)[:COUNT]

@@ -1,4 +1,4 @@
-"""Stored renditions of one image: their keys, and what is known of them without a look at the master.
+"""Stored renditions of one image: their keys, and what is known of them without reading the master.
 
     {id}/open/{long side}.jpg            open; `.webp` where the sizes file says so
     {id}/auth/{long side}.jpg            restricted; some sites write `authed`

@@ -1,6 +1,6 @@
 """One more rendition of an image, by a server that had to make it from the master. Pure.
 
-A server knows less than `derive`: it never touches what other tools have stored, nor what is of another version of the
+A server does less than `derive`: it never touches what other tools have stored, nor what is of another version of the
 master, another format or another quality. `derive` brings those up to date.
 """
 

@@ -1,6 +1,6 @@
 """The sizes file: which sizes of an image are stored, by access. The DLCS's form.
 
-A DLCS knows JPEGs alone. Where other formats are stored the file names them in a member of its own, `formats`; a
+A DLCS writes JPEGs alone. Where other formats are stored the file names them in a member of its own, `formats`; a
 reader that ignores it looks for JPEGs.
 """
 

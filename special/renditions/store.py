@@ -37,7 +37,7 @@ class StoredRenditions:
     renditions: tuple[Rendition, ...]
     """Those that the sizes file names, largest first."""
     rule: Rule
-    """What is restricted, as far as the store knows."""
+    """What is restricted, as far as the store says."""
     sidecar: Sidecar | None
     """Ours; None in a bucket that only other tools have written to, and where it names other sizes than the file."""
     version: str

@@ -53,7 +53,7 @@ class RenditionWriter:
             asset.rule.max_unauthorised,
             size,
             form,
-            self._encoding.described(form),
+            self._encoding.label(form),
             data,
         )
         try:
@@ -61,4 +61,4 @@ class RenditionWriter:
         except SpecialError as error:
             log.warning("%s was not stored: %s", addition.rendition.key, error)
             outcome = "failed"
-        metrics.KEPT.labels(outcome).inc()
+        metrics.WRITE_BACKS.labels(outcome).inc()

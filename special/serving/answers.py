@@ -87,7 +87,7 @@ class Route(Protocol):
     """One way to answer. It is chosen once, by `routing`, and kept in the `PlannedRequest`."""
 
     def complete(self, planned: PlannedRequest) -> PlannedRequest:
-        """The request with what this route knows of its answer in advance. Reads nothing."""
+        """The request with what is known of this route's answer in advance. Reads nothing."""
         ...
 
     def cached(self, planned: PlannedRequest, *, unless: Unless | None) -> Answer | None:

@@ -26,49 +26,29 @@ PROTOCOL = "http://iiif.io/api/image"
 DEFAULT_TILE = Size(512, 512)
 """Tiles that are offered where the master has no grid of its own."""
 
-_FEATURES: dict[Version, tuple[str, ...]] = {
-    3: (
-        "baseUriRedirect",
-        "canonicalLinkHeader",
-        "cors",
-        "jsonldMediaType",
-        "mirroring",
-        "profileLinkHeader",
-        "regionByPct",
-        "regionByPx",
-        "regionSquare",
-        "rotationArbitrary",
-        "rotationBy90s",
-        "sizeByConfinedWh",
-        "sizeByH",
-        "sizeByPct",
-        "sizeByW",
-        "sizeByWh",
-    ),
-    2: (
-        "baseUriRedirect",
-        "canonicalLinkHeader",
-        "cors",
-        "jsonldMediaType",
-        "mirroring",
-        "profileLinkHeader",
-        "regionByPct",
-        "regionByPx",
-        "regionSquare",
-        "rotationArbitrary",
-        "rotationBy90s",
-        "sizeByConfinedWh",
-        "sizeByDistortedWh",
-        "sizeByH",
-        "sizeByPct",
-        "sizeByW",
-        "sizeByWh",
-    ),
-}
+_FEATURES_3 = (
+    "baseUriRedirect",
+    "canonicalLinkHeader",
+    "cors",
+    "jsonldMediaType",
+    "mirroring",
+    "profileLinkHeader",
+    "regionByPct",
+    "regionByPx",
+    "regionSquare",
+    "rotationArbitrary",
+    "rotationBy90s",
+    "sizeByConfinedWh",
+    "sizeByH",
+    "sizeByPct",
+    "sizeByW",
+    "sizeByWh",
+)
+_FEATURES: dict[Version, tuple[str, ...]] = {3: _FEATURES_3, 2: tuple(sorted((*_FEATURES_3, "sizeByDistortedWh")))}
 _REGIONS = frozenset({"regionByPct", "regionByPx", "regionSquare"})
 """Features that only those have who may see everything."""
 _ANY_SIZE = frozenset({"sizeByW", "sizeByWh"})
-"""Features that are not named to others: OpenSeadragon then asks for sizes above `maxWidth`, which it does not know."""
+"""Features that are not named to others: OpenSeadragon then asks for sizes above `maxWidth`, which it does not read."""
 _UPSCALING: dict[Version, str] = {3: "sizeUpscaling", 2: "sizeAboveFull"}
 
 
@@ -168,7 +148,7 @@ def granted(limits: Limits, grant: Grant) -> Limits:
 
 
 def _with_services(document: dict[str, Any], services: Services, version: Version) -> dict[str, Any]:
-    """Authorization Flow 2.0, section 2.1: its context stands before the image's; 2.1 keeps it inside the service."""
+    """Authorization Flow 2.0, section 2.1: its context comes before the image's; 2.1 keeps it inside the service."""
     if not services:
         return document
     if version == 3:

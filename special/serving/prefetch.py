@@ -2,7 +2,7 @@
 
 An access pattern is several different parts of one master at one scale. The next access is likely
 near the last one, so the volume is asked for rings around what was accessed, until the rest of that level is
-there. The volume bounds the blocks that are prefetched and not used yet, and gives way to readers that wait.
+there. The volume bounds the blocks that are prefetched and not used yet, and lets readers that wait go first.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import logging
 import math
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
-from contextvars import Context
 from dataclasses import dataclass, field
+from functools import partial
 from time import monotonic
 from typing import Final
 
+from special.concurrency import KeyedTasks
 from special.errors import SpecialError
 from special.geometry import Box, Size
 from special.iiif import Job
@@ -109,8 +110,6 @@ class AccessPattern:
     """Time of the last one, by the monotonic clock."""
     ready: dict[int, tuple[Box, float]] = field(default_factory=dict)
     """For each scale the prefetched area, and until when it is believed to be in the volume."""
-    task: asyncio.Task[None] | None = None
-    """What is being prefetched for it."""
 
     def is_new(self, access: TileAccess) -> bool:
         """Whether an access reaches the edge of the prefetched area."""
@@ -141,14 +140,12 @@ class Prefetcher:
         self._is_busy = is_busy
         self._clock = clock
         self._patterns: OrderedDict[str, AccessPattern] = OrderedDict()
+        self._tasks = KeyedTasks(MAX_PATTERNS)
         self._running = asyncio.Semaphore(1)
 
     async def close(self) -> None:
         """Cancel what is being prefetched."""
-        tasks = [it.task for it in self._patterns.values() if it.task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._tasks.close()
 
     def record(self, master: Master, job: Job) -> None:
         """A part of a master was read through the volume."""
@@ -157,9 +154,8 @@ class Prefetcher:
         self._patterns.move_to_end(key)
         self._add(pattern, job)
         if len(self._patterns) > MAX_PATTERNS:
-            _, oldest = self._patterns.popitem(last=False)
-            if oldest.task is not None:
-                oldest.task.cancel()
+            oldest, _ = self._patterns.popitem(last=False)
+            self._tasks.cancel(oldest)
 
     def record_cached(self, blob: Blob, job: Job) -> None:
         """A part of a master was answered from memory."""
@@ -173,9 +169,8 @@ class Prefetcher:
         if not pattern.is_new(access):
             return
         pattern.accesses.append(access)
-        if pattern.task is None and len(pattern.accesses) >= MIN_ACCESSES:
-            # Outside the context of the current request: what this reads is not part of its cost.
-            pattern.task = asyncio.create_task(self._follow(pattern), context=Context())
+        if len(pattern.accesses) >= MIN_ACCESSES:
+            self._tasks.start(pattern.master.blob.version, partial(self._follow, pattern))
 
     async def _follow(self, pattern: AccessPattern) -> None:
         try:
@@ -184,8 +179,6 @@ class Prefetcher:
                     pass
         except (SpecialError, OSError) as error:  # a request for these bytes will meet the same error, and report it
             log.info("prefetch failed: %s", error)
-        finally:
-            pattern.task = None
 
     async def _fetch_around(self, pattern: AccessPattern, accesses: tuple[TileAccess, ...]) -> bool:
         """Prefetch what surrounds some accesses, as far as the volume allows; True if there were others meanwhile."""

@@ -14,13 +14,13 @@ import math
 import sqlite3
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextvars import Context
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 from typing import Final
 
 from special.codecs import TileCut, cut_tiles, subsampling
-from special.concurrency import NEVER
+from special.concurrency import NEVER, KeyedTasks
 from special.errors import MasterError, SpecialError
 from special.formats import Layout, Piece, Tiling
 from special.formats.tiff import HEAD_BYTES, Grid, Place, pyramid
@@ -31,7 +31,7 @@ from special.observability import PROMOTIONS
 from special.serving.answers import PIXELS_VERSION
 from special.serving.master_pixels import MasterRenderer
 from special.storage import Reader, Span
-from special.volume import Elsewhere, Making, NoRoom, Volume
+from special.volume import Elsewhere, NoSpace, PyramidWriter, Volume
 from special.workers import Lane
 
 LANE: Final = Lane("pyramid", running=1, queue=1, deadline_s=120.0, share=0.5)
@@ -44,15 +44,15 @@ FIRST_PAUSE_S: Final = 60.0
 LONGEST_PAUSE_S: Final = 3600.0
 """Pause after a build that failed; doubles each time, up to the longest."""
 LEFT_PAUSE_S: Final = 5.0
-"""Pause after a build that another process has done or does, or for which the volume has no room."""
-MAX_CANDIDATES: Final = 10_000
+"""Pause after a build that another process has done or does, or for which the volume has no space."""
+MAX_STATES: Final = 10_000
 """Maximum number of masters whose tiles are counted; the least recently used is forgotten first."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
-class Candidate:
+class BuildState:
     """A version of a master whose tiles are expensive."""
 
     tiles: int = 0
@@ -63,8 +63,6 @@ class Candidate:
     """Pause after the next failure."""
     building_until_s: float = 0.0
     """Until when some process, this one or another, is believed to build its pyramid."""
-    task: asyncio.Task[None] | None = None
-    """Set while it is being built, or waits for its turn."""
 
 
 class PyramidBuilder:
@@ -89,25 +87,23 @@ class PyramidBuilder:
         """Side of a tile in pixels."""
         self._after = after
         self._clock = clock
-        self._candidates: OrderedDict[str, Candidate] = OrderedDict()
-        self._turn = asyncio.Semaphore(1)
+        self._states: OrderedDict[str, BuildState] = OrderedDict()
+        self._tasks = KeyedTasks(MAX_STATES)
+        self._one_build = asyncio.Semaphore(1)
 
     async def close(self) -> None:
         """Cancel the builds that are running or waiting."""
-        tasks = [it.task for it in self._candidates.values() if it.task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._tasks.close()
 
     def is_building(self, master: Master) -> bool:
         """Whether a master's pyramid is being built, by this process or another."""
-        candidate = self._candidates.get(master.blob.version)
-        return candidate is not None and self._clock() < candidate.building_until_s
+        state = self._states.get(master.blob.version)
+        return state is not None and self._clock() < state.building_until_s
 
     @property
     def busy(self) -> bool:
         """Whether any pyramid is being built here, or waits for its turn."""
-        return any(it.task is not None for it in self._candidates.values())
+        return len(self._tasks) > 0
 
     def grid(self, layout: Layout) -> Grid | None:
         """The grid of a master's pyramid, built or not; None for a master that needs none."""
@@ -122,45 +118,43 @@ class PyramidBuilder:
     def count_tiles(self, master: Master, tiles: int = 1) -> None:
         """Count requests for tiles that a pyramid would have answered; start a build after enough of them."""
         key = master.blob.version
-        candidate = self._candidates.setdefault(key, Candidate())
-        self._candidates.move_to_end(key)
-        candidate.tiles += tiles
-        if candidate.task is None and candidate.tiles >= self._after and candidate.not_before_s <= self._clock():
-            candidate.tiles = 0
-            # Outside the context of the current request: what this reads is not part of its cost.
-            candidate.task = asyncio.create_task(self._build(master, candidate), context=Context())
-        if len(self._candidates) > MAX_CANDIDATES:
-            idle = next((key for key, it in self._candidates.items() if it.task is None), None)
+        state = self._states.setdefault(key, BuildState())
+        self._states.move_to_end(key)
+        state.tiles += tiles
+        is_due = state.tiles >= self._after and state.not_before_s <= self._clock()
+        if is_due and self._tasks.start(key, partial(self._build, master, state)):
+            state.tiles = 0
+        if len(self._states) > MAX_STATES:
+            idle = next((it for it in self._states if it not in self._tasks), None)
             if idle is not None:
-                del self._candidates[idle]
+                del self._states[idle]
 
-    async def _build(self, master: Master, candidate: Candidate) -> None:
+    async def _build(self, master: Master, state: BuildState) -> None:
         outcome, start = "failed", self._clock()
         try:
-            async with self._turn:
+            async with self._one_build:
                 start = self._clock()
-                candidate.building_until_s = math.inf
+                state.building_until_s = math.inf
                 try:
                     outcome = "made" if await self._build_in_volume(master) else "left"
                 finally:
-                    candidate.building_until_s = 0.0
-                candidate.not_before_s = self._clock() + LEFT_PAUSE_S
+                    state.building_until_s = 0.0
+                state.not_before_s = self._clock() + LEFT_PAUSE_S
         except MasterError as error:  # it would fail in the same way again
             outcome = "refused"
-            candidate.not_before_s = math.inf
+            state.not_before_s = math.inf
             log.info("no pyramid of %s: %s", master.blob.url, error)
         except Elsewhere:
             outcome = "left"
-            candidate.not_before_s = candidate.building_until_s = self._clock() + LEFT_PAUSE_S
-        except (SpecialError, NoRoom, OSError, sqlite3.Error) as error:
-            candidate.not_before_s = self._clock() + candidate.pause_s
-            candidate.pause_s = min(2 * candidate.pause_s, LONGEST_PAUSE_S)
+            state.not_before_s = state.building_until_s = self._clock() + LEFT_PAUSE_S
+        except (SpecialError, NoSpace, OSError, sqlite3.Error) as error:
+            state.not_before_s = self._clock() + state.pause_s
+            state.pause_s = min(2 * state.pause_s, LONGEST_PAUSE_S)
             log.warning("no pyramid of %s: %s", master.blob.url, error)
         except asyncio.CancelledError:
             outcome = "cancelled"
             raise
         finally:
-            candidate.task = None
             PROMOTIONS.labels(outcome).inc()
             log.info("pyramid of %s: %s after %.1f s", master.blob.url, outcome, self._clock() - start)
 
@@ -181,7 +175,7 @@ class PyramidBuilder:
         return True
 
     async def _chunk(
-        self, master: Master, grid: Grid, level: int, chunk: Box, making: Making, tiles: dict[Place, Span]
+        self, master: Master, grid: Grid, level: int, chunk: Box, making: PyramidWriter, tiles: dict[Place, Span]
     ) -> int:
         """Make and write some tiles of a level, add them to `tiles`, and return their number of channels."""
         blob, box = master.blob, grid.box(level, chunk)
@@ -234,7 +228,7 @@ def _decoded_per_pixel(layout: Layout, size: Size) -> float:
 
 
 def _crop(piece: Piece, box: Box, part: Box) -> Frame:
-    """Where a part of the piece's box lies in the decoded picture: as the layout would have placed it by itself.
+    """Where a part of the piece's box is in the decoded picture: as the layout would have placed it by itself.
 
     Edges that the part shares with the box are where the layout placed those: at the picture's edges it may round.
     """

@@ -13,8 +13,8 @@ from special.codecs import memory_estimate
 from special.concurrency import Deadline
 from special.errors import Malformed
 from special.formats import drive
-from special.formats.tiff import HEAD_BYTES, Grid, TiffLayout
-from special.geometry import Box, Size
+from special.formats.tiff import HEAD_BYTES, Grid, PyramidIndex, TiffLayout
+from special.geometry import Box
 from special.iiif import Job
 from special.images import Master
 from special.observability import trace
@@ -22,39 +22,10 @@ from special.serving.master_pixels import MasterRenderer
 from special.storage import Blob, Span
 from special.volume import Damaged, PackFile, Pyramids
 
-LOOK_S: Final = 1.0
+CHECK_S: Final = 1.0
 """How often the disk is asked whether another process has made a pyramid."""
 MORE_QUALITY: Final = 3
 """What is encoded for the second time is encoded with more care: an eighth longer, to lose 0.1 to 1.2 dB less."""
-
-
-@dataclass(frozen=True, slots=True)
-class PyramidIndex:
-    """Where each tile is in a pyramid's file."""
-
-    grid: Grid
-    layout: TiffLayout
-
-    def find(self, job: Job, file: PackFile) -> Span | None:
-        """The part that is the answer as it is, if there is one."""
-        if not job.plain or job.format != "jpg":
-            return None
-        place = self.grid.find(job.box, job.size)
-        if place is None:
-            return None
-        page = self.layout.pyramid[place.level].page
-        span = page.span(place.row * page.columns + place.column)
-        assert span is not None, "a pyramid has all its tiles"
-        return span if self.grid.is_whole(job.size) else file.before(span.start)
-
-    def source_size(self, job: Job) -> Size:
-        """The size that a level must have for this job.
-
-        Twice that of the answer, where it is resampled: what is halved again loses nothing that the master would show.
-        """
-        if self.grid.is_exact(job.box, job.size):
-            return job.size
-        return Size(min(2 * job.size.width, job.box.width), min(2 * job.size.height, job.box.height))
 
 
 class PyramidTiles:
@@ -66,13 +37,13 @@ class PyramidTiles:
         self._name = name
         self._tile = tile
         self._indexes: WeakKeyDictionary[PackFile, PyramidIndex] = WeakKeyDictionary()
-        self._looked_s: dict[str, float] = {}
+        self._checked_s: dict[str, float] = {}
 
     def cached(self, blob: Blob, job: Job) -> bytes | None:
         """The tile of a pyramid that was found before, if it is in memory. Never waits for the disk."""
         file = self._pyramids.peek_file(blob)
         index = self._indexes.get(file) if file is not None else None
-        span = index.find(job, file) if index is not None and file is not None else None
+        span = _find(index, job, file) if index is not None and file is not None else None
         return self._pyramids.peek(blob, span) if span is not None else None
 
     async def render(self, master: Master, job: Job, *, deadline: Deadline) -> bytes | None:
@@ -86,11 +57,11 @@ class PyramidTiles:
                 index = self._indexes.get(file) or await self._read_index(master, file)
                 if index is None:
                     return None
-                span = index.find(job, file)
+                span = _find(index, job, file)
                 if span is not None:
                     found = await self._pyramids.read(blob, [span])
                     return found[0] if found is not None else None
-        extract = index.layout.extract(job.box, index.source_size(job))
+        extract = index.layout.extract(job.box, index.source_size(job.box, job.size))
         memory_bytes = memory_estimate.decode_bytes("tiff", extract, job)
         renderer, encoding = self._renderer, self._renderer.encoding
         careful = replace(
@@ -111,12 +82,12 @@ class PyramidTiles:
             return await renderer.decode(piece, job, admission, quarantine_key=key, encoding=careful)
 
     async def _find(self, blob: Blob) -> PackFile | None:
-        """The pyramid, if there is one by now; the disk is asked once in `LOOK_S`, however many requests ask."""
+        """The pyramid, if there is one by now; the disk is asked once in `CHECK_S`, however many requests ask."""
         now = monotonic()
-        if now < self._looked_s.get(blob.url, 0.0) + LOOK_S:
+        if now < self._checked_s.get(blob.url, 0.0) + CHECK_S:
             return None
-        self._looked_s = {url: then for url, then in self._looked_s.items() if now < then + LOOK_S}
-        self._looked_s[blob.url] = now
+        self._checked_s = {url: then for url, then in self._checked_s.items() if now < then + CHECK_S}
+        self._checked_s[blob.url] = now
         return await self._pyramids.find(blob, self._name)
 
     async def _read_index(self, master: Master, file: PackFile) -> PyramidIndex | None:
@@ -128,6 +99,13 @@ class PyramidTiles:
             return None
         self._indexes[file] = index
         return index
+
+
+def _find(index: PyramidIndex, job: Job, file: PackFile) -> Span | None:
+    """The part that is the answer as it is, if there is one."""
+    if not job.plain or job.format != "jpg":
+        return None
+    return index.find(job.box, job.size, whole_part_before=file.before)
 
 
 async def read_index(file: PackFile, grid: Grid) -> PyramidIndex:
@@ -147,7 +125,7 @@ async def read_index(file: PackFile, grid: Grid) -> PyramidIndex:
 
 @dataclass(frozen=True, slots=True)
 class _Unchecked:
-    """A pyramid's bytes for the parser, which asks for more than it looks at."""
+    """A pyramid's bytes for the parser, which asks for more than it reads."""
 
     file: PackFile
 

@@ -20,14 +20,14 @@ class ReadLimits:
     """How much of one master may be read and decoded for one picture."""
 
     max_gap_bytes: int = 65536
-    """Widest gap between spans that is read along with them; 0 for a reader that merges spans by itself."""
+    """Maximum gap between spans that is read along with them; 0 for a reader that merges spans by itself."""
     max_whole_bytes: int = 2 * 2**30
     """Maximum number of bytes read."""
     max_pixels: int = 2_000_000_000
     """Maximum number of pixels decoded."""
 
     def check(self, blob: Blob, extract: Extract) -> None:
-        """Raise `TooDear` for what is beyond the bounds, before any of it is read."""
+        """Raise `TooExpensive` for what is beyond the bounds, before any of it is read."""
         if extract.pixels > self.max_pixels:
             raise TooExpensive(f"{blob.url}: {extract.pixels} pixels to decode are more than max_master_pixels allows")
         wanted = sum(len(span) for span in extract.spans)
@@ -41,7 +41,7 @@ async def read_piece(
     """A small file that shows a box, from a layout that is prepared for it, and the layout to go on with.
 
     One batch of parallel GETs for what is not in `seen`. A master whose headers turn out to have lied is read
-    whole instead, and the layout that is returned always does so. Raises `TooDear`, `Malformed`, `SourceError`.
+    whole instead, and the layout that is returned always does so. Raises `TooExpensive`, `Malformed`, `SourceError`.
     """
     while True:
         extract = await plan_extract(blob, layout, box, size, limits=limits)
@@ -52,7 +52,7 @@ async def read_piece(
 
 
 async def plan_extract(blob: Blob, layout: Layout, box: Box, size: Size, *, limits: ReadLimits) -> Extract:
-    """What is to be read for a box, from a layout that is prepared for it. Reads nothing. Raises `TooDear`."""
+    """What is to be read for a box, from a layout that is prepared for it. Reads nothing. Raises `TooExpensive`."""
     if layout.format == "jp2":  # picking and sorting packets takes tens of milliseconds, a TIFF less than the hop
         extract = await asyncio.to_thread(layout.extract, box, size)
     else:

@@ -85,19 +85,19 @@ def plan(asset: Asset, job: Job, grant: Grant) -> Plan:
     if stored:
         return stored
     if asset.blob is None:
-        raise NotFound("Only stored sizes of this image can be had.")
+        raise NotFound("Only stored sizes of this image are available.")
     return Stream(asset.blob, job) if job.box == Box.whole(asset.size) else Tile(asset.blob, job)
 
 
 def thumb_job(request: ImageRequest, asset: Asset, grant: Grant, *, version: Version) -> Job:
     """A request to `/thumbs/` in pixels of the image's shape.
 
-    Level 0 knows one region, one rotation, and jpg; what else is stored can be had too. The image is as large as
+    Level 0 has one region, one rotation, and jpg; what else is stored is available too. The image is as large as
     the largest rendition that the caller may see.
     """
     formats = info.thumb_formats(asset)
     if request.format not in formats:
-        raise BadRequest(f"Only {' and '.join(formats)} can be had here, not {request.format}.")
+        raise BadRequest(f"Only {' and '.join(formats)} are available here, not {request.format}.")
     if request.quality not in ("default", "color"):
         raise BadRequest(f"Only qualities default and color are stored, not {request.quality}.")
     if request.mirror or request.angle % 360:

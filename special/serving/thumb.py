@@ -65,7 +65,7 @@ class ThumbRoute:
         return [Span.whole(await self.store.source.stat(_rendition(planned).key))]
 
     async def signed_url(self, planned: PlannedRequest) -> str | None:
-        return await self.store.source.link(_rendition(planned).key)
+        return await self.store.source.signed_url(_rendition(planned).key)
 
 
 def _rendition(planned: PlannedRequest) -> Rendition:

@@ -63,7 +63,7 @@ class TileRoute:
         self._prefetcher = prefetcher
         self._pyramids = PyramidTiles(renderer, volume.pyramids, builder.name, tile=builder.tile)
         self._limiter = KeyedLimiter(max_running, max_waiting=MAX_WAITING)
-        self._flights: SingleFlight[bytes] = SingleFlight()
+        self._single_flight: SingleFlight[bytes] = SingleFlight()
         self._hot: LRUCache[tuple[str, str], bytes] = LRUCache(hot_bytes, len)
 
     def complete(self, planned: PlannedRequest) -> PlannedRequest:
@@ -121,12 +121,12 @@ class TileRoute:
             return await self._from_master(master, job, deadline)
         key = (master.blob.version, job)
         try:
-            return await self._flights.run(key, partial(self._in_turn, master, job, deadline))
+            return await self._single_flight.run(key, partial(self._render_expensive, master, job, deadline))
         except TimedOut:
             if deadline.left_s < DECODE_RESERVE_S:
                 raise
         # The first request for this tile had less time left than this one.
-        return await self._flights.run(key, partial(self._in_turn, master, job, deadline))
+        return await self._single_flight.run(key, partial(self._render_expensive, master, job, deadline))
 
     def _stored_or_pyramid_tile(self, blob: Blob, job: Job, stored: Stored | None) -> bytes | None:
         """The answer, if it is a tile in memory: some microseconds.
@@ -145,7 +145,7 @@ class TileRoute:
     async def _from_master(self, master: Master, job: Job, deadline: Deadline) -> bytes:
         return await self._renderer.render(master, job, self._reader, lane="tile", deadline=deadline)
 
-    async def _in_turn(self, master: Master, job: Job, deadline: Deadline) -> bytes:
+    async def _render_expensive(self, master: Master, job: Job, deadline: Deadline) -> bytes:
         """A tile of an expensive master. In a flood most requests wait here until there is a pyramid."""
         lossy = job.format in ("jpg", "webp") and job.quality != "bitonal"
         async with self._limiter.slot(master.blob.version, deadline=deadline) as state:

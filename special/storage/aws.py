@@ -56,7 +56,7 @@ class Account:
         try:
             profile: dict[str, Any] = session.get_scoped_config()
             endpoint = _endpoint(session)
-            # botocore itself knows only AWS_DEFAULT_REGION; every other SDK, and Amazon's own machines, say AWS_REGION.
+            # botocore itself reads only AWS_DEFAULT_REGION; every other SDK, and Amazon's own machines, say AWS_REGION.
             region = os.environ.get("AWS_REGION") or session.get_config_variable("region") or "us-east-1"
         except BotoCoreError as error:
             raise ConfigurationError(f"the AWS configuration cannot be used: {error}") from error

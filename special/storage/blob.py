@@ -37,7 +37,7 @@ class Blob:
     def version(self) -> str:
         """Names this version of this object everywhere: the key of caches, of the volume and of the quarantine.
 
-        No two versions share one: the size has no space, and no quote stands inside an entity tag.
+        No two versions share one: the size has no space, and an entity tag has no quote inside.
         """
         return f"{self.root}{self.key} {self.etag} {self.size}"
 
@@ -85,7 +85,7 @@ class NotModified(Exception):
     def __init__(self, etag: str | None = None) -> None:
         super().__init__()
         self.etag = etag
-        """The version's tag, where the store told it."""
+        """The version's tag, where the store gave it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Keys that obstore cannot name, and listings, through aiobotocore.
 
-S3 allows any key: `a//b`, `/lead`, `trail/`, `..`, a tab. It also lists by any prefix, where obstore knows
+S3 allows any key: `a//b`, `/lead`, `trail/`, `..`, a tab. It also lists by any prefix, where obstore has
 only folders and stops at the first key that it cannot name. This is more expensive, and rare.
 """
 
@@ -74,7 +74,7 @@ class BotocoreClient:
             result = await client.put_object(Bucket=self._bucket, Key=path, Body=data, **present)
         return tag(result["ETag"], len(data), None)
 
-    async def link(self, path: str, seconds: int) -> str | None:
+    async def signed_url(self, path: str, seconds: int) -> str | None:
         with _explained(path):
             client = await self._connected()
             parameters = {"Bucket": self._bucket, "Key": path}
@@ -156,6 +156,6 @@ def _explained(path: str) -> Iterator[None]:
     except NoCredentialsError as error:
         raise Denied(NO_CREDENTIALS) from error
     except ParamValidationError as error:
-        raise Missing(f"S3 knows no such key as {path!r}") from error
+        raise Missing(f"S3 has no key {path!r}") from error
     except (BotoCoreError, OSError, aiohttp.ClientError) as error:
         raise Unreachable(f"{path}: {error}") from error

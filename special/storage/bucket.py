@@ -29,7 +29,7 @@ SMALL_BYTES = 262144
 """A body up to this size is read before it is handed on, so that a failure on the way can be retried unseen."""
 CHUNK_BYTES = 262144
 """Larger bodies are streamed in chunks of this size."""
-LINK_S = 300
+SIGNED_URL_S = 300
 """How long a signed URL is valid: long enough for a proxy that follows it at once."""
 _IMPOSSIBLE = re.compile("[\0\ud800-\udfff]")
 """NUL, and what UTF-8 cannot encode."""
@@ -149,9 +149,9 @@ class Bucket:
                 raise
             raise Changed(f"{pin.url} is gone, it was {pin.etag}") from error
 
-    async def link(self, key: str) -> str | None:
+    async def signed_url(self, key: str) -> str | None:
         client, path = await self._route(key)
-        return await client.link(path, LINK_S)
+        return await client.signed_url(path, SIGNED_URL_S)
 
     async def delete(self, key: str) -> None:
         client, path = await self._route(key)

@@ -98,7 +98,7 @@ class StoreClient(Protocol):
         """Store an object whole, in place of the one with that tag; its new tag."""
         ...
 
-    async def link(self, path: str, seconds: int) -> str | None:
+    async def signed_url(self, path: str, seconds: int) -> str | None:
         """A signed URL for GETs; None where the store has none."""
         ...
 

@@ -84,7 +84,7 @@ class Folder:
         with counting_errors():
             return await _in_thread(lambda: self._write(key, data, pin))
 
-    async def link(self, key: str) -> str | None:
+    async def signed_url(self, key: str) -> str | None:
         return None
 
     async def delete(self, key: str) -> None:

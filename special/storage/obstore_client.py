@@ -54,7 +54,7 @@ class ObstoreClient:
         if match is not None:
             options["if_match"] = match
         if unless is not None and unless.etag is not None:
-            if unless.etag.strip() != "*":  # Azure refuses it; `bucket` looks at every answer all the same
+            if unless.etag.strip() != "*":  # Azure refuses it; `bucket` checks every answer anyway
                 options["if_none_match"] = unless.etag
         elif unless is not None:
             options["if_modified_since"] = unless.since
@@ -75,11 +75,11 @@ class ObstoreClient:
             raise _ours(error) from error
         return tag(result["e_tag"], len(data), None)
 
-    async def link(self, path: str, seconds: int) -> str | None:
+    async def signed_url(self, path: str, seconds: int) -> str | None:
         if not isinstance(self._store, S3Store | AzureStore | GCSStore):
             return None
         if isinstance(self._store, AzureStore) and quote(path) != path:
-            return None  # obstore 0.12 signs the name as it is encoded, and the store knows the plain one
+            return None  # obstore 0.12 signs the encoded name, where the store has the plain one
         try:
             return await obstore.sign_async(self._store, "GET", path, timedelta(seconds=seconds))
         except FAILURES as error:

@@ -1,4 +1,4 @@
-"""Refuses places that overlap: what is stored of restricted images must not be had as masters.
+"""Refuses places that overlap: what is stored of restricted images must not be served as masters.
 
 A rendition below the source is a master by its key: `thumbs/1/2/foo/auth/1024.jpg` has no sizes file that restricts it,
 and `derive` would make renditions of it in turn.

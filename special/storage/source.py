@@ -65,7 +65,7 @@ class Source(Reader, Protocol):
         """
         ...
 
-    async def link(self, key: str) -> str | None:
+    async def signed_url(self, key: str) -> str | None:
         """A signed URL by which anyone may GET the object for a few minutes; None where the store has none.
 
         Nothing is asked of the store: whether the object is there shows when it is used.

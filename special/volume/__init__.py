@@ -16,7 +16,7 @@ from special.volume.ledger import Entry
 from special.volume.metadata import MetadataStore, StoredMetadata
 from special.volume.pack_file import PackFile
 from special.volume.prefetch import PrefetchResult
-from special.volume.pyramids import Elsewhere, Making, NoRoom, Pyramids
+from special.volume.pyramids import Elsewhere, NoSpace, Pyramids, PyramidWriter
 from special.volume.volume import DEFAULT_BLOCK_BYTES, Volume, VolumeReader
 
 __all__ = [
@@ -25,11 +25,11 @@ __all__ = [
     "Damaged",
     "Elsewhere",
     "Entry",
-    "Making",
     "MetadataStore",
-    "NoRoom",
+    "NoSpace",
     "PackFile",
     "PrefetchResult",
+    "PyramidWriter",
     "Pyramids",
     "StoredMetadata",
     "Verified",

@@ -16,7 +16,7 @@ from special.volume import metadata, pyramids
 from special.volume.blocks import Damaged
 from special.volume.directory import VolumeDirectory
 from special.volume.ledger import Entry
-from special.volume.object_files import ObjectFiles, described
+from special.volume.object_files import ObjectFiles, read_block_map
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ def verify(directory: Path) -> Verified:
     with _joined(directory) as volume:
         for home in volume.object_directories():
             try:
-                files = ObjectFiles.open(described(home), home)
+                files = ObjectFiles.open(read_block_map(home), home)
             except FileNotFoundError:  # just evicted
                 continue
             except Damaged:

@@ -58,7 +58,7 @@ class Budget:
         self._queue: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     async def take(self, size_bytes: int, *, timeout_s: float) -> bool:
-        """Wait until so many bytes are free (or all there are, if it is more); False if that takes too long."""
+        """Wait until that many bytes are free (or all, if it asks for more); False if that takes too long."""
         need = min(size_bytes, self._limit)
         if not self._queue and need <= self._free:
             self._free -= need

@@ -30,7 +30,7 @@ from special.volume.blocks import BlockMap, Damaged, whole_pages
 from special.volume.faults import record_fault
 from special.volume.ledger import HEADROOM_BYTES, TOUCHES, Ledger, Use, files_of, is_broken
 from special.volume.membership import SERVERS_NAME, Membership, VolumeTerms
-from special.volume.object_files import MAP_NAME, ObjectFiles, described, destroy, disk_bytes, remove
+from special.volume.object_files import MAP_NAME, ObjectFiles, destroy, disk_bytes, read_block_map, remove
 from special.volume.pack_file import NEW
 
 LEDGER_NAME = "ledger.sqlite"
@@ -143,7 +143,7 @@ class VolumeDirectory:
         )
 
     def has_space(self, size_bytes: int) -> bool:
-        """Whether so many bytes fit without anything being evicted."""
+        """Whether `size_bytes` more fit without anything being evicted."""
         with self.open_ledger():
             return self.taken_bytes() + whole_pages(size_bytes) <= self.terms.size_bytes
 
@@ -182,9 +182,9 @@ class VolumeDirectory:
             self._at("publish")
             files.publish(first, blocks)
 
-        self.spend(files.blocks, sum(whole_pages(len(data)) for data in blocks), write)
+        self.reserve_and_write(files.blocks, sum(whole_pages(len(data)) for data in blocks), write)
 
-    def spend(self, blocks: BlockMap, need: int, write: Callable[[], None]) -> Literal[True]:
+    def reserve_and_write(self, blocks: BlockMap, need: int, write: Callable[[], None]) -> Literal[True]:
         """Reserve space for one object, let `write` take it, and settle what it took. Raises `Full`."""
         name = blocks.name
         self._at("reserve")
@@ -222,10 +222,10 @@ class VolumeDirectory:
                 self.ledger.check()
 
     def taken_bytes(self) -> int:
-        """What the volume takes or has reserved, all told."""
+        """What the volume takes and has reserved, in total."""
         return self.ledger.promised_bytes() + self._own_bytes()
 
-    def look_again(self) -> None:
+    def forget_full(self) -> None:
         """Objects may be evicted that were protected: there may be space by now."""
         self._full_until = 0.0
 
@@ -273,7 +273,7 @@ class VolumeDirectory:
                 raise
 
     def _replace_ledger(self) -> None:
-        """Open the current ledger, or make a new one. No process writes meanwhile, so the disk has it all."""
+        """Open the current ledger, or make a new one of what is on the disk, while no other process writes."""
         with self.membership.ledger_lock(locks.try_exclusive):
             if self.ledger.is_current:  # no other process has noticed
                 record_fault("ledger", f"{self.ledger.path} is broken, and made again")
@@ -361,7 +361,7 @@ class VolumeDirectory:
         for home in self.object_directories():
             name = home.parent.name + home.name
             try:
-                blocks = described(home)
+                blocks = read_block_map(home)
                 if blocks.name != name:
                     raise Damaged(f"{home} holds the map of {blocks.name}")
                 for draft in home.glob("*" + NEW) if alone else ():  # its making was cut short
@@ -392,7 +392,7 @@ class VolumeDirectory:
             if not self.membership.is_alive(owner):
                 self.ledger.release(reservation)
                 with suppress(OSError, Damaged):  # it weighs what it weighed
-                    self._weigh(described(self.object_directory(name)))
+                    self._weigh(read_block_map(self.object_directory(name)))
 
     def _weigh(self, blocks: BlockMap) -> None:
         with suppress(FileNotFoundError):  # removed by another process, which updates the ledger

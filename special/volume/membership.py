@@ -1,7 +1,7 @@
 """Which servers use a volume's directory: they agree on its size, and dead ones are noticed.
 
 One file, never unlinked, that holds the settings. Its locks say the rest: the server that sets up takes
-`SETUP_BYTE`, all members share `PRESENCE_BYTE`, work on the ledger shares `LEDGER_BYTE` (and replacing the ledger
+`SETUP_BYTE`, all members share `MEMBER_BYTE`, work on the ledger shares `LEDGER_BYTE` (and replacing the ledger
 takes it alone), and each member has a byte of its own from `OWNER_BYTE` on. The kernel drops them all when a process
 dies, so nothing ever expires.
 """
@@ -23,7 +23,7 @@ from special.volume.no_follow import open_file
 
 SERVERS_NAME = "servers"
 SETUP_BYTE = 1 << 20
-PRESENCE_BYTE = SETUP_BYTE + 1
+MEMBER_BYTE = SETUP_BYTE + 1
 LEDGER_BYTE = SETUP_BYTE + 2
 OWNER_BYTE = SETUP_BYTE + 16
 OWNERS = 4096
@@ -77,9 +77,9 @@ class Membership:
                 raise TimeoutError(f"another server has been setting up {self.path.parent} for {SETUP_TIMEOUT_S:.0f} s")
             sleep(0.01)
         try:
-            alone = locks.try_exclusive(self._fd, PRESENCE_BYTE)
+            alone = locks.try_exclusive(self._fd, MEMBER_BYTE)
             yield alone
-            locks.try_shared(self._fd, PRESENCE_BYTE)
+            locks.try_shared(self._fd, MEMBER_BYTE)
             self.owner = next(n for n in range(OWNERS) if locks.try_exclusive(self._fd, OWNER_BYTE + n))
         finally:
             locks.unlock(self._fd, SETUP_BYTE)

@@ -32,7 +32,7 @@ from special.volume.directory import VolumeDirectory
 from special.volume.disk import VolumeDisk
 from special.volume.faults import FAULTS, record_fault
 from special.volume.no_follow import read_file
-from special.volume.object_files import ObjectFiles, described
+from special.volume.object_files import ObjectFiles, read_block_map
 from special.volume.open_objects import OpenObjects
 from special.volume.pack_file import NEW
 
@@ -41,7 +41,7 @@ MAGIC = b"special-note\0\0\0\1"
 MAX_BYTES = 4 << 20
 """Maximum length of a text: more than the longest list of packets or tiles that is worth keeping."""
 MAX_WAITING = 1000
-"""Maximum number of texts that wait to be written. One that is not written costs reading the headers once more."""
+"""Maximum number of texts that wait to be written. One that is not written costs reading the headers again."""
 
 _FIXED = struct.Struct("<16sI")
 
@@ -107,7 +107,7 @@ class MetadataStore:
                 try:
                     if await self._disk.read(_read, files) != text:
                         need = whole_pages(_FIXED.size + len(text)) + PAGE_BYTES
-                        await self._objects.spend(files, need, partial(_write, files, text))
+                        await self._objects.reserve_and_write(files, need, partial(_write, files, text))
                 except FAULTS as error:
                     record_fault("write", error)
 
@@ -131,7 +131,7 @@ def _find(directory: VolumeDirectory, urls: Sequence[str]) -> StoredMetadata | N
         if name is None:
             continue
         try:
-            blocks = described(directory.object_directory(name))
+            blocks = read_block_map(directory.object_directory(name))
         except FileNotFoundError:  # just evicted
             continue
         except Damaged as error:

@@ -208,7 +208,7 @@ class ObjectFiles:
         return False
 
 
-def described(home: Path) -> BlockMap:
+def read_block_map(home: Path) -> BlockMap:
     """What the map in an object's directory says it is. Raises `Damaged`, `OSError`."""
     return BlockMap.parse(read_file(home / MAP_NAME, HEADER_BYTES))
 

@@ -95,9 +95,9 @@ class OpenObjects:
         open_object = await self._disk.attempt(f"opening {blob.url}", lambda: self._opened(blob))
         return open_object if open_object is not None and open_object.files.acquire() else None
 
-    async def spend(self, files: ObjectFiles, need: int, write: Callable[[], None]) -> bool:
+    async def reserve_and_write(self, files: ObjectFiles, need: int, write: Callable[[], None]) -> bool:
         """Let `write` take that many bytes of the disk for an object; False if they are not free. Raises `FAULTS`."""
-        return await self._with_space(self._disk.directory.spend, files.blocks, need, write) is True
+        return await self._with_space(self._disk.directory.reserve_and_write, files.blocks, need, write) is True
 
     async def weigh(self, files: ObjectFiles) -> None:
         """Files of an object were removed: give back what they took."""
@@ -193,7 +193,7 @@ class OpenObjects:
                 return None
         for files in idle:
             files.release()
-        self._disk.directory.look_again()
+        self._disk.directory.forget_full()
         try:
             return await self._disk.write(work, *args)
         except Full as error:

@@ -1,6 +1,6 @@
 """A file of parts, each with a checksum: how a pyramid is stored on disk.
 
-Nothing here knows of images. Parts follow one another: the first may name what was written last, and each is found
+Nothing here depends on images. Parts follow one another: the first may name what was written last, and each is found
 by where it starts. A file is written under another name and gets its own when it is whole. All calls block; `peek`
 alone is safe in an event loop.
 

@@ -1,7 +1,7 @@
 """Prefetch: blocks that no reader has asked for yet, fetched as long as that costs no reader anything.
 
 A block that is prefetched is fetched like any other: a reader that wants it meanwhile joins. It evicts nothing,
-it gives way to readers who wait, and the number of unused prefetched blocks is bounded by the number of used ones.
+it lets readers that wait go first, and the number of unused prefetched blocks is bounded by the number of used ones.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
-from special.observability import VOLUME_AHEAD
+from special.observability import VOLUME_PREFETCHED
 from special.storage import Blob, Reader, Span
 from special.volume.disk import VolumeDisk
 from special.volume.open_objects import OpenObject, OpenObjects
@@ -19,7 +19,7 @@ from special.volume.open_objects import OpenObject, OpenObjects
 PrefetchResult = Literal["here", "some", "enough"]
 """What came of it: all of it was here, some was fetched or had to give way, or no more may be fetched."""
 
-_FETCHED, _USED = (VOLUME_AHEAD.labels(what) for what in ("fetched", "used"))
+_FETCHED, _USED = (VOLUME_PREFETCHED.labels(what) for what in ("fetched", "used"))
 
 
 class BlockPrefetcher:

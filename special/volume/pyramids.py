@@ -28,7 +28,7 @@ INDEX_BYTES = 2 * PAGE_BYTES
 """What the file system may take beyond a file's content, for its extents and its name."""
 
 
-class NoRoom(Exception):
+class NoSpace(Exception):
     """The volume has no space for a pyramid."""
 
 
@@ -36,7 +36,7 @@ class Elsewhere(Exception):
     """Another task or process is making this pyramid already."""
 
 
-class Making:
+class PyramidWriter:
     """A pyramid that is being made: parts are appended, and at last it is published."""
 
     def __init__(self, draft: PackWriter, files: ObjectFiles, objects: OpenObjects) -> None:
@@ -45,7 +45,7 @@ class Making:
         self._objects = objects
 
     async def append(self, parts: Sequence[bytes]) -> list[Span]:
-        """Write parts; returns where they are. Raises `NoRoom`, `OSError`, `sqlite3.Error`."""
+        """Write parts; returns where they are. Raises `NoSpace`, `OSError`, `sqlite3.Error`."""
         start = self._draft.size_bytes
         await self._write(sum(map(len, parts)), partial(self._draft.append, parts))
         spans: list[Span] = []
@@ -60,14 +60,14 @@ class Making:
         return self._draft.size_bytes
 
     async def publish(self, head: bytes) -> None:
-        """Write the first part, and let all see the file. Raises `NoRoom`, `OSError`, `sqlite3.Error`."""
+        """Write the first part, and let all see the file. Raises `NoSpace`, `OSError`, `sqlite3.Error`."""
         await self._write(self._draft.table_bytes, partial(self._draft.seal, head))
         await uninterrupted(asyncio.to_thread(self._draft.publish))
 
     async def _write(self, size_bytes: int, write: Callable[[], None]) -> None:
         need = whole_pages(size_bytes) + INDEX_BYTES
-        if not await self._objects.spend(self._files, need, write):
-            raise NoRoom(f"the volume has no space for {need} bytes more")
+        if not await self._objects.reserve_and_write(self._files, need, write):
+            raise NoSpace(f"the volume has no space for {need} bytes more")
 
 
 class Pyramids:
@@ -123,7 +123,7 @@ class Pyramids:
             await self._disk.attempt(what, lambda: self._discard(open_object, pyramid))
 
     @asynccontextmanager
-    async def making(self, blob: Blob, name: str, *, head_bytes: int) -> AsyncGenerator[Making | None, None]:
+    async def making(self, blob: Blob, name: str, *, head_bytes: int) -> AsyncGenerator[PyramidWriter | None, None]:
         """A pyramid to be made; what is not published in the end is removed.
 
         None where there is one already, or where the object is read past the volume. Raises `Elsewhere`. Not for the
@@ -142,7 +142,7 @@ class Pyramids:
                     yield None
                     return
                 try:
-                    yield Making(draft, files, self._objects)
+                    yield PyramidWriter(draft, files, self._objects)
                 finally:
                     await uninterrupted(asyncio.to_thread(draft.close))
                     await self._objects.weigh(files)

@@ -107,7 +107,7 @@ def test_a_library_is_found_and_is_new_enough():
 
 
 def test_the_library_inside_pillows_wheel_is_asked_first():
-    assert "pillow.libs" in libopenjp2.candidates()[0] or ".dylibs" in libopenjp2.candidates()[0]
+    assert "pillow.libs" in libopenjp2.library_names()[0] or ".dylibs" in libopenjp2.library_names()[0]
 
 
 def test_without_a_library_the_error_names_the_fix():

@@ -358,7 +358,7 @@ async def test_verify_finds_what_is_restricted_in_the_open(bench: Bench) -> None
 
     outcome = await bench.generator(limit=20).verify(InputImage(ID))
 
-    assert outcome.detail == f"{ID}/open/21.jpg is restricted and lies in the open"
+    assert outcome.detail == f"{ID}/open/21.jpg is restricted and under open/"
 
 
 async def test_foresee_says_what_make_would_do(bench: Bench) -> None:
@@ -633,7 +633,7 @@ async def test_follow_may_keep_what_lost_its_master(bench: Bench) -> None:
     bench.masters.objects.clear()
     generator = bench.generator()
 
-    assert (await generator.follow(InputImage(ID), gone=generator.keep)).result == "stood"
+    assert (await generator.follow(InputImage(ID), gone=generator.retain)).result == "stood"
     assert bench.thumbs.objects == before
 
 

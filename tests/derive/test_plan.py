@@ -153,7 +153,7 @@ def test_plan(before: StoredRenditions | None, after: Target, expected: Steps) -
     steps = plan(before, after)
 
     assert steps == expected
-    assert steps.stands == (expected == NOTHING)
+    assert steps.is_done == (expected == NOTHING)
 
 
 def standing(limit: int | None, *renditions: Rendition, foreign: bool = False) -> StoredRenditions:

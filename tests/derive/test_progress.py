@@ -40,8 +40,8 @@ def test_bar_shows_rate_and_failures_and_vanishes() -> None:
     console = Console(file=seen, force_terminal=True, width=200)
     with bar(console) as shown:
         shown.expect(2)
-        shown.show(GOOD, tally(GOOD))
-        shown.show(BAD, tally(GOOD, BAD))
+        shown.update(GOOD, tally(GOOD))
+        shown.update(BAD, tally(GOOD, BAD))
         shown.progress.refresh()
 
     text = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", seen.getvalue())
@@ -54,13 +54,13 @@ def test_bar_shows_rate_and_failures_and_vanishes() -> None:
 def test_lines_name_failures_at_once_and_count_now_and_then() -> None:
     seen, now = io.StringIO(), [0.0]
     lines = Lines(Console(file=seen, width=200), clock=lambda: now[0])
-    lines.show(GOOD, tally(GOOD))
-    lines.show(BAD, tally(GOOD, BAD))
+    lines.update(GOOD, tally(GOOD))
+    lines.update(BAD, tally(GOOD, BAD))
     assert seen.getvalue() == "failed: [red]bud: it ends too soon\n"
 
     now[0] = LINE_EVERY_S
-    lines.show(GOOD, tally(GOOD, BAD, GOOD))
-    lines.show(GOOD, tally(GOOD, BAD, GOOD, GOOD))
+    lines.update(GOOD, tally(GOOD, BAD, GOOD))
+    lines.update(GOOD, tally(GOOD, BAD, GOOD, GOOD))
     lines.expect(5)
     _, second = seen.getvalue().splitlines()
     assert re.fullmatch(r"2 made, 1 failed \([\d,.]+/s\)", second)
@@ -70,7 +70,7 @@ def test_json_is_one_object_a_line() -> None:
     seen = io.StringIO()
     lines = JsonLines(seen)
     for outcome in (GOOD, Outcome("ü", "stood")):
-        lines.show(outcome, tally())
+        lines.update(outcome, tally())
     lines.expect(2)
 
     first, second = seen.getvalue().splitlines()

@@ -90,7 +90,7 @@ def layout(name: str) -> Layout:
 
 
 @pytest.mark.parametrize(
-    ("name", "dear"),
+    ("name", "expensive"),
     [
         ("map.jp2", True),
         ("mosaic.jp2", True),
@@ -101,9 +101,9 @@ def layout(name: str) -> Layout:
         ("stars.tif", False),
     ],
 )
-def test_which_masters_are_dear(name: str, dear: bool) -> None:
+def test_which_masters_are_expensive(name: str, expensive: bool) -> None:
     found = layout(name)
-    assert pyramid.is_expensive(found, Grid(found.size, 512)) == dear
+    assert pyramid.is_expensive(found, Grid(found.size, 512)) == expensive
     assert not pyramid.is_expensive(found, Grid(found.size, 4096)), "one tile would hold all of it"
 
 
@@ -116,7 +116,7 @@ def strips(size: Size, tile: int | None) -> Layout:
 
 
 @pytest.mark.parametrize(
-    ("size", "tile", "dear"),
+    ("size", "tile", "expensive"),
     [
         pytest.param(Size(1000, 1000), None, True, id="strips"),
         pytest.param(Size(1000, 1000), 256, False, id="tiles, and small"),
@@ -124,8 +124,8 @@ def strips(size: Size, tile: int | None) -> Layout:
         pytest.param(Size(2048, 1), None, False, id="one line"),
     ],
 )
-def test_which_tiffs_are_dear(size: Size, tile: int | None, dear: bool) -> None:
-    assert pyramid.is_expensive(strips(size, tile), Grid(size, 512)) == dear
+def test_which_tiffs_are_expensive(size: Size, tile: int | None, expensive: bool) -> None:
+    assert pyramid.is_expensive(strips(size, tile), Grid(size, 512)) == expensive
 
 
 @pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB")])

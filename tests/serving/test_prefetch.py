@@ -1,4 +1,4 @@
-"""What surrounds a walk is fetched while nobody waits, and never twice."""
+"""What surrounds a pattern of accesses is fetched while no request waits, and never twice."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Around:
     source: MemorySource
     masters: Masters
     volume: Volume
-    ahead: Prefetcher
+    prefetcher: Prefetcher
     busy: bool = False
 
     async def walk(self, looks: list[TileAccess]) -> None:
@@ -91,12 +91,12 @@ class Around:
         for it in looks:
             spans = master.layout.extract(it.box, it.size).spans
             await self.volume.reader(self.source).read(master.blob, spans)
-            self.ahead.record(master, Job(it.box, it.size, False, 0.0, "default", "jpg"))
+            self.prefetcher.record(master, Job(it.box, it.size, False, 0.0, "default", "jpg"))
 
     async def settled(self) -> None:
         """Let it fetch what it will."""
         async with asyncio.timeout(20):
-            while any(walk.task is not None for walk in self.ahead._patterns.values()):  # noqa: ASYNC110
+            while self.prefetcher._tasks:  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
 
     def blocks(self) -> Counter[int]:
@@ -112,8 +112,8 @@ async def make(tmp_path: Path) -> Callable[..., Around]:
         masters = Masters(source)
         around: Around
         options = {} if clock is None else {"clock": clock}
-        ahead = Prefetcher(volume, source, masters, is_busy=lambda: around.busy, **options)
-        around = Around(source, masters, volume, ahead)
+        prefetcher = Prefetcher(volume, source, masters, is_busy=lambda: around.busy, **options)
+        around = Around(source, masters, volume, prefetcher)
         return around
 
     return made
@@ -137,7 +137,7 @@ async def test_as_many_blocks_follow_as_were_looked_at_nearest_first(
         read = around.blocks()
         assert set(read.values()) == {1}
         assert set(read) - seen == set(sorted(ring)[: len(seen)])
-        await around.ahead.close()
+        await around.prefetcher.close()
 
 
 async def test_the_rest_of_the_level_follows_a_walker_and_each_block_is_read_once(
@@ -152,7 +152,7 @@ async def test_the_rest_of_the_level_follows_a_walker_and_each_block_is_read_onc
         before = len(around.source.calls)
         await around.walk([look(3, 1), look(4, 3)])
         assert len(around.source.calls) == before  # they were there
-        await around.ahead.close()
+        await around.prefetcher.close()
 
 
 async def test_a_small_object_follows_as_a_whole(tmp_path: Path, make: Callable[..., Around]) -> None:
@@ -162,7 +162,7 @@ async def test_a_small_object_follows_as_a_whole(tmp_path: Path, make: Callable[
         await around.settled()
         assert set(around.blocks()) == set(range(-(-len(around.source.objects["a"]) // BLOCK)))
         assert set(around.blocks().values()) == {1}
-        await around.ahead.close()
+        await around.prefetcher.close()
 
 
 async def test_nothing_is_fetched_while_decoders_work(tmp_path: Path, make: Callable[..., Around]) -> None:
@@ -176,7 +176,7 @@ async def test_nothing_is_fetched_while_decoders_work(tmp_path: Path, make: Call
         around.busy = False
         await around.settled()
         assert around.blocks() > before
-        await around.ahead.close()
+        await around.prefetcher.close()
 
 
 async def test_a_viewer_who_has_gone_is_not_followed(tmp_path: Path, make: Callable[..., Around]) -> None:
@@ -190,7 +190,7 @@ async def test_a_viewer_who_has_gone_is_not_followed(tmp_path: Path, make: Calla
         around.busy = False
         await around.settled()
         assert around.blocks() == before
-        await around.ahead.close()
+        await around.prefetcher.close()
 
 
 async def test_closing_stops_it(tmp_path: Path, make: Callable[..., Around]) -> None:
@@ -198,5 +198,6 @@ async def test_closing_stops_it(tmp_path: Path, make: Callable[..., Around]) -> 
         around = make(volume)
         around.busy = True
         await around.walk(SCREEN)
-        await around.ahead.close()
-        assert [walk.task.done() for walk in around.ahead._patterns.values() if walk.task is not None] == [True]
+        assert len(around.prefetcher._tasks) == 1
+        await around.prefetcher.close()
+        assert len(around.prefetcher._tasks) == 0

@@ -1,4 +1,4 @@
-"""Masters that are dear per tile become pyramids: the same tiles as before, at hand, and made once."""
+"""Masters that are expensive per tile become pyramids: the same tiles as before, in memory, and made once."""
 
 from __future__ import annotations
 
@@ -62,9 +62,9 @@ class Pair:
     """Two servers of the same masters."""
 
     plain: httpx.Client
-    """It never promotes."""
+    """It never builds a pyramid."""
     eager: httpx.Client
-    """It promotes after two tiles."""
+    """It builds a pyramid after two tiles."""
     volume: Path
     """The eager one's."""
 
@@ -97,7 +97,7 @@ def tiles(client: httpx.Client, name: str) -> list[str]:
 
 
 def outcomes(client: httpx.Client) -> dict[str, int]:
-    """What became of promotions so far."""
+    """Outcomes of attempts to build a pyramid so far."""
     found = re.findall(r'special_promotions_total\{outcome="(\w+)"\} ([\d.]+)', client.get("/metrics").text)
     return {outcome: int(float(count)) for outcome, count in found}
 
@@ -110,16 +110,16 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def is_at_hand(answer: httpx.Response) -> bool:
+def is_from_memory(answer: httpx.Response) -> bool:
     """Whether nothing was read from the source and nothing decoded for it."""
     timing = answer.headers["server-timing"]
     return "gets=0 " in timing and "decode;dur=0.0, encode;dur=0.0" in timing
 
 
-def promote(client: httpx.Client, name: str) -> list[str]:
+def build_pyramid(client: httpx.Client, name: str) -> list[str]:
     """Ask for tiles until they come from the pyramid; all of them."""
     wanted = tiles(client, name)
-    until(lambda: is_at_hand(client.get(wanted[0])))
+    until(lambda: is_from_memory(client.get(wanted[0])))
     return wanted
 
 
@@ -131,15 +131,15 @@ def pyramids(volume: Path) -> list[Path]:
 @pytest.mark.parametrize("name", [*PROMOTED, "turned.jpg"])
 def test_every_tile_is_the_same_and_needs_no_decoder(pair: Pair, name: str) -> None:
     before = pair.eager.get(f"/iiif/3/{name}/info.json").content
-    wanted = promote(pair.eager, name)
+    wanted = build_pyramid(pair.eager, name)
     assert len(wanted) >= 4
     for path in wanted:
-        promoted, straight = pair.eager.get(path), pair.plain.get(path)
-        assert promoted.content == straight.content, path
-        assert promoted.headers["etag"] == straight.headers["etag"]
-        assert promoted.headers["x-special-route"] == "tile"
-        assert is_at_hand(promoted), promoted.headers["server-timing"]
-        assert not is_at_hand(straight)
+        from_pyramid, straight = pair.eager.get(path), pair.plain.get(path)
+        assert from_pyramid.content == straight.content, path
+        assert from_pyramid.headers["etag"] == straight.headers["etag"]
+        assert from_pyramid.headers["x-special-route"] == "tile"
+        assert is_from_memory(from_pyramid), from_pyramid.headers["server-timing"]
+        assert not is_from_memory(straight)
     assert pair.eager.get(f"/iiif/3/{name}/info.json").content == before
 
 
@@ -150,8 +150,8 @@ def test_info_names_the_tiles_of_the_pyramid_from_the_start(serve: Serve, master
         assert {name: tile["width"] for name, (tile,) in described.items()} == dict.fromkeys(PROMOTED, 320)
         assert described["map.jp2"][0]["scaleFactors"] == [1, 2, 4, 8, 16]
         assert client.get("/iiif/3/stars.tif/info.json").json()["tiles"][0]["width"] == 256
-        for path in promote(client, "seafloor.png"):
-            assert is_at_hand(client.get(path))
+        for path in build_pyramid(client, "seafloor.png"):
+            assert is_from_memory(client.get(path))
 
 
 def shown(answer: httpx.Response) -> npt.NDArray[np.float64]:
@@ -180,30 +180,30 @@ def psnr(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> float:
     ],
 )
 def test_how_much_is_lost(pair: Pair, masters: Path, name: str, path: str, most_lost_db: float) -> None:
-    promote(pair.eager, name)
+    build_pyramid(pair.eager, name)
     region, size = path.split("/")
     box, size_of = Box(*map(int, region.split(","))), Size(*map(int, size.split(",")))
     truth = oracle.rendered(masters / name, box, size_of).astype(np.float64)
     url = f"/iiif/3/{name}/{path}/0/default.jpg"
-    straight, promoted = (psnr(shown(client.get(url)), truth) for client in (pair.plain, pair.eager))
-    assert promoted >= straight - most_lost_db, (promoted, straight)
-    print(round(promoted - straight, 2))
+    straight, from_pyramid = (psnr(shown(client.get(url)), truth) for client in (pair.plain, pair.eager))
+    assert from_pyramid >= straight - most_lost_db, (from_pyramid, straight)
+    print(round(from_pyramid - straight, 2))
 
 
 @pytest.mark.parametrize("last", ["default.png", "gray.tif", "default.gif", "bitonal.jpg", "bitonal.webp"])
 def test_what_has_no_loss_comes_from_the_master(pair: Pair, last: str) -> None:
-    promote(pair.eager, "map.jp2")
+    build_pyramid(pair.eager, "map.jp2")
     path = f"/iiif/3/map.jp2/512,1024,512,512/512,512/0/{last}"
     assert pair.eager.get(path).content == pair.plain.get(path).content
 
 
 @pytest.mark.parametrize("last", ["90/default.jpg", "!0/default.jpg", "0/gray.jpg", "0/default.webp"])
 def test_other_forms_of_a_tile_come_from_the_pyramid(pair: Pair, last: str) -> None:
-    promote(pair.eager, "manuscript.jpg")
+    build_pyramid(pair.eager, "manuscript.jpg")
     path = f"/iiif/3/manuscript.jpg/512,1024,512,512/512,512/{last}"
-    promoted, straight = pair.eager.get(path), pair.plain.get(path)
-    assert "gets=0 " in promoted.headers["server-timing"]
-    assert psnr(shown(promoted), shown(straight)) > 35
+    from_pyramid, straight = pair.eager.get(path), pair.plain.get(path)
+    assert "gets=0 " in from_pyramid.headers["server-timing"]
+    assert psnr(shown(from_pyramid), shown(straight)) > 35
 
 
 @pytest.mark.parametrize("name", ["rosette.png", "dragon.gif"])
@@ -216,7 +216,7 @@ def test_opacity_stays_with_the_master(pair: Pair, name: str) -> None:
     for path in wanted * 3:
         answer = pair.eager.get(path)
         assert answer.content == pair.plain.get(path).content
-        assert not is_at_hand(answer)
+        assert not is_from_memory(answer)
     assert outcomes(pair.eager)["refused"] == refused + 1
 
 
@@ -232,7 +232,7 @@ def test_two_server_processes_make_one(serve: Serve, masters: Path) -> None:
     def all_at_hand() -> bool:
         answers = asyncio.run(flood())
         assert {answer.status_code for answer in answers} <= {200, 503}  # a lane may be full
-        return all(answer.status_code == 200 and is_at_hand(answer) for answer in answers)
+        return all(answer.status_code == 200 and is_from_memory(answer) for answer in answers)
 
     until(all_at_hand)
     with httpx.Client(base_url=server.url, timeout=60) as client:
@@ -241,14 +241,14 @@ def test_two_server_processes_make_one(serve: Serve, masters: Path) -> None:
 
 
 def test_one_that_was_evicted_is_made_again(pair: Pair) -> None:
-    wanted = promote(pair.eager, "phases.jp2")
+    wanted = build_pyramid(pair.eager, "phases.jp2")
     (url,) = (entry.url for entry in stat(pair.volume, top=100).top if entry.url.endswith("/phases.jp2"))
     until(lambda: clear(pair.volume, [url]).objects == 1)  # a second after it was last read
     made = outcomes(pair.eager)["made"]
     answer = pair.eager.get(wanted[0])
-    assert not is_at_hand(answer)
+    assert not is_from_memory(answer)
     assert answer.content == pair.plain.get(wanted[0]).content
-    promote(pair.eager, "phases.jp2")
+    build_pyramid(pair.eager, "phases.jp2")
     until(lambda: outcomes(pair.eager)["made"] == made + 1)
 
 
@@ -257,21 +257,21 @@ def test_a_new_version_has_a_pyramid_of_its_own(serve: Serve, tmp_path: Path) ->
     shutil.copy(MASTERS / "manuscript.jpg", master)
     server = serve(tmp_path, settings={"SPECIAL_PROMOTE_AFTER": "1", "SPECIAL_ASSET_TTL_S": "0"})
     with httpx.Client(base_url=server.url, timeout=60) as client:
-        (path, *_) = promote(client, "changing")
+        (path, *_) = build_pyramid(client, "changing")
         old = client.get(path)
         negative = Image.eval(Image.open(master).convert("RGB"), lambda level: 255 - level)
         negative.save(tmp_path / "new", "jpeg", quality=90)
         (tmp_path / "new").rename(master)
         new = client.get(path)
-        assert not is_at_hand(new)
+        assert not is_from_memory(new)
         assert new.headers["etag"] != old.headers["etag"]
         assert np.abs(shown(new) + shown(old) - 255).mean() < 5
-        promote(client, "changing")
+        build_pyramid(client, "changing")
         assert client.get(path).content == new.content
         until(lambda: outcomes(client).get("made") == 2)  # counted when all is tidied up
 
 
-# One promoter by itself
+# One builder by itself
 
 
 @dataclass
@@ -301,16 +301,16 @@ async def test_a_failure_is_not_tried_again_at_once(tmp_path: Path) -> None:
     workers, now = Refusing(), 1000.0
     pixels = drawn_by(workers, source)
     async with Volume(tmp_path, size_bytes=32 << 20) as volume:
-        promoter = PyramidBuilder(pixels, volume, volume.reader(source), after=3, tile=512, clock=lambda: now)
+        builder = PyramidBuilder(pixels, volume, volume.reader(source), after=3, tile=512, clock=lambda: now)
 
         async def ask(times: int) -> int:
-            """So many tiles are asked for; how often is it tried?"""
+            """How often a build is tried when that many tiles are asked for."""
             before = len(workers.lanes)
             for _ in range(times):
-                promoter.count_tiles(master)
+                builder.count_tiles(master)
                 for _ in range(200):
                     await asyncio.sleep(0.001)
-                    if not promoter.busy:
+                    if not builder.busy:
                         break
             return len(workers.lanes) - before
 
@@ -326,7 +326,7 @@ async def test_a_failure_is_not_tried_again_at_once(tmp_path: Path) -> None:
         now += 60
         assert await ask(20) == 1
         assert set(workers.lanes) == {LANE.name}
-        await promoter.close()
+        await builder.close()
     assert pyramids(tmp_path) == []
 
 
@@ -335,8 +335,8 @@ async def test_never_means_never(tmp_path: Path) -> None:
     layout = solve(formats.parse(len(data)), data)
     pixels = drawn_by(Refusing(), MemorySource())
     async with Volume(tmp_path, size_bytes=32 << 20) as volume:
-        promoter = PyramidBuilder(pixels, volume, volume.reader(MemorySource()), after=0, tile=512)
-        assert promoter.grid(layout) is None
+        builder = PyramidBuilder(pixels, volume, volume.reader(MemorySource()), after=0, tile=512)
+        assert builder.grid(layout) is None
 
 
 def rss_peak_mb(pid: int) -> int:
@@ -346,7 +346,7 @@ def rss_peak_mb(pid: int) -> int:
 
 
 def forget_peak() -> None:
-    """Start our own peak anew: that of drawing the master is of no interest. See proc(5), clear_refs."""
+    """Start our own peak again: that of drawing the master is of no interest. See proc(5), clear_refs."""
     Path("/proc/self/clear_refs").write_text("5")
 
 
@@ -384,13 +384,13 @@ async def test_memory_does_not_grow_with_the_master(tmp_path: Path, kind: str, m
         Workers(1, memory_bytes=4 << 30, lanes=[lane], spare=0) as workers,
     ):
         pixels = MasterRenderer(masters, workers, open_gate(), Encoding(), ReadLimits())
-        promoter = PyramidBuilder(pixels, volume, volume.reader(source), after=1, tile=512)
+        builder = PyramidBuilder(pixels, volume, volume.reader(source), after=1, tile=512)
         child = await workers.run(os.getpid, deadline=Deadline.after(60))
         forget_peak()
         before_mb, own_mb = rss_peak_mb(child), rss_peak_mb(os.getpid())
         before_s = await workers.run(time.process_time, deadline=Deadline.after(60))
-        promoter.count_tiles(master)
-        while promoter.busy:  # noqa: ASYNC110  it is made by a task of nobody here
+        builder.count_tiles(master)
+        while builder.busy:  # noqa: ASYNC110  it is made by a task of its own
             await asyncio.sleep(0.05)
         took_s = await workers.run(time.process_time, deadline=Deadline.after(60)) - before_s
         (made,) = pyramids(tmp_path / "volume")

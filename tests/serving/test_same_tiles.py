@@ -1,4 +1,4 @@
-"""A tile on the grid is the same file before and after its master's promotion, by whichever codec it is made.
+"""A tile on the grid is the same file before and after its master has a pyramid, by whichever codec it is made.
 
 No server: what `Pixels` answers from spans, beside what lies in the pyramid that `Promoter` makes.
 """
@@ -113,9 +113,9 @@ async def compared(data: bytes, folder: Path, *, most: int) -> tuple[int, list[P
         pixels = MasterRenderer(
             masters, workers, AdmissionController(lanes, budget_bytes=1 << 30), Encoding(), ReadLimits()
         )
-        promoter = PyramidBuilder(pixels, volume, reader, after=1, tile=TILE)
+        builder = PyramidBuilder(pixels, volume, reader, after=1, tile=TILE)
         master = await masters.find("a")
-        grid = promoter.grid(master.layout)
+        grid = builder.grid(master.layout)
         assert grid is not None
         chosen = places(grid)
         if len(chosen) > most:
@@ -125,16 +125,16 @@ async def compared(data: bytes, folder: Path, *, most: int) -> tuple[int, list[P
             box = grid.box(place.level, Box(place.column, place.row, 1, 1))
             job = Job(box, grid.shown(place.level, box), False, 0.0, "default", "jpg")
             straight[place] = await pixels.render(master, job, reader, lane="tile", deadline=Deadline.after(60))
-        promoter.count_tiles(master)
-        while promoter.busy:  # noqa: ASYNC110  it is made by a task of nobody here
+        builder.count_tiles(master)
+        while builder.busy:  # noqa: ASYNC110  it is made by a task of its own
             await asyncio.sleep(0.02)
-        parts = await volume.pyramids.find(master.blob, promoter.name)
-        assert parts is not None, "it was promoted"
-        chart = await read_index(parts, grid)
+        parts = await volume.pyramids.find(master.blob, builder.name)
+        assert parts is not None, "it has a pyramid"
+        index = await read_index(parts, grid)
         different: list[Place] = []
         for place, wanted in straight.items():
             box = grid.box(place.level, Box(place.column, place.row, 1, 1))
-            span = chart.find(Job(box, grid.shown(place.level, box), False, 0.0, "default", "jpg"), parts)
+            span = index.find(box, grid.shown(place.level, box), whole_part_before=parts.before)
             assert span is not None
             if parts.read(span) != wanted:
                 different.append(place)

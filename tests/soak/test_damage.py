@@ -17,7 +17,7 @@ import pytest
 from special.storage.blob import Span
 from special.volume import verify
 from special.volume.directory import LEDGER_NAME, VolumeDirectory
-from special.volume.object_files import DATA_NAME, MAP_NAME, described
+from special.volume.object_files import DATA_NAME, MAP_NAME, read_block_map
 from tests.soak.conftest import Library, started
 from tests.soak.noise import Noise
 from tests.soak.viewers import Load, for_seconds, metric, view
@@ -153,7 +153,7 @@ def wrong_blocks(volume: Path, masters: dict[str, Noise]) -> list[str]:
     stacks.join(None)
     try:
         for home in stacks.object_directories():
-            blocks = described(home)
+            blocks = read_block_map(home)
             data = masters[blocks.url.rpartition("/")[2]].file
             shelf = stacks.find(blocks)
             assert shelf is not None

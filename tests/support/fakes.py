@@ -67,8 +67,8 @@ class CountingSource:
         self.calls.append(Call("write", key))
         return await self.source.write(key, data, media=media, pin=pin)
 
-    async def link(self, key: str) -> str | None:
-        return await self.source.link(key)
+    async def signed_url(self, key: str) -> str | None:
+        return await self.source.signed_url(key)
 
     async def delete(self, key: str) -> None:
         self.calls.append(Call("delete", key))

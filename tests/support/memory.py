@@ -70,7 +70,7 @@ class MemorySource:
         self.objects[key] = bytes(data)
         return self.blob(key)
 
-    async def link(self, key: str) -> str | None:
+    async def signed_url(self, key: str) -> str | None:
         return None
 
     async def delete(self, key: str) -> None:

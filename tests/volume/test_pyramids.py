@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from special.storage.blob import Blob, Span
-from special.volume import Elsewhere, Making, NoRoom, PackFile, Verified, Volume, stat, verify
+from special.volume import Elsewhere, NoSpace, PackFile, PyramidWriter, Verified, Volume, stat, verify
 from special.volume.blocks import BlockMap, Damaged
 from special.volume.directory import VolumeDirectory
 from special.volume.pack_file import NEW, PackWriter
@@ -127,7 +127,7 @@ async def test_what_is_not_published_leaves_nothing(tmp_path: Path, fault: str) 
         assert await is_offered(volume)
 
 
-async def append_for_ever(making: Making, directory: Path) -> None:
+async def append_for_ever(making: PyramidWriter, directory: Path) -> None:
     while True:
         await making.append(PARTS)
         assert taken_bytes(directory) <= 8 * MIB
@@ -135,11 +135,11 @@ async def append_for_ever(making: Making, directory: Path) -> None:
 
 async def test_one_that_finds_no_room_leaves_nothing(tmp_path: Path) -> None:
     async with opened(tmp_path, size_bytes=8 * MIB) as (volume,):
-        with pytest.raises(NoRoom):
+        with pytest.raises(NoSpace):
             await make(volume, parts=PARTS * 6)
         async with volume.pyramids.making(A, NAME, head_bytes=16) as making:
             assert making is not None
-            with pytest.raises(NoRoom):
+            with pytest.raises(NoSpace):
                 await append_for_ever(making, tmp_path)
             assert taken_bytes(tmp_path) <= 8 * MIB
         assert [path.name for path in home(tmp_path).glob("pyramid*")] == []

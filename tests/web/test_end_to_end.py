@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from special.geometry import Box, Size, to_fit, to_long_side, to_width
+from special.geometry import Box, Size, to_fit, to_width
 from tests.support import oracle
 from tests.support.live import MASTERS, LiveServer
 from tests.support.servers import S3Server
@@ -128,7 +128,7 @@ def test_every_route_shows_the_right_pixels(client: httpx.Client, name: str) -> 
         *(number // 32 * 32 for number in (full.width // 4, full.height // 4, full.width // 2, full.height // 2))
     )
     for prefix, region, size, route in (
-        ("stored-", None, to_long_side(full, 400), "thumb"),
+        ("stored-", None, to_fit(full, Size(400, 400)), "thumb"),
         ("stored-", None, to_fit(full, Size(150, 150)), "derivative"),
         ("", None, to_width(full, full.width // 2), "stream"),
         ("", part, to_width(part.size, 150), "tile"),
@@ -144,7 +144,7 @@ def test_every_route_shows_the_right_pixels(client: httpx.Client, name: str) -> 
             case "thumb":
                 expected = as_jpeg(plainly(path, None, size))
             case "derivative":
-                stored = client.get(f"/iiif/3/{prefix}{name}/full/{to_long_side(full, 200)}/0/default.jpg")
+                stored = client.get(f"/iiif/3/{prefix}{name}/full/{to_fit(full, Size(200, 200))}/0/default.jpg")
                 resized = (
                     Image.open(io.BytesIO(stored.content)).convert("RGB").resize((size.width, size.height), LANCZOS)
                 )

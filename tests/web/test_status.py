@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from special.observability.slowest import COUNT, KEPT_S, Slow, Slowest
+from special.observability.slowest import COUNT, MAX_AGE_S, Slow, Slowest
 from special.web.loop_monitor import LATE_S, LoopMonitor
 from tests.conftest import Serve
 from tests.support.live import MASTERS, LiveServer
@@ -64,7 +64,7 @@ def test_the_slowest_are_kept_in_order(tmp_path: Path) -> None:
 
 def test_what_is_older_than_an_hour_is_left_out() -> None:
     slowest = Slowest(None)
-    slowest._kept = [Slow(9999.0, "/old", "tile", 200, time.time() - KEPT_S - 1)] * COUNT
+    slowest._entries = [Slow(9999.0, "/old", "tile", 200, time.time() - MAX_AGE_S - 1)] * COUNT
     slowest.add("/new", "tile", 200, 0.001)
     assert [slow["path"] for slow in slowest.of_all()] == ["/new"]
 

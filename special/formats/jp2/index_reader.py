@@ -22,9 +22,9 @@ MAX_TRIPS = 64
 """Maximum number of round trips of one plan; with more, reading the whole object is cheaper."""
 MAX_STEPS = 8192
 """Maximum number of tile-parts that one plan reads."""
-MIN_GROWTH = 2.2
+MIN_LEVEL_RATIO = 2.2
 """A resolution has at least this many times the bytes of the one below it."""
-MAX_AHEAD_BYTES = 4 << 20
+MAX_READAHEAD_BYTES = 4 << 20
 """The most that is read to save round trips if it may not be needed."""
 BATCH = 256
 """Tile-part headers that are read at once."""
@@ -107,13 +107,13 @@ def _extend_tile(
         is_idle = is_untiled and (index.lacks_lengths(number) or number in index.scanned)
         if is_idle or reader.trips >= MAX_TRIPS or len(index.tiles) >= most:
             break
-        yield from read_next_part(reader, index, header, ahead_bytes=_ahead_bytes(header, index, wanted, tile))
+        yield from read_next_part(reader, index, header, readahead_bytes=_readahead_bytes(header, index, wanted, tile))
     is_unlisted = index.lacks_lengths(number) or number in index.scanned
     if not _reaches(header, index, number, tile, count) and is_unlisted and is_scannable(header, wanted):
         yield from scan_packets(reader, header, index, tile, count, share=wanted.view.reduction)
 
 
-def _ahead_bytes(header: Header, index: PartIndex, wanted: Selection, tile: TileGeometry) -> int:
+def _readahead_bytes(header: Header, index: PartIndex, wanted: Selection, tile: TileGeometry) -> int:
     """How much to read along with the next tile-part's header, where low resolutions come first in the file.
 
     The whole picture needs all bytes between here and its own resolution, so those bytes are not lost, and
@@ -127,9 +127,10 @@ def _ahead_bytes(header: Header, index: PartIndex, wanted: Selection, tile: Tile
     missing = header.max_reduction - wanted.view.reduction - place(tile, last)[0].resolution
     known_bytes = index.frontier - index.first
     if wanted.view.is_whole:
-        return max(CHUNK_BYTES, int(known_bytes * (MIN_GROWTH**missing - 1)) if missing > 1 else 0)
+        return max(CHUNK_BYTES, int(known_bytes * (MIN_LEVEL_RATIO**missing - 1)) if missing > 1 else 0)
     return max(
-        CHUNK_BYTES, min(int(known_bytes * (MIN_GROWTH ** (missing - 2) - 1)), MAX_AHEAD_BYTES) if missing > 2 else 0
+        CHUNK_BYTES,
+        min(int(known_bytes * (MIN_LEVEL_RATIO ** (missing - 2) - 1)), MAX_READAHEAD_BYTES) if missing > 2 else 0,
     )
 
 

@@ -150,7 +150,7 @@ class Jp2Layout:
 def parse(size_bytes: int) -> Parser[Jp2Layout]:
     """Boxes and main header, and as much of the index as came along: mostly one round trip.
 
-    What comes out knows its size and levels; `prepare` it before `extract`. Raises `Malformed` and `Unsupported`.
+    The result has its size and levels; `prepare` it before `extract`. Raises `Malformed` and `Unsupported`.
     """
     reader = CodestreamReader(size_bytes)
     container = yield from read_container(reader)

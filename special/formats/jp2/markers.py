@@ -74,7 +74,7 @@ def encode(marker: int, body: bytes) -> bytes:
 
 
 def read_segments(
-    reader: CodestreamReader, at: int, end: Marker, stop: int, *, ahead_bytes: int = 0
+    reader: CodestreamReader, at: int, end: Marker, stop: int, *, readahead_bytes: int = 0
 ) -> Reading[tuple[list[Segment], int]]:
     """Segments from `at` as far as the marker `end`, and that marker's offset.
 
@@ -84,10 +84,10 @@ def read_segments(
     segments: list[Segment] = []
     start = at
     while len(segments) <= MAX_SEGMENTS:
-        ahead = max(ahead_bytes, 16384, 2 * (at - start))
+        readahead = max(readahead_bytes, 16384, 2 * (at - start))
         if at + 2 > stop:
             raise Malformed(f"the header that begins at byte {start} runs past byte {stop}, where it must have ended")
-        marker = int.from_bytes((yield from reader.take(at, 2, ahead_bytes=ahead)), "big")
+        marker = int.from_bytes((yield from reader.take(at, 2, readahead_bytes=readahead)), "big")
         if marker == end:
             return segments, at
         if marker < 0xFF00 or marker in (Marker.SOC, Marker.SOT, Marker.SOD, Marker.EOC):
@@ -95,9 +95,9 @@ def read_segments(
         if 0xFF30 <= marker <= 0xFF3F:  # these have no length (A.1.1, table A.1)
             at += 2
             continue
-        length = int.from_bytes((yield from reader.take(at + 2, 2, ahead_bytes=ahead)), "big")
+        length = int.from_bytes((yield from reader.take(at + 2, 2, readahead_bytes=readahead)), "big")
         if length < 2 or at + 2 + length > stop:
             raise Malformed(f"the marker segment {marker:04x} at byte {at} claims {length} bytes")
-        segments.append(Segment(marker, (yield from reader.take(at + 4, length - 2, ahead_bytes=ahead))))
+        segments.append(Segment(marker, (yield from reader.take(at + 4, length - 2, readahead_bytes=readahead))))
         at += 2 + length
     raise Malformed(f"more than {MAX_SEGMENTS} marker segments in the header that begins at byte {start}")

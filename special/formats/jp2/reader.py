@@ -41,14 +41,14 @@ class CodestreamReader:
         """Whether these bytes are here already."""
         return self._find(start, length) is not None
 
-    def take(self, start: int, length: int, *, ahead_bytes: int = CHUNK_BYTES) -> Reading[bytes]:
+    def take(self, start: int, length: int, *, readahead_bytes: int = CHUNK_BYTES) -> Reading[bytes]:
         """`length` bytes from `start`; at most one round trip, none if they are here already.
 
         Raises `Malformed` where the object ends before them.
         """
         found = self._find(start, length)
         if found is None:
-            yield from self.fetch([(start, max(length, ahead_bytes))], least_bytes=length)
+            yield from self.fetch([(start, max(length, readahead_bytes))], least_bytes=length)
             found = self._find(start, length)
             assert found is not None, "what was fetched covers what was asked for"
         return found

@@ -186,15 +186,15 @@ def _main_lengths(segments: Sequence[Segment]) -> Ints:
 
 
 def read_next_part(
-    reader: CodestreamReader, index: PartIndex, header: Header, *, ahead_bytes: int = CHUNK_BYTES
+    reader: CodestreamReader, index: PartIndex, header: Header, *, readahead_bytes: int = CHUNK_BYTES
 ) -> Reading[None]:
-    """Read the header of the next tile-part of the chain, with `ahead_bytes` of what follows.
+    """Read the header of the next tile-part of the chain, with `readahead_bytes` of what follows.
 
     At most one round trip, unless the header is very long. Raises `Malformed`.
     """
     start = index.frontier
     assert start is not None, "a complete chain has no next part"
-    sot = yield from reader.take(start, min(SOT_BYTES, index.stop - start), ahead_bytes=ahead_bytes)
+    sot = yield from reader.take(start, min(SOT_BYTES, index.stop - start), readahead_bytes=readahead_bytes)
     if sot.startswith(EOC):
         index.frontier = None
         return

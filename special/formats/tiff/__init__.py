@@ -5,7 +5,7 @@ ifd_prefetch   where the directories not yet linked should be
 page           one directory -> a grid of tiles, or a refusal by name
 layout         pages -> levels; box and size -> spans -> a small TIFF
 writer         headers and directories; the small TIFF
-pyramid        the pyramids that special makes: their grid and directories
+pyramid        the pyramids that special makes: their grid, directories and index
 planes         separate samples -> a page for each
 embedded_jpeg  a stored JPEG tile -> a JPEG
 empty_tile     a JPEG tile of zeros
@@ -21,7 +21,7 @@ from special.formats.tiff.ifd import directories
 from special.formats.tiff.layout import TiffLayout
 from special.formats.tiff.page import Page, StoredTile, read_page
 from special.formats.tiff.planes import as_grey_pages
-from special.formats.tiff.pyramid import HEAD_BYTES, Grid, Place
+from special.formats.tiff.pyramid import HEAD_BYTES, Grid, Place, PyramidIndex
 from special.formats.tiff.tags import JPEG_2000, Compression, Photometric, Tag
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "Page",
     "Photometric",
     "Place",
+    "PyramidIndex",
     "StoredTile",
     "Tag",
     "TiffLayout",

@@ -7,13 +7,13 @@ that, filled up, as TIFF wants it. Each can be sent as it is; none lacks tables 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from special.formats.layout import Layout, Tiling
 from special.formats.tiff import writer
 from special.formats.tiff.ifd import Dialect
-from special.formats.tiff.layout import MAX_TILES
+from special.formats.tiff.layout import MAX_TILES, TiffLayout
 from special.formats.tiff.tags import Compression, Photometric, Tag, Type
 from special.geometry import Box, Size, ceil_div
 from special.storage import Span
@@ -121,6 +121,36 @@ class Grid:
         even = count - 1 if 0 < side % self.tile <= SLIVER_PIXELS else count
         runs = [range(start, min(start + most, even)) for start in range(0, even, most)]
         return runs if even == count else [*runs, range(even, count)]
+
+
+@dataclass(frozen=True, slots=True)
+class PyramidIndex:
+    """Where each tile is in a pyramid's file."""
+
+    grid: Grid
+    layout: TiffLayout
+
+    def find(self, box: Box, size: Size, *, whole_part_before: Callable[[int], Span | None]) -> Span | None:
+        """The stored JPEG of exactly this box at this size, if it is a tile of the grid.
+
+        `whole_part_before` gives what ends where a directory's tile starts: there a tile at the edge is unfilled.
+        """
+        place = self.grid.find(box, size)
+        if place is None:
+            return None
+        page = self.layout.pyramid[place.level].page
+        span = page.span(place.row * page.columns + place.column)
+        assert span is not None, "a pyramid has all its tiles"
+        return span if self.grid.is_whole(size) else whole_part_before(span.start)
+
+    def source_size(self, box: Box, size: Size) -> Size:
+        """The size that a level must have for this box at this size.
+
+        Twice that of the answer, where it is resampled: what is halved again loses nothing that the master would show.
+        """
+        if self.grid.is_exact(box, size):
+            return size
+        return Size(min(2 * size.width, box.width), min(2 * size.height, box.height))
 
 
 def is_expensive(layout: Layout, grid: Grid) -> bool:
