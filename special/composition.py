@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from special.auth import Flow, PatternRule, Rules, Verifier, key_file, key_set
 from special.codecs import Encoding
-from special.iiif import Limits
+from special.iiif import IdentifierForm, Limits
 from special.images import OPEN, KeyTemplates, Masters, Rule
 from special.renditions import RenditionStore, RenditionWriter
 from special.serving import (
@@ -22,7 +22,7 @@ from special.serving import (
     TileRoute,
 )
 from special.settings import AccessRule, Settings
-from special.storage import Source, open_source
+from special.storage import Source, folder_path, open_source
 from special.volume import Volume
 from special.workers import AdmissionController, Lane, Workers, standard_lanes
 
@@ -36,7 +36,7 @@ def engine(settings: Settings) -> Engine:
     """An engine made as the settings say; it must be entered before use. Raises `ConfigurationError`."""
     source = open_source(settings.source)
     thumbs = open_source(settings.thumbs_url, create=True)
-    templates, governed = KeyTemplates(settings.keys, settings.id_segments), rules(settings)
+    templates, governed = key_templates(settings), rules(settings)
 
     def is_open(identifier: str) -> bool:
         return governed.govern(OPEN, identifier, *templates.keys_of(identifier)) == OPEN
@@ -106,6 +106,18 @@ def assemble(
         deadlines_s={"stored": STORED_DEADLINE_S, "tile": tile_s, "full": full_s, "max": max_s},
         is_ready=lambda: workers.ready,
     )
+
+
+def identifier_form(settings: Settings) -> IdentifierForm:
+    """Which spellings of identifiers are served."""
+    if settings.odd_keys:
+        return IdentifierForm.ANY
+    return IdentifierForm.NORMAL if folder_path(settings.source) is None else IdentifierForm.NORMAL_NFC
+
+
+def key_templates(settings: Settings) -> KeyTemplates:
+    """How identifiers and keys of masters belong together."""
+    return KeyTemplates(settings.keys, settings.id_segments, identifier_form(settings))
 
 
 def rules(settings: Settings) -> Rules:
