@@ -111,7 +111,7 @@ def assemble(
 def identifier_form(settings: Settings) -> IdentifierForm:
     """Which spellings of identifiers are served."""
     if settings.odd_keys:
-        return IdentifierForm.ANY
+        return IdentifierForm.ODD
     return IdentifierForm.NORMAL if folder_path(settings.source) is None else IdentifierForm.NORMAL_NFC
 
 

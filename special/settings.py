@@ -172,8 +172,8 @@ class Settings(BaseSettings):
     id_segments: int = Field(1, ge=1, le=8, description="Path segments of an identifier: 1, or 3 for a DLCS.")
     odd_keys: bool = Field(
         False,
-        description="Whether the bucket has keys with empty or dot segments, such as `a//b`; else such identifiers are "
-        "refused, as some stores have one object by several of them.",
+        description="Whether the bucket has keys with empty segments or `.`, such as `a//b`; else such identifiers are "
+        "refused, since some stores have one object by several of them.",
     )
     base_url: str | None = Field(None, description="Public URL of the server, for the ids in info.json.")
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(

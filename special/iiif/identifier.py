@@ -21,31 +21,29 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class IdentifierForm(Enum):
-    """Which spellings of identifiers are served."""
+    """Which spellings of identifiers are served. None with a `..` segment: stores differ in what they make of it."""
 
     NORMAL = "normal"
-    """Without empty segments, `.` and `..`."""
+    """Without empty segments and `.`."""
     NORMAL_NFC = "normal, NFC"
     """The same, composed as Unicode's NFC has it: file systems may open one file by composed and decomposed names."""
-    ANY = "any"
-    """All: the bucket has keys with such segments. What restricts the folded form then restricts them too."""
+    ODD = "odd"
+    """All others too: the bucket has such keys. What restricts the folded form then restricts them as well."""
 
     def accepts(self, identifier: str) -> bool:
-        if self is IdentifierForm.ANY:
+        segments = identifier.split("/")
+        if ".." in segments:
+            return False
+        if self is IdentifierForm.ODD:
             return True
         composed = self is IdentifierForm.NORMAL or unicodedata.is_normalized("NFC", identifier)
-        return composed and not {"", ".", ".."}.intersection(identifier.split("/"))
+        return composed and "" not in segments and "." not in segments
 
 
 def fold_identifier(identifier: str) -> str:
-    """What a store may make of an identifier, or of a key, that it reads as a path."""
-    segments: list[str] = []
-    for segment in unicodedata.normalize("NFC", identifier).split("/"):
-        if segment == "..":
-            del segments[-1:]
-        elif segment not in ("", "."):
-            segments.append(segment)
-    return "/".join(segments)
+    """What a store that reads keys as paths makes of an identifier, or of a key."""
+    composed = unicodedata.normalize("NFC", identifier)
+    return "/".join(segment for segment in composed.split("/") if segment not in ("", "."))
 
 
 def parse_identifier(quoted: str, form: IdentifierForm = IdentifierForm.NORMAL) -> str:

@@ -45,8 +45,9 @@ def test_identifier_of_a_key(keys: tuple[str, ...], segments: int, key: str, exp
         (IdentifierForm.NORMAL, "cafe\u0301.jpg", "cafe\u0301.jpg"),
         (IdentifierForm.NORMAL_NFC, "cafe\u0301.jpg", None),
         (IdentifierForm.NORMAL_NFC, "caf\u00e9.jpg", "caf\u00e9.jpg"),
-        (IdentifierForm.ANY, "a//b", "a//b"),
-        (IdentifierForm.ANY, "/a/../b", "/a/../b"),
+        (IdentifierForm.ODD, "a//b", "a//b"),
+        (IdentifierForm.ODD, "/a/./b", "/a/./b"),
+        (IdentifierForm.ODD, "a/../b", None),
     ],
 )
 def test_keys_of_spellings_that_are_not_served_have_no_address(
