@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from special.auth import Flow, PatternRule, Rules, Verifier, key_file, key_set
+from special.auth import Flow, PatternRule, Rules, RulesInForce, Verifier, key_file, key_set
 from special.codecs import Encoding
 from special.iiif import IdentifierForm, Limits
 from special.images import OPEN, KeyTemplates, Masters, Rule
@@ -36,10 +36,10 @@ def engine(settings: Settings) -> Engine:
     """An engine made as the settings say; it must be entered before use. Raises `ConfigurationError`."""
     source = open_source(settings.source)
     thumbs = open_source(settings.thumbs_url, create=True)
-    templates, governed = key_templates(settings), rules(settings)
+    templates, in_force = key_templates(settings), RulesInForce(rules(settings))
 
     def is_open(identifier: str) -> bool:
-        return governed.govern(OPEN, identifier, *templates.keys_of(identifier)) == OPEN
+        return in_force.rules.govern(OPEN, identifier, *templates.keys_of(identifier)) == OPEN
 
     store = RenditionStore(
         thumbs,
@@ -59,13 +59,22 @@ def engine(settings: Settings) -> Engine:
         metadata=volume.metadata,
     )
     workers = Workers(settings.decoders, memory_bytes=int(settings.decoder_memory), lanes=lanes(settings))
-    return assemble(settings, source=source, store=store, masters=masters, volume=volume, workers=workers)
+    return assemble(
+        settings, source=source, store=store, masters=masters, volume=volume, workers=workers, in_force=in_force
+    )
 
 
 def assemble(
-    settings: Settings, *, source: Source, store: RenditionStore, masters: Masters, volume: Volume, workers: Workers
+    settings: Settings,
+    *,
+    source: Source,
+    store: RenditionStore,
+    masters: Masters,
+    volume: Volume,
+    workers: Workers,
+    in_force: RulesInForce | None = None,
 ) -> Engine:
-    """An engine of services that are already made."""
+    """An engine of services that are already made; without `in_force` by the rules of the settings."""
     encoding = Encoding(jpeg_quality=settings.jpeg_quality, webp_quality=settings.webp_quality)
     admission = AdmissionController(lanes(settings), budget_bytes=settings.decode_budget_bytes)
     renderer = MasterRenderer(masters, workers, admission, encoding, read_limits(settings))
@@ -73,7 +82,7 @@ def assemble(
     builder = PyramidBuilder(renderer, volume, reader, after=settings.promote_after, tile=settings.tile_size)
     prefetcher = Prefetcher(volume, source, masters, is_busy=lambda: workers.busy) if settings.read_ahead else None
     writer = RenditionWriter(store, encoding) if settings.store_on_miss else None
-    catalog = Catalog(store, masters, rules(settings), tiling_for=builder.tiling)
+    catalog = Catalog(store, masters, in_force or RulesInForce(rules(settings)), tiling_for=builder.tiling)
     tile = TileRoute(
         renderer,
         volume,

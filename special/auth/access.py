@@ -78,6 +78,13 @@ class Rules:
         return next((it.rule for it in self.patterns if it.pattern.match(name)), None)
 
 
+@dataclass(slots=True)
+class RulesInForce:
+    """The rules that hold now; they are replaced as a whole, while requests are answered."""
+
+    rules: Rules
+
+
 @dataclass(frozen=True, slots=True)
 class Grant:
     """What one caller may see of one image."""

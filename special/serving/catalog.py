@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from special import formats
-from special.auth import Rules
+from special.auth import Rules, RulesInForce
 from special.concurrency import LRUCache
 from special.errors import NotFound
 from special.formats import Layout, Tiling
@@ -51,11 +51,16 @@ class Catalog:
     """Finds images by their identifiers. `tiling_for` gives the tiles to offer viewers; None for the master's own."""
 
     def __init__(
-        self, store: RenditionStore, masters: Masters, rules: Rules, *, tiling_for: Callable[[Layout], Tiling | None]
+        self,
+        store: RenditionStore,
+        masters: Masters,
+        in_force: RulesInForce,
+        *,
+        tiling_for: Callable[[Layout], Tiling | None],
     ) -> None:
         self._store = store
         self._masters = masters
-        self._rules = rules
+        self.in_force = in_force
         self._regrid = tiling_for
         self._whole: LRUCache[str, tuple[_Basis, Asset]] = LRUCache(MAX_IMAGES)
         self._stored: LRUCache[str, tuple[_Basis, Asset]] = LRUCache(MAX_IMAGES)
@@ -67,7 +72,7 @@ class Catalog:
             layout = formats.load(stored.sidecar.layout)
             self._masters.put(identifier, Master(stored.sidecar.blob(self._masters.source.root), layout))
         master = await self._masters.find(identifier)
-        basis = _Basis(self._rules, stored, folded, master)
+        basis = _Basis(self.in_force.rules, stored, folded, master)
         known = self._whole.get(identifier)
         if known is not None and known[0].is_same(basis):
             return known[1]
@@ -80,7 +85,7 @@ class Catalog:
         stored, folded = await self._find_renditions(identifier)
         if stored is None or not stored.renditions:
             raise NotFound("No sizes of this image are stored.")
-        basis = _Basis(self._rules, stored, folded)
+        basis = _Basis(self.in_force.rules, stored, folded)
         known = self._stored.get(identifier)
         if known is not None and known[0].is_same(basis):
             return known[1]
@@ -96,7 +101,7 @@ class Catalog:
         """Whether `find`, or `find_stored`, would return this same object again without any look-up."""
         identifier = asset.identifier
         basis, known = (self._stored if asset.blob is None else self._whole).get(identifier) or (None, None)
-        if basis is None or known is not asset or basis.rules is not self._rules:
+        if basis is None or known is not asset or basis.rules is not self.in_force.rules:
             return False
         if basis.master is not None and basis.master is not self._masters.peek(identifier):
             return False
