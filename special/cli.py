@@ -98,7 +98,7 @@ def serve(
     )
     from special.web import serve_with
 
-    serve_with(chosen)
+    serve_with(chosen, config=config)
 
 
 @cli.command(

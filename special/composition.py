@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from special.auth import Flow, PatternRule, Rules, Verifier, key_file, key_set
+from special.auth import Flow, PatternRule, Rules, RulesInForce, Verifier, key_file, key_set
 from special.codecs import Encoding
-from special.iiif import Limits
+from special.iiif import IdentifierForm, Limits
 from special.images import OPEN, KeyTemplates, Masters, Rule
 from special.renditions import RenditionStore, RenditionWriter
 from special.serving import (
@@ -22,7 +22,7 @@ from special.serving import (
     TileRoute,
 )
 from special.settings import AccessRule, Settings
-from special.storage import Source, open_source
+from special.storage import Source, folder_path, open_source
 from special.volume import Volume
 from special.workers import AdmissionController, Lane, Workers, standard_lanes
 
@@ -36,10 +36,10 @@ def engine(settings: Settings) -> Engine:
     """An engine made as the settings say; it must be entered before use. Raises `ConfigurationError`."""
     source = open_source(settings.source)
     thumbs = open_source(settings.thumbs_url, create=True)
-    templates, governed = KeyTemplates(settings.keys, settings.id_segments), rules(settings)
+    templates, in_force = key_templates(settings), RulesInForce(rules(settings))
 
     def is_open(identifier: str) -> bool:
-        return governed.govern(OPEN, identifier, *templates.keys_of(identifier)) == OPEN
+        return in_force.rules.govern(OPEN, identifier, *templates.keys_of(identifier)) == OPEN
 
     store = RenditionStore(
         thumbs,
@@ -59,13 +59,22 @@ def engine(settings: Settings) -> Engine:
         metadata=volume.metadata,
     )
     workers = Workers(settings.decoders, memory_bytes=int(settings.decoder_memory), lanes=lanes(settings))
-    return assemble(settings, source=source, store=store, masters=masters, volume=volume, workers=workers)
+    return assemble(
+        settings, source=source, store=store, masters=masters, volume=volume, workers=workers, in_force=in_force
+    )
 
 
 def assemble(
-    settings: Settings, *, source: Source, store: RenditionStore, masters: Masters, volume: Volume, workers: Workers
+    settings: Settings,
+    *,
+    source: Source,
+    store: RenditionStore,
+    masters: Masters,
+    volume: Volume,
+    workers: Workers,
+    in_force: RulesInForce | None = None,
 ) -> Engine:
-    """An engine of services that are already made."""
+    """An engine of services that are already made; without `in_force` by the rules of the settings."""
     encoding = Encoding(jpeg_quality=settings.jpeg_quality, webp_quality=settings.webp_quality)
     admission = AdmissionController(lanes(settings), budget_bytes=settings.decode_budget_bytes)
     renderer = MasterRenderer(masters, workers, admission, encoding, read_limits(settings))
@@ -73,7 +82,7 @@ def assemble(
     builder = PyramidBuilder(renderer, volume, reader, after=settings.promote_after, tile=settings.tile_size)
     prefetcher = Prefetcher(volume, source, masters, is_busy=lambda: workers.busy) if settings.read_ahead else None
     writer = RenditionWriter(store, encoding) if settings.store_on_miss else None
-    catalog = Catalog(store, masters, rules(settings), tiling_for=builder.tiling)
+    catalog = Catalog(store, masters, in_force or RulesInForce(rules(settings)), tiling_for=builder.tiling)
     tile = TileRoute(
         renderer,
         volume,
@@ -106,6 +115,18 @@ def assemble(
         deadlines_s={"stored": STORED_DEADLINE_S, "tile": tile_s, "full": full_s, "max": max_s},
         is_ready=lambda: workers.ready,
     )
+
+
+def identifier_form(settings: Settings) -> IdentifierForm:
+    """Which spellings of identifiers are served."""
+    if settings.odd_keys:
+        return IdentifierForm.ODD
+    return IdentifierForm.NORMAL if folder_path(settings.source) is None else IdentifierForm.NORMAL_NFC
+
+
+def key_templates(settings: Settings) -> KeyTemplates:
+    """How identifiers and keys of masters belong together."""
+    return KeyTemplates(settings.keys, settings.id_segments, identifier_form(settings))
 
 
 def rules(settings: Settings) -> Rules:

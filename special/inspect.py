@@ -9,7 +9,7 @@ from special import iiif
 from special.auth import ANONYMOUS
 from special.errors import BadRequest
 from special.geometry import Box, Size, ceil_div
-from special.iiif import ImageRequest
+from special.iiif import IdentifierForm, ImageRequest
 from special.images import Master
 from special.serving import Engine
 
@@ -94,7 +94,7 @@ async def _estimated(engine: Engine, identifier: str, request: str) -> Table:
 
 
 def _parsed(identifier: str, request: str) -> ImageRequest:
-    parsed = iiif.parse(f"{iiif.quote_identifier(identifier)}/{request}")
+    parsed = iiif.parse(f"{iiif.quote_identifier(identifier)}/{request}", form=IdentifierForm.ODD)
     if not isinstance(parsed, ImageRequest):
         raise BadRequest(f"'{request}' should be region/size/rotation/quality.format, such as full/max/0/default.jpg.")
     return parsed

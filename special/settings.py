@@ -70,7 +70,7 @@ class AccessRule(BaseModel):
 
 
 PREFIX = "SPECIAL_"
-INTERNAL_VARIABLES = frozenset(["SPECIAL_RESOLVED_SETTINGS"])
+INTERNAL_VARIABLES = frozenset(["SPECIAL_RESOLVED_SETTINGS", "SPECIAL_RESOLVED_CONFIG"])
 """Variables that this program sets for processes of its own."""
 _KUBERNETES = re.compile(
     r"SPECIAL_(SERVICE|PORT)_\w+|SPECIAL_\w+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)"
@@ -170,6 +170,11 @@ class Settings(BaseSettings):
         ("{id}",), description="Templates from identifier to key; the first object that exists is the master."
     )
     id_segments: int = Field(1, ge=1, le=8, description="Path segments of an identifier: 1, or 3 for a DLCS.")
+    odd_keys: bool = Field(
+        False,
+        description="Whether the bucket has keys with empty segments or `.`, such as `a//b`; else such identifiers are "
+        "refused, since some stores have one object by several of them.",
+    )
     base_url: str | None = Field(None, description="Public URL of the server, for the ids in info.json.")
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
         ("127.0.0.1", "::1"),
@@ -393,6 +398,19 @@ def load(config: Path | None = None, **flags: Any) -> Settings:
         raise ConfigurationError(f"setting '{name}': {first['msg']} (got {first.get('input')!r})") from None
     except ValueError as error:
         raise ConfigurationError(f"configuration file {config}: {error}") from None
+
+
+def with_rules_of(config: Path, chosen: Settings) -> Settings:
+    """The same settings with the rules and default roles as flags, environment and file have them now.
+
+    Raises `ConfigurationError` and `OSError`. What else the file says counts only at a start.
+    """
+    given = {name: getattr(chosen, name) for name in chosen.model_fields_set - _READ_AGAIN}
+    found = load(config, **given)
+    return chosen.model_copy(update={name: getattr(found, name) for name in _READ_AGAIN})
+
+
+_READ_AGAIN = frozenset(["rules", "default_roles"])
 
 
 def _check_variables(variables: Iterable[tuple[str, str]]) -> None:

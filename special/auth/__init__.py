@@ -1,7 +1,7 @@
 """Who may see how much of an image: rules, identities, tokens, and the documents of a login."""
 
 from special.auth import access, flow
-from special.auth.access import ANONYMOUS, Grant, Identity, PatternRule, Rules
+from special.auth.access import ANONYMOUS, Grant, Identity, PatternRule, Rules, RulesInForce
 from special.auth.flow import AUTH_CONTEXT, MEDIA, Flow, Refusal
 from special.auth.identity import Proof, Verifier, bearer
 from special.auth.jwks import key_file, key_set
@@ -19,6 +19,7 @@ __all__ = [
     "Proof",
     "Refusal",
     "Rules",
+    "RulesInForce",
     "Verifier",
     "access",
     "bearer",

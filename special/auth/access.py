@@ -7,13 +7,14 @@ once, before routing, caches and 304.
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from fnmatch import translate
 from typing import Self
 
 from special.errors import Forbidden, Unauthorised
 from special.geometry import Box
-from special.iiif import Job
+from special.iiif import Job, fold_identifier
 from special.images import OPEN, Asset, Rule, stricter
 
 
@@ -44,7 +45,7 @@ class PatternRule:
     @classmethod
     def of(cls, pattern: str, rule: Rule) -> Self:
         """`pattern` as a shell has it: `*` is any text, slashes included, `?` one character, `[ab]` one of these."""
-        return cls(re.compile(translate(pattern)), rule)
+        return cls(re.compile(translate(unicodedata.normalize("NFC", pattern))), rule)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +61,11 @@ class Rules:
         """The rule of an image: the stricter of what its store says and of the rules for each of its names.
 
         An image has two names where a key template makes one master known by several identifiers: its
-        identifier and its master's key. Roles are those of the operator's rule; of two, those in both.
+        identifier and its master's key. What a store that folds paths may make of a name is a name too.
+        Roles are those of the operator's rule; of two, those in both.
         """
-        found = [rule for rule in (self._match(name) for name in names) if rule is not None]
+        spellings = dict.fromkeys((*names, *map(fold_identifier, names)))
+        found = [rule for rule in map(self._match, spellings) if rule is not None]
         limit = stored.max_unauthorised
         for rule in found:
             limit = stricter(limit, rule.max_unauthorised)
@@ -73,6 +76,13 @@ class Rules:
 
     def _match(self, name: str) -> Rule | None:
         return next((it.rule for it in self.patterns if it.pattern.match(name)), None)
+
+
+@dataclass(slots=True)
+class RulesInForce:
+    """The rules that hold now; they are replaced as a whole, while requests are answered."""
+
+    rules: Rules
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,6 @@ from special.derive.queue_worker import QueueWorker
 from special.derive.resources import IMAGES_AT_ONCE, ResourceOptions, Resources, check, open_read_only
 from special.derive.sqs import SqsQueue
 from special.errors import ConfigurationError, SpecialError
-from special.images import KeyTemplates
 from special.settings import Settings
 from special.storage import check_apart
 
@@ -90,7 +89,7 @@ def resource_options_of(settings: Settings, consent: Consent) -> ResourceOptions
     return ResourceOptions(
         source=settings.source,
         thumbs=settings.thumbs_url,
-        templates=KeyTemplates(settings.keys, settings.id_segments),
+        templates=composition.key_templates(settings),
         policy=policy_of(settings),
         rules=composition.rules(settings),
         consent=consent,

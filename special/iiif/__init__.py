@@ -5,9 +5,15 @@ ImageRequest + Size -> Job                           resolve(): whole pixels, ev
 Job -> canonical path                                canonical()
 """
 
+from special.iiif.identifier import (
+    MAX_IDENTIFIER_BYTES,
+    IdentifierForm,
+    fold_identifier,
+    parse_identifier,
+    quote_identifier,
+)
 from special.iiif.job import Job, Limits, canonical, region_box, resolve
 from special.iiif.request import (
-    MAX_IDENTIFIER_BYTES,
     MEDIA,
     QUALITIES,
     BaseRequest,
@@ -20,8 +26,6 @@ from special.iiif.request import (
     Quality,
     Version,
     parse,
-    parse_identifier,
-    quote_identifier,
 )
 
 __all__ = [
@@ -30,6 +34,7 @@ __all__ = [
     "QUALITIES",
     "BaseRequest",
     "Full",
+    "IdentifierForm",
     "ImageRequest",
     "InfoRequest",
     "Job",
@@ -40,6 +45,7 @@ __all__ = [
     "Quality",
     "Version",
     "canonical",
+    "fold_identifier",
     "parse",
     "parse_identifier",
     "quote_identifier",

@@ -10,10 +10,10 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
-from urllib.parse import quote, unquote_to_bytes
 
 from special.errors import BadRequest, NotFound
 from special.geometry import Size
+from special.iiif.identifier import IdentifierForm, decode, parse_identifier
 
 Version = Literal[2, 3]
 Quality = Literal["default", "color", "gray", "bitonal"]
@@ -27,11 +27,6 @@ MEDIA: dict[OutputFormat, str] = {
     "gif": "image/gif",
     "tif": "image/tiff",
 }
-MAX_IDENTIFIER_BYTES = 1024
-"""S3 allows keys of 1,024 bytes; no identifier can need more."""
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-"""C0, DEL and C1: in no identifier, and in no parameter."""
 # Section 4.7: decimal digits and one point; here at most ten digits, so that no arithmetic runs away.
 _NUMBER = re.compile(r"(?=[\d.]{1,11}$)\d*\.?\d+|\d{1,10}\.?", re.ASCII)
 _INTEGER = re.compile(r"\d{1,10}", re.ASCII)
@@ -143,7 +138,9 @@ class BaseRequest:
     version: Version | None
 
 
-def parse(path: str, *, id_segments: int = 1) -> ImageRequest | InfoRequest | BaseRequest:
+def parse(
+    path: str, *, id_segments: int = 1, form: IdentifierForm = IdentifierForm.NORMAL
+) -> ImageRequest | InfoRequest | BaseRequest:
     """The request that a path below the prefix asks for; `path` is still percent-encoded.
 
     `[v2|v3/]{id…}[/info.json | /{region}/{size}/{rotation}/{quality}.{format}]`, and `2/`, `3/` as well where
@@ -162,22 +159,22 @@ def parse(path: str, *, id_segments: int = 1) -> ImageRequest | InfoRequest | Ba
                 "No image has this address. It should be {id}/info.json or "
                 "{id}/{region}/{size}/{rotation}/{quality}.{format}, with every slash inside the identifier as %2F."
             )
-    identifier = parse_identifier("/".join(segments[:id_segments]))
+    identifier = parse_identifier("/".join(segments[:id_segments]), form)
     match segments[id_segments:]:
         case [] | [""]:
             return BaseRequest(identifier, version)
         case ["info.json"]:
             return InfoRequest(identifier, version)
         case [region, size, rotation, last]:
-            quality, dot, suffix = _decoded(last).rpartition(".")
+            quality, dot, suffix = decode(last).rpartition(".")
             if not dot:
                 raise BadRequest(f"'{last}' should be {{quality}}.{{format}}, such as default.jpg.")
-            mirror, angle = _rotation(_decoded(rotation))
+            mirror, angle = _rotation(decode(rotation))
             return ImageRequest(
                 identifier,
                 version,
-                _region(_decoded(region)),
-                _size(_decoded(size), version),
+                _region(decode(region)),
+                _size(decode(size), version),
                 mirror,
                 angle,
                 _quality(quality),
@@ -194,32 +191,6 @@ def _fits(segments: list[str], id_segments: int) -> bool:
         and all(segments[:id_segments])
         and (rest in ([], [""], ["info.json"]) or len(rest) == 4)
     )
-
-
-def parse_identifier(quoted: str) -> str:
-    """The identifier, percent-decoded. Raises `BadRequest`."""
-    identifier = _decoded(quoted)
-    if len(identifier.encode()) > MAX_IDENTIFIER_BYTES:
-        raise BadRequest(f"An identifier has at most {MAX_IDENTIFIER_BYTES} bytes.")
-    if "\\" in identifier or any(part in (".", "..") for part in identifier.split("/")):
-        raise BadRequest("An identifier has no backslash and no '.' or '..' segment.")
-    return identifier
-
-
-def quote_identifier(identifier: str, *, id_segments: int = 1) -> str:
-    """The identifier, percent-encoded for a URL: slashes stay only where the identifier has that many segments."""
-    segmented = id_segments > 1 and identifier.count("/") == id_segments - 1
-    return quote(identifier, safe="/" if segmented else "")
-
-
-def _decoded(quoted: str) -> str:
-    try:
-        text = unquote_to_bytes(quoted).decode("utf-8") if "%" in quoted else quoted
-    except UnicodeDecodeError:
-        raise BadRequest("The address is not valid UTF-8.") from None
-    if _CONTROL.search(text):
-        raise BadRequest("The address contains control characters.")
-    return text
 
 
 def _region(text: str) -> Region:

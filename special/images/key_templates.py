@@ -6,8 +6,8 @@ import mimetypes
 import re
 from dataclasses import dataclass
 
-from special.errors import BadRequest
-from special.iiif import parse_identifier
+from special.errors import RequestError
+from special.iiif import IdentifierForm, parse_identifier
 
 _TYPES = mimetypes.MimeTypes(filenames=())
 _SIDE_FILES = frozenset(["db", "ini", "jsonl", "log", "md", "md5", "sha1", "sha256", "sha512", "toml", "yaml", "yml"])
@@ -22,6 +22,8 @@ class KeyTemplates:
     """The first key that exists is the master."""
     id_segments: int = 1
     """Path segments of an identifier. 1 also allows for slashes inside it, which URLs write as %2F."""
+    form: IdentifierForm = IdentifierForm.NORMAL
+    """Other spellings of identifiers have no address."""
 
     def __str__(self) -> str:
         return ", ".join(self.templates)
@@ -47,8 +49,8 @@ class KeyTemplates:
         if self.id_segments > 1 and identifier.count("/") != self.id_segments - 1:
             return False
         try:
-            return all(identifier.split("/")) and parse_identifier(identifier.replace("%", "%25")) == identifier
-        except BadRequest:
+            return parse_identifier(identifier.replace("%", "%25"), self.form) == identifier
+        except RequestError:
             return False
 
 

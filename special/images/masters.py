@@ -74,7 +74,7 @@ class Masters:
     ) -> None:
         self.source = source
         self._metadata = metadata
-        self._templates = templates
+        self.templates = templates
         self._max_gap_bytes = max_gap_bytes
         self._known: TTLCache[str, Master | _Refused] = TTLCache(
             self._look_up, ttl_s=ttl_s, stale_s=stale_s, stale_if=lambda identifier, _: is_open(identifier)
@@ -162,7 +162,7 @@ class Masters:
 
     async def _open(self, identifier: str, unless: Unless | None) -> Opened:
         denied: Denied | None = None
-        for key in self._templates.keys_of(identifier):
+        for key in self.templates.keys_of(identifier):
             try:
                 return await self.source.open(key, span=Span(0, HEAD_BYTES), unless=unless)
             except Missing:
@@ -171,7 +171,7 @@ class Masters:
                 denied = error
         if denied is not None:
             raise denied
-        raise Missing(f"{self.source.root} has no object for '{identifier}' by the keys {self._templates}")
+        raise Missing(f"{self.source.root} has no object for '{identifier}' by the keys {self.templates}")
 
     async def _read(self, opened: Opened) -> Master | _Refused:
         blob, head = opened.blob, await body(opened)
@@ -200,7 +200,7 @@ class Masters:
         """The master as the volume's metadata has it, whether or not that is still the current version."""
         if self._metadata is None:
             return None
-        stored = await self._metadata.get([self.source.root + key for key in self._templates.keys_of(identifier)])
+        stored = await self._metadata.get([self.source.root + key for key in self.templates.keys_of(identifier)])
         return await asyncio.to_thread(_load, stored, self.source.root) if stored is not None else None
 
     def _store(self, blob: Blob, layout: Layout) -> None:

@@ -17,13 +17,14 @@ from starlette.applications import Starlette
 from starlette.types import Message, Receive, Scope, Send
 
 from special import composition
-from special.auth import AccessTokens, Verifier
+from special.auth import AccessTokens, Rules, RulesInForce, Verifier
 from special.errors import ConfigurationError, RequestError, SpecialError
 from special.observability import SHARED_COUNTS, OtelExporter, logs, tracing
 from special.serving import Engine
-from special.settings import Settings
+from special.settings import Settings, with_rules_of
 from special.web import observers, pages
 from special.web.auth import Auth
+from special.web.config_watch import ConfigWatch
 from special.web.disconnect import Disconnected
 from special.web.images import PREFIXES, ImageOptions, Images
 from special.web.loop_monitor import LoopMonitor
@@ -38,6 +39,8 @@ from special.workers import forbid_inspection
 
 SETTINGS_VARIABLE = "SPECIAL_RESOLVED_SETTINGS"
 """How the command line hands its settings to spawned server processes."""
+CONFIG_VARIABLE = "SPECIAL_RESOLVED_CONFIG"
+"""The same for the path of its configuration file, if it has one."""
 
 
 class App:
@@ -48,11 +51,13 @@ class App:
         settings: Settings,
         make_engine: Callable[[Settings], Engine] = composition.engine,
         *,
+        config: Path | None = None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        """`clock` tells when requests arrive and when their deadlines are over."""
+        """`clock` tells when requests arrive and when their deadlines are over; rules are read again of `config`."""
         self._settings = settings
         self._make_engine = make_engine
+        self._config = config
         self._clock = clock
         self._address = PublicAddress.of(
             settings.base_url, trusted_proxies=settings.trusted_proxies, allowed_hosts=settings.allowed_hosts
@@ -111,17 +116,30 @@ class App:
     async def running(self) -> AsyncGenerator[None, None]:
         """The time in which requests are answered: the engine is open inside."""
         settings = self._settings
-        options = ImageOptions(settings.id_segments, max_age_s=settings.max_age_s, offload=settings.offload)
+        options = ImageOptions(
+            settings.id_segments,
+            max_age_s=settings.max_age_s,
+            form=composition.identifier_form(settings),
+            offload=settings.offload,
+        )
         async with AsyncExitStack() as stack:
             if settings.otel:
                 exporter = OtelExporter.from_environment()
                 stack.callback(exporter.close)
                 self._observers.append(observers.export_to(exporter))
             engine = await stack.enter_async_context(self._make_engine(settings))
+            if self._config is not None:
+                await stack.enter_async_context(self._watch(self._config, engine.catalog.in_force).running())
             await stack.enter_async_context(self._monitor.running())
             self._images = Images(options, engine, verifier=self._verifier, auth=self._auth, clock=self._clock)
             yield
             self._images = None
+
+    def _watch(self, config: Path, in_force: RulesInForce) -> ConfigWatch[Rules]:
+        def replace(rules: Rules) -> None:
+            in_force.rules = rules
+
+        return ConfigWatch(config, lambda: composition.rules(with_rules_of(config, self._settings)), replace)
 
     @property
     def _started(self) -> Images:
@@ -203,7 +221,8 @@ def create() -> App:
     logs.setup(settings.log_format, sys.stderr)
     tune()
     forbid_inspection()
-    return App(settings)
+    config = os.environ.get(CONFIG_VARIABLE)
+    return App(settings, config=Path(config) if config else None)
 
 
 def _end_with_supervisor() -> None:

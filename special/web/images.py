@@ -21,7 +21,7 @@ from special.auth import ANONYMOUS, Identity, Verifier
 from special.auth import MEDIA as AUTH_MEDIA
 from special.concurrency import Deadline, FairStart, LRUCache
 from special.errors import NotFound
-from special.iiif import BaseRequest, Full, ImageRequest, InfoRequest, Version
+from special.iiif import BaseRequest, Full, IdentifierForm, ImageRequest, InfoRequest, Version
 from special.images import Asset
 from special.observability import trace
 from special.serving import Answer, Engine, LaneName, PlannedRequest, Thumb, info, lane_of
@@ -52,6 +52,8 @@ class ImageOptions:
 
     id_segments: int
     max_age_s: int
+    form: IdentifierForm
+    """Which spellings of identifiers are served."""
     offload: bool
     """Whether a proxy that offers to may fetch stored renditions by itself."""
 
@@ -86,7 +88,7 @@ class Images:
             return await self._authorise(self._auth, call, identity, send)
         prepared = self._current(call, identity)
         if prepared is None:
-            request = iiif.parse(call.path, id_segments=self._options.id_segments)
+            request = iiif.parse(call.path, id_segments=self._options.id_segments, form=self._options.form)
             if isinstance(request, BaseRequest):
                 location = f"{self._uri(call, request)}/info.json"
                 return await send_bytes(send, 303, [*CORS, (b"location", location.encode())], b"")
@@ -226,7 +228,7 @@ class Images:
         prefix, _, path = rest.partition("/")
         of = replace(call, prefix=prefix, path=path)
         if service == "probe" and prefix in PREFIXES:
-            request = iiif.parse(path, id_segments=self._options.id_segments)
+            request = iiif.parse(path, id_segments=self._options.id_segments, form=self._options.form)
             if isinstance(request, BaseRequest):
                 async with self._deadline(call, "stored").limit("looking up the image"):
                     asset = await self._asset(of, request.identifier)

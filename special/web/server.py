@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -16,19 +17,23 @@ from uvicorn.config import STARTUP_FAILURE
 from special import __version__, composition
 from special.errors import ConfigurationError
 from special.observability import SHARED_COUNTS, logs, metrics_folder
-from special.settings import Settings
+from special.settings import Settings, with_rules_of
 from special.storage import check_apart, check_source
-from special.web.app import SETTINGS_VARIABLE, App
+from special.web.app import CONFIG_VARIABLE, SETTINGS_VARIABLE, App
+from special.web.config_watch import ConfigWatch
 from special.web.process_tuning import tune
 from special.web.protocol import GuardedProtocol, RequestLimits
 from special.web.supervisor import START_S, Supervisor
 from special.workers import forbid_inspection
 
 
-def serve_with(chosen: Settings) -> None:
-    """Answer requests until a signal ends it. Raises `ConfigurationError` before any is taken."""
+def serve_with(chosen: Settings, *, config: Path | None = None) -> None:
+    """Answer requests until a signal ends it. Raises `ConfigurationError` before any is taken.
+
+    Rules are read again when `config`, the file of the settings, changes.
+    """
     logs.setup(chosen.log_format, sys.stderr)
-    app = App(chosen)
+    app = App(chosen, config=config)
     asyncio.run(_check(chosen))
     listener = _listen(chosen.host, chosen.port)
     host, port = listener.getsockname()[:2]
@@ -56,11 +61,22 @@ def serve_with(chosen: Settings) -> None:
         return
     with metrics_folder() as counts:
         os.environ |= {SETTINGS_VARIABLE: chosen.model_dump_json(), SHARED_COUNTS: str(counts)}
+        if config is not None:
+            os.environ[CONFIG_VARIABLE] = str(config.absolute())
         processes = uvicorn.Config("special.web.app:create", factory=True, workers=chosen.workers, **options)
-        supervisor = Supervisor(processes, sockets=[listener])
+        supervisor = Supervisor(processes, [listener], before_starts=_watch(config, chosen).check if config else None)
         supervisor.run()
         if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
             sys.exit(STARTUP_FAILURE)  # as one process does by itself
+
+
+def _watch(config: Path, chosen: Settings) -> ConfigWatch[Settings]:
+    """Has new server processes begin with the last rules that could be used, also while the file is broken."""
+
+    def hand_on(settings: Settings) -> None:
+        os.environ[SETTINGS_VARIABLE] = settings.model_dump_json()
+
+    return ConfigWatch(config, lambda: with_rules_of(config, chosen), hand_on)
 
 
 async def _check(chosen: Settings) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
+from socket import socket
 from time import monotonic
 from weakref import WeakKeyDictionary
 
-from uvicorn.config import STARTUP_FAILURE
+from uvicorn.config import STARTUP_FAILURE, Config
 from uvicorn.supervisors import Multiprocess
 from uvicorn.supervisors.multiprocess import Process
 
@@ -33,15 +35,27 @@ class Supervisor(Multiprocess):
     """uvicorn's supervisor without its blocking health checks: a dead process is replaced half a second later.
 
     uvicorn's own asks one process after the other whether it is alive, and waits for each. One that is killed before
-    it can answer costs the whole `timeout_worker_healthcheck`, in which no other is checked.
+    it can answer costs the whole `timeout_worker_healthcheck`, in which no other is checked. `before_starts` is called
+    each time before processes may be started again.
     """
 
     _health: WeakKeyDictionary[Process, _Health]
+
+    def __init__(
+        self, config: Config, sockets: list[socket], *, before_starts: Callable[[], None] | None = None
+    ) -> None:
+        super().__init__(config, sockets)
+        self._before_starts = before_starts
 
     def run(self) -> None:
         """Start the processes and supervise them until a signal ends it."""
         self._health = WeakKeyDictionary()
         super().run()
+
+    def handle_signals(self) -> None:
+        if self._before_starts is not None:
+            self._before_starts()
+        super().handle_signals()
 
     def keep_subprocess_alive(self) -> None:
         """Replace processes that died or do not answer. One that cannot start ends the supervisor."""

@@ -69,6 +69,12 @@ def roles(*names: str) -> frozenset[str]:
         pytest.param(
             rules(a=(100, ("x", "y")), b=(50, ("y", "z"))), OPEN, ["a", "b"], Rule(50, roles("y")), id="both names"
         ),
+        pytest.param(rules(**{"p/_": (0,)}), OPEN, ["/p//x"], Rule(0), id="an odd spelling"),
+        pytest.param(rules(**{"p/_": (0,)}), OPEN, ["x", "/p/.//x"], Rule(0), id="an odd spelling of a key"),
+        pytest.param(rules(**{"p//_": (0,)}), OPEN, ["p//x"], Rule(0), id="a rule for an odd key"),
+        pytest.param(rules(**{"p//_": (-1,), "p/_": (0,)}), OPEN, ["p//x"], Rule(0), id="odd, and the stricter holds"),
+        pytest.param(rules(**{"p/caf\u00e9": (0,)}), OPEN, ["p/cafe\u0301"], Rule(0), id="decomposed"),
+        pytest.param(rules(**{"p/cafe\u0301": (0,)}), OPEN, ["p/caf\u00e9"], Rule(0), id="decomposed in the settings"),
     ],
 )
 def test_the_stricter_rule_holds(rules: Rules, stored: Rule, names: list[str], rule: Rule) -> None:

@@ -1,6 +1,8 @@
 import contextlib
+import os
 import string
 from fractions import Fraction
+from itertools import product
 
 import pytest
 from hypothesis import given
@@ -9,7 +11,17 @@ from hypothesis import strategies as st
 from special import iiif
 from special.errors import BadRequest, NotFound, NotOffered, RequestError
 from special.geometry import Box, Size
-from special.iiif import BaseRequest, ImageRequest, InfoRequest, Limits, Version, canonical, parse, resolve
+from special.iiif import (
+    BaseRequest,
+    IdentifierForm,
+    ImageRequest,
+    InfoRequest,
+    Limits,
+    Version,
+    canonical,
+    parse,
+    resolve,
+)
 
 IMAGE = Size(1000, 800)
 UP = Limits(upscaling=True)
@@ -53,9 +65,13 @@ def test_paths(path: str, segments: int, request_: object) -> None:
         pytest.param("a/b/info.json", NotFound, id="unescaped slash"),
         pytest.param("", NotFound, id="empty"),
         pytest.param("a/full/max/0", NotFound, id="too short"),
-        pytest.param("../info.json", BadRequest, id="parent"),
-        pytest.param("a%2F..%2Fb/info.json", BadRequest, id="parent inside"),
-        pytest.param("%2e%2e%2fetc/info.json", BadRequest, id="encoded parent"),
+        pytest.param("../info.json", NotFound, id="parent"),
+        pytest.param("a%2F..%2Fb/info.json", NotFound, id="parent inside"),
+        pytest.param("%2e%2e%2fetc/info.json", NotFound, id="encoded parent"),
+        pytest.param("a%2F%2Fb/info.json", NotFound, id="empty segment"),
+        pytest.param("%2Fa/info.json", NotFound, id="leading slash"),
+        pytest.param("a%2f/info.json", NotFound, id="trailing slash"),
+        pytest.param("a%2F%2E%2Fb/info.json", NotFound, id="dot segment"),
         pytest.param("a%5Cb/info.json", BadRequest, id="backslash"),
         pytest.param("a%00/info.json", BadRequest, id="NUL"),
         pytest.param("a%0D%0AX:/info.json", BadRequest, id="CR LF"),
@@ -243,6 +259,40 @@ def test_canonical_is_a_fixed_point(region: str, size: str, rotation: str, last:
 def test_any_text_is_understood_or_refused(text: str, id_segments: int) -> None:
     with contextlib.suppress(BadRequest, NotFound):
         parse(text, id_segments=id_segments)
+
+
+ODD = ["/a", "a/", "a//b", "//a/b", ".", "./a", "a/.", "a/./b", "/"]
+UPWARD = ["..", "a/../b", "../a", "a/.."]
+DECOMPOSED = "cafe\u0301"
+
+
+@pytest.mark.parametrize(
+    ("form", "identifiers", "served"),
+    [
+        pytest.param(IdentifierForm.NORMAL, ["a", "a/b", "a.b", "...", ".a", "a/..b", DECOMPOSED], True, id="normal"),
+        pytest.param(IdentifierForm.NORMAL, ODD, False, id="odd"),
+        pytest.param(IdentifierForm.NORMAL_NFC, ["a/b", "caf\u00e9"], True, id="normal in a folder"),
+        pytest.param(IdentifierForm.NORMAL_NFC, [*ODD, DECOMPOSED, "\u212bngstr\u00f6m"], False, id="odd in a folder"),
+        pytest.param(IdentifierForm.ODD, [*ODD, "a/b", DECOMPOSED], True, id="all of a bucket with odd keys"),
+        *(pytest.param(form, UPWARD, False, id=f"upward, {form.value}") for form in IdentifierForm),
+    ],
+)
+def test_one_spelling_of_an_identifier_is_served(form: IdentifierForm, identifiers: list[str], served: bool) -> None:
+    for identifier in identifiers:
+        path = f"{iiif.quote_identifier(identifier)}/info.json"
+        if served:
+            assert parse(path, form=form) == InfoRequest(identifier, None)
+        else:
+            with pytest.raises(NotFound):
+                parse(path, form=form)
+
+
+def test_a_folded_identifier_is_what_a_path_of_that_spelling_leads_to() -> None:
+    for parts in product(["private", "x", "", "."], repeat=4):
+        spelling = "/".join(parts)
+        # POSIX lets a pair of slashes at the start stand, but not three.
+        assert iiif.fold_identifier(spelling) == os.path.normpath(f"///{spelling}").lstrip("/")
+    assert iiif.fold_identifier(DECOMPOSED) == "caf\u00e9"
 
 
 def test_percent_is_exact() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from special.iiif import IdentifierForm
 from special.images import KeyTemplates
 
 
@@ -36,6 +37,23 @@ from special.images import KeyTemplates
 )
 def test_identifier_of_a_key(keys: tuple[str, ...], segments: int, key: str, expected: str | None) -> None:
     assert KeyTemplates(keys, segments).identifier_of(key) == expected
+
+
+@pytest.mark.parametrize(
+    ("form", "key", "expected"),
+    [
+        (IdentifierForm.NORMAL, "cafe\u0301.jpg", "cafe\u0301.jpg"),
+        (IdentifierForm.NORMAL_NFC, "cafe\u0301.jpg", None),
+        (IdentifierForm.NORMAL_NFC, "caf\u00e9.jpg", "caf\u00e9.jpg"),
+        (IdentifierForm.ODD, "a//b", "a//b"),
+        (IdentifierForm.ODD, "/a/./b", "/a/./b"),
+        (IdentifierForm.ODD, "a/../b", None),
+    ],
+)
+def test_keys_of_spellings_that_are_not_served_have_no_address(
+    form: IdentifierForm, key: str, expected: str | None
+) -> None:
+    assert KeyTemplates(form=form).identifier_of(key) == expected
 
 
 def test_keys_of_an_identifier_in_the_order_in_which_they_are_tried() -> None:
