@@ -183,7 +183,9 @@ class Settings(BaseSettings):
     )
     receive_s: float = Field(10.0, gt=0, description="Longest time in which a request must have arrived, in seconds.")
     max_connections: int = Field(
-        4096, ge=1, description="Connections of one server process, idle ones included; more are told to come again."
+        4096,
+        ge=1,
+        description="Connections of one server process, idle ones included; a quarter of them for one client address.",
     )
     gallery: bool | None = Field(None, description="List images at `/`; default: on for a folder, off for a bucket.")
     viewer_assets: Path | None = Field(None, description="Folder with openseadragon.min.js, instead of the CDN.")

@@ -111,7 +111,12 @@ class App:
     async def running(self) -> AsyncGenerator[None, None]:
         """The time in which requests are answered: the engine is open inside."""
         settings = self._settings
-        options = ImageOptions(settings.id_segments, max_age_s=settings.max_age_s, offload=settings.offload)
+        options = ImageOptions(
+            settings.id_segments,
+            max_age_s=settings.max_age_s,
+            offload=settings.offload,
+            unsent_bytes=settings.decode_budget_bytes // 4,
+        )
         async with AsyncExitStack() as stack:
             if settings.otel:
                 exporter = OtelExporter.from_environment()

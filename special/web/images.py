@@ -30,6 +30,7 @@ from special.web.auth import Auth, probe
 from special.web.disconnect import until_disconnect
 from special.web.request import HttpRequest
 from special.web.response import CORS, Headers, send_answer, send_bytes, send_head, timing
+from special.web.unsent import UnsentAnswers
 
 PREFIXES: Final = ("iiif", "iiif-img", "thumbs")
 MAX_PLANS: Final = 10_000
@@ -54,6 +55,8 @@ class ImageOptions:
     max_age_s: int
     offload: bool
     """Whether a proxy that offers to may fetch stored renditions by itself."""
+    unsent_bytes: int
+    """Memory for answers that wait for their clients to read them."""
 
 
 class Images:
@@ -74,6 +77,7 @@ class Images:
         self._auth = auth
         self._clock = clock
         self._fair_start = FairStart()
+        self._unsent = UnsentAnswers(options.unsent_bytes)
         self._prepared: LRUCache[Key, Prepared] = LRUCache(MAX_PLANS)
 
     async def answer(self, call: HttpRequest, receive: Receive, send: Send) -> int:
@@ -158,7 +162,7 @@ class Images:
                 return await send_head(send, head, headers)
             cached = None if span else self.engine.cached(planned, unless=unless)
             if cached is not None:
-                return await send_answer(send, cached, headers)
+                return await self._send(send, cached, headers)
             if self._options.offload and call.offload and (url := await self.engine.signed_url(planned)):
                 # The proxy passes on the conditions and the range too, and keeps these headers.
                 told = [(b"x-accel-redirect", call.offload.encode()), (b"x-stored-url", url.encode())]
@@ -172,7 +176,12 @@ class Images:
             tag = same.etag or (unless.only_etag if unless else None)
             etag = [(b"etag", tag.encode())] if tag else []
             return await send_bytes(send, 304, [*headers, *etag, timing()], None)
-        return await send_answer(send, answer, headers)
+        return await self._send(send, answer, headers)
+
+    async def _send(self, send: Send, answer: Answer, headers: Headers) -> int:
+        in_memory_bytes = answer.size if isinstance(answer.body, bytes) else 0
+        with self._unsent.holding(trace().client, in_memory_bytes):
+            return await send_answer(send, answer, headers)
 
     async def _make(self, planned: PlannedRequest, deadline: Deadline, unless: Unless | None) -> Answer:
         """An answer that is not in memory. The limit is a backstop: every wait on the way has the same deadline."""

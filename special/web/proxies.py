@@ -138,7 +138,7 @@ class PublicAddress:
                 peer = address
                 if peer not in self.proxies:
                     break
-        return _client_name(peer)
+        return client_name(peer)
 
     def trusts(self, scope: Scope) -> bool:
         """Whether the request comes straight from a trusted proxy."""
@@ -203,7 +203,7 @@ def _is_address(text: str) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def _client_name(peer: str) -> str:
+def client_name(peer: str) -> str:
     try:
         address = ip_address(peer)
     except ValueError:

@@ -19,8 +19,10 @@ from special.observability import SHARED_COUNTS, logs, metrics_folder
 from special.settings import Settings
 from special.storage import check_apart, check_source
 from special.web.app import SETTINGS_VARIABLE, App
+from special.web.connections import ConnectionLimits, Connections
 from special.web.process_tuning import tune
 from special.web.protocol import GuardedProtocol, RequestLimits
+from special.web.proxies import TrustedProxies
 from special.web.supervisor import START_S, Supervisor
 from special.workers import forbid_inspection
 
@@ -37,15 +39,15 @@ def serve_with(chosen: Settings) -> None:
         highlight=False,
     )
     limits = RequestLimits(chosen.max_url_bytes, int(chosen.max_header_bytes), chosen.receive_s)
+    connections = ConnectionLimits(chosen.max_connections, TrustedProxies.parse(chosen.trusted_proxies))
     options: dict[str, Any] = {
         "log_level": "warning",
         "access_log": False,
         "server_header": False,
         "proxy_headers": False,
         "lifespan": "on",
-        "http": partial(GuardedProtocol, limits=limits),
+        "http": partial(GuardedProtocol, limits=limits, open_connections=Connections(connections)),
         "ws": "none",
-        "limit_concurrency": chosen.max_connections,
         "timeout_graceful_shutdown": 30,
         "timeout_worker_healthcheck": START_S,
     }
