@@ -108,8 +108,13 @@ class Settings(BaseSettings):
     volume_size: ByteSize = Field(ByteSize(10 * 2**30), description="Maximum size of the volume on disk.")
     offload: bool = Field(
         False,
-        description="Whether an nginx in front that offers to fetches stored renditions from their bucket by itself; "
-        "`tests/support/nginx-offload.conf` shows how.",
+        description="Whether a trusted nginx in front that offers to fetches stored renditions from their bucket by "
+        "itself; `tests/support/nginx-offload.conf` shows how.",
+    )
+    offload_location: str = Field(
+        "/_stored",
+        pattern=r"^/[A-Za-z0-9_/-]{1,64}$",
+        description="The internal location by which it does, and which its `X-Offload-To` header names.",
     )
     store_on_miss: bool = Field(
         False,

@@ -114,7 +114,7 @@ class App:
         options = ImageOptions(
             settings.id_segments,
             max_age_s=settings.max_age_s,
-            offload=settings.offload,
+            offload_location=settings.offload_location if settings.offload else None,
             unsent_bytes=settings.decode_budget_bytes // 4,
         )
         async with AsyncExitStack() as stack:

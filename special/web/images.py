@@ -36,7 +36,7 @@ PREFIXES: Final = ("iiif", "iiif-img", "thumbs")
 MAX_PLANS: Final = 10_000
 """Maximum number of plans that are kept in memory, of some 2 KB each."""
 
-Key = tuple[str, str, str, Version, Identity]
+Key = tuple[str, str, str, bool, Version, Identity]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +53,8 @@ class ImageOptions:
 
     id_segments: int
     max_age_s: int
-    offload: bool
-    """Whether a proxy that offers to may fetch stored renditions by itself."""
+    offload_location: str | None
+    """Where a trusted proxy that offers to fetches stored renditions by itself; None: nowhere."""
     unsent_bytes: int
     """Memory for answers that wait for their clients to read them."""
 
@@ -115,7 +115,7 @@ class Images:
         async with self._deadline(call, "stored").limit("looking up the image"):
             found = await make(request.identifier, uri, version=version, identity=identity, services=services)
         cors, vary = self._cors(call)
-        headers = [*cors, *self._caching("Accept", *vary, private=found.restricted, age_s=60)]
+        headers = [*cors, *self._caching(call, "Accept", *vary, private=found.restricted, age_s=60)]
         level = info.profile(version, found.level)
         if version == 3:
             headers.append((b"content-type", f'application/ld+json;profile="{info.CONTEXT[3]}"'.encode()))
@@ -163,10 +163,9 @@ class Images:
             cached = None if span else self.engine.cached(planned, unless=unless)
             if cached is not None:
                 return await self._send(send, cached, headers)
-            if self._options.offload and call.offload and (url := await self.engine.signed_url(planned)):
-                # The proxy passes on the conditions and the range too, and keeps these headers.
-                told = [(b"x-accel-redirect", call.offload.encode()), (b"x-stored-url", url.encode())]
-                return await send_bytes(send, 200, [*headers, *told, timing()], b"")
+            location = self._options.offload_location
+            if location and call.offers_offload(location) and (url := await self.engine.signed_url(planned)):
+                return await send_bytes(send, 200, [*_offloaded(headers, location, url), timing()], b"")
             deadline = self._deadline(call, lane_of(planned.plan))
             if copied:
                 answer = await self.engine.answer(planned, deadline=deadline, unless=unless, span=span)
@@ -213,7 +212,7 @@ class Images:
             *CORS,
             (b"link", link.encode()),
             (b"x-special-route", planned.plan.name.encode()),
-            *self._caching(*vary, private=planned.private, age_s=self._options.max_age_s),
+            *self._caching(call, *vary, private=planned.private, age_s=self._options.max_age_s),
         ]
         if call.level0:
             # What the DLCS says of its own thumbs; sites look for it.
@@ -225,7 +224,7 @@ class Images:
     # Login
 
     async def _authorise(self, auth: Auth, call: HttpRequest, identity: Identity, send: Send) -> int:
-        private, head = self._caching(private=True, age_s=0), call.head
+        private, head = self._caching(call, private=True, age_s=0), call.head
         service, _, rest = call.path.partition("/")
         if service == "token" and not rest:
             async with self._deadline(call, "stored").limit("verifying a token"):
@@ -253,12 +252,23 @@ class Images:
     def _uri(self, call: HttpRequest, request: ImageRequest | InfoRequest | BaseRequest) -> str:
         return call.uri(request, id_segments=self._options.id_segments)
 
-    def _caching(self, *vary: str, private: bool, age_s: int) -> Headers:
-        value = "private, no-store" if private else f"public, max-age={age_s}"
+    def _caching(self, call: HttpRequest, *vary: str, private: bool, age_s: int) -> Headers:
+        scope = "public" if call.is_shareable else "private"
+        value = "private, no-store" if private else f"{scope}, max-age={age_s}"
         headers = [(b"cache-control", value.encode())]
         names = (*vary, *self._verifier.vary) if private else vary
         return [*headers, (b"vary", ", ".join(names).encode())] if names else headers
 
 
 def _key(call: HttpRequest, identity: Identity) -> Key:
-    return call.prefix, call.path, call.base, call.version(None), identity
+    return call.prefix, call.path, call.base, call.is_shareable, call.version(None), identity
+
+
+def _offloaded(headers: Headers, location: str, url: str) -> Headers:
+    """What a proxy is told, which passes on conditions and range too, and keeps most of these headers.
+
+    No cache between may store the signed address; the answer's own Cache-Control has another name on the way.
+    """
+    renamed = [(b"x-stored-cache-control" if name == b"cache-control" else name, value) for name, value in headers]
+    told = [(b"x-accel-redirect", location.encode()), (b"x-stored-url", url.encode())]
+    return [*renamed, *told, (b"cache-control", b"no-store")]

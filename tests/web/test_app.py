@@ -338,6 +338,13 @@ async def test_answers_that_depend_on_the_client_are_private(
     assert response.headers["cache-control"] == caching
 
 
+@pytest.mark.parametrize("path", ["full/max/0/default.jpg", "full/100,/0/default.jpg", "info.json"])
+async def test_what_came_by_a_forwarded_host_is_not_for_shared_caches(client: httpx.AsyncClient, path: str) -> None:
+    for forwarded, scope in (({}, "public"), ({"x_forwarded_host": "a.example"}, "private"), ({}, "public")):
+        response = await get(client, f"/iiif/stored.jpg/{path}", **forwarded)
+        assert response.headers["cache-control"].startswith(f"{scope}, max-age=")
+
+
 async def test_info_of_a_restricted_image_says_what_may_be_seen(client: httpx.AsyncClient) -> None:
     document = (await get(client, "/iiif/secret.jpg/info.json")).json()
     assert document["maxWidth"] == 160
