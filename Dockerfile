@@ -4,12 +4,18 @@
 #   docker run -p 8000:8000 -v ./masters:/masters:ro special
 #   docker run -p 8000:8000 -v cache:/var/lib/special -e AWS_PROFILE … special serve s3://archive --volume-size 100GiB
 
+# A tag, which moves: for builds that can be repeated, name the digest that `docker buildx imagetools inspect` shows.
 FROM python:3.11-slim
 
 WORKDIR /opt/special
-COPY pyproject.toml README.md LICENSE ./
+# What it depends on has a layer of its own, which a change of the code leaves as it is.
+COPY pyproject.toml ./
+RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
+  > requirements.txt \
+ && pip install --no-cache-dir -r requirements.txt
+COPY README.md LICENSE ./
 COPY special ./special
-RUN pip install --no-cache-dir .
+RUN pip install --no-cache-dir --no-deps .
 
 RUN useradd --uid 10001 --user-group --no-create-home special \
  && install --directory --owner special --group special /var/lib/special /masters

@@ -8,6 +8,7 @@ Each command imports its own package: `--help` need not wait for codecs, nor a s
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from dataclasses import asdict
 from json import dumps
@@ -20,6 +21,7 @@ from rich.table import Table
 
 from special import settings
 from special.errors import ConfigurationError, SpecialError
+from special.init_process import run_below_init
 
 if TYPE_CHECKING:
     from special.derive import Task
@@ -96,6 +98,8 @@ def serve(
         workers=workers,
         viewer_assets=viewer_assets,
     )
+    if os.getpid() == 1:
+        run_below_init()
     from special.web import serve_with
 
     serve_with(chosen, config=config)

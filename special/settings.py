@@ -108,8 +108,13 @@ class Settings(BaseSettings):
     volume_size: ByteSize = Field(ByteSize(10 * 2**30), description="Maximum size of the volume on disk.")
     offload: bool = Field(
         False,
-        description="Whether an nginx in front that offers to fetches stored renditions from their bucket by itself; "
-        "`tests/support/nginx-offload.conf` shows how.",
+        description="Whether a trusted nginx in front that offers to fetches stored renditions from their bucket by "
+        "itself; `tests/support/nginx-offload.conf` shows how.",
+    )
+    offload_location: str = Field(
+        "/_stored",
+        pattern=r"^/[A-Za-z0-9_/-]{1,64}$",
+        description="The internal location by which it does, and which its `X-Offload-To` header names.",
     )
     store_on_miss: bool = Field(
         False,
@@ -190,7 +195,10 @@ class Settings(BaseSettings):
     )
     receive_s: float = Field(10.0, gt=0, description="Maximum time in which a request arrives, in seconds.")
     max_connections: int = Field(
-        4096, ge=1, description="Maximum number of connections of a server process, idle ones included; more get 503."
+        4096,
+        ge=1,
+        description="Maximum number of connections of a server process, idle ones included; a quarter of them for "
+        "one client address.",
     )
     gallery: bool | None = Field(None, description="List images at `/`; default: on for a folder, off for a bucket.")
     viewer_assets: Path | None = Field(None, description="Folder with openseadragon.min.js, instead of the CDN.")

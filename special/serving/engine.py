@@ -17,6 +17,7 @@ from special.images import Asset
 from special.serving import info, routing
 from special.serving.answers import Answer, AnswerHead, InfoDocument, PlannedRequest, Route
 from special.serving.catalog import Catalog
+from special.serving.gallery import Gallery
 from special.serving.info import Services
 from special.serving.routing import LaneName, Plan
 from special.storage import Source, Span, Unless
@@ -54,6 +55,7 @@ class Engine:
         """`routes` by the name of the plan; `deadlines_s`: seconds from arrival to answer, by lane."""
         self.catalog = catalog
         self.source = source
+        self.gallery = Gallery(source)
         self.admission = admission
         self.limits = limits
         self.deadlines_s = deadlines_s
@@ -70,7 +72,7 @@ class Engine:
                 stack.push_async_callback(close)
             for resource in self._resources.opened:
                 await stack.enter_async_context(resource)
-            for close in self._resources.closed_first:
+            for close in (*self._resources.closed_first, self.gallery.close):
                 stack.push_async_callback(close)
             self._stack = stack.pop_all()
         return self
@@ -89,15 +91,6 @@ class Engine:
     def ready(self) -> bool:
         """Whether any decoder is up."""
         return self._is_ready()
-
-    async def images(self, *, after: str, count: int) -> list[str]:
-        """Some of the source's identifiers, in its own order. For the gallery; costs a listing."""
-        found: list[str] = []
-        async for blob in self.source.list("", after=after):
-            found.append(blob.key)
-            if len(found) == count:
-                break
-        return found
 
     # Documents
 

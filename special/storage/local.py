@@ -2,7 +2,7 @@
 
 Keys are paths below the folder, and nothing outside it can be named: no `..`, no absolute path, no
 symbolic link that leads away. Every call hops to a thread once and does all of its disk work there;
-no descriptor stays open between two calls.
+no descriptor stays open between two calls. Listings have a thread of their own: reads never wait for them.
 """
 
 from __future__ import annotations
@@ -15,8 +15,11 @@ import secrets
 import stat
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from heapq import merge
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -33,6 +36,10 @@ CHUNK_BYTES = 262144
 """A body is streamed in chunks of this size."""
 PAGE_KEYS = 1000
 """Keys listed in one hop."""
+SORTED_ENTRIES = 1024
+"""Entries of a folder that are sorted at once. To sort 100,000 would keep all other threads waiting for 50 ms."""
+PAUSE_S = 0.0005
+"""Pause after those, in which other threads run."""
 _TEMPORARY = ".special-writing-"
 """Prefix of the names of files that are being written. They are never listed."""
 _NO_SUCH = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.ENXIO}
@@ -43,12 +50,23 @@ async def _in_thread(work: Callable[[], T]) -> T:
     return await asyncio.to_thread(work)
 
 
+@dataclass(slots=True)
+class _Scan:
+    """What a listing looks for, and how far it may go."""
+
+    prefix: str
+    after: str
+    entries_left: int | None = None
+    """Entries of folders that may still be looked at; None: all."""
+
+
 class Folder:
     """A folder of the local file system, as a `Source`."""
 
     def __init__(self, path: Path) -> None:
         self._path = os.path.realpath(path)
         self._root = Path(self._path).as_uri().rstrip("/") + "/"
+        self._lister = ThreadPoolExecutor(1, "special-listing")
 
     @property
     def root(self) -> str:
@@ -92,13 +110,22 @@ class Folder:
             await _in_thread(lambda: self._delete(key))
 
     async def list(self, prefix: str = "", *, after: str = "") -> AsyncIterator[Blob]:
-        found = self._scan("", prefix, after, frozenset())
-        while page := await _in_thread(lambda: list(islice(found, PAGE_KEYS))):
+        found = self._scan("", _Scan(prefix, after), frozenset())
+        while page := await self._listed(lambda: list(islice(found, PAGE_KEYS))):
             for blob in page:
                 yield blob
 
+    async def first_keys(self, count: int, *, after: str, max_entries: int) -> Sequence[str]:
+        """The first keys in order, among the first `max_entries` entries of folders as the disk gives them."""
+        found = self._scan("", _Scan("", after, max_entries), frozenset())
+        return await self._listed(lambda: [blob.key for blob in islice(found, count)])
+
     async def close(self) -> None:
         """Nothing stays open between calls."""
+        self._lister.shutdown(wait=False)
+
+    async def _listed(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._lister, work)
 
     def _stat(self, key: str) -> Blob:
         with self._opened(key) as file:
@@ -169,11 +196,10 @@ class Folder:
         with suppress(Missing), self._explained(key):
             self._locate(key).unlink()
 
-    def _scan(self, folder: str, prefix: str, after: str, above: frozenset[tuple[int, int]]) -> Iterator[Blob]:
+    def _scan(self, folder: str, scan: _Scan, above: frozenset[tuple[int, int]]) -> Iterator[Blob]:
         """Blobs below one folder in the order of their whole keys, as a bucket lists them."""
         with self._explained(folder), os.scandir(os.path.join(self._path, folder)) as entries:
-            # A folder sorts as its keys do, by name and slash: `a.jp2` comes before `a/b.jp2`.
-            names = sorted(entry.name + "/" * os.path.isdir(entry.path) for entry in entries if _nameable(entry.name))
+            names = merge(*_sorted_names(entries, scan))
             inode = os.stat(os.path.join(self._path, folder))
         here = (inode.st_dev, inode.st_ino)
         if here in above:
@@ -181,10 +207,10 @@ class Folder:
         for name in names:
             key = folder + name
             if name.endswith("/"):
-                wanted = key.startswith(prefix) or prefix.startswith(key)
-                if wanted and (key > after or after.startswith(key)) and self._within(key[:-1]):
-                    yield from self._scan(key, prefix, after, above | {here})
-            elif key.startswith(prefix) and key > after and not name.startswith(_TEMPORARY):
+                wanted = key.startswith(scan.prefix) or scan.prefix.startswith(key)
+                if wanted and (key > scan.after or scan.after.startswith(key)) and self._within(key[:-1]):
+                    yield from self._scan(key, scan, above | {here})
+            elif key.startswith(scan.prefix) and key > scan.after and not name.startswith(_TEMPORARY):
                 with suppress(Missing):  # removed since, a socket, or a link that leads away
                     yield self._stat(key)
 
@@ -245,6 +271,25 @@ class Folder:
             found = "gone"
         if found != pin.etag:
             raise Changed(f"{pin.url} is {found} by now, not {pin.etag}")
+
+
+def _sorted_names(entries: Iterator[os.DirEntry[str]], scan: _Scan) -> list[list[str]]:
+    """The names in a folder, sorted in pieces. A folder sorts as its keys do, by name and slash: `a.jp2`, then `a/`."""
+    pieces = []
+    while piece := list(islice(entries, SORTED_ENTRIES)):
+        if scan.entries_left is not None:
+            piece = piece[: scan.entries_left]
+            scan.entries_left -= len(piece)
+        pieces.append(sorted(entry.name + "/" * _is_folder(entry) for entry in piece if _nameable(entry.name)))
+        if scan.entries_left == 0:
+            break
+        time.sleep(PAUSE_S)
+    return pieces
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder, or a link to one. Looks at the disk only for links."""
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
 
 
 def _nameable(name: str) -> bool:

@@ -120,7 +120,8 @@ class App:
             settings.id_segments,
             max_age_s=settings.max_age_s,
             form=composition.identifier_form(settings),
-            offload=settings.offload,
+            offload_location=settings.offload_location if settings.offload else None,
+            unsent_bytes=settings.decode_budget_bytes // 4,
         )
         async with AsyncExitStack() as stack:
             if settings.otel:

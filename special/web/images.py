@@ -30,12 +30,13 @@ from special.web.auth import Auth, probe
 from special.web.disconnect import until_disconnect
 from special.web.request import HttpRequest
 from special.web.response import CORS, Headers, send_answer, send_bytes, send_head, timing
+from special.web.unsent import UnsentAnswers
 
 PREFIXES: Final = ("iiif", "iiif-img", "thumbs")
 MAX_PLANS: Final = 10_000
 """Maximum number of plans that are kept in memory, of some 2 KB each."""
 
-Key = tuple[str, str, str, Version, Identity]
+Key = tuple[str, str, str, bool, Version, Identity]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +55,10 @@ class ImageOptions:
     max_age_s: int
     form: IdentifierForm
     """Which spellings of identifiers are served."""
-    offload: bool
-    """Whether a proxy that offers to may fetch stored renditions by itself."""
+    offload_location: str | None
+    """Where a trusted proxy that offers to fetches stored renditions by itself; None: nowhere."""
+    unsent_bytes: int
+    """Memory for answers that wait for their clients to read them."""
 
 
 class Images:
@@ -76,6 +79,7 @@ class Images:
         self._auth = auth
         self._clock = clock
         self._fair_start = FairStart()
+        self._unsent = UnsentAnswers(options.unsent_bytes)
         self._prepared: LRUCache[Key, Prepared] = LRUCache(MAX_PLANS)
 
     async def answer(self, call: HttpRequest, receive: Receive, send: Send) -> int:
@@ -113,7 +117,7 @@ class Images:
         async with self._deadline(call, "stored").limit("looking up the image"):
             found = await make(request.identifier, uri, version=version, identity=identity, services=services)
         cors, vary = self._cors(call)
-        headers = [*cors, *self._caching("Accept", *vary, private=found.restricted, age_s=60)]
+        headers = [*cors, *self._caching(call, "Accept", *vary, private=found.restricted, age_s=60)]
         level = info.profile(version, found.level)
         if version == 3:
             headers.append((b"content-type", f'application/ld+json;profile="{info.CONTEXT[3]}"'.encode()))
@@ -160,11 +164,10 @@ class Images:
                 return await send_head(send, head, headers)
             cached = None if span else self.engine.cached(planned, unless=unless)
             if cached is not None:
-                return await send_answer(send, cached, headers)
-            if self._options.offload and call.offload and (url := await self.engine.signed_url(planned)):
-                # The proxy passes on the conditions and the range too, and keeps these headers.
-                told = [(b"x-accel-redirect", call.offload.encode()), (b"x-stored-url", url.encode())]
-                return await send_bytes(send, 200, [*headers, *told, timing()], b"")
+                return await self._send(send, cached, headers)
+            location = self._options.offload_location
+            if location and call.offers_offload(location) and (url := await self.engine.signed_url(planned)):
+                return await send_bytes(send, 200, [*_offloaded(headers, location, url), timing()], b"")
             deadline = self._deadline(call, lane_of(planned.plan))
             if copied:
                 answer = await self.engine.answer(planned, deadline=deadline, unless=unless, span=span)
@@ -174,7 +177,12 @@ class Images:
             tag = same.etag or (unless.only_etag if unless else None)
             etag = [(b"etag", tag.encode())] if tag else []
             return await send_bytes(send, 304, [*headers, *etag, timing()], None)
-        return await send_answer(send, answer, headers)
+        return await self._send(send, answer, headers)
+
+    async def _send(self, send: Send, answer: Answer, headers: Headers) -> int:
+        in_memory_bytes = answer.size if isinstance(answer.body, bytes) else 0
+        with self._unsent.holding(trace().client, in_memory_bytes):
+            return await send_answer(send, answer, headers)
 
     async def _make(self, planned: PlannedRequest, deadline: Deadline, unless: Unless | None) -> Answer:
         """An answer that is not in memory. The limit is a backstop: every wait on the way has the same deadline."""
@@ -206,7 +214,7 @@ class Images:
             *CORS,
             (b"link", link.encode()),
             (b"x-special-route", planned.plan.name.encode()),
-            *self._caching(*vary, private=planned.private, age_s=self._options.max_age_s),
+            *self._caching(call, *vary, private=planned.private, age_s=self._options.max_age_s),
         ]
         if call.level0:
             # What the DLCS says of its own thumbs; sites look for it.
@@ -218,7 +226,7 @@ class Images:
     # Login
 
     async def _authorise(self, auth: Auth, call: HttpRequest, identity: Identity, send: Send) -> int:
-        private, head = self._caching(private=True, age_s=0), call.head
+        private, head = self._caching(call, private=True, age_s=0), call.head
         service, _, rest = call.path.partition("/")
         if service == "token" and not rest:
             async with self._deadline(call, "stored").limit("verifying a token"):
@@ -246,12 +254,23 @@ class Images:
     def _uri(self, call: HttpRequest, request: ImageRequest | InfoRequest | BaseRequest) -> str:
         return call.uri(request, id_segments=self._options.id_segments)
 
-    def _caching(self, *vary: str, private: bool, age_s: int) -> Headers:
-        value = "private, no-store" if private else f"public, max-age={age_s}"
+    def _caching(self, call: HttpRequest, *vary: str, private: bool, age_s: int) -> Headers:
+        scope = "public" if call.is_shareable else "private"
+        value = "private, no-store" if private else f"{scope}, max-age={age_s}"
         headers = [(b"cache-control", value.encode())]
         names = (*vary, *self._verifier.vary) if private else vary
         return [*headers, (b"vary", ", ".join(names).encode())] if names else headers
 
 
 def _key(call: HttpRequest, identity: Identity) -> Key:
-    return call.prefix, call.path, call.base, call.version(None), identity
+    return call.prefix, call.path, call.base, call.is_shareable, call.version(None), identity
+
+
+def _offloaded(headers: Headers, location: str, url: str) -> Headers:
+    """What a proxy is told, which passes on conditions and range too, and keeps most of these headers.
+
+    No cache between may store the signed address; the answer's own Cache-Control has another name on the way.
+    """
+    renamed = [(b"x-stored-cache-control" if name == b"cache-control" else name, value) for name, value in headers]
+    told = [(b"x-accel-redirect", location.encode()), (b"x-stored-url", url.encode())]
+    return [*renamed, *told, (b"cache-control", b"no-store")]

@@ -62,9 +62,9 @@ def routes(
             allowed = opened.source.root.startswith("file:")
         if not allowed:
             return viewer.Listing(images=(), next=None, listing=False)
-        images = await opened.images(after=after, count=GALLERY_PAGE)
+        images = await opened.gallery.page(after=after, count=GALLERY_PAGE)
         following = images[-1] if len(images) == GALLERY_PAGE else None
-        return viewer.Listing(images=tuple(images), next=following, listing=True)
+        return viewer.Listing(images=images, next=following, listing=True)
 
     about = {"version": __version__, **options.about}
     return [

@@ -1,8 +1,9 @@
-"""uvicorn's HTTP protocol, with limits on what arrives: how much, and for how long it may take.
+"""uvicorn's HTTP protocol, with limits on what arrives and on how long it may take, and on clients that do not read.
 
-uvicorn waits for ever for a request that has begun, and takes a head of any length. Here a head has a size, and
-a request, whatever comes with it, a time by which it must have arrived. What is refused is told why, as far
-as it can be, and its connection closed.
+uvicorn waits for ever for a request that has begun, takes a head of any length, and waits for ever for a client that
+does not read its answer. Here a head has a size, a request, whatever comes with it, a time by which it must have
+arrived, and an answer a time in which some of it must be taken. What is refused is told why, as far as it can be, and
+its connection closed.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from special.web.connections import Connections, refuse
+from special.web.pages import WATCHED
+
 
 @dataclass(frozen=True, slots=True)
 class RequestLimits:
@@ -26,6 +30,8 @@ class RequestLimits:
     """Most that request target and headers may have together."""
     receive_s: float
     """Longest time from its first byte, or from the connection's start, to its last."""
+    write_s: float = 30.0
+    """Longest time in which a client may take nothing of an answer that waits for it."""
 
 
 class HeadTooLong(Exception):
@@ -33,12 +39,16 @@ class HeadTooLong(Exception):
 
 
 class GuardedProtocol(HttpToolsProtocol):
-    """One connection. `limits` is bound beforehand: `functools.partial(GuardedProtocol, limits=…)`."""
+    """One connection. `limits` and `open_connections` are bound beforehand, by `functools.partial`."""
 
-    def __init__(self, *args: Any, limits: RequestLimits, **named: Any) -> None:
+    def __init__(self, *args: Any, limits: RequestLimits, open_connections: Connections, **named: Any) -> None:
         super().__init__(*args, **named)
         self._limits = limits
+        self._open_connections = open_connections
         self._timer: TimerHandle | None = None
+        self._write_timer: TimerHandle | None = None
+        self._unsent_bytes = 0
+        self._has_progressed = False
         self._refusal = HTTPStatus.BAD_REQUEST
         self._head_bytes = 0
         self._pending_bytes = 0
@@ -47,15 +57,32 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._open_connections.opened(self._peer)
         self._arm()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._open_connections.closed(self._peer)
         self._disarm()
+        if self._write_timer is not None:
+            self._write_timer.cancel()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_unsent()
+
+    def resume_writing(self) -> None:
+        self._has_progressed = True
+        super().resume_writing()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._watch_unsent()
 
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
             return  # what comes after a refusal is not looked at
+        self._has_progressed = True
         self._arm()
         self._has_begun = False
         super().data_received(data)
@@ -91,6 +118,9 @@ class GuardedProtocol(HttpToolsProtocol):
             port = httptools.parse_url(self.url).port
             self.headers[:] = [it for it in self.headers if it[0] != b"host"]
             self.headers.append((b"host", host + b":%d" % port if port else host))
+        is_watched = self.url[1:].partition(b"?")[0].decode("latin-1") in WATCHED
+        is_refused = not is_watched and self._open_connections.is_too_many(self._peer)
+        self.app = refuse if is_refused else self.config.loaded_app
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -100,6 +130,25 @@ class GuardedProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """What uvicorn calls wherever the parser gave up."""
         self._refuse(self._refusal)
+
+    @property
+    def _peer(self) -> str:
+        return self.client[0] if self.client else ""
+
+    def _watch_unsent(self) -> None:
+        """Start to watch whether the client takes what waits for it, if anything does."""
+        if self._write_timer is None and (unsent_bytes := self.transport.get_write_buffer_size()):
+            self._unsent_bytes, self._has_progressed = unsent_bytes, False
+            self._write_timer = self.loop.call_later(self._limits.write_s, self._check_unsent)
+
+    def _check_unsent(self) -> None:
+        # Nothing is written while the transport is paused, so bytes that were taken show as fewer bytes that wait, or
+        # as an end of the pause. Otherwise a next request shows that the client goes on.
+        self._write_timer = None
+        if not self._has_progressed and self.transport.get_write_buffer_size() >= self._unsent_bytes:
+            self.transport.abort()
+        else:
+            self._watch_unsent()
 
     def _arm(self) -> None:
         if self._timer is None:
@@ -130,3 +179,4 @@ class GuardedProtocol(HttpToolsProtocol):
             + sentence
         )
         self.transport.close()
+        self._watch_unsent()

@@ -120,18 +120,22 @@ class PublicAddress:
             raise BadRequest("There is more than one Host header.")
         if self.base_url and not self.hosts:
             return self.base_url
-        scheme, host, prefix = scope["scheme"], _text(headers, b"host"), ""
-        if self._is_forwarded(scope, headers):
-            said = _forwarded(headers)
-            scheme, host = (said.scheme or scheme).lower(), said.host or host
-            host = _with_port(scheme, host, _first(headers, b"x-forwarded-port"))
-            prefix = _first(headers, b"x-forwarded-prefix") or _first(headers, b"x-forwarded-path")
-            if not _PREFIX.fullmatch(prefix):
-                raise BadRequest("The X-Forwarded-Prefix header is not a path.")
+        scheme, host, prefix = self._named(scope, headers)
         name = _host_name(scheme, host)
         if self.hosts and not self.hosts.fullmatch(name):
             raise Misdirected(f"This server does not answer for {name}.")
-        return self.base_url or f"{scheme}://{host}{prefix.rstrip('/')}"
+        return self.base_url or f"{scheme}://{host}{prefix}"
+
+    def is_shareable(self, scope: Scope, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether caches may share an answer that names its base.
+
+        Caches know it by its Host header. A host or a path that was forwarded beside that could be a client's
+        invention, which a proxy passed on, unless the settings say which hosts there are.
+        """
+        if self.base_url or self.hosts:
+            return True
+        _, host, prefix = self._named(scope, headers)
+        return not prefix and host.lower() == _text(headers, b"host").lower()
 
     def client(self, scope: Scope, headers: Mapping[bytes, bytes]) -> str:
         """Names the client: its address, or the /64 network of an IPv6 address, which one client has to itself.
@@ -147,11 +151,23 @@ class PublicAddress:
                 peer = address
                 if peer not in self.proxies:
                     break
-        return _client_name(peer)
+        return client_name(peer)
 
     def trusts(self, scope: Scope) -> bool:
         """Whether the request comes straight from a trusted proxy."""
         return self._peer(scope) in self.proxies
+
+    def _named(self, scope: Scope, headers: Mapping[bytes, bytes]) -> tuple[str, str, str]:
+        """Scheme, host with port, and path prefix, as the request or its proxies name them. Raises `BadRequest`."""
+        scheme, host, prefix = scope["scheme"], _text(headers, b"host"), ""
+        if self._is_forwarded(scope, headers):
+            said = _forwarded(headers)
+            scheme, host = (said.scheme or scheme).lower(), said.host or host
+            host = _with_port(scheme, host, _first(headers, b"x-forwarded-port"))
+            prefix = _first(headers, b"x-forwarded-prefix") or _first(headers, b"x-forwarded-path")
+            if not _PREFIX.fullmatch(prefix):
+                raise BadRequest("The X-Forwarded-Prefix header is not a path.")
+        return scheme, host, prefix.rstrip("/")
 
     def _is_forwarded(self, scope: Scope, headers: Mapping[bytes, bytes]) -> bool:
         """Whether forwarded headers are there and believed. Those of another peer are reported, once for each peer."""
@@ -216,7 +232,7 @@ def _is_address(text: str) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def _client_name(peer: str) -> str:
+def client_name(peer: str) -> str:
     try:
         address = ip_address(peer)
     except ValueError:

@@ -16,7 +16,6 @@ from special.storage import Span, Unless
 from special.web.proxies import PublicAddress
 
 _RANGE = re.compile(r"bytes=(\d{1,18})-(\d{0,18})", re.ASCII)
-_PLACE = re.compile(r"/[A-Za-z0-9_/-]{1,64}", re.ASCII)
 _OPEN_END = 2**62
 
 
@@ -32,6 +31,10 @@ class HttpRequest:
     query: str
     base: str
     """`scheme://host` as the public sees it, without a trailing slash."""
+    is_shareable: bool
+    """Whether caches may give the answer to other clients: `base` is what they asked for, or what the settings name."""
+    by_proxy: bool
+    """Whether it comes straight from a trusted proxy."""
     client: str
     """Address of the client, as far as it is known."""
     arrived_s: float
@@ -42,8 +45,18 @@ class HttpRequest:
         """The request of an ASGI scope. Raises `BadRequest` and `Misdirected` for its Host header."""
         headers = dict(scope["headers"])
         query = scope["query_string"].decode("latin-1")
-        base, client = address.base(scope, headers), address.client(scope, headers)
-        return cls(prefix, path, scope["method"], headers, query, base, client, arrived_s)
+        return cls(
+            prefix,
+            path,
+            scope["method"],
+            headers,
+            query,
+            address.base(scope, headers),
+            is_shareable=address.is_shareable(scope, headers),
+            by_proxy=address.trusts(scope),
+            client=address.client(scope, headers),
+            arrived_s=arrived_s,
+        )
 
     @property
     def level0(self) -> bool:
@@ -75,11 +88,9 @@ class HttpRequest:
         version = f"{self.path.partition('/')[0]}/" if request.version else ""
         return f"{self.base}/{self.prefix}/{version}{identifier}"
 
-    @property
-    def offload(self) -> str | None:
-        """The location in the proxy's configuration that fetches what it is told the address of, if it has one."""
-        place = self.header(b"x-offload-to") or ""
-        return place if _PLACE.fullmatch(place) else None
+    def offers_offload(self, location: str) -> bool:
+        """Whether a trusted proxy offers to fetch the answer by itself, at this location of its configuration."""
+        return self.by_proxy and self.header(b"x-offload-to") == location
 
     @property
     def unless(self) -> Unless | None:

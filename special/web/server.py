@@ -21,8 +21,10 @@ from special.settings import Settings, with_rules_of
 from special.storage import check_apart, check_source
 from special.web.app import CONFIG_VARIABLE, SETTINGS_VARIABLE, App
 from special.web.config_watch import ConfigWatch
+from special.web.connections import ConnectionLimits, Connections
 from special.web.process_tuning import tune
 from special.web.protocol import GuardedProtocol, RequestLimits
+from special.web.proxies import TrustedProxies
 from special.web.supervisor import START_S, Supervisor
 from special.workers import forbid_inspection
 
@@ -42,15 +44,15 @@ def serve_with(chosen: Settings, *, config: Path | None = None) -> None:
         highlight=False,
     )
     limits = RequestLimits(chosen.max_url_bytes, int(chosen.max_header_bytes), chosen.receive_s)
+    connections = ConnectionLimits(chosen.max_connections, TrustedProxies.parse(chosen.trusted_proxies))
     options: dict[str, Any] = {
         "log_level": "warning",
         "access_log": False,
         "server_header": False,
         "proxy_headers": False,
         "lifespan": "on",
-        "http": partial(GuardedProtocol, limits=limits),
+        "http": partial(GuardedProtocol, limits=limits, open_connections=Connections(connections)),
         "ws": "none",
-        "limit_concurrency": chosen.max_connections,
         "timeout_graceful_shutdown": 30,
         "timeout_worker_healthcheck": START_S,
     }

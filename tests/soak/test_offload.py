@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import quote
 
 import httpx
@@ -16,17 +12,16 @@ import jwt
 import pytest
 
 from tests.support.live import MASTERS, LiveServer
-from tests.support.servers import S3Server, free_ports
+from tests.support.nginx import OFFLOAD, needs_nginx, nginx
+from tests.support.servers import S3Server
 
-NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
-CONFIGURATION = Path(__file__).parents[1] / "support" / "nginx-offload.conf"
 NAMES = ("leaf.jpg", "shelf/1 & more é.jpg")
 SECRET = "0123456789abcdef0123456789abcdef"
 SIZES = {"o": [[400, 300], [200, 150]], "a": []}
 PIXELS = bytes(range(256)) * 40
-THEIRS = ("date", "server", "server-timing", "connection", "accept-ranges")
-"""Headers that tell of the server and the moment, not of the answer."""
-pytestmark = pytest.mark.skipif(NGINX is None, reason="needs nginx: apt-get install nginx-light")
+THEIRS = ("date", "server", "server-timing", "connection", "accept-ranges", "expires")
+"""Headers that tell of the server and the moment, not of the answer. Cache-Control overrides Expires."""
+pytestmark = needs_nginx
 
 
 @dataclass(frozen=True)
@@ -63,21 +58,8 @@ def site(
         "SPECIAL_JWT_ALGORITHMS": "HS256",
     }
     server = serve(f"s3://{masters}", "--thumbs", f"s3://{thumbs}", settings=settings)
-    with nginx(tmp_path_factory.mktemp("nginx"), server.url.removeprefix("http://")) as front:
+    with nginx(OFFLOAD, tmp_path_factory.mktemp("nginx"), [server.url.removeprefix("http://")]) as front:
         yield Site(seaweed_s3, thumbs, front, server.url)
-
-
-@contextmanager
-def nginx(folder: Path, server: str) -> Iterator[str]:
-    """A running nginx before one server; its address."""
-    listen, configuration = f"127.0.0.1:{free_ports(1)[0]}", folder / "nginx.conf"
-    configuration.write_text(CONFIGURATION.read_text().format(folder=folder, listen=listen, server=server))
-    assert NGINX is not None
-    with subprocess.Popen([NGINX, "-c", configuration, "-g", "daemon off;"]) as process:
-        try:
-            yield f"http://{listen}"
-        finally:
-            process.terminate()
 
 
 def path(name: str, size: str = "400,") -> str:
@@ -85,10 +67,10 @@ def path(name: str, size: str = "400,") -> str:
 
 
 def headers(answer: httpx.Response) -> dict[str, str]:
-    """Those that callers go by; what is said twice is said once."""
+    """Those that callers go by. The order of what Cache-Control says does not matter."""
     stores = ("x-amz", "seaweed-")
     kept = {name: it for name, it in answer.headers.items() if name not in THEIRS and not name.startswith(stores)}
-    return kept | {"cache-control": ", ".join(dict.fromkeys(kept["cache-control"].split(", ")))}
+    return kept | {"cache-control": ", ".join(sorted(set(kept["cache-control"].split(", "))))}
 
 
 def both(site: Site, asked: str, method: str = "GET", **conditions: str) -> tuple[httpx.Response, httpx.Response]:
@@ -143,7 +125,7 @@ def test_what_the_caller_has_is_not_sent(site: Site) -> None:
             client.get(base + path(NAMES[0]), headers={"if-none-match": etag}) for base in (site.front, site.back)
         )
     assert (front.status_code, front.content) == (back.status_code, back.content) == (304, b"")
-    assert front.headers["cache-control"] == back.headers["cache-control"]
+    assert headers(front)["cache-control"] == headers(back)["cache-control"]
 
 
 def test_head_is_answered_without_a_body(site: Site) -> None:
@@ -163,12 +145,34 @@ def test_what_is_restricted_is_asked_of_us_first_and_kept_by_nobody(site: Site) 
     token = jwt.encode({"roles": ["reader"], "exp": 2**33}, SECRET, algorithm="HS256")
     front, _ = both(site, path("secret"), authorization=f"Bearer {token}")
     assert (front.status_code, front.content) == (200, PIXELS)
-    assert front.headers["cache-control"] == "private, no-store"
+    assert headers(front)["cache-control"] == "no-store, private"
     assert gets(site, both(site, path("secret"), authorization=f"Bearer {token}")[0]) == 0
 
 
 def test_nobody_is_told_the_address(site: Site) -> None:
     """Neither through nginx nor at the place that is nginx's own; who asks special itself, and may, gets the bytes."""
     front, back = both(site, path(NAMES[0]))
-    assert not {"x-stored-url", "x-accel-redirect"} & (set(front.headers) | set(back.headers))
+    told = {"x-stored-url", "x-accel-redirect", "x-stored-cache-control"}
+    assert not told & (set(front.headers) | set(back.headers))
     assert httpx.get(f"{site.front}/_stored").status_code == 404
+
+
+def test_a_trusted_proxy_is_told_at_its_place_alone_and_no_cache_stores_it(site: Site) -> None:
+    told = httpx.get(site.back + path(NAMES[0]), headers={"x-offload-to": "/_stored"})
+    assert told.headers["x-accel-redirect"] == "/_stored"
+    assert httpx.get(told.headers["x-stored-url"]).content == PIXELS
+    assert told.headers["cache-control"] == "no-store"
+    assert told.headers["x-stored-cache-control"] == "public, max-age=86400"
+    for place in ("/_other", "/_stored/", ""):
+        other = httpx.get(site.back + path(NAMES[0]), headers={"x-offload-to": place})
+        assert other.content == PIXELS
+        assert "x-stored-url" not in other.headers
+
+
+def test_a_client_s_forwarded_headers_end_at_nginx(site: Site) -> None:
+    invented = {f"x-forwarded-{name}": "evil" for name in ("for", "proto", "host", "port", "prefix", "path")}
+    invented["forwarded"] = "host=evil.example"
+    for size in ("400,", "200,"):  # from the bucket, and by special after the bucket had none
+        answer = httpx.get(site.front + path(NAMES[0], size), headers=invented | {"host": "example.org"})
+        assert answer.headers["link"].startswith("<http://example.org/thumbs/")
+        assert headers(answer)["cache-control"] == "max-age=86400, public"

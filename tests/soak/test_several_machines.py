@@ -1,13 +1,10 @@
 """Several machines: nginx before three servers that share nothing but S3, as tests/support/nginx.conf says."""
 
-import shutil
-import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import quote
 
 import httpx
@@ -18,16 +15,15 @@ from special.volume import stat
 from tests.soak.noise import Noise, address
 from tests.support import live
 from tests.support.live import LiveServer
-from tests.support.servers import READY_WITHIN_S, S3Server, free_ports
+from tests.support.nginx import SEVERAL_MACHINES, needs_nginx, nginx
+from tests.support.servers import READY_WITHIN_S, S3Server
 from tests.volume.made import until
 
-NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
-CONFIGURATION = Path(__file__).parents[1] / "support" / "nginx.conf"
 MACHINES = 3
 MASTERS = {f"{'shelf/' * (n % 2)}{n} & more.tif": Noise(n, 256, 256) for n in range(30)}
 """Half of the identifiers have a slash, all have blanks."""
 REGIONS = Box(0, 0, 100, 100), Box(130, 50, 60, 60)
-pytestmark = pytest.mark.skipif(NGINX is None, reason="needs nginx: apt-get install nginx-light")
+pytestmark = needs_nginx
 
 
 @dataclass(frozen=True)
@@ -52,21 +48,9 @@ def cluster(seaweed_s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> I
         ]
         started = list(threads.map(stack.enter_context, contexts))
         servers = {server.url.removeprefix("http://"): server for server in started}
-        yield Cluster(stack.enter_context(nginx(tmp_path_factory.mktemp("nginx"), list(servers))), servers)
-
-
-@contextmanager
-def nginx(folder: Path, servers: list[str]) -> Iterator[str]:
-    """A running nginx before some servers; its address."""
-    listen, configuration = f"127.0.0.1:{free_ports(1)[0]}", folder / "nginx.conf"
-    lines = "\n        ".join(f"server {server} max_fails=1 fail_timeout=10s;" for server in servers)
-    configuration.write_text(CONFIGURATION.read_text().format(folder=folder, listen=listen, servers=lines))
-    assert NGINX is not None
-    with subprocess.Popen([NGINX, "-c", configuration, "-g", "daemon off;"]) as process:
-        try:
-            yield f"http://{listen}"
-        finally:
-            process.terminate()
+        yield Cluster(
+            stack.enter_context(nginx(SEVERAL_MACHINES, tmp_path_factory.mktemp("nginx"), list(servers))), servers
+        )
 
 
 def look(cluster: Cluster) -> dict[str, str]:

@@ -323,16 +323,30 @@ async def test_a_host_that_is_none_is_refused(client: httpx.AsyncClient, host: s
     assert (await get(client, "/iiif/plain.png/info.json", host=host)).status_code == 400
 
 
-async def test_answers_that_depend_on_the_caller_are_private(client: httpx.AsyncClient) -> None:
-    response = await get(client, "/iiif/secret.jpg/full/160,/0/default.jpg")
+@pytest.mark.parametrize(
+    ("size", "caching"),
+    [
+        pytest.param("160,", "public, max-age=86400", id="open to all"),
+        pytest.param("max", "private, no-store", id="as much as the client may see"),
+    ],
+)
+async def test_answers_that_depend_on_the_client_are_private(
+    client: httpx.AsyncClient, size: str, caching: str
+) -> None:
+    response = await get(client, f"/iiif/secret.jpg/full/{size}/0/default.jpg")
     assert size_of(response) == (160, 120)
-    assert response.headers["cache-control"] == "public, max-age=86400"  # all callers have the same
-    response = await get(client, "/iiif/secret.jpg/full/max/0/default.jpg")
-    assert size_of(response) == (160, 120)
-    assert response.headers["cache-control"] == "private, no-store"
-    response = await get(client, "/iiif/secret.jpg/info.json")
-    assert response.headers["cache-control"] == "private, no-store"
-    document = response.json()
+    assert response.headers["cache-control"] == caching
+
+
+@pytest.mark.parametrize("path", ["full/max/0/default.jpg", "full/100,/0/default.jpg", "info.json"])
+async def test_what_came_by_a_forwarded_host_is_not_for_shared_caches(client: httpx.AsyncClient, path: str) -> None:
+    for forwarded, scope in (({}, "public"), ({"x_forwarded_host": "a.example"}, "private"), ({}, "public")):
+        response = await get(client, f"/iiif/stored.jpg/{path}", **forwarded)
+        assert response.headers["cache-control"].startswith(f"{scope}, max-age=")
+
+
+async def test_info_of_a_restricted_image_says_what_may_be_seen(client: httpx.AsyncClient) -> None:
+    document = (await get(client, "/iiif/secret.jpg/info.json")).json()
     assert document["maxWidth"] == 160
     assert "tiles" not in document
 

@@ -4,43 +4,56 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 
 import pytest
 import uvicorn
 
+from special.web.connections import ConnectionLimits, Connections
 from special.web.protocol import GuardedProtocol, RequestLimits
+from special.web.proxies import TrustedProxies
 
-BOUNDS = RequestLimits(url_bytes=300, head_bytes=2000, receive_s=0.5)
+BOUNDS = RequestLimits(url_bytes=300, head_bytes=2000, receive_s=0.5, write_s=0.5)
+CONNECTIONS = 16
+LARGE = b"x" * (64 << 20)
+"""More than the kernel buffers for a connection."""
 
 
 async def answer(scope: dict[str, object], receive: object, send: object) -> None:
-    """Says how long the address was that reached it."""
-    body = f"{len(scope['raw_path'])}".encode()  # type: ignore[arg-type]
+    """Says how long the address was that reached it; `/large` is 64 MiB."""
+    body = LARGE if scope["path"] == "/large" else f"{len(scope['raw_path'])}".encode()  # type: ignore[arg-type]
     await send(  # type: ignore[operator]
         {"type": "http.response.start", "status": 200, "headers": [(b"content-length", str(len(body)).encode())]}
     )
     await send({"type": "http.response.body", "body": body})  # type: ignore[operator]
 
 
-@pytest.fixture
-async def port() -> AsyncIterator[int]:
+@asynccontextmanager
+async def serving(proxies: str = "127.0.0.1") -> AsyncIterator[int]:
+    open_connections = Connections(ConnectionLimits(CONNECTIONS, TrustedProxies.parse([proxies])))
     config = uvicorn.Config(
         answer,  # type: ignore[arg-type]
         port=0,
-        http=partial(GuardedProtocol, limits=BOUNDS),  # type: ignore[arg-type]
+        http=partial(GuardedProtocol, limits=BOUNDS, open_connections=open_connections),  # type: ignore[arg-type]
         ws="none",
         lifespan="off",
         log_config=None,
         timeout_keep_alive=60,
     )
     server = uvicorn.Server(config)
-    serving = asyncio.create_task(server._serve())
+    running = asyncio.create_task(server._serve())
     while not server.started:  # noqa: ASYNC110  uvicorn sets no event
         await asyncio.sleep(0.01)
     yield server.servers[0].sockets[0].getsockname()[1]
     server.should_exit = True
-    await serving
+    await running
+
+
+@pytest.fixture
+async def port() -> AsyncIterator[int]:
+    async with serving() as opened:
+        yield opened
 
 
 async def told(port: int, *pieces: bytes) -> bytes:
@@ -130,3 +143,61 @@ async def test_a_slow_second_request_has_no_more_time_than_the_first(port: int) 
     said = await told(port, get(close=False), b"GET / HT")
     assert said.count(b"HTTP/1.1 200") == 1
     assert said.count(b"HTTP/1.1 408") == 1
+
+
+async def slow_reader(port: int, *requests: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection that buffers little and reads only when it is told to."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+    writer.write(b"".join(requests))
+    return reader, writer
+
+
+async def test_a_client_that_takes_nothing_loses_its_connection(port: int) -> None:
+    reader, writer = await slow_reader(port, get("/large", close=False))
+    await asyncio.sleep(4 * BOUNDS.write_s)
+    async with asyncio.timeout(20):
+        with pytest.raises((asyncio.IncompleteReadError, ConnectionResetError)):
+            await reader.readexactly(len(LARGE))
+    writer.close()
+
+
+async def test_a_client_that_reads_slowly_gets_all_of_it(port: int) -> None:
+    reader, writer = await slow_reader(port, get("/large"))
+    head = await reader.readuntil(b"\r\n\r\n")
+    assert b"200" in head
+    received = 0
+    for _ in range(8):
+        await asyncio.sleep(BOUNDS.write_s / 2)
+        received += len(await reader.readexactly(len(LARGE) // 8))
+    assert received == len(LARGE)
+    assert await reader.read() == b""
+    writer.close()
+
+
+async def open_idle(port: int, number: int) -> list[asyncio.StreamWriter]:
+    return [(await asyncio.open_connection("127.0.0.1", port))[1] for _ in range(number)]
+
+
+@pytest.mark.parametrize(
+    ("proxies", "idle", "status"),
+    [
+        pytest.param("10.0.0.1", CONNECTIONS // 4 - 1, 200, id="a client's share"),
+        pytest.param("10.0.0.1", CONNECTIONS // 4, 503, id="more than its share"),
+        pytest.param("127.0.0.1", CONNECTIONS - 1, 200, id="a proxy has all"),
+        pytest.param("127.0.0.1", CONNECTIONS, 503, id="more than there are"),
+    ],
+)
+async def test_connections_are_bounded_and_health_is_always_told(proxies: str, idle: int, status: int) -> None:
+    async with serving(proxies) as port:
+        others = await open_idle(port, idle)
+        said = await told(port, get("/1"))
+        assert int(said.split(b" ")[1]) == status
+        if status == 503:
+            assert b"\r\nretry-after: 5\r\n" in said
+            assert said.count(b"connection: close") == 1
+        for path in ("/livez", "/readyz", "/metrics", "/livez?x"):
+            assert (await told(port, get(path))).startswith(b"HTTP/1.1 200")
+        for writer in others:
+            writer.close()
+            await writer.wait_closed()
+        assert (await told(port, get("/1"))).startswith(b"HTTP/1.1 200")

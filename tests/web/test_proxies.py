@@ -10,6 +10,7 @@ import pytest
 from special.errors import BadRequest, ConfigurationError, Misdirected
 from special.settings import load
 from special.web.proxies import PublicAddress
+from special.web.request import HttpRequest
 
 PROXY, STRANGER = "10.0.0.9", "203.0.113.5"
 NEAR = {"trusted_proxies": f"{PROXY},::1"}
@@ -197,3 +198,55 @@ def test_untrusted_headers_are_reported_once_for_each_peer(caplog: pytest.LogCap
     assert [it.message for it in caplog.records] == [
         f"forwarded headers from {STRANGER} are ignored: it is not in trusted_proxies"
     ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "peer", "sent", "shared"),
+    [
+        pytest.param({}, STRANGER, {"host": "a.example"}, True, id="its own host"),
+        pytest.param(NEAR, PROXY, {"host": "A.example", "x_forwarded_host": "a.example"}, True, id="the same host"),
+        pytest.param(NEAR, PROXY, {"host": "inner", "x_forwarded_host": "a.example"}, False, id="another host"),
+        pytest.param(NEAR, PROXY, {"host": "inner", "forwarded": "host=a.example"}, False, id="by RFC 7239"),
+        pytest.param(NEAR, PROXY, {"host": "a", "x_forwarded_for": "::1", "x_forwarded_port": "8"}, False, id="port"),
+        pytest.param(
+            NEAR, PROXY, {"host": "a", "x_forwarded_for": "::1", "x_forwarded_prefix": "/b"}, False, id="path"
+        ),
+        pytest.param(NEAR, PROXY, {"host": "a.example", "x_forwarded_proto": "https"}, True, id="the scheme alone"),
+        pytest.param(NEAR, STRANGER, {"host": "a.example", "x_forwarded_host": "b"}, True, id="what is not believed"),
+        pytest.param(
+            NEAR | {"allowed_hosts": "a.example"},
+            PROXY,
+            {"host": "inner", "x_forwarded_host": "a.example"},
+            True,
+            id="hosts by setting",
+        ),
+        pytest.param(
+            NEAR | {"base_url": "https://a.example"},
+            PROXY,
+            {"host": "inner", "x_forwarded_host": "b.example"},
+            True,
+            id="base by setting",
+        ),
+    ],
+)
+def test_caches_share_what_the_host_header_or_a_setting_names(
+    settings: dict[str, str], peer: str, sent: dict[str, str], shared: bool
+) -> None:
+    assert address(**settings).is_shareable(scope(peer), headers(**sent)) is shared
+
+
+@pytest.mark.parametrize(
+    ("peer", "place", "offered"),
+    [
+        pytest.param(PROXY, "/_stored", True, id="a trusted proxy"),
+        pytest.param(PROXY, "/_other", False, id="another location"),
+        pytest.param(PROXY, "", False, id="no location"),
+        pytest.param(STRANGER, "/_stored", False, id="a stranger"),
+    ],
+)
+def test_offload_is_offered_by_trusted_proxies_at_the_location_of_the_settings(
+    peer: str, place: str, offered: bool
+) -> None:
+    asked = scope(peer, headers(host="a.example", x_offload_to=place)) | {"method": "GET", "query_string": b""}
+    request = HttpRequest.of(asked, "thumbs", "a/info.json", address=address(**NEAR), arrived_s=0.0)
+    assert request.offers_offload("/_stored") is offered

@@ -75,7 +75,8 @@ def routes(
         try:
             found = await list_images(request.query_params.get("after", "")) if named is None else _only(named)
         except SpecialError as error:
-            return PlainTextResponse(f"{error.public}\n", error.status)
+            retry_after = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+            return PlainTextResponse(f"{error.public}\n", error.status, retry_after)
         listed = [{"id": name, "path": _path(name, id_segments)} for name in found.images]
         return JSONResponse({"images": listed, "next": found.next, "listing": found.listing})
 
