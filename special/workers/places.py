@@ -1,8 +1,8 @@
 """Places of a lane: how many jobs are in it, and that no client and no master keeps the others out. Pure.
 
 A client, and a master, counts for at most half of the places, rounded up. Alone it may take all of them; what it then
-has above its half does not count when another one comes, which need not wait until a slow job ends. So there may be half
-as many jobs again as there are places, and never more.
+has above its half does not count when another one comes, which so need not wait until a slow job ends. There may be
+half as many jobs again as there are places, and never more.
 """
 
 from __future__ import annotations
