@@ -20,6 +20,7 @@
     │   └── TooExpensive          422  showing this much of it takes more than one answer may take
     ├── DecodeError               500  a decoder process failed on this one job
     │   ├── Crashed               500  the process died
+    │   │   └── Quarantined       503  others died on the same master before; it is not decoded for now
     │   ├── TimedOut              503  the deadline passed; the process was killed
     │   └── Busy                  503  no decoder will be free in time
     └── ConfigurationError        a setting that cannot work; the command line exits with 2
@@ -189,17 +190,23 @@ class DecodeError(SpecialError):
 
 
 class Crashed(DecodeError):
-    """The decoder process died; it has been replaced. `after_s`: when what it worked on may be asked for again."""
+    """The decoder process died; it has been replaced."""
 
     code = "crashed"
 
-    def __init__(self, message: str = "", *, after_s: float | None = None) -> None:
+
+class Quarantined(Crashed):
+    """What was to be decoded cost decoders before. `after_s`: seconds after which to ask again."""
+
+    status = 503
+
+    def __init__(self, message: str = "", *, after_s: float = 1.0) -> None:
         super().__init__(message)
         self._after_s = after_s
 
     @property
-    def retry_after_s(self) -> int | None:
-        return None if self._after_s is None else max(1, math.ceil(self._after_s))
+    def retry_after_s(self) -> int:
+        return max(1, math.ceil(self._after_s))
 
 
 class TimedOut(DecodeError):

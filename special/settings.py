@@ -50,6 +50,16 @@ def default_decoders(workers: int, processors: int) -> int:
     return max(min(2, processors), math.ceil(processors / workers))
 
 
+MIN_DEFAULT_DECODER_MEMORY = 384 * 2**20
+"""Address space that a decoder needs for anything: 150 MiB once it is ready, and what a picture takes."""
+MAX_DEFAULT_DECODER_MEMORY = 4 * 2**30
+
+
+def default_decoder_memory(memory_bytes: int) -> ByteSize:
+    """No more than there is: a decoder then fails at its own limit, and not at the container's, which kills others."""
+    return ByteSize(max(MIN_DEFAULT_DECODER_MEMORY, min(MAX_DEFAULT_DECODER_MEMORY, memory_bytes)))
+
+
 SECRET_ALGORITHMS = ("HS256", "HS384", "HS512")
 """Signatures by a secret that the login page and this server share (RFC 7518, section 3.2)."""
 PUBLIC_ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
@@ -154,7 +164,11 @@ class Settings(BaseSettings):
         description="Decoder processes of each server process; default: the processors divided by `workers`, "
         "but at least 2 if there are two.",
     )
-    decoder_memory: ByteSize = Field(ByteSize(4 * 2**30), description="Address space of one decoder process.")
+    decoder_memory: ByteSize = Field(
+        default_factory=lambda: default_decoder_memory(machine.memory_bytes()),
+        description="Address space of one decoder process; default: 4 GiB, or the memory of the machine or of the "
+        "container, if that is less.",
+    )
     decode_memory: ByteSize | None = Field(
         None,
         description="Memory for all answers that one server process makes at a time; default: half of the machine's, "

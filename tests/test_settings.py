@@ -6,7 +6,7 @@ import pytest
 
 from special.errors import ConfigurationError
 from special.observability import machine
-from special.settings import Settings, default_decoders, load
+from special.settings import Settings, default_decoder_memory, default_decoders, load
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -174,6 +174,11 @@ def test_server_processes_and_their_decoders_follow_the_processors() -> None:
     assert [default_decoders(*it) for it in ((1, 1), (2, 2), (4, 4), (4, 8))] == [1, 2, 2, 2]
     assert default_decoders(4, 64) == 16
     assert default_decoders(16, 16) == 2
+
+
+@pytest.mark.parametrize(("memory", "expected"), [(64 << 30, 4 << 30), (1 << 30, 1 << 30), (1 << 28, 384 << 20)])
+def test_a_decoder_has_no_more_memory_than_there_is(memory: int, expected: int) -> None:
+    assert default_decoder_memory(memory) == expected
 
 
 if __name__ == "__main__":

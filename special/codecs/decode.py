@@ -61,6 +61,8 @@ def _decode_tiles(data: bytes, page: Page) -> Raster | VipsImage | None:
 def _decode_jpeg(piece: Piece, max_pixels: int) -> Raster | VipsImage:
     factor = 1 << piece.reduce
     head = jpeg.read_head(piece.data)
+    if head is None or not head.is_one_scan:
+        jpeg.check_scans(piece.data)
     if head is not None:
         size = Size(ceil_div(head.size.width, factor), ceil_div(head.size.height, factor))
         _check(size, max_pixels)

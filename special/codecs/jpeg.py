@@ -14,6 +14,7 @@ import numpy as np
 import simplejpeg
 
 from special.codecs.raster import Raster
+from special.errors import TooExpensive
 from special.geometry import Size, ceil_div
 
 MAX_BYTES: Final = 256 << 20
@@ -23,7 +24,12 @@ LONGEST_SIDE: Final = 65_500
 _CODED_444_FROM: Final = 90
 """From this quality on colours keep their full resolution, as in libvips."""
 _FRAMES: Final = {0xC0, 0xC1, 0xC2}  # T.81 table B.1: baseline, extended, progressive; Huffman-coded
-_SCAN, _APP2 = 0xDA, 0xE2
+_PROGRESSIVE, _SCAN, _APP2 = 0xC2, 0xDA, 0xE2
+_SCAN_START: Final = b"\xff\xda\x00"
+"""Marker and first byte of the length, at most 14. Coded data never has it: there a byte FF is followed by 00 (T.81
+B.1.1.5). What comes after the picture, a film perhaps, has it once in 16 MB."""
+MAX_SCANS: Final = 500
+"""Each passes over all of the picture, though it be 10 bytes long; encoders write about 10."""
 _ICC: Final = b"ICC_PROFILE\0"  # ICC.1:2022, B.4: name, sequence number from 1, count
 
 
@@ -34,11 +40,13 @@ class JpegHeader:
     size: Size
     components: int
     profile: bytes | None
+    is_one_scan: bool
+    """Whether the first scan holds all of the picture: it is baseline, and no component is left for another."""
 
 
 def read_head(data: bytes) -> JpegHeader | None:
     """Size, components and profile, or None where the file is not an 8-bit Huffman-coded JPEG."""
-    at, chunks, frame = 2, {}, None
+    at, chunks, frame, progressive, first_scan = 2, {}, None, False, 0
     while at + 4 <= len(data) and data[at] == 0xFF:
         marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4])
         if marker == 0xFF:  # T.81 B.1.1.2: any number of fill bytes
@@ -46,17 +54,27 @@ def read_head(data: bytes) -> JpegHeader | None:
             continue
         body = data[at + 4 : at + 2 + length]
         if marker == _SCAN:
+            first_scan = data[at + 4] if at + 4 < len(data) else 0
             break
         if marker in _FRAMES and len(body) >= 6 and body[0] == 8:
             height, width = int.from_bytes(body[1:3]), int.from_bytes(body[3:5])
             frame = (width, height, body[5]) if width and height else None
+            progressive = marker == _PROGRESSIVE
         if marker == _APP2 and body.startswith(_ICC) and len(body) > len(_ICC) + 2:
             chunks[body[len(_ICC)]] = body[len(_ICC) + 2 :]
         at += 2 + length
     if frame is None:
         return None
     profile = b"".join(chunks[number] for number in sorted(chunks))
-    return JpegHeader(Size(frame[0], frame[1]), frame[2], profile or None)
+    is_one_scan = not progressive and first_scan == frame[2]
+    return JpegHeader(Size(frame[0], frame[1]), frame[2], profile or None, is_one_scan)
+
+
+def check_scans(data: bytes) -> None:
+    """Raise `TooExpensive` for a JPEG of more than `MAX_SCANS` scans; 2 ms for each MB."""
+    count = data.count(_SCAN_START)
+    if count > MAX_SCANS:
+        raise TooExpensive(f"the JPEG has {count} scans; at most {MAX_SCANS} are decoded")
 
 
 def decode(data: bytes, head: JpegHeader, *, reduce: int = 0) -> Raster | None:

@@ -13,11 +13,13 @@ from __future__ import annotations
 from typing import Final
 
 from special.formats import Extract, Format
-from special.geometry import Size
+from special.geometry import Size, ceil_div
 from special.iiif import Job
 
 DECODED: Final[dict[Format, int]] = {"jp2": 24, "tiff": 8, "jpeg": 6, "png": 8, "webp": 8, "gif": 12}
-"""Bytes for each pixel that is decoded."""
+"""Bytes for each pixel that is decoded, of up to three components."""
+INCLUDED: Final = 3
+"""Components of JPEG 2000 that these bytes include; each further one takes as much as one of these."""
 PLAIN: Final = 6
 """Bytes for each pixel of an answer in JPEG that is not turned: the raster and, three times, the file."""
 OTHER: Final = 12
@@ -30,7 +32,8 @@ ALWAYS: Final = 8 << 20
 
 def decode_bytes(format: Format, extract: Extract, job: Job) -> int:  # noqa: A002  the field's name for it
     """The most memory that a job takes, made from this extract of a master in this format."""
-    return _estimate(format, sum(map(len, extract.spans)), extract.pixels, job)
+    samples = extract.pixels * max(extract.components, INCLUDED)
+    return _estimate(format, sum(map(len, extract.spans)), ceil_div(samples, INCLUDED), job)
 
 
 def rendition_bytes(rendition: Size, job: Job) -> int:

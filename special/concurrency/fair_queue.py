@@ -8,6 +8,7 @@ McKenney 1990.)
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -28,22 +29,24 @@ class FairQueue(Generic[T]):
         self._queues.setdefault(client, deque()).append(item)
         self._count += 1
 
-    def first(self) -> T | None:
-        """What `take` would give; None where nothing waits."""
-        return next((items[0] for items in self._queues.values()), None)
+    def first(self, accepted: Callable[[T], bool] = lambda _: True) -> T | None:
+        """The next item in turn that is accepted; None where there is none."""
+        return next((item for items in self._queues.values() for item in items if accepted(item)), None)
 
     def take(self) -> T:
         """The next item; its client is served again after all others. Raises `LookupError` if none waits."""
         client, items = next(iter(self._queues.items()), (None, None))
         if client is None or items is None:
             raise LookupError("nothing waits")
-        item = items.popleft()
-        self._count -= 1
-        if items:
-            self._queues.move_to_end(client)
-        else:
-            del self._queues[client]
+        item = items[0]
+        self.serve(client, item)
         return item
+
+    def serve(self, client: str, item: T) -> None:
+        """Remove an item whose turn it is; its client is served again after all others."""
+        self.remove(client, item)
+        if client in self._queues:
+            self._queues.move_to_end(client)
 
     def remove(self, client: str, item: T) -> None:
         """Remove a waiting item. Raises `LookupError` where it does not wait."""

@@ -45,6 +45,8 @@ class Extract:
     """How many pixels will be decoded: what a job's memory is estimated from."""
     recipe: object
     """What this layout's own `rebuild` needs to know besides; no other code reads it."""
+    components: int = 1
+    """How many samples each pixel has, where each kind is decoded on its own: JPEG 2000."""
 
 
 @dataclass(frozen=True, slots=True)

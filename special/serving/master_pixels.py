@@ -62,7 +62,7 @@ class MasterRenderer:
                 if stored:
                     return stored.assemble(await reader.read(blob, stored.spans))
         # A request that will be refused is not even planned for.
-        self.admission.check(lane, deadline=deadline, client=trace().client)
+        self.admission.check(lane, deadline=deadline, client=trace().client, master=blob.version)
         async with self.piece(blob, layout, job, reader, lane=lane, deadline=deadline, seen=seen) as (piece, admission):
             return await self.decode(piece, job, admission, quarantine_key=blob.version)
 
@@ -90,7 +90,9 @@ class MasterRenderer:
         while True:
             extract = await plan_extract(blob, layout, job.box, job.size, limits=limits)
             memory_bytes = memory_estimate.decode_bytes(layout.format, extract, job)
-            async with self.admission.admit(lane, memory_bytes, deadline=deadline, client=trace().client) as admission:
+            async with self.admission.admit(
+                lane, memory_bytes, deadline=deadline, client=trace().client, master=blob.version
+            ) as admission:
                 with trace().reading():
                     async with deadline.limit(f"reading {blob.url}"):
                         found = await read_extract(reader, blob, layout, extract, limits=limits, seen=seen)

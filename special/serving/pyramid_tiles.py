@@ -69,8 +69,9 @@ class PyramidTiles:
             jpeg_quality=min(100, encoding.jpeg_quality + MORE_QUALITY),
             webp_quality=min(100, encoding.webp_quality + MORE_QUALITY),
         )
+        key = f"{blob.version} (its pyramid)"
         async with renderer.admission.admit(
-            "tile", memory_bytes, deadline=deadline, client=trace().client
+            "tile", memory_bytes, deadline=deadline, client=trace().client, master=key
         ) as admission:
             with trace().reading():
                 async with deadline.limit(f"reading the pyramid of {blob.url}"):
@@ -78,7 +79,6 @@ class PyramidTiles:
             if found is None:
                 return None
             piece = index.layout.rebuild(extract, found)
-            key = f"{blob.version} (its pyramid)"
             return await renderer.decode(piece, job, admission, quarantine_key=key, encoding=careful)
 
     async def _find(self, blob: Blob) -> PackFile | None:

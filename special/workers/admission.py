@@ -23,6 +23,7 @@ from special.concurrency import Deadline, FairQueue
 from special.errors import Busy, TooExpensive
 from special.observability import metrics, trace
 from special.workers.lanes import Lane
+from special.workers.places import Places
 
 _LAST_JOB_WEIGHT: Final = 0.2
 """Weight of the last job in the moving average of what jobs take: that of the last ten or so."""
@@ -37,12 +38,13 @@ class Admission:
 
 
 @dataclass(slots=True, eq=False)
-class _Waiter:
-    """A job in a lane's queue."""
+class _Job:
+    """A job that is admitted or waits in its lane's queue."""
 
     client: str
+    master: str | None
     cost_bytes: int
-    admitted: asyncio.Future[None]
+    admitted: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
 @dataclass(slots=True)
@@ -52,14 +54,10 @@ class _LaneState:
     lane: Lane
     max_bytes: int
     """Memory that all lanes together may have reserved once a job of this lane is admitted."""
-    admitted: int = 0
+    places: Places
     mean_s: float = 0.0
     """How long the last jobs took from admission to their end; 0 before the first."""
-    waiting: FairQueue[_Waiter] = field(default_factory=FairQueue)
-
-    @property
-    def max_admitted(self) -> int:
-        return self.lane.running + self.lane.reading
+    waiting: FairQueue[_Job] = field(default_factory=FairQueue)
 
     @property
     def max_waiting(self) -> int:
@@ -67,14 +65,17 @@ class _LaneState:
 
     def expected_wait_s(self, client: str) -> float:
         """How long a further job of this client would wait, if jobs go on taking as long as they did."""
-        return self.mean_s * (self.waiting.before(client) + 1) / max(1, self.admitted)
+        return self.mean_s * (self.waiting.before(client) + 1) / max(1, self.places.taken)
 
 
 class AdmissionController:
     """Admits jobs by lane, clients in turn, within a memory budget. One event loop only; not thread-safe."""
 
     def __init__(self, lanes: Sequence[Lane], *, budget_bytes: int, clock: Callable[[], float] = monotonic) -> None:
-        self._lanes = {lane.name: _LaneState(lane, int(lane.share * budget_bytes)) for lane in lanes}
+        self._lanes = {
+            lane.name: _LaneState(lane, int(lane.share * budget_bytes), Places(lane.running + lane.reading))
+            for lane in lanes
+        }
         self._clock = clock
         self._reserved_bytes = 0
 
@@ -85,24 +86,25 @@ class AdmissionController:
 
     def admitted(self, lane: str) -> int:
         """How many jobs of a lane are admitted."""
-        return self._lanes[lane].admitted
+        return self._lanes[lane].places.taken
 
     def waiting(self, lane: str) -> int:
         """How many jobs of a lane wait."""
         return len(self._lanes[lane].waiting)
 
-    def check(self, lane: str, *, deadline: Deadline, client: str = "") -> None:
+    def check(self, lane: str, *, deadline: Deadline, client: str = "", master: str | None = None) -> None:
         """Raise `Busy` where `admit` would at once, whatever the cost: such a request need not even be planned."""
         state = self._lanes[lane]
-        if state.waiting or state.admitted >= state.max_admitted:
+        if not self._goes_ahead(state, _Job(client, master, 0)):
             self._check_queue(state, deadline, client)
 
     @asynccontextmanager
     async def admit(
-        self, lane: str, cost_bytes: int, *, deadline: Deadline, client: str = ""
+        self, lane: str, cost_bytes: int, *, deadline: Deadline, client: str = "", master: str | None = None
     ) -> AsyncGenerator[Admission, None]:
         """Admit one job when it is its client's turn; it ends, and its memory is free again, with the block.
 
+        A client, and a master, has at most half of the lane's places while others wait.
         Raises `TooExpensive` where the job could never be admitted. Raises `Busy` at once where the queue is full and
         no client has more in it than this one, or where the expected wait is longer than what is left of the
         deadline; later where the deadline is over, or where a client with fewer jobs took the place in the queue.
@@ -110,35 +112,35 @@ class AdmissionController:
         state = self._lanes[lane]
         if cost_bytes > state.max_bytes:
             raise TooExpensive(f"lane {lane}: {cost_bytes} bytes of memory; decode_memory leaves it {state.max_bytes}")
-        if state.waiting or not self._fits(state, cost_bytes):
-            await self._wait(state, cost_bytes, deadline, client)
+        job = _Job(client, master, cost_bytes)
+        if self._goes_ahead(state, job) and self._fits(state, job):
+            self._enter(state, job)
         else:
-            self._enter(state, cost_bytes)
+            await self._wait(state, job, deadline)
         start_s = self._clock()
         try:
             yield Admission(lane, deadline)
         finally:
             took_s = self._clock() - start_s
             state.mean_s = took_s if not state.mean_s else state.mean_s + _LAST_JOB_WEIGHT * (took_s - state.mean_s)
-            self._leave(state, cost_bytes)
+            self._leave(state, job)
 
-    async def _wait(self, state: _LaneState, cost_bytes: int, deadline: Deadline, client: str) -> None:
-        self._claim_place(state, deadline, client)
-        waiter = _Waiter(client, cost_bytes, asyncio.get_running_loop().create_future())
-        state.waiting.put(client, waiter)
+    async def _wait(self, state: _LaneState, job: _Job, deadline: Deadline) -> None:
+        self._claim_place(state, deadline, job.client)
+        state.waiting.put(job.client, job)
         arrived_s = self._clock()
         try:
             left_s = deadline.left_s
-            await asyncio.wait([waiter.admitted], timeout=None if math.isinf(left_s) else left_s)
+            await asyncio.wait([job.admitted], timeout=None if math.isinf(left_s) else left_s)
         except asyncio.CancelledError:
-            self._give_up(state, waiter)
+            self._give_up(state, job)
             raise
         finally:
             trace().took("queue", arrived_s, self._clock())
-        if not waiter.admitted.done():
-            self._give_up(state, waiter)
-            raise _busy(state, "the deadline is over and the job still waits", state.expected_wait_s(client))
-        waiter.admitted.result()
+        if not job.admitted.done():
+            self._give_up(state, job)
+            raise _busy(state, "the deadline is over and the job still waits", state.expected_wait_s(job.client))
+        job.admitted.result()
 
     def _check_queue(self, state: _LaneState, deadline: Deadline, client: str) -> None:
         expected_s = state.expected_wait_s(client)
@@ -154,35 +156,39 @@ class AdmissionController:
             refusal = _busy(state, "a client with fewer requests came", state.expected_wait_s(dropped.client))
             dropped.admitted.set_exception(refusal)
 
-    def _give_up(self, state: _LaneState, waiter: _Waiter) -> None:
+    def _give_up(self, state: _LaneState, job: _Job) -> None:
         """Leave the queue, or give back the admission that came at the same moment."""
-        if not waiter.admitted.done():
-            state.waiting.remove(waiter.client, waiter)
+        if not job.admitted.done():
+            state.waiting.remove(job.client, job)
             self._admit_next()  # the next one may need less memory
-        elif waiter.admitted.exception() is None:
-            self._leave(state, waiter.cost_bytes)
+        elif job.admitted.exception() is None:
+            self._leave(state, job)
 
-    def _fits(self, state: _LaneState, cost_bytes: int) -> bool:
-        return state.admitted < state.max_admitted and self._reserved_bytes + cost_bytes <= state.max_bytes
+    def _goes_ahead(self, state: _LaneState, job: _Job) -> bool:
+        """Whether there is a place for this job, and none that waits could have it."""
+        return state.places.admits(job) and state.places.next(state.waiting) is None
 
-    def _enter(self, state: _LaneState, cost_bytes: int) -> None:
-        state.admitted += 1
-        self._reserved_bytes += cost_bytes
+    def _fits(self, state: _LaneState, job: _Job) -> bool:
+        return self._reserved_bytes + job.cost_bytes <= state.max_bytes
+
+    def _enter(self, state: _LaneState, job: _Job) -> None:
+        state.places.enter(job)
+        self._reserved_bytes += job.cost_bytes
         metrics.DECODE_BYTES.set(self._reserved_bytes)
 
-    def _leave(self, state: _LaneState, cost_bytes: int) -> None:
-        state.admitted -= 1
-        self._reserved_bytes -= cost_bytes
+    def _leave(self, state: _LaneState, job: _Job) -> None:
+        state.places.leave(job)
+        self._reserved_bytes -= job.cost_bytes
         metrics.DECODE_BYTES.set(self._reserved_bytes)
         self._admit_next()
 
     def _admit_next(self) -> None:
         """Admit those whose turn it is, in the order of the lanes. A job that waits for memory is not overtaken."""
         for state in self._lanes.values():
-            while (first := state.waiting.first()) is not None and self._fits(state, first.cost_bytes):
-                state.waiting.take()
-                self._enter(state, first.cost_bytes)
-                first.admitted.set_result(None)
+            while (job := state.places.next(state.waiting)) is not None and self._fits(state, job):
+                state.waiting.serve(job.client, job)
+                self._enter(state, job)
+                job.admitted.set_result(None)
 
 
 def _busy(state: _LaneState, reason: str, after_s: float) -> Busy:

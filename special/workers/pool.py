@@ -19,6 +19,7 @@ from special.errors import Busy, ConfigurationError, Crashed, DecodeError, Timed
 from special.observability import metrics, trace
 from special.workers.lanes import Lane, single_lane
 from special.workers.messages import Call, Failed, Layers, Outcome, Raised, Returned, dump
+from special.workers.places import Places
 from special.workers.process import Child, Unfit, spawn
 from special.workers.quarantine import Quarantine
 from special.workers.results import ResultForm, form_of
@@ -36,6 +37,9 @@ _LONGEST_PAUSE_S: Final = 5.0
 _HANGING: Final = 0.5
 """A job that is killed at its deadline counts for the quarantine if it had the decoder for this part of what its lane
 allows: one that waited for most of that time says nothing about its master."""
+_SLOW: Final = 0.1
+"""A job that had the decoder for this part of what its lane allows is slow: while there is one, a client and a master
+that have less than half of the lane's places may have one place more, so that they need not wait for its end."""
 
 
 @dataclass(slots=True, eq=False)
@@ -48,12 +52,16 @@ class _Job:
     form: ResultForm
     lane: _LaneState
     client: str
-    quarantine_key: str | None
+    master: str | None
+    """The quarantine's key."""
     arrived_s: float
     deadline: Deadline
     result: asyncio.Future[Any]
     started_s: float | None = None
     timer: asyncio.TimerHandle | None = None
+    slow_timer: asyncio.TimerHandle | None = None
+    is_slow: bool = False
+    """It has run for so long that the lane has a place more for others."""
     overdue: bool = False
     """Its child was killed at the deadline, and has not crashed."""
 
@@ -77,7 +85,9 @@ class _LaneState:
     """One lane's running and waiting jobs."""
 
     lane: Lane
-    running: int = 0
+    places: Places
+    slow: int = 0
+    """How many of the running jobs are slow."""
     waiting: FairQueue[_Job] = field(default_factory=FairQueue)
 
     def gauge(self, state: Literal["running", "waiting"]) -> Gauge:
@@ -101,7 +111,8 @@ class Workers:
         prepare: Callable[[], object] = prepare_codecs,
     ) -> None:
         chosen = tuple(lanes) if lanes is not None else single_lane(count)
-        self._lanes = {lane.name: _LaneState(lane) for lane in chosen}
+        self._lanes = {lane.name: _LaneState(lane, Places(lane.running)) for lane in chosen}
+        self._cores = max(lane.running for lane in chosen)
         self._default = chosen[0].name
         self._size = sum(lane.running for lane in chosen) + spare
         self._memory_bytes = memory_bytes
@@ -161,7 +172,7 @@ class Workers:
     @property
     def busy(self) -> bool:
         """Whether any job runs or waits."""
-        return any(state.running or state.waiting for state in self._lanes.values())
+        return any(state.places.taken or state.waiting for state in self._lanes.values())
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -185,14 +196,14 @@ class Workers:
         """`function(*args)` in a child; both must be picklable, the function by its name.
 
         The job waits for a child until the deadline, and is killed there if it still runs; the lane bounds the
-        deadline. Clients are served in turn. `quarantine_key` names what the job works on: after it cost two
-        decoders, its jobs are refused for ten minutes.
+        deadline. Clients are served in turn. `quarantine_key` names what the job works on: its jobs have at most half
+        of the lane's places while others wait, and are refused for ten minutes after they cost two decoders.
         A caller that is cancelled leaves nothing behind: a waiting job is dropped, a running one is
         finished, or killed at its deadline, and its result thrown away.
 
         Raises what the function raises where that is an error that `messages` lets through, and `DecodeError` for
-        anything else (the traceback is in the log). `TimedOut`: the deadline is over. `Crashed`: the child died, or
-        others did on this key. `Busy`: the pool is not open.
+        anything else (the traceback is in the log). `TimedOut`: the deadline is over. `Crashed`: the child died;
+        `Quarantined`: others did on this key. `Busy`: the pool is not open.
 
         Costs 0.2 to 0.3 ms for 100 KB in and 50 KB out, most of it the scheduler's (two cores, both busy).
         """
@@ -237,29 +248,48 @@ class Workers:
         job.end("timed-out", error=error)
 
     def _dispatch(self) -> None:
-        """Give waiting jobs to idle children, lane by lane in their order, client by client in turn."""
+        """Give waiting jobs to idle children, lane by lane in their order, client by client in turn.
+
+        A lane leaves cheaper ones a child for each of their unused places, as far as there are so many.
+        """
+        reserved = 0
         for state in self._lanes.values():
-            while self._idle and state.waiting and state.running < state.lane.running:
-                self._begin(state.waiting.take(), self._idle.pop())
+            while len(self._idle) > max(0, min(reserved, len(self._jobs) - 1)) and (job := self._next(state)):
+                state.waiting.serve(job.client, job)
+                self._begin(job, self._idle.pop())
+            reserved += state.places.unused
+
+    def _next(self, state: _LaneState) -> _Job | None:
+        """The job that a lane may begin: any while a processor is idle, else one for which it has a place."""
+        if sum(it.places.taken for it in self._lanes.values()) < self._cores:
+            return state.places.next_beyond(state.waiting)
+        return state.places.next(state.waiting, extra=min(1, state.slow))
 
     def _begin(self, job: _Job, child: Child) -> None:
         job.started_s = monotonic()
-        job.lane.running += 1
+        job.lane.places.enter(job)
         job.lane.gauge("waiting").dec()
         job.lane.gauge("running").inc()
         self._jobs[child] = job
         assert job.timer is not None, "waiting jobs have a timer"
         job.timer.cancel()
         job.timer = asyncio.get_running_loop().call_later(job.deadline.left_s, self._kill_overdue, job, child)
+        slow_after_s = _SLOW * job.lane.lane.deadline_s
+        job.slow_timer = asyncio.get_running_loop().call_later(slow_after_s, self._slow, job)
         child.send(job.message, max_reply_bytes=job.form.max_bytes(job.args))
         job.message = []  # it need not be kept while the child works
+
+    def _slow(self, job: _Job) -> None:
+        job.is_slow = True
+        job.lane.slow += 1
+        self._dispatch()
 
     def _kill_overdue(self, job: _Job, child: Child) -> None:
         job.overdue = True
         child.kill()
         assert job.started_s is not None, "it runs"
         if monotonic() - job.started_s >= _HANGING * job.lane.lane.deadline_s:
-            self._quarantine.count(job.quarantine_key)
+            self._quarantine.count(job.master)
         error = TimedOut(f"{job.name} was killed after {monotonic() - job.arrived_s:.1f} s")
         job.end("timed-out", error=error)
 
@@ -305,14 +335,17 @@ class Workers:
             return
         log.warning("decoder %d %s%s", child.pid, child.ending, f" during {job.name}" if job else "")
         if job is not None and not job.overdue:
-            self._quarantine.count(job.quarantine_key)
+            self._quarantine.count(job.master)
             job.end("crashed", error=Crashed(f"decoder {child.pid} {child.ending} during {job.name}"))
         self._repair()
         self._dispatch()
 
     def _free(self, child: Child, job: _Job) -> None:
         self._jobs[child] = None
-        job.lane.running -= 1
+        job.lane.places.leave(job)
+        assert job.slow_timer is not None, "running jobs have both timers"
+        job.slow_timer.cancel()
+        job.lane.slow -= job.is_slow
         job.lane.gauge("running").dec()
 
     async def _add(self) -> None:

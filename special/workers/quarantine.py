@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Final
 
-from special.errors import Crashed
+from special.errors import Quarantined
 from special.observability import metrics
 
 MAX_FAILURES: Final = 2
@@ -48,11 +48,12 @@ class Quarantine:
             self._records.popitem(last=False)
 
     def check(self, key: str | None) -> None:
-        """Raise `Crashed` for a key in quarantine."""
+        """Raise `Quarantined` for a key in quarantine."""
         record = self._recent(key) if key is not None else None
         if record is not None and record.failures >= MAX_FAILURES:
             left_s = record.last_s + SECONDS - self._clock()
-            raise Crashed(f"{key} cost {record.failures} decoders; not decoded for {left_s:.0f} s more", after_s=left_s)
+            reason = f"{key} cost {record.failures} decoders; not decoded for {left_s:.0f} s more"
+            raise Quarantined(reason, after_s=left_s)
 
     def _recent(self, key: str) -> _Record | None:
         record = self._records.get(key)

@@ -8,7 +8,10 @@ import pyvips
 from PIL import Image
 
 from special.codecs import jpeg
-from special.geometry import Size
+from special.codecs.decode import decode
+from special.errors import TooExpensive
+from special.formats import Piece
+from special.geometry import Frame, Size
 from tests.support.pieces import encoded, mean_difference, opened, smooth
 
 PICTURE = smooth(101, 77)
@@ -28,6 +31,44 @@ def test_shrinking_on_load_rounds_sides_up(reduce: int, channels: int, progressi
     theirs = pyvips.Image.jpegload_buffer(data, shrink=1 << reduce)  # rounds down
     pixels = theirs.numpy().reshape(theirs.height, theirs.width, channels)
     assert mean_difference(ours[: theirs.height, : theirs.width], pixels) < 0.01
+
+
+def with_scans(progressive: bool, scans: int) -> bytes:
+    """A JPEG whose last scan is repeated until it has this many."""
+    data = encoded(PICTURE, "jpeg", progressive=progressive)
+    last = data[data.rindex(b"\xff\xda") : -2]
+    return data[:-2] + last * (scans - data.count(b"\xff\xda")) + data[-2:]
+
+
+@pytest.mark.parametrize("scans", [jpeg.MAX_SCANS, jpeg.MAX_SCANS + 1, 5000])
+def test_a_bomb_of_scans_is_refused_by_name(scans: int) -> None:
+    data = with_scans(True, scans)
+    frame = Frame(0, 0, 101, 77)
+    if scans > jpeg.MAX_SCANS:
+        with pytest.raises(TooExpensive, match=rf"has {scans} scans; at most 500"):
+            decode(Piece(data, "jpeg", frame), max_pixels=10**6)
+    else:
+        decode(Piece(data, "jpeg", frame), max_pixels=10**6)
+
+
+@pytest.mark.parametrize(
+    ("data", "is_one"),
+    [
+        pytest.param(encoded(PICTURE, "jpeg"), True, id="baseline"),
+        pytest.param(encoded(smooth(40, 30, 1), "jpeg"), True, id="grey"),
+        pytest.param(encoded(PICTURE, "jpeg", progressive=True), False, id="progressive"),
+        pytest.param(
+            encoded(PICTURE, "jpeg").replace(b"\xff\xda\x00\x0c\x03", b"\xff\xda\x00\x08\x01"), False, id="apart"
+        ),
+    ],
+)
+def test_pictures_of_one_scan_are_not_searched_for_more(data: bytes, is_one: bool) -> None:
+    head = jpeg.read_head(data)
+    assert head is not None
+    assert head.is_one_scan == is_one
+    if is_one:
+        ending = data + b"\xff\xda\x00" * 1000
+        assert decode(Piece(ending, "jpeg", Frame(0, 0, 1, 1)), max_pixels=10**6) is not None
 
 
 def test_profiles_in_several_segments_are_joined() -> None:

@@ -53,6 +53,12 @@ def test_memory_by_format_and_answer(
     assert decode_bytes(format_, extract, asked) == expected
 
 
+@pytest.mark.parametrize(("components", "per_pixel"), [(1, 24), (3, 24), (4, 32), (5, 40)])
+def test_memory_by_components(components: int, per_pixel: int) -> None:
+    extract = Extract((), 0, 600, None, components)
+    assert decode_bytes("jp2", extract, job(1, 1)) == 8 * MIB + per_pixel * 600 + 6
+
+
 def test_memory_of_a_rendition() -> None:
     assert rendition_bytes(Size(100, 10), job(50, 5)) == 8 * MIB + 6000 + 6000 + 6 * 250
 

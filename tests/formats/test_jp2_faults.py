@@ -146,6 +146,8 @@ def hostile() -> Iterator[object]:
     yield pytest.param(
         stream(siz=sized(components=b"\7\1\1", count=16384)), Malformed, id="components that are not there"
     )
+    six = sized(components=b"\7\1\1" * 6)
+    yield pytest.param(stream(siz=six, extra=part() + EOC), Unsupported, id="a sixth component")
     yield pytest.param(stream(cod=coded(33)), Malformed, id="too many levels")
     yield pytest.param(stream(cod=coded(order=5)), Malformed, id="a sixth progression")
     yield pytest.param(stream(cod=coded(layers=0)), Malformed, id="no layers")
@@ -194,6 +196,18 @@ def test_vast_claims_take_little_memory(data: bytes) -> None:
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
     assert peak < MAX_MEMORY_BYTES
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_up_to_five_components_are_decoded_and_counted(count: int) -> None:
+    layout = used(stream(siz=sized(components=b"\7\1\1" * count), extra=part() + EOC))
+    assert layout.extract(Box(0, 0, 9, 9), Size(9, 9)).components == count
+
+
+@pytest.mark.parametrize("count", [6, 16384])
+def test_more_are_refused_by_name(count: int) -> None:
+    with pytest.raises(Unsupported, match=f"has {count} components; at most 5"):
+        used(stream(siz=sized(components=b"\7\1\1" * count), extra=part() + EOC))
 
 
 def test_what_is_refused_is_refused_by_name() -> None:

@@ -129,7 +129,8 @@ async def test_two_crashes_put_a_master_in_quarantine_and_its_thumbnails_are_ser
         died = await metric(server.url, CRASHED)
         for route in (largest, ROUTES[2]):
             reply = await ask(server.url, f"/iiif/3/bad.tif/{route}")
-            assert (reply.status, reply.body.decode().strip()) == (500, Crashed.sentence)
+            assert (reply.status, reply.body.decode().strip()) == (503, Crashed.sentence)
+            assert 500 < int(reply.headers["retry-after"]) <= 600
         assert await metric(server.url, CRASHED) == died == 2
         assert await metric(server.url, "special_quarantines_total") == 1
         thumb = await ask(server.url, "/iiif/3/bad.tif/full/!200,200/0/default.jpg")

@@ -32,11 +32,11 @@ class Crowd:
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self._leave: dict[str, asyncio.Event] = {}
 
-    async def comes(self, *names: str, cost: int = 1, lane: str = "test") -> None:
+    async def comes(self, *names: str, cost: int = 1, lane: str = "test", master: str | None = None) -> None:
         """Each by the name of its client and a number: `a1`."""
         for name in names:
             self._leave[name] = asyncio.Event()
-            self.tasks[name] = asyncio.create_task(self._stay(name, cost, lane))
+            self.tasks[name] = asyncio.create_task(self._stay(name, cost, lane, master))
             await settled()
 
     async def leaves(self, name: str) -> None:
@@ -48,8 +48,8 @@ class Crowd:
         done = {name: task for name, task in self.tasks.items() if task.done() and not task.cancelled()}
         return {name: str(task.exception()) for name, task in done.items() if task.exception()}
 
-    async def _stay(self, name: str, cost: int, lane: str) -> None:
-        async with self.admission.admit(lane, cost, deadline=self.deadline, client=name[0]):
+    async def _stay(self, name: str, cost: int, lane: str, master: str | None) -> None:
+        async with self.admission.admit(lane, cost, deadline=self.deadline, client=name[0], master=master):
             self.admitted.append(name)
             await self._leave[name].wait()
 
@@ -77,8 +77,8 @@ async def test_so_many_are_in_and_so_many_wait_and_the_next_is_refused_at_once()
 
 async def test_who_would_be_refused_is_told_so_before_anything_is_known_of_its_cost() -> None:
     crowd = Crowd(AdmissionController([LANE], budget_bytes=100))
-    for name in ("a1", "a2", "a3", "a4", "a5"):
-        crowd.admission.check("test", deadline=NEVER, client="a")
+    for name in ("c1", "a2", "a3", "a4", "a5"):
+        crowd.admission.check("test", deadline=NEVER, client=name[0])
         await crowd.comes(name)
     with pytest.raises(Busy, match="lane test: 3 wait already"):
         crowd.admission.check("test", deadline=NEVER, client="a")
@@ -89,16 +89,56 @@ async def test_who_would_be_refused_is_told_so_before_anything_is_known_of_its_c
     await crowd.ends()
 
 
-async def test_a_single_request_stands_behind_one_of_a_crowds() -> None:
+async def test_a_single_request_takes_a_crowds_place_in_the_queue_and_goes_first() -> None:
     crowd = Crowd(AdmissionController([LANE], budget_bytes=100))
-    await crowd.comes("a1", "a2", "a3", "a4", "a5", "a6", "b1")
+    await crowd.comes("c1", "a2", "a3", "a4", "a5", "a6", "b1")
     assert crowd.refused() == {
         "a6": "lane test: 3 wait already",
         "a5": "lane test: a client with fewer requests came",
     }
-    for name in ("a1", "a2"):
+    for name in ("c1", "a2"):
         await crowd.leaves(name)
-    assert crowd.admitted == ["a1", "a2", "a3", "b1"]
+    assert crowd.admitted == ["c1", "a2", "b1", "a3"], "client a has half of the places while another waits"
+    await crowd.ends()
+
+
+WIDE = Lane("test", running=2, queue=9, deadline_s=60.0, reading=2)
+
+
+async def test_a_client_that_has_all_places_counts_for_half_of_them_when_another_comes() -> None:
+    crowd = Crowd(AdmissionController([WIDE], budget_bytes=100))
+    await crowd.comes("a1", "a2", "a3", "a4", "a5", "b1", "b2", "c1")
+    assert crowd.admitted == ["a1", "a2", "a3", "a4", "b1", "b2"], "half as many again as there are places"
+    crowd.admission.check("test", deadline=NEVER, client="c")
+    await crowd.leaves("b1")
+    assert crowd.admitted[6:] == ["c1"], "client a has more than its half"
+    for name in ("a1", "a2", "a3"):
+        await crowd.leaves(name)
+    assert crowd.admitted[7:] == ["a5"]
+    await crowd.ends()
+
+
+async def test_a_master_counts_for_half_of_the_places_whoever_asks_for_it() -> None:
+    crowd = Crowd(AdmissionController([WIDE], budget_bytes=100))
+    await crowd.comes("a1", "b1", "c1", "d1", "e1", master="slow")
+    assert crowd.admitted == ["a1", "b1", "c1", "d1"]
+    await crowd.comes("f1", "e2", "g1", master="other")
+    assert crowd.admitted[4:] == ["f1", "e2"]
+    await crowd.leaves("a1")
+    assert crowd.admitted[6:] == [], "the others count for two, and slow.jpg has more than its half"
+    await crowd.leaves("f1")
+    assert crowd.admitted[6:] == ["g1"]
+    await crowd.ends()
+
+
+async def test_a_place_for_another_client_is_no_memory_for_it() -> None:
+    crowd = Crowd(AdmissionController([WIDE], budget_bytes=100))
+    await crowd.comes("a1", "a2", "a3", "a4", "b1", cost=25)
+    assert crowd.admitted == ["a1", "a2", "a3", "a4"]
+    await crowd.comes("c1", cost=0)
+    assert crowd.admitted == ["a1", "a2", "a3", "a4"], "b1 waits for memory and is not overtaken"
+    await crowd.leaves("a1")
+    assert crowd.admitted[4:] == ["b1", "c1"]
     await crowd.ends()
 
 

@@ -285,6 +285,99 @@ async def test_dear_lanes_do_not_starve_tiles() -> None:
             task.cancel()
 
 
+class Sleepers:
+    """Jobs that run until the test ends, by lane, client and master."""
+
+    def __init__(self, workers: Workers) -> None:
+        self.workers = workers
+        self.tasks: list[asyncio.Task[None]] = []
+
+    async def come(self, count: int, lane: str, *, client: str = "", master: str | None = None) -> None:
+        for _ in range(count):
+            job = self.workers.run(
+                time.sleep, 60, lane=lane, client=client, quarantine_key=master, deadline=Deadline.after(50)
+            )
+            self.tasks.append(asyncio.create_task(job))
+        await asyncio.sleep(0)
+
+    def running(self, *lanes: str) -> list[float]:
+        return [told(lane)["running"] or 0 for lane in lanes]
+
+
+@pytest.fixture
+async def sleepers() -> AsyncIterator[Sleepers]:
+    """In the lanes of two processors, all of whose decoders are up."""
+    async with Workers(0, memory_bytes=MEMORY, lanes=standard_lanes(2), prepare=jobs.prepare) as workers:
+        await until(lambda: len(workers._idle) == 5)
+        made = Sleepers(workers)
+        yield made
+        for task in made.tasks:
+            task.cancel()
+        await asyncio.gather(*made.tasks, return_exceptions=True)
+
+
+async def test_a_lane_that_is_alone_has_all_processors_and_leaves_decoders_to_cheaper_ones(sleepers: Sleepers) -> None:
+    await sleepers.come(4, "full")
+    assert sleepers.running("tile", "full", "max") == [0, 2, 0], "its own place, and a processor that was idle"
+    await sleepers.come(4, "max")
+    assert sleepers.running("tile", "full", "max") == [0, 2, 1], "two of five decoders are left, for tiles"
+    await sleepers.come(3, "tile")
+    assert sleepers.running("tile", "full", "max") == [2, 2, 1]
+
+
+async def test_where_lanes_compete_each_has_its_own_places(sleepers: Sleepers) -> None:
+    await sleepers.come(3, "tile")
+    await sleepers.come(3, "full")
+    await sleepers.come(3, "max")
+    assert sleepers.running("tile", "full", "max") == [2, 1, 1]
+
+
+async def test_the_largest_answers_use_an_idle_processor_too(sleepers: Sleepers) -> None:
+    await sleepers.come(4, "max")
+    assert sleepers.running("tile", "full", "max") == [0, 0, 2]
+    assert await sleepers.workers.run(operator.add, 1, 1, lane="full", deadline=NEVER) == 2
+    assert await sleepers.workers.run(operator.add, 1, 1, lane="tile", deadline=NEVER) == 2
+
+
+@pytest.mark.parametrize("clients", ["aaaaaa", "abcdef"], ids=["one client", "six clients"])
+async def test_one_slow_master_does_not_keep_others_out(sleepers: Sleepers, clients: str) -> None:
+    for client in clients:
+        await sleepers.come(1, "tile", client=client, master="slow.jpg 1")
+    assert sleepers.running("tile") == [2]
+    for number in range(3):
+        tile = sleepers.workers.run(
+            operator.add, 1, number, lane="tile", client="v", quarantine_key="good.jpg 1", deadline=NEVER
+        )
+        assert await tile == 1 + number
+    assert sleepers.running("tile") == [2]
+
+
+async def test_one_client_does_not_keep_others_out_whatever_it_asks_for(sleepers: Sleepers) -> None:
+    for number in range(6):
+        await sleepers.come(1, "tile", client="a", master=f"{number}.jpg 1")
+    tile = sleepers.workers.run(operator.add, 1, 1, lane="tile", client="v", quarantine_key="5.jpg 1", deadline=NEVER)
+    assert await tile == 2
+
+
+async def test_where_the_only_place_is_a_slow_jobs_another_client_and_master_have_one_more() -> None:
+    lanes = [Lane("tile", 1, 9, 30.0), Lane("slow", 1, 9, 5.0)]
+    async with Workers(0, memory_bytes=MEMORY, lanes=lanes, prepare=jobs.prepare) as workers:
+        await until(lambda: len(workers._idle) == 3)
+        slow = Sleepers(workers)
+        await slow.come(2, "slow", client="a", master="slow.jpg 1")
+        begun_s = time.monotonic()
+        same = asyncio.create_task(
+            workers.run(operator.add, 1, 1, lane="slow", client="b", quarantine_key="slow.jpg 1", deadline=NEVER)
+        )
+        other = workers.run(operator.add, 1, 1, lane="slow", client="b", quarantine_key="good.jpg 1", deadline=NEVER)
+        assert await other == 2
+        assert time.monotonic() - begun_s >= 0.5, "a tenth of the lane's deadline"
+        assert not same.done()
+        assert not slow.tasks[0].done()
+        same.cancel()
+        await asyncio.gather(*slow.tasks, same, return_exceptions=True)
+
+
 @pytest.mark.parametrize("cores", [1, 2, 3, 8, 64])
 def test_standard_lanes_are_those_of_the_design(cores: int) -> None:
     lanes = {lane.name: lane for lane in standard_lanes(cores)}
@@ -302,7 +395,7 @@ async def test_two_crashes_on_one_culprit_put_it_in_quarantine(workers: Workers)
     for _ in range(2):
         with pytest.raises(errors.Crashed, match="SIGABRT"):
             await workers.run(os.abort, quarantine_key="bad.jp2 1", deadline=NEVER)
-    with pytest.raises(errors.Crashed, match="cost 2 decoders"):
+    with pytest.raises(errors.Quarantined, match="cost 2 decoders"):
         await workers.run(operator.add, 1, 1, quarantine_key="bad.jp2 1", deadline=NEVER)
     assert await workers.run(operator.add, 1, 1, quarantine_key="bad.jp2 2", deadline=NEVER) == 2
     assert REGISTRY.get_sample_value("special_quarantines_total") - before == 1
@@ -334,9 +427,9 @@ def test_quarantine_ends_and_forgets() -> None:
     quarantine.count("a")
     quarantine.check("a")  # ten minutes apart: each is the first
     quarantine.count("a")
-    with pytest.raises(errors.Crashed, match="600 s more") as raised:
+    with pytest.raises(errors.Quarantined, match="600 s more") as raised:
         quarantine.check("a")
-    assert raised.value.retry_after_s == 600
+    assert (raised.value.status, raised.value.code, raised.value.retry_after_s) == (503, "crashed", 600)
     quarantine.check(None)
     now += SECONDS
     quarantine.check("a")

@@ -68,7 +68,9 @@ def extract(header: Header, index: PartIndex, wanted: Selection, size_bytes: int
         if found is not None:
             return found
     window = decode_window(header, wanted.view, header.canvas, 0)
-    return Extract((Span(0, size_bytes),), wanted.view.reduction, window.pixels, WholeObject(window))
+    return Extract(
+        (Span(0, size_bytes),), wanted.view.reduction, window.pixels, WholeObject(window), len(header.codings)
+    )
 
 
 def _packets(header: Header, index: PartIndex, wanted: Selection) -> Extract:
@@ -103,7 +105,7 @@ def _packets(header: Header, index: PartIndex, wanted: Selection) -> Extract:
         tiles.append(tile)
     window = decode_window(header, wanted.view, canvas, drop)
     recipe = PickedPackets(window, canvas, drop, tuple(starts), tuple(lengths), tuple(numbers), tuple(tiles))
-    return Extract(_runs(starts, lengths), wanted.view.reduction, window.pixels, recipe)
+    return Extract(_runs(starts, lengths), wanted.view.reduction, window.pixels, recipe, len(header.codings))
 
 
 def _runs(starts: Sequence[Ints], lengths: Sequence[Ints]) -> tuple[Span, ...]:
@@ -134,4 +136,5 @@ def _tiles(header: Header, index: PartIndex, wanted: Selection) -> Extract | Non
         numbers += [new] * len(parts)
     canvas = codestream_writer.cut_canvas(header.canvas, wanted.columns, wanted.rows, 0)
     window = decode_window(header, wanted.view, canvas, 0)
-    return Extract(tuple(spans), wanted.view.reduction, window.pixels, WholeTiles(window, canvas, tuple(numbers)))
+    recipe = WholeTiles(window, canvas, tuple(numbers))
+    return Extract(tuple(spans), wanted.view.reduction, window.pixels, recipe, len(header.codings))

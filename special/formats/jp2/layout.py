@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from special.errors import Malformed
+from special.errors import Malformed, Unsupported
 from special.formats.jp2 import advice, extract, rebuild, serial, tile_selection
 from special.formats.jp2.boxes import Container, read_container
 from special.formats.jp2.index_reader import extend_index, inconsistency, is_sufficient
@@ -169,4 +169,7 @@ def parse(size_bytes: int) -> Parser[Jp2Layout]:
 def load(data: bytes) -> Jp2Layout:
     """The layout that was dumped. Raises `Malformed` for anything else."""
     size_bytes, container, segments, index, doubts = serial.unpack(data)
-    return Jp2Layout(size_bytes, container, read_header(segments), index, doubts)
+    try:
+        return Jp2Layout(size_bytes, container, read_header(segments), index, doubts)
+    except Unsupported as error:  # an older release took it
+        raise Malformed(f"a stored layout: {error}; read the master again") from None

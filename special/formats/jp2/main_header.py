@@ -10,14 +10,14 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from special.errors import Malformed
+from special.errors import Malformed, Unsupported
 from special.formats.jp2.markers import REFUSED, Marker, Segment
 from special.geometry import Size, ceil_div
 
 MAX_TILES = 65535
 """A tile's number has two bytes, and the last value is not used (A.4.2)."""
-MAX_RESOLUTIONS = 4096
-"""Components times resolutions that are worth an index; a picture of 4 channels has about 30."""
+MAX_COMPONENTS = 5
+"""Four inks and opacity; each takes a decoder 8 bytes a pixel, and a file may claim 16,384."""
 EXTENSIONS = 0x8000
 """The bit of Rsiz that announces extensions of part 2."""
 HIGH_THROUGHPUT = 0x00020000
@@ -181,12 +181,14 @@ def component_bytes(components: int) -> int:
 
 
 def read_canvas(siz: bytes) -> Canvas:
-    """The canvas that the contents of SIZ describe (A.5.1). Raises `Malformed`."""
+    """The canvas that the contents of SIZ describe (A.5.1). Raises `Malformed`, `Unsupported`."""
     if len(siz) < 39:
         raise Malformed(f"SIZ has {len(siz)} bytes; it needs at least 39")
     right, bottom, left, top, width, height, tile_left, tile_top, count = struct.unpack_from(">8IH", siz, 2)
     if len(siz) != 36 + 3 * count or not 1 <= count <= 16384:
         raise Malformed(f"SIZ names {count} components in {len(siz)} bytes")
+    if count > MAX_COMPONENTS:
+        raise Unsupported(f"the JPEG 2000 has {count} components; at most {MAX_COMPONENTS} are decoded")
     steps = tuple((siz[37 + 3 * i], siz[38 + 3 * i]) for i in range(count))
     if not all(x and y for x, y in steps):
         raise Malformed("SIZ names a component without samples")
@@ -236,8 +238,6 @@ def _refusal(
         return "extensions beyond part 1 and HTJ2K"
     if scod > 7 or transform > 1 or wavelets - {0, 1}:
         return "a transformation beyond part 1"
-    if sum(coding.levels + 1 for coding in codings) > MAX_RESOLUTIONS:
-        return f"more than {MAX_RESOLUTIONS} component resolutions"
     # Decoders count in 32 bits and step over precincts that would be wider than that on the reference grid.
     spread = max(siz[i] for i in range(37, len(siz)) if (i - 36) % 3).bit_length()
     if any(max(x, y) + c.levels - r + spread > 30 for c in codings for r, (x, y) in enumerate(c.precincts)):
