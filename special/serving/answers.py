@@ -28,8 +28,8 @@ class InfoDocument:
     document: dict[str, Any]
     level: int
     """The compliance level that it describes."""
-    restricted: bool
-    """Whether some callers may see less than others."""
+    asset: Asset
+    """The image that it describes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,7 +101,7 @@ class Engine:
         asset = await self.catalog.find(identifier)
         grant = access.grant(asset, identity)
         document = info.info(asset, uri, version=version, limits=self.limits, grant=grant, services=services)
-        return InfoDocument(document, info.level(grant), asset.restricted)
+        return InfoDocument(document, info.level(grant), asset)
 
     async def thumbs_info(
         self, identifier: str, uri: str, *, version: Version, identity: Identity, services: Services = ()
@@ -110,7 +110,7 @@ class Engine:
         asset = await self.catalog.find_stored(identifier)
         grant = access.grant(asset, identity)
         document = info.info_thumbs(asset, uri, version=version, grant=grant, services=services)
-        return InfoDocument(document, 0, asset.restricted)
+        return InfoDocument(document, 0, asset)
 
     # Plans
 

@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from time import monotonic
-from typing import Final
+from typing import Final, TypeVar
 
 from starlette.types import Receive, Send
 
@@ -46,6 +46,21 @@ class Prepared:
     planned: PlannedRequest
     headers: Headers
 
+    @property
+    def asset(self) -> Asset:
+        return self.planned.asset
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """An info.json as it is sent."""
+
+    asset: Asset
+    version: Version
+    profile: str
+    data: bytes
+    etag: str
+
 
 @dataclass(frozen=True, slots=True)
 class ImageOptions:
@@ -59,6 +74,9 @@ class ImageOptions:
     """Where a trusted proxy that offers to fetches stored renditions by itself; None: nowhere."""
     unsent_bytes: int
     """Memory for answers that wait for their clients to read them."""
+
+
+C = TypeVar("C", Prepared, Document)
 
 
 class Images:
@@ -81,6 +99,7 @@ class Images:
         self._fair_start = FairStart()
         self._unsent = UnsentAnswers(options.unsent_bytes)
         self._prepared: LRUCache[Key, Prepared] = LRUCache(MAX_PLANS)
+        self._documents: LRUCache[Key, Document] = LRUCache(MAX_PLANS)
 
     async def answer(self, call: HttpRequest, receive: Receive, send: Send) -> int:
         """Answer one request and give the status. Raises `SpecialError`, `Gone`, `Broken`."""
@@ -90,14 +109,16 @@ class Images:
                 identity = await self._verifier.identify(call.headers)
         if call.prefix == "auth" and self._auth:
             return await self._authorise(self._auth, call, identity, send)
-        prepared = self._current(call, identity)
+        prepared = self._current(self._prepared, call, identity)
         if prepared is None:
+            if document := self._current(self._documents, call, identity):
+                return await self._send_info(call, document, send)
             request = iiif.parse(call.path, id_segments=self._options.id_segments, form=self._options.form)
             if isinstance(request, BaseRequest):
                 location = f"{self._uri(call, request)}/info.json"
                 return await send_bytes(send, 303, [*CORS, (b"location", location.encode())], b"")
             if isinstance(request, InfoRequest):
-                return await self._info(call, request, identity, send)
+                return await self._send_info(call, await self._info(call, request, identity), send)
             lane: LaneName = "stored" if call.level0 else "full" if isinstance(request.region, Full) else "tile"
             async with self._deadline(call, lane).limit("looking up the image"):
                 prepared = await self._prepare(call, request, identity)
@@ -109,17 +130,24 @@ class Images:
 
     # info.json
 
-    async def _info(self, call: HttpRequest, request: InfoRequest, identity: Identity, send: Send) -> int:
+    async def _info(self, call: HttpRequest, request: InfoRequest, identity: Identity) -> Document:
         version = call.version(request.version)
         uri = self._uri(call, request)
         make = self.engine.thumbs_info if call.level0 else self.engine.info
         services = self._auth.flow.services(call.base, uri) if self._auth else ()
         async with self._deadline(call, "stored").limit("looking up the image"):
             found = await make(request.identifier, uri, version=version, identity=identity, services=services)
+        data = json.dumps(found.document, indent=2, ensure_ascii=False).encode()
+        etag = f'"{hashlib.sha256(data).hexdigest()[:32]}"'
+        document = Document(found.asset, version, info.profile(version, found.level), data, etag)
+        self._documents.put(_key(call, identity), document)
+        return document
+
+    async def _send_info(self, call: HttpRequest, document: Document, send: Send) -> int:
         cors, vary = self._cors(call)
-        headers = [*cors, *self._caching(call, "Accept", *vary, private=found.restricted, age_s=60)]
-        level = info.profile(version, found.level)
-        if version == 3:
+        headers = [*cors, *self._caching(call, "Accept", *vary, private=document.asset.restricted, age_s=60)]
+        level = document.profile
+        if document.version == 3:
             headers.append((b"content-type", f'application/ld+json;profile="{info.CONTEXT[3]}"'.encode()))
             headers.append((b"link", f'<{level}>;rel="profile"'.encode()))
         elif "application/ld+json" in call.accept:
@@ -129,12 +157,10 @@ class Images:
             context = f'<{info.CONTEXT[2]}>;rel="http://www.w3.org/ns/json-ld#context";type="application/ld+json"'
             headers.append((b"content-type", b"application/json"))
             headers.append((b"link", f'{context},<{level}>;rel="profile"'.encode()))
-        data = json.dumps(found.document, indent=2, ensure_ascii=False).encode()
-        etag = f'"{hashlib.sha256(data).hexdigest()[:32]}"'
-        headers.append((b"etag", etag.encode()))
-        if call.unless and call.unless.hold(etag):
+        headers.append((b"etag", document.etag.encode()))
+        if call.unless and call.unless.hold(document.etag):
             return await send_bytes(send, 304, headers, None)
-        return await send_bytes(send, 200, headers, data, head=call.head)
+        return await send_bytes(send, 200, headers, document.data, head=call.head)
 
     def _cors(self, call: HttpRequest) -> tuple[Headers, tuple[str, ...]]:
         """Who may read info.json from another origin, and what that varies by.
@@ -199,10 +225,10 @@ class Images:
             self._prepared.put(_key(call, identity), prepared)
         return prepared
 
-    def _current(self, call: HttpRequest, identity: Identity) -> Prepared | None:
-        """What was planned for this same request, if nothing that the plan rests on has been looked up again."""
-        prepared = self._prepared.get(_key(call, identity))
-        return prepared if prepared and self.engine.catalog.is_current(prepared.planned.asset) else None
+    def _current(self, cache: LRUCache[Key, C], call: HttpRequest, identity: Identity) -> C | None:
+        """What was made for this same request, if nothing that it is made of has been looked up again."""
+        found = cache.get(_key(call, identity))
+        return found if found and self.engine.catalog.is_current(found.asset) else None
 
     def _image_headers(
         self, call: HttpRequest, request: ImageRequest, planned: PlannedRequest, version: Version

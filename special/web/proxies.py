@@ -48,6 +48,8 @@ class TrustedProxies:
     """Every peer; for servers that only a proxy can reach."""
     unix: bool = False
     """Peers on a Unix socket, which have no address."""
+    _known: dict[str, bool] = field(default_factory=dict, compare=False, repr=False)
+    """What was found out of peers: networks are slow to hash and to search."""
 
     @classmethod
     def parse(cls, names: Iterable[str]) -> Self:
@@ -66,20 +68,25 @@ class TrustedProxies:
         return cls(tuple(networks), "*" in chosen, "unix" in chosen)
 
     def __contains__(self, peer: object) -> bool:
-        return isinstance(peer, str) and _is_trusted(self, peer)
+        if not isinstance(peer, str):
+            return False
+        trusted = self._known.get(peer)
+        if trusted is None:
+            if len(self._known) >= 4096:
+                self._known.clear()
+            trusted = self._known[peer] = self._is_trusted(peer)
+        return trusted
 
-
-@lru_cache(maxsize=4096)
-def _is_trusted(proxies: TrustedProxies, peer: str) -> bool:
-    if proxies.any:
-        return True
-    try:
-        address = ip_address(peer)
-    except ValueError:
-        return proxies.unix and not peer
-    if isinstance(address, IPv6Address) and address.ipv4_mapped:
-        address = address.ipv4_mapped
-    return any(address in network for network in proxies.networks)
+    def _is_trusted(self, peer: str) -> bool:
+        if self.any:
+            return True
+        try:
+            address = ip_address(peer)
+        except ValueError:
+            return self.unix and not peer
+        if isinstance(address, IPv6Address) and address.ipv4_mapped:
+            address = address.ipv4_mapped
+        return any(address in network for network in self.networks)
 
 
 @dataclass(frozen=True, slots=True)

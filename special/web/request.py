@@ -34,7 +34,7 @@ class HttpRequest:
     is_shareable: bool
     """Whether caches may give the answer to other clients: `base` is what they asked for, or what the settings name."""
     by_proxy: bool
-    """Whether it comes straight from a trusted proxy."""
+    """Whether it comes straight from a trusted proxy that offers to fetch what is stored."""
     client: str
     """Address of the client, as far as it is known."""
     arrived_s: float
@@ -53,7 +53,7 @@ class HttpRequest:
             query,
             address.base(scope, headers),
             is_shareable=address.is_shareable(scope, headers),
-            by_proxy=address.trusts(scope),
+            by_proxy=b"x-offload-to" in headers and address.trusts(scope),
             client=address.client(scope, headers),
             arrived_s=arrived_s,
         )

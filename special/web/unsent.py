@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from special.errors import Busy
 from special.web.response import CHUNK_BYTES
@@ -19,18 +19,18 @@ RETRY_AFTER_S = 5.0
 
 
 class UnsentAnswers:
-    """The answers of one server process that are being sent. Those that fit into one chunk are not counted."""
+    """The answers of one server process that are being sent, but for those that fit into one chunk."""
 
     def __init__(self, budget_bytes: int) -> None:
         self._large = _Budget(budget_bytes // 2)
         self._small = _Budget(budget_bytes // 2)
 
-    @contextmanager
-    def holding(self, client: str, size_bytes: int) -> Iterator[None]:
+    def holding(self, client: str, size_bytes: int) -> AbstractContextManager[None]:
         """The time in which one answer is sent. Raises `Busy` where too much waits already."""
-        if size_bytes <= CHUNK_BYTES:
-            yield
-            return
+        return nullcontext() if size_bytes <= CHUNK_BYTES else self._counted(client, size_bytes)
+
+    @contextmanager
+    def _counted(self, client: str, size_bytes: int) -> Iterator[None]:
         budget = self._small if size_bytes <= SMALL_BYTES else self._large
         budget.take(client, size_bytes)
         try:
