@@ -83,6 +83,8 @@ class S3Server:
     log: RequestLog | None = None
     """Its own request log, where it keeps one."""
     region: str = "us-east-1"
+    pid: int | None = None
+    """Its process, where it has one of its own."""
 
     @property
     def environ(self) -> dict[str, str]:
@@ -210,7 +212,8 @@ def seaweed(folder: Path, *, audited: bool = True) -> Iterator[S3Server]:
         )
         stack.callback(process.wait)
         stack.callback(process.kill)  # a graceful stop takes 10 s, and nobody wants the data
-        server = S3Server(f"http://127.0.0.1:{ports['s3'][0]}", access_key, secret_key, sink.log if sink else None)
+        endpoint, audited_log = f"http://127.0.0.1:{ports['s3'][0]}", sink.log if sink else None
+        server = S3Server(endpoint, access_key, secret_key, audited_log, pid=process.pid)
         _wait_until_ready(server, process, folder / "weed.log")
         yield server
 
