@@ -10,7 +10,7 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import AsyncExitStack, contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import aiohttp
@@ -94,7 +94,7 @@ class BotocoreClient:
             )
             async for page in pages:
                 for item in page.get("Contents", ()):
-                    size, modified = item["Size"], item["LastModified"]
+                    size, modified = item["Size"], item["LastModified"].astimezone(UTC)
                     yield ListedObject(item["Key"], tag(item.get("ETag"), size, modified), size, modified)
 
     async def close(self) -> None:
@@ -124,7 +124,8 @@ class _Answer:
             # "bytes 3-9/5000", RFC 9110 section 14.4
             first, last, size = (int(number) for number in re.findall(r"\d+", result["ContentRange"]))
             self.start, self.stop, self.size = first, last + 1, size
-        self.modified: datetime | None = result["LastModified"]
+        # botocore's own kind of UTC is none to `email.utils`, which writes Last-Modified.
+        self.modified: datetime = result["LastModified"].astimezone(UTC)
         self.etag = tag(result.get("ETag"), self.size, self.modified)
         self.media: str | None = result.get("ContentType")
 

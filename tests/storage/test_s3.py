@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,8 @@ async def test_keys_that_only_s3_allows(key: str, prefix: str, moto_s3: S3Server
     source = bucket_of(bucket, moto_s3.environ, prefix)
     blob = await source.stat(key)
     assert (blob.key, blob.size, blob.media) == (key, len(BIG), "image/jp2")
+    assert blob.modified is not None
+    assert blob.modified.tzinfo is UTC
     assert await source.read(blob, [Span(3, 9), Span(500_000, 500_001)]) == [BIG[3:9], BIG[500_000:500_001]]
     for span in (None, Span(5, 2**30), Span(1, 3)):
         opened = await source.open(key, span=span, pin=blob)
