@@ -189,6 +189,8 @@ class App:
                 )
                 for observe in self._observers:
                     observe(finished)
+                # An error holds the frames that it passed, with a refused answer of 140 MB; this one must not hold it.
+                del finished, failure
 
 
 def _auth(settings: Settings, verifier: Verifier) -> Auth | None:
