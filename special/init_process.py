@@ -1,8 +1,8 @@
 """The duties of process 1 of a container: to reap every orphan, and to pass signals on.
 
 The kernel gives orphans to process 1, and they stay in its table until it waits for them. A server that waited for any
-child would take the exit codes of its own from whoever waits for those. So process 1 only starts the server, in a child
-of its own, and ends as that does.
+child would take the exit codes of its own children from the code that waits for those. So process 1 only starts the
+server, in a child, and ends when that ends.
 """
 
 from __future__ import annotations

@@ -250,7 +250,7 @@ class Workers:
     def _dispatch(self) -> None:
         """Give waiting jobs to idle children, lane by lane in their order, client by client in turn.
 
-        A lane leaves cheaper ones a child for each of their unused places, as far as there are so many.
+        A lane leaves cheaper ones a child for each of their unused places, as far as there are enough children.
         """
         reserved = 0
         for state in self._lanes.values():

@@ -2,7 +2,7 @@
 // Counts are since the server started; what a second brought is the difference of two answers.
 
 const EVERY_MS = 2000;
-const KEPT = 90; // so many differences: three minutes
+const KEPT = 90; // number of differences: three minutes
 const ROUTES = ["thumb", "derivative", "stream", "tile", "none"];
 const find = (selector) => document.querySelector(selector);
 const history = []; // {seconds, routes: {route: answers}} for each interval

@@ -29,7 +29,7 @@ export async function loggedIn(way) {
 
 export const sentence = (...texts) => texts.flatMap((text) => Object.values(text ?? {})[0] ?? []).join(". ");
 
-// Section 3.4: the page tells nobody what happened in it; that it was closed is all there is to know.
+// Section 3.4: the page reports nothing; that it was closed is all there is to know.
 function visited(page) {
   const address = new URL(page);
   address.searchParams.set("origin", location.origin);
