@@ -61,7 +61,7 @@ class Catalog:
         self._store = store
         self._masters = masters
         self.in_force = in_force
-        self._regrid = tiling_for
+        self._tiling_for = tiling_for
         self._whole: LRUCache[str, tuple[_Basis, Asset]] = LRUCache(MAX_IMAGES)
         self._stored: LRUCache[str, tuple[_Basis, Asset]] = LRUCache(MAX_IMAGES)
 
@@ -132,7 +132,7 @@ class Catalog:
             master.blob,
             levels=layout.levels,
             # Viewers ask for a pyramid's tiles from the start: those will be in the volume.
-            tiling=self._regrid(layout) or layout.tiling,
+            tiling=self._tiling_for(layout) or layout.tiling,
             renditions=() if stored is None or stale else stored.renditions,
             rule=rule,
             has_color=layout.has_color,

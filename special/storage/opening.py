@@ -119,7 +119,7 @@ def _client_config(retry_policy: RetryPolicy, *, allow_http: bool) -> ClientConf
 
 
 _ONCE: RetryConfig = {"max_retries": 0, "retry_timeout": timedelta(0)}
-"""obstore tries nothing again: `Patience` does, and counts."""
+"""obstore retries nothing: `RetryPolicy` does, and counts."""
 
 
 def _s3(url: str, rest: str, retry_policy: RetryPolicy, concurrency: int) -> Bucket:

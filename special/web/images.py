@@ -102,7 +102,7 @@ class Images:
         self._documents: LRUCache[Key, Document] = LRUCache(MAX_PLANS)
 
     async def answer(self, call: HttpRequest, receive: Receive, send: Send) -> int:
-        """Answer one request and give the status. Raises `SpecialError`, `Gone`, `Broken`."""
+        """Answer one request and give the status. Raises `SpecialError`, `Disconnected`, `Broken`."""
         identity = ANONYMOUS
         if self._verifier.has_token(call.headers):
             async with self._deadline(call, "stored").limit("verifying a token"):

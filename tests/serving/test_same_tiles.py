@@ -1,6 +1,6 @@
 """A tile on the grid is the same file before and after its master has a pyramid, by whichever codec it is made.
 
-No server: what `Pixels` answers from spans, beside what lies in the pyramid that `Promoter` makes.
+No server: what `MasterRenderer` makes from spans, beside the pyramid that `PyramidBuilder` makes.
 """
 
 from __future__ import annotations
