@@ -44,8 +44,6 @@ SLOW_S = 5.0
 """How long a reader waits for the local disk, as long as for another process that fetches.
 
 Shorter, and a flood on a machine without a free processor goes past the volume, each reader with GETs of its own."""
-MAINTENANCE_S = 1.0
-"""How often uses are written down and idle objects closed, and a tenth of how often a broken directory is tried."""
 
 _HIT, _PASSED = (VOLUME_BLOCKS.labels(how) for how in ("hit", "passed"))
 
@@ -53,8 +51,9 @@ _HIT, _PASSED = (VOLUME_BLOCKS.labels(how) for how in ("hit", "passed"))
 class Volume:
     """A directory of a declared size. Open it before reading, in the event loop that reads.
 
-    Several processes may open one directory. `at` is called before each named step, for tests
-    that stop a process or fail a disk there.
+    Several processes may open one directory. Every `maintenance_s` uses are written down and idle
+    objects closed; a broken directory is tried again after ten times that. `at` is called before
+    each named step, for tests that stop a process or fail a disk there.
     """
 
     def __init__(
@@ -68,6 +67,7 @@ class Volume:
         leader_timeout_s: float = 5.0,
         linger_s: float = 1.0,
         failure_memory_s: float = 0.25,
+        maintenance_s: float = 1.0,
         max_open: int = 128,
         at: Callable[[Step], None] = lambda step: None,
     ) -> None:
@@ -78,6 +78,7 @@ class Volume:
         if block_bytes < PAGE_BYTES or block_bytes % PAGE_BYTES:
             raise ConfigurationError(f"a block is a multiple of {PAGE_BYTES} bytes, not {block_bytes}")
         self.directory = directory
+        self._maintenance_s = maintenance_s
         limits = FetchLimits(run_bytes, budget_bytes, leader_timeout_s, linger_s, failure_memory_s)
         self.disk = VolumeDisk(VolumeDirectory(directory, at=at), VolumeTerms(size_bytes, block_bytes), slow_s=SLOW_S)
         self.objects = OpenObjects(self.disk, limits=limits, max_open=max_open)
@@ -187,9 +188,9 @@ class Volume:
         return wanted, found
 
     async def _maintain(self) -> None:
-        retry = monotonic() + 10 * MAINTENANCE_S
+        retry = monotonic() + 10 * self._maintenance_s
         while True:
-            await asyncio.sleep(MAINTENANCE_S)
+            await asyncio.sleep(self._maintenance_s)
             if self.broken is None and await self.disk.guarded(lambda: self.disk.directory.is_lost):
                 self.disk.broken = f"{self.directory} was removed or replaced"
                 record_fault("open", self.disk.broken)
@@ -198,7 +199,7 @@ class Volume:
             if self.broken is None:
                 await self.disk.guarded(self.disk.directory.touch, self.objects.take_uses())
             elif monotonic() > retry:
-                retry = monotonic() + 10 * MAINTENANCE_S
+                retry = monotonic() + 10 * self._maintenance_s
                 with suppress(ConfigurationError):  # another server is there by now, on other terms
                     await self.disk.join()
             self.objects.maintain()

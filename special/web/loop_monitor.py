@@ -15,17 +15,17 @@ from typing import Final
 
 from special.observability import metrics
 
-INTERVAL_S: Final = 0.25
 SAMPLES: Final = 20
-"""Number of measurements that are kept: the last five seconds."""
+"""Number of measurements that are kept."""
 LATE_S: Final = 1.0
 """A loop that is later than this is not alive."""
 
 
 class LoopMonitor:
-    """Measures for as long as `running` lasts."""
+    """Measures every `interval_s` for as long as `running` lasts."""
 
-    def __init__(self) -> None:
+    def __init__(self, interval_s: float = 0.25) -> None:
+        self._interval_s = interval_s
         self._lags_s: deque[float] = deque(maxlen=SAMPLES)
         self._due: float | None = None
 
@@ -53,8 +53,8 @@ class LoopMonitor:
 
     async def _measure(self) -> None:
         while True:
-            self._due = monotonic() + INTERVAL_S
-            await asyncio.sleep(INTERVAL_S)
+            self._due = monotonic() + self._interval_s
+            await asyncio.sleep(self._interval_s)
             self._lags_s.append(monotonic() - self._due)
             metrics.LOOP_LAG.set(self.lag_s)
             metrics.TASKS.set(len(asyncio.all_tasks()))

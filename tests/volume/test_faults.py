@@ -252,8 +252,8 @@ async def test_a_broken_ledger_is_made_again_under_running_servers(
     source = Made(dict.fromkeys(["a", "b", *keys], 1))
     await filled(tmp_path)
     async with (
-        Volume(tmp_path, size_bytes=16 * MIB, block_bytes=BLOCK, failure_memory_s=0.0) as first,
-        Volume(tmp_path, size_bytes=16 * MIB, block_bytes=BLOCK, failure_memory_s=0.0) as second,
+        Volume(tmp_path, size_bytes=16 * MIB, block_bytes=BLOCK, failure_memory_s=0.0, maintenance_s=0.05) as first,
+        Volume(tmp_path, size_bytes=16 * MIB, block_bytes=BLOCK, failure_memory_s=0.0, maintenance_s=0.05) as second,
     ):
         for volume in (first, second):
             assert await volume.reader(source).read(A, ALL) == expected(A, ALL)

@@ -14,6 +14,8 @@ from special.web.connections import ConnectionLimits, Connections
 from special.web.protocol import GuardedProtocol, RequestLimits
 from special.web.proxies import TrustedProxies
 
+pytestmark = pytest.mark.service
+
 BOUNDS = RequestLimits(url_bytes=300, head_bytes=2000, receive_s=0.5, write_s=0.5)
 CONNECTIONS = 16
 LARGE = b"x" * (64 << 20)

@@ -70,7 +70,7 @@ def test_what_is_older_than_an_hour_is_left_out() -> None:
 
 
 async def test_the_pulse_tells_of_a_loop_that_is_held_up_and_of_its_recovery() -> None:
-    pulse = LoopMonitor()
+    pulse = LoopMonitor(interval_s=0.05)
     async with pulse.running():
         await asyncio.sleep(0)
         assert pulse.alive
