@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from special.auth import Flow, PatternRule, Rules, RulesInForce, Verifier, key_file, key_set
 from special.codecs import Encoding
+from special.concurrency import StoreSilence
 from special.iiif import IdentifierForm, Limits
 from special.images import OPEN, KeyTemplates, Masters, Rule
 from special.renditions import RenditionStore, RenditionWriter
@@ -41,11 +42,12 @@ def engine(settings: Settings) -> Engine:
     def is_open(identifier: str) -> bool:
         return in_force.rules.govern(OPEN, identifier, *templates.keys_of(identifier)) == OPEN
 
+    silence = StoreSilence(STALE_S)  # of both: they mostly are one store
     store = RenditionStore(
         thumbs,
         ttl_s=settings.asset_ttl_s,
         cache_bytes=int(settings.hot_size),
-        stale_s=STALE_S,
+        silence=silence,
         is_open=is_open,
     )
     volume = Volume(settings.volume_directory, size_bytes=int(settings.volume_size))
@@ -53,7 +55,7 @@ def engine(settings: Settings) -> Engine:
         source,
         templates=templates,
         ttl_s=settings.asset_ttl_s,
-        stale_s=STALE_S,
+        silence=silence,
         is_open=is_open,
         max_gap_bytes=settings.max_gap_bytes,
         metadata=volume.metadata,

@@ -1,6 +1,6 @@
 """Waiting and sharing inside one process: caches, single flight, limits, queues, deadlines, background tasks, files."""
 
-from special.concurrency.caches import LRUCache, TTLCache
+from special.concurrency.caches import LRUCache, StoreSilence, TTLCache
 from special.concurrency.deadline import NEVER, Deadline
 from special.concurrency.fair_queue import FairQueue
 from special.concurrency.files import replace_file, temporary_file
@@ -19,6 +19,7 @@ __all__ = [
     "KeyedTasks",
     "LRUCache",
     "SingleFlight",
+    "StoreSilence",
     "TTLCache",
     "replace_file",
     "temporary_file",

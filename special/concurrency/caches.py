@@ -28,10 +28,32 @@ MAX_MISSING = 10_000
 class _Entry(Generic[T]):
     value: T
     expires_s: float
-    is_silent: bool = False
-    """The store did not answer when it was last asked whether this is still so."""
     retry_s: float = 0.0
-    """When it is worth asking again."""
+    """When it is worth asking again: the store failed when it was asked last."""
+
+
+class StoreSilence:
+    """Whether a store is silent, as far as its caches know: one request waits to find out, and no other does.
+
+    A store is silent for ten times `after_s` once a look-up has failed with `Unreachable` or taken longer than
+    `after_s`, unless one succeeds before. What expired less than `stale_s` ago may be believed meanwhile.
+    """
+
+    def __init__(self, stale_s: float, *, after_s: float = 1.0) -> None:
+        self.stale_s = stale_s
+        self.after_s = after_s
+        self._until_s = 0.0
+
+    def is_on(self, now_s: float) -> bool:
+        return now_s < self._until_s
+
+    def begin(self, now_s: float) -> None:
+        """A look-up did not answer in time, or failed."""
+        self._until_s = now_s + 10 * self.after_s
+
+    def end(self) -> None:
+        """A look-up succeeded."""
+        self._until_s = 0.0
 
 
 class LRUCache(Generic[N, T]):
@@ -75,9 +97,8 @@ class TTLCache(Generic[N, T]):
     every other failure is forgotten at once. When all values together, as `weigh` has it, are above `capacity`, those
     that were got longest ago go.
 
-    While the store is silent, that is a look-up fails with `Unreachable` or takes longer than `stale_after_s`, an
-    expired value for which `stale_if(name, value)` is true (None: a remembered `Missing`) is believed for at most
-    `stale_s` more. The look-up goes on in the background, and until one succeeds no request waits for the next.
+    During a `silence` of the store, which its other caches share, an expired value for which `stale_if(name, value)`
+    is true (None: a remembered `Missing`) is believed for a bounded time more, while it is looked up in the background.
     """
 
     def __init__(
@@ -88,16 +109,14 @@ class TTLCache(Generic[N, T]):
         missing_ttl_s: float = 2.0,
         capacity: int = 10_000,
         weigh: Callable[[T], int] = lambda value: 1,
-        stale_s: float = 0.0,
-        stale_after_s: float = 1.0,
+        silence: StoreSilence | None = None,
         stale_if: Callable[[N, T | None], bool] = lambda name, value: True,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self._look_up = look_up
         self._ttl_s = ttl_s
         self._missing_ttl_s = missing_ttl_s
-        self._stale_s = stale_s
-        self._stale_after_s = stale_after_s
+        self._silence = silence or StoreSilence(stale_s=0.0)
         self._stale_if = stale_if
         self._clock = clock
         self._entries: LRUCache[N, _Entry[T]] = LRUCache(capacity, lambda entry: weigh(entry.value))
@@ -155,7 +174,7 @@ class TTLCache(Generic[N, T]):
     def _stale(self, name: N) -> _Entry[T] | _Entry[Missing] | None:
         """What may be believed of a name while the store is silent."""
         entry = self._entries.get(name) or self._missing.get(name)
-        if entry is None or self._clock() >= entry.expires_s + self._stale_s:
+        if entry is None or self._clock() >= entry.expires_s + self._silence.stale_s:
             return None
         value = None if isinstance(entry.value, Missing) else entry.value
         return entry if self._stale_if(name, value) else None
@@ -164,11 +183,12 @@ class TTLCache(Generic[N, T]):
         """The value by a look-up, or the stale one where that does not answer."""
         if self._clock() >= stale.retry_s:
             look_up = self._start(name)
-            if not stale.is_silent:
-                await asyncio.wait([look_up], timeout=self._stale_after_s)
-            if look_up.done() and not isinstance(look_up.exception(), Unreachable):
+            if not self._silence.is_on(self._clock()):
+                await asyncio.wait([look_up], timeout=self._silence.after_s)
+            if not look_up.done():
+                self._silence.begin(self._clock())
+            elif not isinstance(look_up.exception(), Unreachable):
                 return result_of(look_up)
-            stale.is_silent = True
         return _value_of(stale)
 
     def _start(self, name: N) -> asyncio.Task[T]:
@@ -179,6 +199,7 @@ class TTLCache(Generic[N, T]):
         try:
             value = await self._look_up(name, entry.value if entry else None)
         except Missing as missing:
+            self._silence.end()
             self.forget(name)
             self._missing.put(name, _Entry(missing, self._clock() + self._missing_ttl_s))
             raise
@@ -187,8 +208,10 @@ class TTLCache(Generic[N, T]):
             if stale is None:
                 self.forget(name)
             else:
-                stale.is_silent, stale.retry_s = True, self._clock() + self._stale_after_s
+                self._silence.begin(self._clock())
+                stale.retry_s = self._clock() + self._silence.after_s
             raise
+        self._silence.end()
         self.put(name, value)
         return value
 

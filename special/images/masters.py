@@ -19,7 +19,7 @@ from functools import partial
 from weakref import WeakValueDictionary
 
 from special import formats
-from special.concurrency import LRUCache, TTLCache
+from special.concurrency import LRUCache, StoreSilence, TTLCache
 from special.errors import Changed, Denied, Malformed, MasterError, Missing
 from special.formats import Layout, drive
 from special.geometry import Box, Size
@@ -58,7 +58,7 @@ class _Refused:
 class Masters:
     """Finds masters in one source by key templates; remembers them, in `metadata` beyond this process.
 
-    While the store is silent, masters for which `is_open(identifier)` is true are believed for `stale_s` more.
+    In a `silence` of the store, masters for which `is_open(identifier)` is true are believed for longer.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Masters:
         *,
         templates: KeyTemplates = KeyTemplates(),  # noqa: B008 - immutable
         ttl_s: float = 60.0,
-        stale_s: float = 0.0,
+        silence: StoreSilence | None = None,
         is_open: Callable[[str], bool] = lambda identifier: True,
         max_gap_bytes: int = 65536,
         metadata: MetadataStore | None = None,
@@ -77,7 +77,7 @@ class Masters:
         self.templates = templates
         self._max_gap_bytes = max_gap_bytes
         self._known: TTLCache[str, Master | _Refused] = TTLCache(
-            self._look_up, ttl_s=ttl_s, stale_s=stale_s, stale_if=lambda identifier, _: is_open(identifier)
+            self._look_up, ttl_s=ttl_s, silence=silence, stale_if=lambda identifier, _: is_open(identifier)
         )
         self._heads: LRUCache[Blob, list[Chunk]] = LRUCache(MAX_HEADS)
         self._grown: LRUCache[Blob, Layout] = LRUCache(MAX_GROWN_LAYOUTS)

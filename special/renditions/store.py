@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
-from special.concurrency import TTLCache
+from special.concurrency import StoreSilence, TTLCache
 from special.errors import Changed, Malformed, Missing
 from special.geometry import Size
 from special.iiif import MEDIA
@@ -66,7 +66,7 @@ class _Read:
 class RenditionStore:
     """The renditions of many images, in one source.
 
-    While the store is silent, what is known of an open image is believed for `stale_s` more: one that its files here
+    In a `silence` of the store, what is known of an open image is believed for longer: one that its files here
     do not restrict, and for which `is_open(identifier)` is true.
     """
 
@@ -77,7 +77,7 @@ class RenditionStore:
         ttl_s: float = 60.0,
         missing_ttl_s: float = 2.0,
         cache_bytes: int = 0,
-        stale_s: float = 0.0,
+        silence: StoreSilence | None = None,
         is_open: Callable[[str], bool] = lambda identifier: True,
     ) -> None:
         self.source = source
@@ -85,7 +85,7 @@ class RenditionStore:
             self._look_up,
             ttl_s=ttl_s,
             missing_ttl_s=missing_ttl_s,
-            stale_s=stale_s,
+            silence=silence,
             stale_if=lambda name, read: (read is None or read.stored.rule == OPEN) and is_open(name),
         )
         self._small: TTLCache[tuple[str, Rendition], CachedRendition] = TTLCache(
@@ -94,7 +94,7 @@ class RenditionStore:
             missing_ttl_s=missing_ttl_s,
             capacity=cache_bytes,
             weigh=lambda it: len(it.data),
-            stale_s=stale_s,
+            silence=silence,
             stale_if=lambda name, _: name[1].access == "open" and is_open(name[0]),
         )
         self._cache_bytes = cache_bytes

@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from special.concurrency.caches import TTLCache
+from special.concurrency import StoreSilence, TTLCache
 from special.errors import Missing, Unreachable
 
 
@@ -127,8 +127,7 @@ def staleness(looker: Looker, *, stale_after_s: float = 0.0) -> TTLCache[str, in
         looker,
         ttl_s=60,
         missing_ttl_s=2,
-        stale_s=100,
-        stale_after_s=stale_after_s,
+        silence=StoreSilence(100, after_s=stale_after_s),
         stale_if=lambda name, value: value is None or value % 2 == 0,
         clock=lambda: looker.now,
     )
@@ -264,3 +263,26 @@ async def test_a_value_is_forgotten_while_it_is_stale_and_not_once_it_was_replac
     assert looker.asked == [("a", old), ("a", None)]
     memory.forget_value("a", old)
     assert memory.peek("a") == new
+
+
+async def test_one_request_finds_out_for_all_caches_of_a_store_that_it_is_silent() -> None:
+    looker, silence = Looker(), StoreSilence(100, after_s=0.02)
+    first, second = (TTLCache(looker, ttl_s=0, silence=silence, clock=lambda: looker.now) for _ in range(2))
+    looker.gate.clear()
+    for memory in (first, second):
+        memory.put("a", 2)
+        memory.put("b", 4)
+    assert await first.get("a") == 2
+    for memory in (second, first):
+        waiting = asyncio.create_task(memory.get("b"))
+        await asyncio.sleep(0)
+        assert waiting.done(), "it waits no more"
+    looker.answers = {"a": 6, "b": 8}
+    looker.gate.set()
+    await asyncio.sleep(0.01)
+    looker.gate.clear()
+    waiting = asyncio.create_task(first.get("b"))
+    await asyncio.sleep(0)
+    assert not waiting.done(), "an answer has ended the silence"
+    looker.gate.set()
+    assert await waiting == 8

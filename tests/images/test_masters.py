@@ -9,6 +9,7 @@ import pytest
 import pyvips
 from PIL import Image
 
+from special.concurrency import StoreSilence
 from special.errors import Malformed, Missing, Unreachable, Unsupported
 from special.geometry import Box, Size
 from special.images.key_templates import KeyTemplates
@@ -160,7 +161,7 @@ class Silent(CountingSource):
 
 async def test_while_the_store_is_silent_open_masters_are_believed_and_others_not(source: CountingSource) -> None:
     silent = Silent(source.source)
-    masters = Masters(silent, ttl_s=0, stale_s=3600, is_open=lambda identifier: identifier != "large")
+    masters = Masters(silent, ttl_s=0, silence=StoreSilence(3600), is_open=lambda identifier: identifier != "large")
     found = await masters.find("a")
     await masters.find("large")
     with pytest.raises(Unsupported):

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from special.concurrency import StoreSilence
 from special.errors import Malformed, Missing, Unreachable
 from special.geometry import Size
 from special.images.asset import Access, Rendition
@@ -352,7 +353,9 @@ async def test_while_the_store_is_silent_open_images_are_believed_and_others_not
     sizes: bytes | None, closed: tuple[str, ...], believed: bool
 ) -> None:
     bucket = Silent({f"{ID}/s.json": sizes} if sizes else {})
-    store = RenditionStore(bucket, ttl_s=0, missing_ttl_s=0, stale_s=3600, is_open=lambda name: name not in closed)
+    store = RenditionStore(
+        bucket, ttl_s=0, missing_ttl_s=0, silence=StoreSilence(3600), is_open=lambda name: name not in closed
+    )
     stored = await store.find(ID)
     bucket.is_down = True
     if believed:
@@ -367,7 +370,7 @@ async def test_while_the_store_is_silent_small_open_renditions_come_from_memory(
     size = Size(400, 267)
     rendition = Rendition(size, access, rendition_key(ID, size, access))
     bucket = Silent({rendition.key: b"pixels"})
-    store = RenditionStore(bucket, ttl_s=0, cache_bytes=100, stale_s=3600)
+    store = RenditionStore(bucket, ttl_s=0, cache_bytes=100, silence=StoreSilence(3600))
     await store.open_rendition(ID, rendition)
     bucket.is_down = True
     if access == "open":

@@ -27,9 +27,8 @@ from tests.support import live, servers
 pytestmark = pytest.mark.long
 
 TTL_S = 1.0
-BELIEVED_AFTER_S = 3.0
-"""Up to three look-ups, of the sizes file, the master and the rendition, one second each before what is known is
-believed. Only the first requests wait for them."""
+BELIEVED_AFTER_S = 1.0
+"""The first look-up waits a second before what is known is believed; only requests that came meanwhile wait with it."""
 SPARE_S = 0.5
 
 HELD = {
