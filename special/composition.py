@@ -7,7 +7,7 @@ from special.codecs import Encoding
 from special.concurrency import StoreSilence
 from special.iiif import IdentifierForm, Limits
 from special.images import OPEN, KeyTemplates, Masters, Rule
-from special.renditions import RenditionStore, RenditionWriter
+from special.renditions import Policy, RenditionStore, RenditionWriter
 from special.serving import (
     PYRAMID_LANE,
     Catalog,
@@ -77,13 +77,14 @@ def assemble(
     in_force: RulesInForce | None = None,
 ) -> Engine:
     """An engine of services that are already made; without `in_force` by the rules of the settings."""
-    encoding = Encoding(jpeg_quality=settings.jpeg_quality, webp_quality=settings.webp_quality)
+    policy = rendition_policy(settings)
+    encoding = policy.qualities
     admission = AdmissionController(lanes(settings), budget_bytes=settings.decode_budget_bytes)
     renderer = MasterRenderer(masters, workers, admission, encoding, read_limits(settings))
     reader = volume.reader(source)
     builder = PyramidBuilder(renderer, volume, reader, after=settings.promote_after, tile=settings.tile_size)
     prefetcher = Prefetcher(volume, source, masters, is_busy=lambda: workers.busy) if settings.read_ahead else None
-    writer = RenditionWriter(store, encoding) if settings.store_on_miss else None
+    writer = RenditionWriter(store, policy) if settings.store_on_miss else None
     catalog = Catalog(store, masters, in_force or RulesInForce(rules(settings)), tiling_for=builder.tiling)
     tile = TileRoute(
         renderer,
@@ -164,6 +165,16 @@ def flow(settings: Settings) -> Flow | None:
         return None
     label = settings.auth_label or ""
     return Flow(settings.auth_profile, settings.auth_login_url, settings.auth_logout_url, label)
+
+
+def rendition_policy(settings: Settings) -> Policy:
+    """Which renditions every master should have. Raises `ConfigurationError`."""
+    return Policy.of(
+        settings.sizes,
+        max_unauthorised=settings.max_unauthorised,
+        formats=settings.formats,
+        qualities=Encoding(jpeg_quality=settings.jpeg_quality, webp_quality=settings.webp_quality),
+    )
 
 
 def read_limits(settings: Settings) -> ReadLimits:

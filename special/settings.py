@@ -128,8 +128,8 @@ class Settings(BaseSettings):
     )
     store_on_miss: bool = Field(
         False,
-        description="Whether full regions that had to be made of their master are stored, so that the next request is "
-        "answered at once.",
+        description="Whether full regions of `sizes` that had to be made of their master are stored, so that the next "
+        "request is answered at once.",
     )
     hot_size: ByteSize = Field(
         ByteSize(64 * 2**20),

@@ -15,14 +15,13 @@ from special.codecs import Rendered
 from special.derive.inputs import InputImage, locate
 from special.derive.outcome import Outcome, Work
 from special.derive.plan import AccessPlan, Consent, Steps, Target, is_left_alone, is_of, plan, plan_access, remembered
-from special.derive.policy import Policy
 from special.errors import Changed, MasterError, Missing
 from special.formats import Layout, Parser, Piece, drive
 from special.geometry import Box
 from special.iiif import MEDIA, Job
 from special.images import OPEN, Access, KeyTemplates, Rendition, Rule, stricter
 from special.observability import trace
-from special.renditions import RenditionStore, Sidecar, SizesFile, StoredRenditions, dump_layout
+from special.renditions import Policy, RenditionStore, Sidecar, SizesFile, StoredRenditions, dump_layout
 from special.serving import ReadLimits, read_piece
 from special.storage import Blob, Chunk, Source, Span, body
 

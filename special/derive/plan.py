@@ -20,10 +20,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from special.derive.policy import Policy
 from special.geometry import Size
 from special.images import Rendition, StoredFormat, stricter
-from special.renditions import Sidecar, SizesFile, StoredRenditions
+from special.renditions import Policy, Sidecar, SizesFile, StoredRenditions
 from special.storage import Blob
 
 AccessChange = Literal["", "opened", "closed", "held"]

@@ -11,11 +11,10 @@ from special.codecs import Rendered, render_all
 from special.concurrency import Deadline
 from special.derive.generator import Decode, Generator
 from special.derive.plan import Consent
-from special.derive.policy import Policy
 from special.formats import Piece
 from special.iiif import Job
 from special.images import KeyTemplates
-from special.renditions import RenditionStore
+from special.renditions import Policy, RenditionStore
 from special.serving import ReadLimits
 from special.storage import RetryPolicy, Source, check_source, open_source
 from special.workers import Lane, Workers

@@ -15,7 +15,6 @@ from typing import TextIO
 from rich.console import Console
 
 from special import composition
-from special.codecs import Encoding
 from special.derive import inputs, progress
 from special.derive.cluster import derive_on_cluster
 from special.derive.concurrency import BatchOptions, derive_all
@@ -23,7 +22,6 @@ from special.derive.inputs import InputImage
 from special.derive.options import READS_ONLY, Options
 from special.derive.outcome import BAD, Outcome
 from special.derive.plan import Consent
-from special.derive.policy import Policy
 from special.derive.progress import Bar, Display, JsonLines, Lines, Notice, Tally
 from special.derive.queue_worker import QueueWorker
 from special.derive.resources import IMAGES_AT_ONCE, ResourceOptions, Resources, check, open_read_only
@@ -74,23 +72,13 @@ async def run(
     return 1 if tally.bad and options.queue is None else 0
 
 
-def policy_of(settings: Settings) -> Policy:
-    """The policy that the settings say. Raises `ConfigurationError`."""
-    return Policy.of(
-        settings.sizes,
-        max_unauthorised=settings.max_unauthorised,
-        formats=settings.formats,
-        qualities=Encoding(jpeg_quality=settings.jpeg_quality, webp_quality=settings.webp_quality),
-    )
-
-
 def resource_options_of(settings: Settings, consent: Consent) -> ResourceOptions:
     """The part of the settings that a run works with. Raises `ConfigurationError`."""
     return ResourceOptions(
         source=settings.source,
         thumbs=settings.thumbs_url,
         templates=composition.key_templates(settings),
-        policy=policy_of(settings),
+        policy=composition.rendition_policy(settings),
         rules=composition.rules(settings),
         consent=consent,
         limits=composition.read_limits(settings),

@@ -12,6 +12,7 @@ this package, so that they agree.
 """
 
 from special.renditions.addition import Addition
+from special.renditions.policy import Policy
 from special.renditions.sidecar import Sidecar, dump_layout
 from special.renditions.sizes_file import SizesFile, rendition_key
 from special.renditions.store import CachedRendition, RenditionStore, StoredRenditions
@@ -20,6 +21,7 @@ from special.renditions.write_back import RenditionWriter
 __all__ = [
     "Addition",
     "CachedRendition",
+    "Policy",
     "RenditionStore",
     "RenditionWriter",
     "Sidecar",

@@ -9,35 +9,35 @@ import logging
 from functools import partial
 from typing import get_args
 
-from special.codecs import Encoding
 from special.concurrency import KeyedTasks
 from special.errors import SpecialError
 from special.geometry import Size
 from special.iiif import Job
 from special.images import Asset, Master, StoredFormat
 from special.observability import metrics
-from special.renditions import Addition, RenditionStore, dump_layout
+from special.renditions.addition import Addition
+from special.renditions.policy import Policy
+from special.renditions.sidecar import dump_layout
+from special.renditions.store import RenditionStore
 
 log = logging.getLogger(__name__)
 
-MAX_PIXELS = 4_000_000
-"""Larger pictures are rarely asked for twice."""
 MAX_RUNNING = 8
 """Maximum number of images whose pictures are being stored; others are made again when they are asked for."""
 
 
 class RenditionWriter:
-    """Stores pictures in the background, one for an image at a time."""
+    """Stores pictures of the policy's sizes and formats in the background, one for an image at a time."""
 
-    def __init__(self, store: RenditionStore, encoding: Encoding) -> None:
+    def __init__(self, store: RenditionStore, policy: Policy) -> None:
         self._store = store
-        self._encoding = encoding
+        self._policy = policy
         self._tasks = KeyedTasks(MAX_RUNNING)
 
     def submit(self, asset: Asset, master: Master, job: Job, data: bytes) -> None:
-        """Store a full region in the background, if it is worth it and its image has nothing being stored already."""
+        """Store a full region in the background, if the policy has it and nothing of its image is being stored."""
         form = next((it for it in get_args(StoredFormat) if it == job.format), None)
-        if form is not None and job.plain and job.size.area <= MAX_PIXELS:
+        if form and job.plain and self._policy.includes(master.layout.size, job.size, form):
             self._tasks.start(asset.identifier, partial(self._add, asset, master, job.size, form, data))
 
     async def close(self) -> None:
@@ -53,7 +53,7 @@ class RenditionWriter:
             asset.rule.max_unauthorised,
             size,
             form,
-            self._encoding.label(form),
+            self._policy.qualities.label(form),
             data,
         )
         try:

@@ -184,10 +184,12 @@ def test_the_second_request_is_a_thumb(serve: Callable[..., LiveServer], seaweed
     """Two servers share the buckets; `derive` runs afterwards."""
     masters, thumbs, client = seaweed_s3.bucket(), seaweed_s3.bucket(), seaweed_s3.client()
     client.upload_file(str(MASTERS / "map.jp2"), masters, "map.jp2")
-    settings = seaweed_s3.environ | {"SPECIAL_STORE_ON_MISS": "true", "SPECIAL_DECODERS": "1"}
+    ours = {"SPECIAL_STORE_ON_MISS": "true", "SPECIAL_SIZES": "300, 200,", "SPECIAL_DECODERS": "1"}
+    settings = seaweed_s3.environ | ours
     servers = [serve(f"s3://{masters}", "--thumbs", f"s3://{thumbs}", settings=settings) for _ in range(2)]
     path = "/iiif/3/map.jp2/full/300,/0/default.jpg"
     with httpx.Client(timeout=60) as web:
+        web.get(servers[0].url + path.replace("300,", "250,"))  # no size of the policy
         first = web.get(servers[0].url + path)
         assert first.headers["x-special-route"] == "stream"
         while 'special_kept_total{outcome="stored"} 1.0' not in web.get(f"{servers[0].url}/metrics").text:
@@ -204,6 +206,9 @@ def test_the_second_request_is_a_thumb(serve: Callable[..., LiveServer], seaweed
     assert (elsewhere.headers["x-special-route"], elsewhere.content) == ("thumb", first.content)
     done_to_masters = {line.operation for line in seaweed_s3.logged(masters)[since[0] :]}
     assert done_to_masters <= {"REST.GET.OBJECT", "REST.HEAD.OBJECT"}
+
+    stored_keys = {it["Key"] for it in client.list_objects_v2(Bucket=thumbs)["Contents"]}
+    assert not any("250" in key for key in stored_keys)
 
     command = [sys.executable, "-m", "special", "derive", f"s3://{masters}", "--thumbs", f"s3://{thumbs}"]
     environment = os.environ | seaweed_s3.environ

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from special import settings
-from special.derive.policy import Policy
-from special.derive.run import policy_of
+from special import composition, settings
+from special.renditions import Policy
 
 
 def policy(sizes: str = "1024,400,200,100", **given: object) -> Policy:
     """What `special derive --sizes …` with these settings would make."""
-    return policy_of(settings.load(source=".", sizes=sizes, **given))
+    return composition.rendition_policy(settings.load(source=".", sizes=sizes, **given))

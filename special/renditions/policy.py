@@ -12,7 +12,7 @@ from special.codecs import Encoding
 from special.errors import ConfigurationError
 from special.geometry import Size
 from special.images import StoredFormat
-from special.renditions import SizesFile
+from special.renditions.sizes_file import SizesFile
 
 _EXAMPLE = "1024,400,200,100"
 
@@ -76,6 +76,10 @@ class Policy:
             by_side.setdefault(size.long_side, size)
         descending = [by_side[side] for side in sorted(by_side, reverse=True)]
         return self.divided(descending)
+
+    def includes(self, shape: Size, size: Size, form: StoredFormat) -> bool:
+        """Whether a master of a shape should have this size in this format."""
+        return form in self.formats and any(bound.size(shape) == size for bound in self.bounds)
 
     def divided(self, sizes: Sequence[Size]) -> SizesFile:
         """Sizes by who may have them."""

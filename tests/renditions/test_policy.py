@@ -36,6 +36,15 @@ def test_sizes(sizes: str, shape: Size, expected: str) -> None:
     assert " ".join(map(str, policy(sizes).sizes(shape).open)) == expected
 
 
+def test_what_it_includes_is_what_it_names() -> None:
+    ours = policy("400, !200,200")
+    assert ours.includes(LANDSCAPE, Size(400, 267), "jpg")
+    assert ours.includes(PORTRAIT, Size(133, 200), "jpg")
+    assert not ours.includes(LANDSCAPE, Size(400, 266), "jpg")
+    assert not ours.includes(LANDSCAPE, Size(300, 200), "jpg")
+    assert not ours.includes(LANDSCAPE, Size(400, 267), "webp")
+
+
 @pytest.mark.parametrize(
     ("limit", "expected"),
     [
