@@ -146,10 +146,11 @@ class Child(asyncio.BufferedProtocol):
                     self._owner.replied(self, reply)
 
     def _begin_message(self, header_bytes: int, body_bytes: int) -> None:
+        self._filled = 0
         if not 0 < header_bytes <= MAX_HEADER_BYTES or body_bytes > self._max_body_bytes:
             self.kill()
             return
-        self._header_bytes, self._filled = header_bytes, 0
+        self._header_bytes = header_bytes
         self._message = bytearray(header_bytes + body_bytes)
 
     def connection_lost(self, exc: Exception | None) -> None:

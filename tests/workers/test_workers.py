@@ -142,13 +142,14 @@ async def test_other_exceptions_are_decode_errors_and_the_child_lives(
         pytest.param(os._exit, (0,), id="exit"),
         pytest.param(jobs.reply, (b"\0" * 12,), id="a reply without a header"),
         pytest.param(jobs.reply, (LENGTHS.pack(1 << 30, 0),), id="a header that no reply has"),
+        pytest.param(jobs.reply, (LENGTHS.pack(1 << 30, 0) + bytes(1 << 20),), id="such a header, and more after it"),
         pytest.param(jobs.reply, (LENGTHS.pack(2, 1 << 60) + b"[]",), id="a body that no result has"),
         pytest.param(jobs.reply, (LENGTHS.pack(2, 0) + b"[]",), id="a reply that is none"),
         pytest.param(jobs.reply, (LENGTHS.pack(4, 0) + b"\x80\x05].",), id="a pickle"),
     ],
 )
 async def test_a_crash_fails_its_own_job_alone(
-    workers: Workers, function: Callable[..., object], args: Iterable[object]
+    workers: Workers, function: Callable[..., object], args: Iterable[object], caplog: pytest.LogCaptureFixture
 ) -> None:
     before = children()
     other = asyncio.create_task(workers.run(operator.mul, b"z", 1000, deadline=NEVER))
@@ -158,6 +159,7 @@ async def test_a_crash_fails_its_own_job_alone(
     assert await workers.run(operator.add, 1, 1, deadline=NEVER) == 2
     await until(lambda: len(children()) == 3 and metrics.DECODERS_UP._value.get() == 3)
     assert len(children() & before) == 2
+    assert [it for it in caplog.records if it.levelname == "ERROR"] == [], "no traceback of asyncio's"
 
 
 async def test_a_successor_is_ready_before_the_dead_one_is_replaced(workers: Workers) -> None:
