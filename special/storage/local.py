@@ -1,8 +1,11 @@
 """A folder as a source.
 
 Keys are paths below the folder, and nothing outside it can be named: no `..`, no absolute path, no
-symbolic link that leads away. Every call hops to a thread once and does all of its disk work there;
-no descriptor stays open between two calls. Listings have a thread of their own: reads never wait for them.
+symbolic link that leads away. A file is found by its exact name alone, also where the file system folds case, as on
+a Mac or a memory card: a rule knows no other spelling.
+
+Every call hops to a thread once and does all of its disk work there; no descriptor stays open between two calls.
+Listings have a thread of their own: reads never wait for them.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import os
 import secrets
 import stat
 import time
+import unicodedata
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -67,6 +71,7 @@ class Folder:
         self._path = os.path.realpath(path)
         self._root = Path(self._path).as_uri().rstrip("/") + "/"
         self._lister = ThreadPoolExecutor(1, "special-listing")
+        self._folds_case: bool | None = None  # unknown while there is no name to try it on
 
     @property
     def root(self) -> str:
@@ -221,6 +226,11 @@ class Folder:
             raise Missing(f"{key!r} names nothing in {self._path}")
         if not self._within(key):
             raise Missing(f"{key!r} leads out of {self._path} by a symbolic link")
+        if self._folds_case is None:
+            self._folds_case = _folds_case(self._path)
+        with self._explained(key):
+            if self._folds_case and not _is_exact(self._path, parts):
+                raise Missing(f"{key!r} is spelled otherwise in {self._path}")
         return Path(self._path, *parts)
 
     def _within(self, key: str) -> bool:
@@ -298,6 +308,26 @@ def _nameable(name: str) -> bool:
         name.encode()
     except UnicodeEncodeError:
         return False
+    return True
+
+
+def _folds_case(folder: str) -> bool | None:
+    """Whether another case of a name, which is not listed, is there all the same; None where no name has a letter."""
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            other = entry.name.swapcase()
+            if other != entry.name:
+                return os.path.lexists(os.path.join(folder, other)) and other not in os.listdir(folder)
+    return None
+
+
+def _is_exact(folder: str, parts: Sequence[str]) -> bool:
+    """Whether each part of a path is spelled as in its folder, or not there. Reads the folders."""
+    for part in parts:
+        names = {unicodedata.normalize("NFC", name) for name in os.listdir(folder)}
+        folder = os.path.join(folder, part)
+        if unicodedata.normalize("NFC", part) not in names:
+            return not os.path.lexists(folder)
     return True
 
 
