@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 import simplejpeg
 
-from special.codecs.jpeg import MAX_BYTES
+from special.codecs.jpeg import MAX_BYTES, read_head
 from special.codecs.raster import Raster
 from special.formats.tiff import Compression, Page, Photometric
 
@@ -47,14 +47,16 @@ def is_ordinary(page: Page) -> bool:
 def decode(data: bytes, page: Page) -> Raster | None:
     """All pixels of an ordinary page, in the file's own colours; None where a tile is missing or has a fault.
 
-    One copy, of each tile into its place; a page of one tile is not copied at all.
+    None also where a tile has several scans: libtiff decodes it, and bounds them. One copy, of each tile into its
+    place; a page of one tile is not copied at all.
     """
     prefix = _SOI + _MEANING[page.photometric] + page.tables.removeprefix(_SOI).removesuffix(_EOI)
     colours = "GRAY" if page.samples == 1 else "RGB"
     tiles = []
     for stored in page.tiles():
         body = data[stored.offset : stored.offset + stored.length]
-        if not body.startswith(_SOI):
+        head = read_head(body) if body.startswith(_SOI) else None
+        if head is None or not head.is_one_scan:
             return None
         try:
             tile: Raster = simplejpeg.decode_jpeg(prefix + body[2:], colorspace=colours)

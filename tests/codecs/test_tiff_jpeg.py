@@ -28,9 +28,9 @@ def by_vips(width: int, height: int, channels: int = 3, **options: Any) -> bytes
     return data
 
 
-def by_hand(order: str) -> bytes:
+def by_hand(order: str, tile: bytes = b"") -> bytes:
     """One 64×48 tile of YCbCr without tables, in a classic TIFF of that byte order."""
-    tile = simplejpeg.encode_jpeg(smooth(64, 48), quality=90)
+    tile = tile or simplejpeg.encode_jpeg(smooth(64, 48), quality=90)
     tags = [(256, 64), (257, 48), (258, 8), (259, 7), (262, 6), (277, 3), (284, 1)]
     tags += [(322, 64), (323, 48), (324, 8 + 2 + 12 * 11 + 4), (325, len(tile))]
     entries = b"".join(struct.pack(order + "HHII", tag, 4, 1, value) for tag, value in tags)
@@ -72,6 +72,20 @@ def test_pixels_equal_libtiffs(data: bytes) -> None:
     ours = tiff_jpeg.decode(data, page)
     assert ours is not None
     assert np.array_equal(ours, theirs.numpy().reshape(theirs.height, theirs.width, theirs.bands))
+
+
+def test_a_tile_of_several_scans_is_left_to_libtiff_which_stops_after_100() -> None:
+    progressive = pyvips.Image.new_from_array(smooth(64, 48)).jpegsave_buffer(interlace=True)
+    scans = progressive[progressive.index(b"\xff\xda") : -2]
+    assert 2 < scans.count(b"\xff\xda\x00") < 20
+    shown = []
+    for times in (0, 200, 400):
+        data = by_hand("<", progressive[:-2] + times * scans + b"\xff\xd9")
+        page = ordinary(data)
+        assert page is not None
+        assert tiff_jpeg.decode(data, page) is None
+        shown.append(pyvips.Image.tiffload_buffer(data).avg())
+    assert shown[1] == shown[2]
 
 
 def test_the_profile_is_found() -> None:
