@@ -6,6 +6,7 @@ exact size, always.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -74,13 +75,12 @@ def info(
     """info.json at level 2, and at 0 for those who may see less; `uri` is the base URI without a trailing slash."""
     limits = granted(limits, grant)
     document = _head(uri, version, asset.size)
-    sizes = [size for size in _sizes(asset, grant) if limits.allow(size)]
-    if grant.max_side:
-        sizes = sorted({*sizes, limits.reduce(asset.size)}, key=_by_area)
+    grid = _tiles(asset.size, asset.tiling, limits) if grant.unlimited else None
+    sizes = _sizes(asset, grant, limits, grid["scaleFactors"] if grid else ())
     if sizes:
         document["sizes"] = _listed(sizes)
-    if grant.unlimited:
-        document["tiles"] = [_tiles(asset.size, asset.tiling, limits)]
+    if grid:
+        document["tiles"] = [grid]
     bounds = {"maxWidth": limits.max_width, "maxHeight": limits.max_height, "maxArea": limits.max_area}
     bounds = {name: value for name, value in bounds.items() if value is not None}
     if "maxHeight" in bounds:
@@ -127,10 +127,9 @@ def info_thumbs(asset: Asset, uri: str, *, version: Version, grant: Grant, servi
         document["profile"] = "level0"
         if formats[1:]:
             document["extraFormats"] = formats[1:]
-        document["extraFeatures"] = [*features, "sizeByW", "sizeByH", "sizeByWh", "sizeByConfinedWh"]
-        document["extraFeatures"].sort()
+        document["extraFeatures"] = sorted([*features, "sizeByConfinedWh", "sizeByH"])
     else:
-        supports = [*features, "sizeByWhListed", "sizeByW", "sizeByH", "sizeByWh", "sizeByConfinedWh"]
+        supports = [*features, "sizeByConfinedWh", "sizeByH", "sizeByWhListed"]
         document["profile"] = [
             profile(2, 0),
             {"formats": formats, "qualities": ["default", "color"], "supports": sorted(supports)},
@@ -162,10 +161,35 @@ def _head(uri: str, version: Version, size: Size) -> dict[str, Any]:
     return head | {"protocol": PROTOCOL, "width": size.width, "height": size.height}
 
 
-def _sizes(asset: Asset, grant: Grant) -> list[Size]:
-    """Renditions that the caller may see, and the master's own pyramid levels; ascending."""
+def _sizes(asset: Asset, grant: Grant, limits: Limits, factors: Sequence[int]) -> list[Size]:
+    """Renditions that the caller may see, and levels of the master and of the tiles at these factors; ascending.
+
+    OpenSeadragon 4.1 to 5.0.1 takes sizes for the levels of the tiles, whatever they are, where there are as many of
+    them, or all but the full size. Any other list has another length, at the cost of its largest sizes if need be.
+    """
+    shape, last = asset.size, max(factors, default=1)
+    # Viewers halve up to the largest factor, whatever there is between.
+    halved = [_divided(shape, 2**power) for power in range(round(math.log2(last)) + 1)] if factors else []
     stored = {it.size for it in asset.renditions if grant.unlimited or it.access == "open"}
-    return sorted(stored | set(asset.levels), key=_by_area)
+    # A level that the master rounds in another way is the same to a viewer.
+    levels = {*halved, *(it for it in asset.levels if not any(_is_near(it, level) for level in halved))}
+    if grant.max_side:
+        levels.add(limits.reduce(shape))
+    sizes = sorted((size for size in stored | levels if limits.allow(size)), key=_by_area)
+    if set(sizes) not in ({*halved}, {*halved[1:]}):
+        counts = {len(factors), len(halved)} if factors else set()
+        while sizes and not counts.isdisjoint((len(sizes), len(sizes) + 1)):
+            sizes.pop()
+    return sizes
+
+
+def _divided(shape: Size, factor: int) -> Size:
+    """The size of a level (implementation notes of the Image API 3.0, section 8)."""
+    return Size(geometry.ceil_div(shape.width, factor), geometry.ceil_div(shape.height, factor))
+
+
+def _is_near(one: Size, other: Size) -> bool:
+    return abs(one.width - other.width) <= 1 and abs(one.height - other.height) <= 1
 
 
 def _listed(sizes: Iterable[Size]) -> list[dict[str, int]]:

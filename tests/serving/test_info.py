@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -52,7 +53,37 @@ def test_version_2() -> None:
 
 
 def test_sizes_are_renditions_and_levels_ascending() -> None:
-    assert [it["width"] for it in made(3)["sizes"]] == [200, 400, 1000, 2000, 4000]
+    assert [it["width"] for it in made(3)["sizes"]] == [200, 250, 400, 500, 1000, 2000, 4000]
+
+
+def test_a_masters_level_that_is_rounded_down_is_that_of_the_tiles() -> None:
+    asset = Asset("x", Size(5001, 3001), ASSET.blob, levels=(Size(5001, 3001), Size(2500, 1500), Size(1250, 750)))
+    assert [it["width"] for it in made(3, asset=asset)["sizes"]] == [313, 626, 1251, 2501, 5001]
+
+
+STORED = [Size(1024, 768), Size(400, 300), Size(200, 150), Size(100, 75), Size(50, 38), Size(3000, 2250)]
+
+
+@pytest.mark.parametrize("max_side", [None, 700, 1500, 2600, 4999])
+@pytest.mark.parametrize("stored", range(7))
+@pytest.mark.parametrize("factors", [(), (1, 2), (1, 4, 16), (1, 3, 9), (1, 2, 4, 8, 16)], ids=str)
+@pytest.mark.parametrize("shape", [Size(5000, 3750), Size(1024, 768), Size(300, 200), Size(20001, 15001)], ids=str)
+def test_other_sizes_are_never_as_many_as_the_levels(
+    shape: Size, factors: tuple[int, ...], stored: int, max_side: int | None
+) -> None:
+    renditions = tuple(Rendition(it, "open", str(it)) for it in STORED[:stored] if shape.covers(it))
+    tiling = Tiling(Size(256, 256), factors) if factors else None
+    asset = Asset("x", shape, ASSET.blob, levels=(shape,), tiling=tiling, renditions=renditions)
+    document = made(3, asset=asset, limits=Limits(max_width=max_side))
+    listed = [(it["width"], it["height"]) for it in document.get("sizes", [])]
+    (grid,) = document["tiles"]
+    # What OpenSeadragon 4.1 to 5.0.1 does: `sizeLength === maxLevel || sizeLength === maxLevel + 1`.
+    top = round(math.log2(max(grid["scaleFactors"])))
+    levels = [(math.ceil(shape.width / 2**n), math.ceil(shape.height / 2**n)) for n in range(top, -1, -1)]
+    if len(listed) in (top, top + 1, len(grid["scaleFactors"]) - 1, len(grid["scaleFactors"])):
+        assert listed in (levels, levels[:-1])
+    if max_side is None:
+        assert {*listed} >= {*levels, *((it.size.width, it.size.height) for it in renditions)}
 
 
 def test_tiles_reach_down_to_one_tile() -> None:
@@ -67,7 +98,7 @@ def test_tiles_reach_down_to_one_tile() -> None:
 
 def test_limits_hide_what_they_forbid() -> None:
     document = made(3, limits=Limits(max_width=1000, upscaling=True))
-    assert [it["width"] for it in document["sizes"]] == [200, 400, 1000]
+    assert [it["width"] for it in document["sizes"]] == [200, 250, 400]  # with 500 as many as levels but one
     assert document["maxWidth"] == 1000
     assert "sizeUpscaling" in document["extraFeatures"]
     assert "sizeUpscaling" not in made(3, limits=Limits(upscaling=True))["extraFeatures"]
@@ -88,6 +119,8 @@ def test_thumbs_are_level_0(version: Version, key: str) -> None:
     assert (document["width"], document["height"]) == (400, 300)
     assert document["sizes"] == [{"width": 200, "height": 150}, {"width": 400, "height": 300}]
     assert "tiles" not in document
+    supported = document["extraFeatures"] if version == 3 else document["profile"][1]["supports"]
+    assert {"sizeByW", "sizeByWh"}.isdisjoint(supported)  # with them OpenSeadragon asks for tiles
     open_only = info_thumbs(ASSET, "https://example.org/thumbs/x", version=version, grant=Grant(200))
     assert (open_only["width"], open_only["height"]) == (200, 150)
 
