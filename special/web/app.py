@@ -33,7 +33,7 @@ from special.web.pages import PageOptions
 from special.web.process_tuning import tune
 from special.web.proxies import PublicAddress
 from special.web.request import HttpRequest
-from special.web.response import PLAIN, PREFLIGHT, Broken, send_bytes, send_error
+from special.web.response import ALLOW, CORS, PLAIN, Broken, preflight, send_bytes, send_error
 from special.web.status import Slowest
 from special.workers import forbid_inspection
 
@@ -156,10 +156,11 @@ class App:
             failure: BaseException | None = None
             try:
                 if method == "OPTIONS":
-                    status = await send_bytes(send, 204, PREFLIGHT, None)
+                    origins = self._auth.origins if self._auth else frozenset()
+                    status = await send_bytes(send, 204, preflight(dict(scope["headers"]), origins), None)
                 elif method not in ("GET", "HEAD"):
                     refusal = b"Only GET, HEAD and OPTIONS are served.\n"
-                    status, outcome = await send_bytes(send, 405, [*PREFLIGHT, PLAIN], refusal), "method"
+                    status, outcome = await send_bytes(send, 405, [*CORS, ALLOW, PLAIN], refusal), "method"
                 else:
                     call = HttpRequest.of(scope, prefix, path, address=self._address, arrived_s=start)
                     trace.client = call.client

@@ -29,7 +29,7 @@ from special.storage import NotModified, Unless
 from special.web.auth import Auth, probe
 from special.web.disconnect import until_disconnect
 from special.web.request import HttpRequest
-from special.web.response import CORS, Headers, send_answer, send_bytes, send_head, timing
+from special.web.response import CORS, Headers, cors, send_answer, send_bytes, send_head, timing
 from special.web.unsent import UnsentAnswers
 
 PREFIXES: Final = ("iiif", "iiif-img", "thumbs")
@@ -131,7 +131,7 @@ class Images:
     # info.json
 
     async def _info(self, call: HttpRequest, request: InfoRequest, identity: Identity) -> Document:
-        version = call.version(request.version)
+        version = call.form(request.version).version
         uri = self._uri(call, request)
         make = self.engine.thumbs_info if call.level0 else self.engine.info
         services = self._auth.flow.services(call.base, uri) if self._auth else ()
@@ -144,42 +144,35 @@ class Images:
         return document
 
     async def _send_info(self, call: HttpRequest, document: Document, send: Send) -> int:
-        cors, vary = self._cors(call)
-        headers = [*cors, *self._caching(call, "Accept", *vary, private=document.asset.restricted, age_s=60)]
-        level = document.profile
-        if document.version == 3:
-            headers.append((b"content-type", f'application/ld+json;profile="{info.CONTEXT[3]}"'.encode()))
-            headers.append((b"link", f'<{level}>;rel="profile"'.encode()))
-        elif "application/ld+json" in call.accept:
-            headers.append((b"content-type", b"application/ld+json"))
-            headers.append((b"link", f'<{level}>;rel="profile"'.encode()))
-        else:
-            context = f'<{info.CONTEXT[2]}>;rel="http://www.w3.org/ns/json-ld#context";type="application/ld+json"'
-            headers.append((b"content-type", b"application/json"))
-            headers.append((b"link", f'{context},<{level}>;rel="profile"'.encode()))
+        vary = ("Accept", "Origin") if self._origins else ("Accept",)
+        headers = [*self._cors(call), *self._caching(call, *vary, private=document.asset.restricted, age_s=60)]
+        media: str = call.form(document.version).media
+        context = info.CONTEXT[document.version]
+        link = f'<{document.profile}>;rel="profile"'
+        if media == "application/json":
+            link = f'<{context}>;rel="http://www.w3.org/ns/json-ld#context";type="application/ld+json",{link}'
+        elif document.version == 3:
+            media += f';profile="{context}"'
+        headers += [(b"content-type", media.encode()), (b"link", link.encode())]
         headers.append((b"etag", document.etag.encode()))
         if call.unless and call.unless.hold(document.etag):
             return await send_bytes(send, 304, headers, None)
         return await send_bytes(send, 200, headers, document.data, head=call.head)
 
-    def _cors(self, call: HttpRequest) -> tuple[Headers, tuple[str, ...]]:
-        """Who may read info.json from another origin, and what that varies by.
+    @property
+    def _origins(self) -> frozenset[str]:
+        """Those that are given tokens; once the probe service says yes they ask with their user's credentials."""
+        return self._auth.origins if self._auth else frozenset()
 
-        Any origin without credentials; the origins that are given tokens also with their user's, once they
-        have seen by the probe service that it is worth asking again (Fetch, section 3.3.5).
-        """
-        if self._auth is None or not self._auth.origins:
-            return CORS, ()
-        origin = call.header(b"origin")
-        if origin not in self._auth.origins:
-            return CORS, ("Origin",)
-        named = [(b"access-control-allow-origin", origin.encode()), (b"access-control-allow-credentials", b"true")]
-        return [*named, *CORS[1:]], ("Origin",)
+    def _cors(self, call: HttpRequest) -> Headers:
+        return cors(call.header(b"origin"), self._origins)
 
     # Pixels
 
     async def _pixels(self, call: HttpRequest, prepared: Prepared, receive: Receive, send: Send) -> int:
         planned, headers = prepared.planned, prepared.headers
+        if planned.private:
+            headers = [*self._cors(call), *headers[len(CORS) :]]
         trace().route = planned.plan.name
         unless, copied = call.unless, isinstance(planned.plan, Thumb)
         span = call.range if copied else None
@@ -217,7 +210,7 @@ class Images:
             return await self.engine.answer(planned, deadline=deadline, unless=unless)
 
     async def _prepare(self, call: HttpRequest, request: ImageRequest, identity: Identity) -> Prepared:
-        version = call.version(request.version)
+        version = request.spoken
         make = self.engine.plan_thumb if call.level0 else self.engine.plan
         planned = await make(request, version=version, identity=identity)
         prepared = Prepared(planned, self._image_headers(call, request, planned, version))
@@ -235,12 +228,11 @@ class Images:
     ) -> Headers:
         level = info.profile(version, 0 if call.level0 else info.level(planned.grant))
         link = f'<{self._uri(call, request)}/{planned.canonical}>;rel="canonical",<{level}>;rel="profile"'
-        vary = () if request.version else ("Accept",)
         headers: Headers = [
             *CORS,
             (b"link", link.encode()),
             (b"x-special-route", planned.plan.name.encode()),
-            *self._caching(call, *vary, private=planned.private, age_s=self._options.max_age_s),
+            *self._caching(call, private=planned.private, age_s=self._options.max_age_s),
         ]
         if call.level0:
             # What the DLCS says of its own thumbs; sites look for it.
@@ -289,7 +281,7 @@ class Images:
 
 
 def _key(call: HttpRequest, identity: Identity) -> Key:
-    return call.prefix, call.path, call.base, call.is_shareable, call.version(None), identity
+    return call.prefix, call.path, call.base, call.is_shareable, call.form(None).version, identity
 
 
 def _offloaded(headers: Headers, location: str, url: str) -> Headers:

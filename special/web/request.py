@@ -6,17 +6,18 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
+from urllib.parse import quote
 
 from starlette.types import Scope
 
-from special import iiif
 from special.iiif import BaseRequest, ImageRequest, InfoRequest, Version
-from special.serving import info
 from special.storage import Span, Unless
+from special.web.negotiation import Form, preferred
 from special.web.proxies import PublicAddress
 
 _RANGE = re.compile(r"bytes=(\d{1,18})-(\d{0,18})", re.ASCII)
 _OPEN_END = 2**62
+_SAFE = "/%:@!$&'()*+,;=~"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +79,17 @@ class HttpRequest:
         value = self.headers.get(name)
         return None if value is None else value.decode("latin-1")
 
-    def version(self, named: Version | None) -> Version:
-        """The version that the URL names, else the one whose context Accept names, else 3."""
-        return named or (2 if info.CONTEXT[2] in self.accept else 3)
+    def form(self, named: Version | None) -> Form:
+        """The form of info.json that Accept prefers, of the version that the URL names if it does."""
+        return preferred(self.accept, named)
 
     def uri(self, request: ImageRequest | InfoRequest | BaseRequest, *, id_segments: int) -> str:
-        """The image's base URI, with the version segment that was asked for."""
-        identifier = iiif.quote_identifier(request.identifier, id_segments=id_segments)
-        version = f"{self.path.partition('/')[0]}/" if request.version else ""
-        return f"{self.base}/{self.prefix}/{version}{identifier}"
+        """The image's base URI as it was asked for, with the version segment and in the same spelling.
+
+        Only what is no part of a URI (RFC 3986, section 3.3) is percent-encoded.
+        """
+        segments = self.path.split("/")[: id_segments + bool(request.version)]
+        return f"{self.base}/{self.prefix}/{quote('/'.join(segments).encode('latin-1'), safe=_SAFE)}"
 
     def offers_offload(self, location: str) -> bool:
         """Whether a trusted proxy offers to fetch the answer by itself, at this location of its configuration."""

@@ -6,6 +6,8 @@ client must never take a part for the whole.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection, Mapping
 from contextlib import aclosing
 from datetime import datetime
 from email.utils import format_datetime
@@ -23,24 +25,48 @@ CHUNK_BYTES = 65536
 
 Headers = list[tuple[bytes, bytes]]
 
+_FIELD_NAMES = re.compile(rb"[\w!#$%&'*+.^`|~, \t-]{1,4096}", re.ASCII)
+"""A list of field names (RFC 9110, section 5.1)."""
+
 CORS: Headers = [
     (b"access-control-allow-origin", b"*"),
     (b"access-control-expose-headers", b"Link, ETag, X-Special-Route, Server-Timing"),
     (b"timing-allow-origin", b"*"),
     (b"x-content-type-options", b"nosniff"),
 ]
-PREFLIGHT: Headers = [
-    *CORS,
-    (b"access-control-allow-methods", b"GET, HEAD, OPTIONS"),
-    (b"access-control-allow-headers", b"Authorization, Content-Type, If-None-Match, If-Modified-Since, Range"),
-    (b"access-control-max-age", b"86400"),
-    (b"allow", b"GET, HEAD, OPTIONS"),
-]
+ALLOW = (b"allow", b"GET, HEAD, OPTIONS")
 PLAIN = (b"content-type", b"text/plain; charset=utf-8")
 
 
 class Broken(Exception):
     """A body failed after its headers were sent; the connection must be cut, not ended."""
+
+
+def cors(origin: str | None, named: Collection[str]) -> Headers:
+    """Who may read an answer from another origin: any without credentials, those that are named with their user's."""
+    if origin not in named or origin is None:
+        return CORS
+    allowed = [
+        (b"access-control-allow-origin", origin.encode("latin-1")),
+        (b"access-control-allow-credentials", b"true"),
+    ]
+    return [*allowed, *CORS[1:]]
+
+
+def preflight(headers: Mapping[bytes, bytes], named: Collection[str]) -> Headers:
+    """What a browser is told before it sends a request with headers of its page's choice: any of them is allowed.
+
+    Those that are asked for are named, since `*` does not cover Authorization (Fetch, section 3.3.3).
+    """
+    origin, asked = headers.get(b"origin"), headers.get(b"access-control-request-headers", b"")
+    allowed = asked if _FIELD_NAMES.fullmatch(asked) else b"Authorization, Range"
+    return [
+        *cors(origin.decode("latin-1") if origin else None, named),
+        (b"access-control-allow-methods", b"GET, HEAD, OPTIONS"),
+        (b"access-control-allow-headers", allowed),
+        (b"access-control-max-age", b"86400"),
+        ALLOW,
+    ]
 
 
 async def send_bytes(send: Send, status: int, headers: Headers, data: bytes | None, *, head: bool = False) -> int:

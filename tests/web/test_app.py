@@ -39,6 +39,8 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     picture(WIDTH, HEIGHT).save(masters / "stored.jpg", quality=95)
     picture(WIDTH, HEIGHT).save(masters / "secret.jpg", quality=95)
     picture(40, 30).save(masters / "sub" / "a b?#%é.png")
+    for name in ("ark:1,2.png", "[2].png"):
+        picture(30, 20).save(masters / "sub" / name)
     (masters / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 this is not a picture")
     (masters / "letter.txt").write_bytes(b"Dear reader, this is not a picture at all.")
     for name, access, largest in (("stored.jpg", "open", 320), ("secret.jpg", "auth", 320)):
@@ -207,6 +209,7 @@ async def test_a_broken_master_harms_nobody_else(client: httpx.AsyncClient) -> N
         ),
         pytest.param("2/plain.png", "*/*", "application/json", "@id", id="2 by its address"),
         pytest.param("2/plain.png", "application/ld+json", "application/ld+json", "@id", id="2 as JSON-LD"),
+        pytest.param("3/plain.png", "application/json", "application/json", "id", id="3 as plain JSON"),
     ],
 )
 async def test_info_is_negotiated(
@@ -233,6 +236,42 @@ async def test_identifiers_are_quoted_where_they_come_back(client: httpx.AsyncCl
     document = (await get(client, f"{path}/info.json")).json()
     assert document["id"] == f"http://example.org{path}"
     assert size_of(await get(client, f"{path}/full/max/0/default.png")) == (40, 30)
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        pytest.param("sub%2Fark:1,2.png", "sub%2Fark:1,2.png", id="what need not be encoded"),
+        pytest.param("sub%2fark%3a1%2C2.png", "sub%2fark%3a1%2C2.png", id="encoded all the same, in lower case"),
+        pytest.param("v3/sub%2Fark:1,2.png", "v3/sub%2Fark:1,2.png", id="with a version"),
+        pytest.param("sub%2F[2].png", "sub%2F%5B2%5D.png", id="what no URI may contain"),
+    ],
+)
+async def test_identifiers_come_back_as_they_were_asked_for(client: httpx.AsyncClient, path: str, shown: str) -> None:
+    document = (await get(client, f"/iiif/{path}/info.json")).json()
+    assert document["id"] == f"http://example.org/iiif/{shown}"
+    image = await get(client, f"/iiif/{path}/full/max/0/default.jpg")
+    assert f"<http://example.org/iiif/{shown}/full/max/0/default.jpg>" in image.headers["link"]
+    assert (await get(client, f"/iiif/{path}")).headers["location"] == f"{document['id']}/info.json"
+    assert size_of(await get(client, f"/iiif/{shown}/full/max/0/default.jpg")) == (30, 20)
+
+
+@pytest.mark.parametrize("accept", ["*/*", CONTEXT_2, f'application/ld+json;profile="{CONTEXT_2}"'])
+@pytest.mark.parametrize("size", ["full", "max", "100,", "!100,100"])
+async def test_pixels_do_not_vary_with_accept(client: httpx.AsyncClient, size: str, accept: str) -> None:
+    response = await get(client, f"/iiif/plain.png/full/{size}/0/default.jpg", accept=accept)
+    assert size_of(response) == ((WIDTH, HEIGHT) if size in ("full", "max") else (100, 75))
+    assert "vary" not in response.headers
+
+
+async def test_a_page_may_send_any_header(client: httpx.AsyncClient) -> None:
+    asked = "accept,cache-control,traceparent,x-requested-with, x-my!own"
+    headers = {"Origin": "https://a.example", "Access-Control-Request-Headers": asked}
+    options = await client.options("/iiif/plain.png/info.json", headers=headers)
+    assert options.status_code == 204
+    assert options.headers["access-control-allow-headers"] == asked
+    assert options.headers["access-control-allow-origin"] == "*"
+    assert "access-control-allow-credentials" not in options.headers
 
 
 async def test_thumbs_info_is_level_0(client: httpx.AsyncClient) -> None:

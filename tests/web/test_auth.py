@@ -115,7 +115,7 @@ async def test_a_listed_viewer_may_ask_for_info_as_its_user(
     assert answer.headers["cache-control"] == "private, no-store"
     assert answer.json()["profile"] == "level2"
     picture = await client.get("/iiif/3/small.png/full/max/0/default.jpg", headers=headers)
-    assert (picture.status_code, picture.headers["access-control-allow-origin"]) == (200, "*")
+    assert (picture.status_code, picture.headers["access-control-allow-origin"]) == (200, allowed)
 
 
 async def test_info_of_an_open_image_names_none(client: httpx.AsyncClient) -> None:
@@ -239,6 +239,17 @@ async def test_head_and_preflight(client: httpx.AsyncClient) -> None:
         options = await client.options(path)
         assert options.status_code == 204
         assert "Authorization" in options.headers["access-control-allow-headers"]
+
+
+@pytest.mark.parametrize(("origin", "credentials"), [(VIEWER, "true"), ("https://evil.example", None)])
+async def test_a_listed_viewer_may_ask_as_its_user_after_a_preflight(
+    client: httpx.AsyncClient, origin: str, credentials: str | None
+) -> None:
+    asked = {"Origin": origin, "Access-Control-Request-Headers": "authorization,x-requested-with"}
+    options = await client.options("/iiif/3/small.png/info.json", headers=asked)
+    assert options.headers["access-control-allow-headers"] == "authorization,x-requested-with"
+    assert options.headers["access-control-allow-origin"] == (origin if credentials else "*")
+    assert options.headers.get("access-control-allow-credentials") == credentials
 
 
 async def test_without_a_flow_there_are_no_services(tmp_path: Path) -> None:
