@@ -82,7 +82,7 @@ def serve(
         int | None, typer.Option(help="Server processes. Default: one for each processor, at most 4.")
     ] = None,
     viewer_assets: Annotated[
-        Path | None, typer.Option(help="Folder with openseadragon.min.js, instead of the CDN.")
+        Path | None, typer.Option(help="Folder with another openseadragon.min.js than that of the package.")
     ] = None,
     config: Config = None,
 ) -> None:

@@ -215,7 +215,9 @@ class Settings(BaseSettings):
         "one client address.",
     )
     gallery: bool | None = Field(None, description="List images at `/`; default: on for a folder, off for a bucket.")
-    viewer_assets: Path | None = Field(None, description="Folder with openseadragon.min.js, instead of the CDN.")
+    viewer_assets: Path | None = Field(
+        None, description="Folder with another openseadragon.min.js than that of the package."
+    )
 
     max_width: int | None = Field(None, ge=1, description="Maximum width of an answer, in pixels.")
     max_height: int | None = Field(None, ge=1, description="Maximum height of an answer, in pixels.")

@@ -38,6 +38,8 @@ class Trace:
     """Time from encoded bytes to pixels of the right size."""
     encode_ms: float = 0.0
     """Time from pixels to the answer's bytes."""
+    preparing: bool = False
+    """Whether a pyramid of the image is being made, after which its tiles will be cheap."""
     steps: list[tuple[Step, float, float]] = field(default_factory=list)
     """Each part of these times: what it was, and from when to when by `monotonic`, in seconds."""
 
@@ -78,13 +80,14 @@ class Trace:
 
     def server_timing(self) -> str:
         """The value of a Server-Timing header (W3C Server Timing, section 3)."""
-        return _idle(self.route) if not (self.steps or self.gets) else self._timing()
+        return _idle(self.route) if not (self.steps or self.gets or self.preparing) else self._timing()
 
     def _timing(self) -> str:
         return (
             f'route;desc="{self.route}", '
             f'source;dur={self.source_ms:.1f};desc="gets={self.gets} bytes={self.bytes}", '
             f"queue;dur={self.queue_ms:.1f}, decode;dur={self.decode_ms:.1f}, encode;dur={self.encode_ms:.1f}"
+            f"{', pyramid;desc=building' if self.preparing else ''}"
         )
 
 

@@ -16,7 +16,7 @@ from special.concurrency import LRUCache
 from special.errors import NotFound
 from special.formats import Layout, Tiling
 from special.iiif import fold_identifier
-from special.images import Asset, Master, Masters, Rule, stricter
+from special.images import Asset, KeyTemplates, Master, Masters, Rule, stricter
 from special.renditions import RenditionStore, StoredRenditions
 
 MAX_IMAGES = 10_000
@@ -96,6 +96,11 @@ class Catalog:
         asset = Asset(identifier, shape, None, renditions=stored.renditions, rule=basis.govern(identifier, *keys))
         self._stored.put(identifier, (basis, asset))
         return asset
+
+    @property
+    def templates(self) -> KeyTemplates:
+        """How identifiers and keys of masters belong together."""
+        return self._masters.templates
 
     def is_current(self, asset: Asset) -> bool:
         """Whether `find`, or `find_stored`, would return this same object again without any look-up."""

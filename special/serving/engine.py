@@ -55,7 +55,7 @@ class Engine:
         """`routes` by the name of the plan; `deadlines_s`: seconds from arrival to answer, by lane."""
         self.catalog = catalog
         self.source = source
-        self.gallery = Gallery(source)
+        self.gallery = Gallery(source, catalog.templates)
         self.admission = admission
         self.limits = limits
         self.deadlines_s = deadlines_s

@@ -20,6 +20,7 @@ from special.formats import Stored
 from special.formats.tiff import Grid
 from special.iiif import MEDIA, Job
 from special.images import Asset, Master
+from special.observability import trace
 from special.serving.answers import Answer, AnswerHead, PlannedRequest, pixels_etag
 from special.serving.master_pixels import MasterRenderer, stored_tile
 from special.serving.prefetch import Prefetcher
@@ -98,6 +99,7 @@ class TileRoute:
         if unless and planned.etag and unless.hold(planned.etag):
             raise NotModified(planned.etag)
         _, answer = await self._renderer.answer(planned, partial(self.render, job=planned.job, deadline=deadline))
+        trace().preparing = self._builder.is_building(self._master_of(planned.asset))
         return answer
 
     async def head(self, planned: PlannedRequest, *, unless: Unless | None) -> AnswerHead:

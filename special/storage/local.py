@@ -120,10 +120,16 @@ class Folder:
             for blob in page:
                 yield blob
 
-    async def first_keys(self, count: int, *, after: str, max_entries: int) -> Sequence[str]:
-        """The first keys in order, among the first `max_entries` entries of folders as the disk gives them."""
-        found = self._scan("", _Scan("", after, max_entries), frozenset())
-        return await self._listed(lambda: [blob.key for blob in islice(found, count)])
+    async def first_entries(
+        self, count: int, *, folder: str, after: str, max_entries: int, wanted: Callable[[str], bool]
+    ) -> Sequence[str]:
+        """The first keys and folders right below a folder that are wanted, in the order of `list`.
+
+        Folders end in a slash, as `folder` does unless it is empty. Only the first `max_entries` entries are looked
+        at, as the disk gives them. Raises `Missing`, `Denied`.
+        """
+        found = self._entries(folder, _Scan(folder, after, max_entries), wanted)
+        return await self._listed(lambda: list(islice(found, count)))
 
     async def close(self) -> None:
         """Nothing stays open between calls."""
@@ -218,6 +224,19 @@ class Folder:
             elif key.startswith(scan.prefix) and key > scan.after and not name.startswith(_TEMPORARY):
                 with suppress(Missing):  # removed since, a socket, or a link that leads away
                     yield self._stat(key)
+
+    def _entries(self, folder: str, scan: _Scan, wanted: Callable[[str], bool]) -> Iterator[str]:
+        path = self._locate(folder[:-1]) if folder else Path(self._path)
+        with self._explained(folder), os.scandir(path) as entries:
+            names = merge(*_sorted_names(entries, scan))
+        for key in (folder + name for name in names if not name.startswith(_TEMPORARY)):
+            if key > scan.after and wanted(key):
+                with suppress(Missing):  # as above
+                    if key.endswith("/"):
+                        self._locate(key[:-1])
+                    else:
+                        self._stat(key)
+                    yield key
 
     def _locate(self, key: str) -> Path:
         """Where a key's file is. Raises `Missing` for what no file below the folder can be."""

@@ -80,6 +80,7 @@ class App:
             gallery=settings.gallery,
             viewer_assets=settings.viewer_assets,
             id_segments=settings.id_segments,
+            sizes=settings.sizes,
         )
         self._pages = Starlette(
             routes=pages.routes(

@@ -21,7 +21,7 @@ from special.web.loop_monitor import LoopMonitor
 WATCHED = frozenset({"livez", "readyz", "metrics"})
 """Pages for monitoring, answered whatever the Host header says."""
 GALLERY_PAGE = 24
-"""Images that the gallery asks for at a time."""
+"""Folders and images that the gallery asks for at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,8 @@ class PageOptions:
     """Whether images are listed; None: only those of a folder."""
     viewer_assets: Path | None
     id_segments: int
+    sizes: str
+    """What `derive` makes, as the settings say it; the gallery shows one of them."""
 
 
 def routes(
@@ -54,7 +56,7 @@ def routes(
     async def metrics(_: Request) -> Response:
         return Response(exposition(), media_type=CONTENT_TYPE_LATEST)
 
-    async def list_images(after: str) -> viewer.Listing:
+    async def list_images(folder: str, after: str) -> viewer.Listing:
         opened = engine()
         assert opened is not None, "no page is asked for before the server has started"
         allowed = options.gallery
@@ -62,9 +64,8 @@ def routes(
             allowed = opened.source.root.startswith("file:")
         if not allowed:
             return viewer.Listing(images=(), next=None, listing=False)
-        images = await opened.gallery.page(after=after, count=GALLERY_PAGE)
-        following = images[-1] if len(images) == GALLERY_PAGE else None
-        return viewer.Listing(images=images, next=following, listing=True)
+        page = await opened.gallery.page(folder=folder, after=after, count=GALLERY_PAGE)
+        return viewer.Listing(images=page.images, folders=page.folders, next=page.next, listing=True)
 
     about = {"version": __version__, **options.about}
     return [
@@ -72,5 +73,10 @@ def routes(
         Route("/livez", live),
         Route("/readyz", ready),
         Route("/metrics", metrics),
-        *viewer.routes(list_images, assets=options.viewer_assets, id_segments=options.id_segments),
+        *viewer.routes(
+            list_images,
+            assets=options.viewer_assets,
+            id_segments=options.id_segments,
+            thumbnail=viewer.thumbnail_size(options.sizes),
+        ),
     ]

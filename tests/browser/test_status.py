@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from special.geometry import Size, to_fit
 from tests.conftest import Serve
 from tests.support.live import MASTERS, LiveServer
 
-CHROMIUM = shutil.which("chromium")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not CHROMIUM, reason="chromium is not installed"),
-]
-FLAGS = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+pytestmark = pytest.mark.browser
 REQUESTS = (
     ("stars.tif", "full/!200,200/0/default.jpg", "thumb"),
     ("stars.tif", "full/!90,90/0/default.jpg", "derivative"),
@@ -30,15 +23,6 @@ REQUESTS = (
     ("herbarium.tif", "0,0,300,300/200,/0/default.jpg", "tile"),
     ("herbarium.tif", "300,300,300,300/200,/0/default.jpg", "tile"),
 )
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        expect.set_options(timeout=30_000)
-        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
-        yield launched
-        launched.close()
 
 
 @pytest.fixture(scope="module")

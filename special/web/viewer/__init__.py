@@ -1,20 +1,19 @@
-"""The page at `/`: a gallery, a deep-zoom viewer, and what each of its requests cost.
+"""The page at `/`: a gallery, a deep-zoom viewer, addresses to share, and what each of its requests cost.
 
 It shows a newcomer that the server works and an operator which route an image takes, and it leads callers of
-restricted images to the login that info.json names. Four files without a build step or a line of inline
-script, so that a strict content policy holds; OpenSeadragon comes from a CDN, pinned by its hash, or from a
-folder of the operator's.
+restricted images to the login that info.json names. Files without a build step or a line of inline script, so that a
+strict content policy holds. OpenSeadragon is one of them: nothing comes from elsewhere. Every address on the page is
+relative, so that it works below a path of a proxy.
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from string import Template
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -25,15 +24,18 @@ from special.errors import ConfigurationError, NotFound, SpecialError
 
 LIBRARY = "openseadragon.min.js"
 LIBRARY_VERSION = "6.1.1"
-LIBRARY_URL = f"https://cdn.jsdelivr.net/npm/openseadragon@{LIBRARY_VERSION}/build/openseadragon/{LIBRARY}"
-LIBRARY_INTEGRITY = "sha384-KKly+4vqqBHitr2XfNKWa3+0asIVpzYs2HijkM/zz0X6rgnyLuQEVERX9HqkM5/P"
-"""Of that very file in the npm package; a test computes it again."""
+"""Of the file in this folder, which is that of the npm package, byte for byte."""
+THUMBNAIL_SIDE = 240
+"""Least long side of the gallery's pictures, in pixels."""
 
+_LONG_SIDES = re.compile(r"\d{1,5}(,\d{1,5})*", re.ASCII)
+_BOUND = re.compile(r"(\d{1,5}),|,(\d{1,5})|!(\d{1,5}),(\d{1,5})", re.ASCII)
+_UNBOUNDED = "100000"
 _MEDIA = {".css": "text/css", ".js": "text/javascript"}
 # OpenSeadragon adds one <style> of its own and decodes in a worker that it makes from a blob; the token service of a
 # login answers in a frame.
 _POLICY = (
-    "default-src 'none'; script-src 'self' https://cdn.jsdelivr.net; worker-src blob:; connect-src 'self'; "
+    "default-src 'none'; script-src 'self'; worker-src blob:; connect-src 'self'; "
     "frame-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
 )
@@ -49,49 +51,77 @@ class Listing:
     """What to ask for the following page with; None where this is the last."""
     listing: bool
     """False where the source may not be listed."""
+    folders: tuple[str, ...] = ()
+    """Prefixes of keys, each with its slash."""
 
 
 def routes(
-    list_images: Callable[[str], Awaitable[Listing]], *, assets: Path | None = None, id_segments: int = 1
+    list_images: Callable[[str, str], Awaitable[Listing]],
+    *,
+    assets: Path | None = None,
+    id_segments: int = 1,
+    thumbnail: str = f"!{THUMBNAIL_SIDE},{THUMBNAIL_SIDE}",
 ) -> list[Route]:
-    """The page, its files and its listing, which `list_images` gives from the identifier after which it starts.
+    """The page, its files and its listing, which `list_images` gives for a folder, after one of its entries.
 
-    `assets` is a folder with `openseadragon.min.js`. All files are read here, once; raises `ConfigurationError`
-    where the folder lacks it.
+    `assets` is a folder with another `openseadragon.min.js`; `thumbnail` the IIIF size of the gallery's pictures. All
+    files are read here, once; raises `ConfigurationError` where the folder lacks the library.
     """
     here = files(__name__)
-    served = {name: (here / name).read_bytes() for name in ("style.css", "page.js", "login.js")}
-    library, integrity = LIBRARY_URL, LIBRARY_INTEGRITY
+    served = {name: (here / name).read_bytes() for name in ("style.css", "page.js", "share.js", "login.js", LIBRARY)}
     if assets is not None:
         served[LIBRARY] = _library(assets)
-        library, integrity = f"viewer/{LIBRARY}", integrity_of(served[LIBRARY])
-    html = Template((here / "index.html").read_text("utf-8")).substitute(library=library, integrity=integrity)
+    tags = {name: f'"{hashlib.sha256(data).hexdigest()[:32]}"' for name, data in served.items()}
+    html = (here / "index.html").read_bytes()
 
     async def page(_: Request) -> Response:
         return Response(html, media_type="text/html", headers={"Content-Security-Policy": _POLICY})
 
     async def images(request: Request) -> Response:
-        named = request.query_params.get("id")
+        asked = request.query_params
+        folder = asked.get("folder", "")
         try:
-            found = await list_images(request.query_params.get("after", "")) if named is None else _only(named)
+            found = await list_images(folder, asked.get("after", "")) if "id" not in asked else _only(asked["id"])
         except SpecialError as error:
             retry_after = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
             return PlainTextResponse(f"{error.public}\n", error.status, retry_after)
         listed = [{"id": name, "path": _path(name, id_segments)} for name in found.images]
-        return JSONResponse({"images": listed, "next": found.next, "listing": found.listing})
+        return JSONResponse(
+            {
+                "images": listed,
+                "folders": found.folders,
+                "thumbnail": thumbnail,
+                "next": found.next,
+                "listing": found.listing,
+            }
+        )
 
     async def file(request: Request) -> Response:
         name = request.path_params["file"]
         if name not in served:
             return PlainTextResponse(f"The viewer has no file '{name}'.\n", NotFound.status)
-        return Response(served[name], media_type=_MEDIA[Path(name).suffix], headers={"Cache-Control": "no-cache"})
+        headers = {"Cache-Control": "no-cache", "ETag": tags[name]}
+        if request.headers.get("If-None-Match") == tags[name]:
+            return Response(status_code=304, headers=headers)
+        return Response(served[name], media_type=_MEDIA[Path(name).suffix], headers=headers)
 
     return [Route("/", page), Route("/viewer/images.json", images), Route("/viewer/{file}", file)]
 
 
-def integrity_of(script: bytes) -> str:
-    """The value of an `integrity` attribute (W3C Subresource Integrity, section 3.1)."""
-    return "sha384-" + base64.b64encode(hashlib.sha384(script).digest()).decode()
+def thumbnail_size(sizes: str) -> str:
+    """The IIIF size of the gallery's pictures: of those that `derive` makes, the smallest that is large enough.
+
+    What is stored is then shown as it is. `sizes` as the settings say it: `1024,400,200`, or `!1024,1024 400, ,300`.
+    """
+    words = sizes.split()
+    if _LONG_SIDES.fullmatch(sizes.strip()):
+        words = [f"!{side},{side}" for side in sizes.strip().split(",")]
+    # Never `w,` or `,h`: of a smaller image that is more than there is.
+    bounds = [(it[1] or it[3] or _UNBOUNDED, it[2] or it[4] or _UNBOUNDED) for it in map(_BOUND.fullmatch, words) if it]
+    by_side = sorted(bounds, key=lambda bound: max(int(side) for side in bound if side != _UNBOUNDED))
+    large_enough = (it for it in by_side if any(int(side) >= THUMBNAIL_SIDE for side in it if side != _UNBOUNDED))
+    width, height = next(large_enough, by_side[-1] if by_side else (THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    return f"!{width},{height}"
 
 
 def _library(assets: Path) -> bytes:
@@ -110,6 +140,6 @@ def _only(identifier: str) -> Listing:
 
 
 def _path(identifier: str, id_segments: int) -> str:
-    # '/iiif/3/…' could be the first segment of a longer identifier; '/iiif/v3/…' is understood always.
+    # 'iiif/3/…' could be the first segment of a longer identifier; 'iiif/v3/…' is understood always.
     version = "3" if id_segments == 1 else "v3"
-    return f"/iiif/{version}/{iiif.quote_identifier(identifier, id_segments=id_segments)}"
+    return f"iiif/{version}/{iiif.quote_identifier(identifier, id_segments=id_segments)}"

@@ -1,15 +1,18 @@
-// The page at `/`: a gallery, a deep-zoom viewer, and what each request cost.
+// The page at `/`: a gallery, a deep-zoom viewer, addresses to share, and what each request cost.
 // All costs come from the Server-Timing header of each image, as the browser hands it on.
 
 import { loggedIn, probed, sentence, waysIn } from "./login.js";
+import { shared } from "./share.js";
 
 const find = (selector) => document.querySelector(selector);
 const ROUTES = ["thumb", "derivative", "stream", "tile", "failed"];
 const images = new Map(); // identifier -> path of its image service
+let folder = null; // the one that the gallery shows; null before the first
 let following = ""; // where the gallery's next page starts; null after the last
 let listing = true;
 let current = null; // the identifier that is being read; null in the gallery
 let loaded = []; // one record for each request for pixels that this view made
+let service = ""; // address of the image that is being read
 let viewer = null;
 
 function report(problem) {
@@ -19,8 +22,8 @@ function report(problem) {
 
 async function get(url) {
   const response = await fetch(url);
-  if (!response.ok) throw new Error((await response.text()).trim() || `${url}: ${response.status}`);
-  return response;
+  if (response.ok) return response;
+  throw Object.assign(new Error((await response.text()).trim() || `${url}: ${response.status}`), { status: response.status });
 }
 
 const ask = async (url) => (await get(url)).json();
@@ -28,26 +31,68 @@ const ask = async (url) => (await get(url)).json();
 // Gallery
 
 async function more() {
-  const page = await ask(`viewer/images.json?${new URLSearchParams({ after: following })}`);
-  page.images.forEach(addCard);
+  const shown = folder;
+  const page = await ask(`viewer/images.json?${new URLSearchParams({ folder, after: following })}`);
+  if (shown !== folder) return; // another was opened meanwhile
+  page.folders.forEach(addFolder);
+  page.images.forEach((image) => addCard(image, page.thumbnail));
   ({ next: following, listing } = page);
   find("#more").hidden = following === null;
   filter();
 }
 
-function addCard({ id, path }) {
-  images.set(id, path);
-  const card = find("#card").content.cloneNode(true).firstElementChild;
-  const picture = card.querySelector("img");
+async function enterFolder(wanted) {
+  folder = wanted;
+  following = "";
+  find("#cards").replaceChildren();
+  const above = folder.split("/").slice(0, -1);
+  const steps = above.map((name, depth) => link(name, above.slice(0, depth + 1).join("/") + "/"));
+  find("#place span").replaceChildren(link("All images", ""), ...steps.flatMap((step) => [" / ", step]));
+  find("#place > a").href = `iiif/manifest/${folder.split("/").map(encodeURIComponent).join("/")}`;
+  await more();
+  find("#place").hidden = !listing;
+}
+
+const link = (textContent, id) => Object.assign(document.createElement("a"), { textContent, href: `#${encodeURIComponent(id)}` });
+
+function newCard(template, id, name) {
+  const card = find(template).content.cloneNode(true).firstElementChild;
   card.id = `card ${id}`;
-  card.querySelector("a").href = `#${encodeURIComponent(id)}`;
-  card.querySelector("span").textContent = card.querySelector("span").title = id;
+  card.querySelector("a").href = link("", id).href;
+  card.querySelector("span").textContent = name;
+  card.querySelector("span").title = id;
+  find("#cards").append(card);
+  return card;
+}
+
+const addFolder = (path) => newCard("#folder", path, path.slice(folder.length));
+
+function addCard({ id, path }, thumbnail) {
+  images.set(id, path);
+  const card = newCard("#card", id, id.startsWith(folder) ? id.slice(folder.length) : id);
+  const picture = card.querySelector("img");
+  card.ariaBusy = true;
+  picture.addEventListener("load", () => settle(card));
   picture.addEventListener("error", () => get(picture.src).catch((problem) => {
+    const most = `${path}/full/max/0/default.jpg`; // of a restricted image, what this client may see
+    if ([401, 403].includes(problem.status) && !picture.src.endsWith(most)) return (picture.src = most);
     picture.parentNode.dataset.route = "failed";
     picture.replaceWith(Object.assign(document.createElement("p"), { textContent: problem.message }));
+    settle(card);
   }));
-  picture.src = `${path}/full/!240,240/0/default.jpg`;
-  find("#cards").append(card);
+  picture.src = `${path}/full/${thumbnail}/0/default.jpg`;
+  progress();
+}
+
+function settle(card) {
+  card.ariaBusy = false;
+  progress();
+}
+
+function progress() {
+  const all = find("#cards").querySelectorAll(".image").length;
+  const waiting = find("#cards").querySelectorAll("[aria-busy=true]").length;
+  Object.assign(find("#progress"), { max: all || 1, value: all - waiting, hidden: waiting === 0 });
 }
 
 const wanted = () => find("header input").value.trim();
@@ -61,7 +106,7 @@ function filter() {
   find("#note").textContent = wanted()
     ? `None of the images shown is called “${wanted()}”. Press Enter to open it as an identifier.`
     : listing
-      ? "There are no images here yet.\nPut some into the source, then load this page again."
+      ? `There are no images here yet.\nPut some into the ${folder ? "folder" : "source"}, then load this page again.`
       : "This source is not listed.\nType an image's identifier above and press Enter, or ask for /iiif/3/{identifier}/info.json. " +
         "An identifier is the name of an object below the source. To list them here, start the server with SPECIAL_GALLERY=true.";
   return shown;
@@ -72,10 +117,9 @@ function filter() {
 let library = null;
 const loadLibrary = () =>
   (library ??= new Promise((resolve, reject) => {
-    const script = document.importNode(find("#library").content.firstElementChild, true);
+    const script = Object.assign(document.createElement("script"), { src: "viewer/openseadragon.min.js" });
     script.onload = resolve;
-    script.onerror = () =>
-      reject(new Error(`OpenSeadragon could not be loaded from ${script.src}. The server can give it: --viewer-assets DIR.`));
+    script.onerror = () => reject(new Error(`OpenSeadragon could not be loaded from ${script.src}.`));
     document.head.append(script);
   }));
 
@@ -83,9 +127,9 @@ async function open(id) {
   const path = images.get(id) ?? (await ask(`viewer/images.json?${new URLSearchParams({ id })}`)).images[0].path;
   const info = await ask(`${path}/info.json`);
   if (id !== current) return; // something else was opened meanwhile
-  info.id = new URL(path, location).href; // ask the server that gave this page, whatever its public name
   show(true);
-  describe(id, info);
+  describe(id, info, path);
+  info.id = service = new URL(path, document.baseURI).href; // ask the server that gave this page, whatever its public name
   offer(waysIn(info)[0]).catch(report);
   try {
     await loadLibrary();
@@ -118,7 +162,10 @@ function zoomable() {
     gestureSettingsMouse: { dblClickToZoom: true },
   });
   made.addHandler("open", ({ eventSource }) =>
-    eventSource.world.getItemAt(0).addHandler("fully-loaded-change", ({ fullyLoaded }) => (find("#stage").ariaBusy = !fullyLoaded)),
+    eventSource.world.getItemAt(0).addHandler("fully-loaded-change", ({ fullyLoaded }) => {
+      find("#stage").ariaBusy = !fullyLoaded;
+      if (fullyLoaded) find("#preparing").hidden = true;
+    }),
   );
   made.addHandler("update-viewport", () => {
     const { viewport } = made;
@@ -129,18 +176,32 @@ function zoomable() {
   return made;
 }
 
-function describe(id, info) {
+function describe(id, info, path) {
   find("#title").textContent = document.title = id;
   const grid = info.tiles?.[0];
   const shape = [`${info.width} × ${info.height} pixels`];
   if (grid) shape.push(`tiles of ${grid.width} × ${grid.height ?? grid.width}, ${grid.scaleFactors.length} levels`);
   find("#shape").textContent = shape.join(" · ");
-  find("#address input").value = info.id;
-  const sizes = (info.sizes ?? []).map(({ width, height }) => [`${width} × ${height}`, `full/${width},${height}/0/default.jpg`]);
-  const links = [["info.json", "info.json"], ["full/max", "full/max/0/default.jpg"], ...sizes];
+  const { texts, mirador } = shared(info, id, path);
+  find("#share ul").replaceChildren(...Object.entries(texts).map(([name, text]) => copyable(name, text)));
+  const sizes = (info.sizes ?? []).map(({ width, height }) => [`${width} × ${height}`, `${path}/full/${width},${height}/0/default.jpg`]);
+  const links = [["Open in Mirador", mirador], ["info.json", `${path}/info.json`], ["full/max", `${path}/full/max/0/default.jpg`], ...sizes];
   find("#links").replaceChildren(
-    ...links.map(([text, rest]) => Object.assign(document.createElement("a"), { textContent: text, href: `${info.id}/${rest}`, target: "_blank" })),
+    ...links.map(([textContent, href]) => Object.assign(document.createElement("a"), { textContent, href, target: "_blank", rel: "noopener" })),
   );
+}
+
+function copyable(name, value) {
+  const row = find("#shared").content.cloneNode(true).firstElementChild;
+  const text = row.querySelector("textarea");
+  row.querySelector("span").textContent = name;
+  text.value = value;
+  row.querySelector("button").ariaLabel = `Copy: ${name}`;
+  row.querySelector("button").addEventListener("click", safely(() => {
+    text.select();
+    return navigator.clipboard?.writeText(value);
+  }));
+  return row;
 }
 
 // Restricted images: the smaller picture is shown, and the way to the whole one is offered
@@ -165,7 +226,7 @@ async function enter() {
 }
 
 const actions = {
-  close: () => (location.hash = ""),
+  close: () => (location.hash = encodeURIComponent(folder ?? "")),
   in: () => viewer?.viewport.zoomBy(2),
   out: () => viewer?.viewport.zoomBy(0.5),
   actual: () => viewer?.viewport.zoomTo(viewer.viewport.imageToViewportZoom(1)),
@@ -194,12 +255,14 @@ function measure(entry) {
     route: (entry.responseStatus >= 400 ? "" : timing.route?.description) || "failed",
     spent: spent.map((name) => `${name} ${timing[name].duration} ms`).join(", "),
     cached: entry.transferSize === 0 && entry.encodedBodySize > 0,
+    preparing: "pyramid" in timing,
   };
 }
 
 function record(it) {
   for (const picture of find("#cards").querySelectorAll("img")) if (picture.src === it.url) picture.parentNode.dataset.route = it.route;
-  if (current && !it.url.startsWith(find("#address input").value)) return; // a late thumbnail of the gallery
+  if (current && !it.url.startsWith(service)) return; // a late thumbnail of the gallery
+  if (current) find("#preparing").hidden = !it.preparing || find("#stage").ariaBusy !== "true";
   loaded.push(it);
   const link = Object.assign(document.createElement("a"), { href: it.url, target: "_blank", textContent: `${it.region} → ${it.size}` });
   const row = addRow(find("#log tbody"), it.route, [link, Math.round(it.ms), it.gets, size(it.bytes)], "prepend");
@@ -250,11 +313,12 @@ function show(reading) {
 
 async function navigate() {
   const left = document.getElementById(`card ${current}`);
-  current = decodeURIComponent(location.hash.slice(1)) || null;
+  const wanted = decodeURIComponent(location.hash.slice(1));
+  current = wanted && !wanted.endsWith("/") ? wanted : null;
   report(null);
   forget();
   viewer?.close();
-  if (!current) return browse(left);
+  if (!current) return browse(left, wanted);
   try {
     await open(current);
   } catch (problem) {
@@ -263,11 +327,11 @@ async function navigate() {
   }
 }
 
-async function browse(left) {
+async function browse(left, wanted = folder ?? "") {
   current = null;
   document.title = "special";
   show(false);
-  if (images.size === 0 && following !== null) await more();
+  if (wanted !== folder) await enterFolder(wanted);
   left?.querySelector("a").focus();
 }
 
@@ -288,11 +352,15 @@ find("header form").addEventListener("submit", (event) => {
 find("#more").addEventListener("click", safely(more));
 find("#stage nav").addEventListener("click", ({ target }) => actions[target.dataset.do]?.());
 find("#access button").addEventListener("click", safely(enter));
-find("#address button").addEventListener("click", safely(() => {
-  find("#address input").select();
-  return navigator.clipboard?.writeText(find("#address input").value);
-}));
 for (const moment of ["pointerover", "focusin", "pointerleave"]) find("#log").addEventListener(moment, mark);
 addEventListener("keydown", ({ key }) => key === "Escape" && !find("#reading").hidden && actions.close());
+function showCosts() {
+  localStorage.costs = find("#costs").checked ? "on" : "off";
+  document.body.classList.toggle("costs", find("#costs").checked);
+}
+
+find("#costs").checked = localStorage.costs === "on";
+find("#costs").addEventListener("change", showCosts);
+showCosts();
 addEventListener("hashchange", safely(navigate));
 safely(navigate)();
