@@ -3,6 +3,7 @@
 path -> ImageRequest | InfoRequest | BaseRequest     parse(): syntax alone
 ImageRequest + Size -> Job                           resolve(): whole pixels, every rule applied
 Job -> canonical path                                canonical()
+path -> ImageManifest | FolderManifest               parse_manifest(): the Presentation API's documents
 """
 
 from special.iiif.identifier import (
@@ -13,6 +14,7 @@ from special.iiif.identifier import (
     quote_identifier,
 )
 from special.iiif.job import Job, Limits, canonical, region_box, resolve
+from special.iiif.manifest import FolderManifest, ImageManifest, parse_manifest
 from special.iiif.request import (
     MEDIA,
     QUALITIES,
@@ -33,8 +35,10 @@ __all__ = [
     "MEDIA",
     "QUALITIES",
     "BaseRequest",
+    "FolderManifest",
     "Full",
     "IdentifierForm",
+    "ImageManifest",
     "ImageRequest",
     "InfoRequest",
     "Job",
@@ -48,6 +52,7 @@ __all__ = [
     "fold_identifier",
     "parse",
     "parse_identifier",
+    "parse_manifest",
     "quote_identifier",
     "region_box",
     "resolve",

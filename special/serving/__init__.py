@@ -1,6 +1,6 @@
 """Which route answers a request, and the routes."""
 
-from special.serving import info
+from special.serving import info, manifests
 from special.serving.answers import Answer, AnswerHead, InfoDocument, PlannedRequest, Route
 from special.serving.catalog import Catalog
 from special.serving.derivative import DerivativeRoute
@@ -40,5 +40,6 @@ __all__ = [
     "info",
     "lane_of",
     "listed_thumbs",
+    "manifests",
     "read_piece",
 ]

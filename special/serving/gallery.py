@@ -34,6 +34,8 @@ class Page:
     """Each as a prefix of keys, with its slash, in the source's order."""
     images: tuple[str, ...] = ()
     """Identifiers, in the order of their keys."""
+    keys: tuple[str, ...] = ()
+    """Their keys."""
     next: str | None = None
     """The entry after which the following page starts; None where this is the last."""
 
@@ -55,6 +57,10 @@ class Gallery:
         """
         return await self._pages.get((folder, after, count))
 
+    def is_offered(self, setting: bool | None) -> bool:
+        """Whether clients may list it, as the setting says; without one only what is on local disk."""
+        return isinstance(self._source, Folder) if setting is None else setting
+
     async def close(self) -> None:
         await self._pages.close()
 
@@ -69,9 +75,9 @@ class Gallery:
             )
         finally:
             self._running -= 1
-        images = (self._templates.identifier_of(key) for key in keys if not key.endswith("/"))
         folders = tuple(key for key in keys if key.endswith("/"))
-        return Page(folders, tuple(image for image in images if image is not None), last)
+        images = {key: name for key in keys if (name := self._templates.identifier_of(key)) is not None}
+        return Page(folders, tuple(images.values()), tuple(images), last)
 
     async def _of_folder(self, folder: str, after: str, count: int) -> tuple[list[str], str | None]:
         """Entries of a local folder, and the last of them if there may be more."""

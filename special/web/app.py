@@ -122,6 +122,7 @@ class App:
             max_age_s=settings.max_age_s,
             form=composition.identifier_form(settings),
             offload_location=settings.offload_location if settings.offload else None,
+            gallery=settings.gallery,
             unsent_bytes=settings.decode_budget_bytes // 4,
         )
         async with AsyncExitStack() as stack:

@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from time import monotonic
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from starlette.types import Receive, Send
 
@@ -21,13 +21,24 @@ from special.auth import ANONYMOUS, Identity, Verifier
 from special.auth import MEDIA as AUTH_MEDIA
 from special.concurrency import Deadline, FairStart, LRUCache
 from special.errors import NotFound
-from special.iiif import BaseRequest, Full, IdentifierForm, ImageRequest, InfoRequest, Version
+from special.iiif import (
+    BaseRequest,
+    FolderManifest,
+    Full,
+    IdentifierForm,
+    ImageManifest,
+    ImageRequest,
+    InfoRequest,
+    Version,
+)
 from special.images import Asset
 from special.observability import trace
-from special.serving import Answer, Engine, LaneName, PlannedRequest, Thumb, info, lane_of
+from special.serving import Answer, Engine, LaneName, PlannedRequest, Thumb, info, lane_of, manifests
 from special.storage import NotModified, Unless
 from special.web.auth import Auth, probe
 from special.web.disconnect import until_disconnect
+from special.web.manifests import ManifestRoute
+from special.web.negotiation import preferred
 from special.web.request import HttpRequest
 from special.web.response import CORS, Headers, cors, send_answer, send_bytes, send_head, timing
 from special.web.unsent import UnsentAnswers
@@ -72,6 +83,8 @@ class ImageOptions:
     """Which spellings of identifiers are served."""
     offload_location: str | None
     """Where a trusted proxy that offers to fetches stored renditions by itself; None: nowhere."""
+    gallery: bool | None
+    """Whether folders are listed; None: those on local disk."""
     unsent_bytes: int
     """Memory for answers that wait for their clients to read them."""
 
@@ -100,6 +113,7 @@ class Images:
         self._unsent = UnsentAnswers(options.unsent_bytes)
         self._prepared: LRUCache[Key, Prepared] = LRUCache(MAX_PLANS)
         self._documents: LRUCache[Key, Document] = LRUCache(MAX_PLANS)
+        self._manifests = ManifestRoute(engine, auth=auth, gallery=options.gallery, id_segments=options.id_segments)
 
     async def answer(self, call: HttpRequest, receive: Receive, send: Send) -> int:
         """Answer one request and give the status. Raises `SpecialError`, `Disconnected`, `Broken`."""
@@ -113,7 +127,10 @@ class Images:
         if prepared is None:
             if document := self._current(self._documents, call, identity):
                 return await self._send_info(call, document, send)
-            request = iiif.parse(call.path, id_segments=self._options.id_segments, form=self._options.form)
+            segments, form = self._options.id_segments, self._options.form
+            if call.prefix == "iiif" and (manifest := iiif.parse_manifest(call.path, id_segments=segments, form=form)):
+                return await self._manifest(call, manifest, identity, send)
+            request = iiif.parse(call.path, id_segments=segments, form=form)
             if isinstance(request, BaseRequest):
                 location = f"{self._uri(call, request)}/info.json"
                 return await send_bytes(send, 303, [*CORS, (b"location", location.encode())], b"")
@@ -137,15 +154,13 @@ class Images:
         services = self._auth.flow.services(call.base, uri) if self._auth else ()
         async with self._deadline(call, "stored").limit("looking up the image"):
             found = await make(request.identifier, uri, version=version, identity=identity, services=services)
-        data = json.dumps(found.document, indent=2, ensure_ascii=False).encode()
-        etag = f'"{hashlib.sha256(data).hexdigest()[:32]}"'
-        document = Document(found.asset, version, info.profile(version, found.level), data, etag)
+        data = _json(found.document)
+        document = Document(found.asset, version, info.profile(version, found.level), data, _etag(data))
         self._documents.put(_key(call, identity), document)
         return document
 
     async def _send_info(self, call: HttpRequest, document: Document, send: Send) -> int:
-        vary = ("Accept", "Origin") if self._origins else ("Accept",)
-        headers = [*self._cors(call), *self._caching(call, *vary, private=document.asset.restricted, age_s=60)]
+        headers = [*self._cors(call), *self._caching(call, *self._vary, private=document.asset.restricted, age_s=60)]
         media: str = call.form(document.version).media
         context = info.CONTEXT[document.version]
         link = f'<{document.profile}>;rel="profile"'
@@ -154,15 +169,33 @@ class Images:
         elif document.version == 3:
             media += f';profile="{context}"'
         headers += [(b"content-type", media.encode()), (b"link", link.encode())]
-        headers.append((b"etag", document.etag.encode()))
-        if call.unless and call.unless.hold(document.etag):
-            return await send_bytes(send, 304, headers, None)
-        return await send_bytes(send, 200, headers, document.data, head=call.head)
+        return await _send_json(call, headers, document.data, document.etag, send)
+
+    async def _manifest(
+        self, call: HttpRequest, asked: ImageManifest | FolderManifest, identity: Identity, send: Send
+    ) -> int:
+        async with self._deadline(call, "full").limit("making a manifest"):
+            form = preferred(call.accept, None, api="presentation")
+            contents = await self._manifests.contents(call, asked, identity)
+            data = _json(await self._manifests.document(call, contents, form.version))
+        context = manifests.CONTEXT[form.version]
+        media = f'{form.media};profile="{context}"' if form.media == "application/ld+json" else form.media
+        headers = [
+            *self._cors(call),
+            *self._caching(call, *self._vary, private=contents.private, age_s=60),
+            (b"content-type", media.encode()),
+        ]
+        return await _send_json(call, headers, data, _etag(data), send)
 
     @property
     def _origins(self) -> frozenset[str]:
         """Those that are given tokens; once the probe service says yes they ask with their user's credentials."""
         return self._auth.origins if self._auth else frozenset()
+
+    @property
+    def _vary(self) -> tuple[str, ...]:
+        """What JSON documents depend on."""
+        return ("Accept", "Origin") if self._origins else ("Accept",)
 
     def _cors(self, call: HttpRequest) -> Headers:
         return cors(call.header(b"origin"), self._origins)
@@ -278,6 +311,21 @@ class Images:
         headers = [(b"cache-control", value.encode())]
         names = (*vary, *self._verifier.vary) if private else vary
         return [*headers, (b"vary", ", ".join(names).encode())] if names else headers
+
+
+def _json(document: dict[str, Any]) -> bytes:
+    return json.dumps(document, indent=2, ensure_ascii=False).encode()
+
+
+def _etag(data: bytes) -> str:
+    return f'"{hashlib.sha256(data).hexdigest()[:32]}"'
+
+
+async def _send_json(call: HttpRequest, headers: Headers, data: bytes, etag: str, send: Send) -> int:
+    headers = [*headers, (b"etag", etag.encode())]
+    if call.unless and call.unless.hold(etag):
+        return await send_bytes(send, 304, headers, None)
+    return await send_bytes(send, 200, headers, data, head=call.head)
 
 
 def _key(call: HttpRequest, identity: Identity) -> Key:

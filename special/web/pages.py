@@ -59,10 +59,7 @@ def routes(
     async def list_images(folder: str, after: str) -> viewer.Listing:
         opened = engine()
         assert opened is not None, "no page is asked for before the server has started"
-        allowed = options.gallery
-        if allowed is None:
-            allowed = opened.source.root.startswith("file:")
-        if not allowed:
+        if not opened.gallery.is_offered(options.gallery):
             return viewer.Listing(images=(), next=None, listing=False)
         page = await opened.gallery.page(folder=folder, after=after, count=GALLERY_PAGE)
         return viewer.Listing(images=page.images, folders=page.folders, next=page.next, listing=True)

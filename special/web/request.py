@@ -84,12 +84,14 @@ class HttpRequest:
         return preferred(self.accept, named)
 
     def uri(self, request: ImageRequest | InfoRequest | BaseRequest, *, id_segments: int) -> str:
-        """The image's base URI as it was asked for, with the version segment and in the same spelling.
+        """The image's base URI as it was asked for: with the version segment, and in the same spelling."""
+        segments = self.quoted_path.split("/")[: id_segments + bool(request.version)]
+        return f"{self.base}/{self.prefix}/{'/'.join(segments)}"
 
-        Only what is no part of a URI (RFC 3986, section 3.3) is percent-encoded.
-        """
-        segments = self.path.split("/")[: id_segments + bool(request.version)]
-        return f"{self.base}/{self.prefix}/{quote('/'.join(segments).encode('latin-1'), safe=_SAFE)}"
+    @property
+    def quoted_path(self) -> str:
+        """The path as it was asked for, with what is no part of a URI (RFC 3986, section 3.3) percent-encoded."""
+        return quote(self.path.encode("latin-1"), safe=_SAFE)
 
     def offers_offload(self, location: str) -> bool:
         """Whether a trusted proxy offers to fetch the answer by itself, at this location of its configuration."""

@@ -52,7 +52,7 @@ async def test_equal_pages_are_looked_up_once(slow: Slow) -> None:
     asked = [asyncio.create_task(shown.page(after="b", count=3)) for _ in range(100)]
     await asyncio.sleep(0)
     slow.go.set()
-    assert await asyncio.gather(*asked) == [Page(images=("c", "d", "e"), next="e")] * 100
+    assert await asyncio.gather(*asked) == [Page(images=("c", "d", "e"), keys=("c", "d", "e"), next="e")] * 100
     assert (await shown.page(after="b", count=3)).images == ("c", "d", "e")
     assert slow.after == ["b"]
 
@@ -63,7 +63,10 @@ async def test_only_a_few_pages_are_looked_up_at_a_time(slow: Slow) -> None:
     await asyncio.wait(asked[gallery.MAX_RUNNING :])
     slow.go.set()
     pages = await asyncio.gather(*asked, return_exceptions=True)
-    assert pages[: gallery.MAX_RUNNING] == [Page(images=("a", "b", "c"), next="c")] * gallery.MAX_RUNNING
+    assert (
+        pages[: gallery.MAX_RUNNING]
+        == [Page(images=("a", "b", "c"), keys=("a", "b", "c"), next="c")] * gallery.MAX_RUNNING
+    )
     assert {type(it) for it in pages[gallery.MAX_RUNNING :]} == {Busy}
     assert len(slow.after) == gallery.MAX_RUNNING
     assert (await shown.page(after="99", count=3)).images == ("a", "b", "c")
@@ -126,7 +129,7 @@ async def test_a_page_has_what_is_right_below_a_folder(
 async def test_a_large_folder_of_a_bucket_costs_one_listing() -> None:
     bucket = MemorySource(dict.fromkeys([f"a/{n:05}.jpg" for n in range(5000)] + ["b.jpg"], b""))
     page = await Gallery(bucket, ANY).page(count=10)
-    assert page == Page(folders=("a/",), images=("b.jpg",), next=None)
+    assert page == Page(folders=("a/",), images=("b.jpg",), keys=("b.jpg",), next=None)
     assert bucket.verbs("list") == ["", ""]
 
 

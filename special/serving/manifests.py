@@ -1,0 +1,323 @@
+"""Manifests of images and folders, and collections of them, by the IIIF Presentation API 3.0 and 2.1.
+
+Nobody has to write them: an image's is made of what info.json says, a folder's of the images right below it, in the
+order of their names. A folder with folders in it, or with more images than a viewer likes, is a collection, which
+continues in another where it is long: each of these documents costs one page of a listing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from special import geometry
+from special.auth import Grant, Identity, access
+from special.errors import Forbidden, MasterError, NotFound, SpecialError, Unauthorised
+from special.geometry import Size
+from special.iiif import Limits, Version
+from special.images import Asset
+from special.serving import info
+from special.serving.catalog import Catalog
+from special.serving.gallery import Gallery
+from special.serving.info import Services
+
+CONTEXT: dict[Version, str] = {
+    2: "http://iiif.io/api/presentation/2/context.json",
+    3: "http://iiif.io/api/presentation/3/context.json",
+}
+MAX_CANVASES = 100
+"""Maximum number of images in one manifest."""
+MAX_PARTS = 1000
+"""Maximum number of a folder's entries that one collection covers; a further one has those after them."""
+THUMBNAIL_SIDE = 200
+"""Least long side of a thumbnail in pixels, where the image is as large."""
+LOOK_UPS = 16
+"""Images whose headers are looked up at a time."""
+_UNTITLED = "Images"
+
+
+@dataclass(frozen=True, slots=True)
+class Caption:
+    """What is said of an image or a folder, beyond what its name tells."""
+
+    label: str | None = None
+    rights: str | None = None
+    """URI of a licence or a rights statement."""
+    attribution: str | None = None
+    """Text that must be shown."""
+    provider: Sequence[Mapping[str, Any]] = ()
+    """Organisations, as the Presentation API 3.0 describes agents."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListedImage:
+    """An image that a caller may see at least in part."""
+
+    asset: Asset
+    grant: Grant
+    caption: Caption = field(default_factory=Caption)
+
+    @property
+    def identifier(self) -> str:
+        return self.asset.identifier
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A manifest or a collection that a collection names."""
+
+    kind: Literal["Manifest", "Collection"]
+    label: str
+    folder: str
+    query: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a manifest or a collection is made of: images, or parts."""
+
+    label: str
+    images: tuple[ListedImage, ...] = ()
+    parts: tuple[Part, ...] | None = None
+    """None: it is a manifest."""
+    private: bool = False
+    """Whether another caller may get another document."""
+
+
+class Manifests:
+    """Finds what manifests are made of. `caption` says what a catalogue knows of an image."""
+
+    def __init__(
+        self, catalog: Catalog, gallery: Gallery, *, caption: Callable[[Asset], Caption] = lambda _: Caption()
+    ) -> None:
+        self._catalog = catalog
+        self._gallery = gallery
+        self._caption = caption
+        self._look_ups = asyncio.Semaphore(LOOK_UPS)
+
+    async def of_image(self, identifier: str, identity: Identity) -> Contents:
+        """One image. Raises `Unauthorised` and `Forbidden` where nothing of it may be seen; see `Catalog.find`."""
+        found = self._listed(await self._catalog.find(identifier), identity)
+        if found.grant.max_side == 0:
+            raise (Forbidden if found.grant.known else Unauthorised)("This image is restricted.")
+        return Contents(found.caption.label or identifier, (found,), private=found.asset.restricted)
+
+    async def of_folder(self, folder: str, identity: Identity) -> Contents:
+        """The images of a folder where they are few and all that is in it, else its parts. Raises `NotFound`."""
+        page = await self._gallery.page(folder=folder, count=MAX_CANVASES)
+        if not page.images and not page.folders:
+            raise NotFound("There are no images in this folder.")
+        if page.folders or page.next is not None:
+            return await self.parts_of_folder(folder, after="")
+        return await self._manifest(folder, page.images, identity)
+
+    async def images_of_folder(self, folder: str, identity: Identity, *, after: str) -> Contents:
+        """Images right below a folder after one of its entries, as many as one manifest has."""
+        images: list[str] = []
+        following: str | None = after
+        while following is not None and len(images) < MAX_CANVASES:
+            page = await self._gallery.page(folder=folder, after=following, count=MAX_CANVASES - len(images))
+            images += page.images
+            following = page.next
+        return await self._manifest(folder, images, identity)
+
+    async def parts_of_folder(self, folder: str, *, after: str) -> Contents:
+        """What is in a folder after one of its entries: its images by manifests, its folders, and what follows."""
+        page = await self._gallery.page(folder=folder, after=after, count=MAX_PARTS)
+        parts = []
+        for start in range(0, len(page.keys), MAX_CANVASES):
+            keys = page.keys[start : start + MAX_CANVASES]
+            label = " – ".join(dict.fromkeys(key.removeprefix(folder) for key in (keys[0], keys[-1])))
+            parts.append(Part("Manifest", label, folder, {"images": page.keys[start - 1] if start else after}))
+        parts += [Part("Collection", it.removeprefix(folder).rstrip("/"), it, {"after": ""}) for it in page.folders]
+        if page.next is not None:
+            parts.append(Part("Collection", "More", folder, {"after": page.next}))
+        return Contents(_name(folder), parts=tuple(parts))
+
+    async def _manifest(self, folder: str, identifiers: Iterable[str], identity: Identity) -> Contents:
+        """Those of the images that the caller may see at least in part; broken masters are left out too."""
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._look_up(it)) for it in sorted(identifiers, key=_natural)]
+        found = [task.result() for task in tasks]
+        for it in found:
+            if isinstance(it, SpecialError) and not isinstance(it, NotFound | MasterError):
+                raise it
+        images = [self._listed(it, identity) for it in found if isinstance(it, Asset)]
+        shown = tuple(it for it in images if it.grant.max_side != 0)
+        return Contents(_name(folder), shown, private=any(it.asset.restricted for it in images))
+
+    async def _look_up(self, identifier: str) -> Asset | SpecialError:
+        async with self._look_ups:
+            try:
+                return await self._catalog.find(identifier)
+            except SpecialError as error:
+                return error
+
+    def _listed(self, asset: Asset, identity: Identity) -> ListedImage:
+        return ListedImage(asset, access.grant(asset, identity), self._caption(asset))
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where things are, as the public sees them."""
+
+    document: str
+    """The document itself."""
+    image: Callable[[str, Version], str]
+    """Base URI of an image's service of a version of the Image API."""
+    manifest: Callable[[str], str]
+    """An image's manifest."""
+    part: Callable[[Part], str]
+
+
+def document(
+    contents: Contents,
+    addresses: Addresses,
+    *,
+    version: Version,
+    limits: Limits,
+    services_of: Callable[[str], Services] = lambda _: (),
+) -> dict[str, Any]:
+    """The manifest or the collection. Takes a millisecond of CPU for each image: call it in a thread.
+
+    `services_of` gives the services of a login for an image's base URI.
+    """
+    if version == 2:
+        return _document_2(contents, addresses, limits)
+    return _document_3(contents, addresses, limits, services_of)
+
+
+def _document_3(
+    contents: Contents, addresses: Addresses, limits: Limits, services_of: Callable[[str], Services]
+) -> dict[str, Any]:
+    from iiif_prezi3 import AnnotationBody, Canvas, Collection, CollectionRef, Manifest, ManifestRef
+
+    label = {"none": [contents.label]}
+    if contents.parts is not None:
+        refer = {"Manifest": ManifestRef, "Collection": CollectionRef}
+        references = [
+            refer[it.kind](id=addresses.part(it), type=it.kind, label={"none": [it.label]}) for it in contents.parts
+        ]
+        made: dict[str, Any] = json.loads(Collection(id=addresses.document, label=label, items=references).jsonld())
+        return made
+    manifest = Manifest(id=addresses.document, label=label, items=[])
+    details: list[dict[str, Any]] = []
+    for image in contents.images:
+        uri, base = addresses.image(image.identifier, 3), addresses.manifest(image.identifier)
+        shape, shown, small = image.asset.size, _largest(image, limits), _thumbnail(image, limits)
+        thumbnail = AnnotationBody(
+            id=f"{uri}/full/{small}/0/default.jpg", type="Image", format="image/jpeg", **_sides(small)
+        )
+        name = {"none": [_label(image)]}
+        canvas = Canvas(id=f"{base}/canvas", label=name, **_sides(shape), thumbnail=[thumbnail], items=[])
+        canvas.add_image(
+            image_url=f"{uri}/full/max/0/default.jpg",
+            anno_id=f"{base}/annotation",
+            anno_page_id=f"{base}/page",
+            format="image/jpeg",
+            **_sides(shown),
+        )
+        if image.caption.rights and re.match("https?://", image.caption.rights):
+            canvas.rights = image.caption.rights
+        if image.caption.attribution:
+            statement = {"none": [image.caption.attribution]}
+            canvas.requiredStatement = {"label": {"en": ["Attribution"]}, "value": statement}
+        manifest.items.append(canvas)
+        logins = {"service": list(services_of(uri))} if image.asset.restricted else {}
+        profile = f"level{info.level(image.grant)}"
+        details.append({"id": uri, "type": "ImageService3", "profile": profile, **_sides(shape), **logins})
+    made = json.loads(manifest.jsonld())
+    for canvas, image, service in zip(made["items"], contents.images, details, strict=True):
+        # As catalogues and the login describe them: the library has models of its own for these.
+        canvas["items"][0]["items"][0]["body"]["service"] = [service]
+        if image.caption.provider:
+            canvas["provider"] = list(image.caption.provider)
+    return made
+
+
+def _document_2(contents: Contents, addresses: Addresses, limits: Limits) -> dict[str, Any]:
+    head = {"@context": CONTEXT[2], "@id": addresses.document, "label": contents.label}
+    if contents.parts is not None:
+        listed = {
+            kind: [
+                {"@id": addresses.part(it), "@type": f"sc:{it.kind}", "label": it.label}
+                for it in contents.parts
+                if it.kind == kind
+            ]
+            for kind in ("Manifest", "Collection")
+        }
+        named = {"manifests": listed["Manifest"], "collections": listed["Collection"]}
+        return head | {"@type": "sc:Collection"} | {name: of for name, of in named.items() if of}
+    canvases = [_canvas_2(it, addresses, limits) for it in contents.images]
+    sequence = {"@type": "sc:Sequence", "canvases": canvases}
+    return head | {"@type": "sc:Manifest", "sequences": [sequence]}
+
+
+def _canvas_2(image: ListedImage, addresses: Addresses, limits: Limits) -> dict[str, Any]:
+    uri, base = addresses.image(image.identifier, 2), addresses.manifest(image.identifier)
+    small = _thumbnail(image, limits)
+    service = {
+        "@context": info.CONTEXT[2],
+        "@id": uri,
+        "profile": info.profile(2, info.level(image.grant)),
+        **_sides(image.asset.size),
+    }
+    picture = {
+        "@id": f"{uri}/full/max/0/default.jpg",
+        "@type": "dctypes:Image",
+        "format": "image/jpeg",
+        **_sides(_largest(image, limits)),
+        "service": service,
+    }
+    canvas = {
+        "@id": f"{base}/canvas",
+        "@type": "sc:Canvas",
+        "label": _label(image),
+        **_sides(image.asset.size),
+        "thumbnail": {"@id": f"{uri}/full/{small.width},/0/default.jpg", "@type": "dctypes:Image", **_sides(small)},
+        "images": [
+            {
+                "@id": f"{base}/annotation",
+                "@type": "oa:Annotation",
+                "motivation": "sc:painting",
+                "on": f"{base}/canvas",
+                "resource": picture,
+            }
+        ],
+    }
+    said = {"license": image.caption.rights, "attribution": image.caption.attribution}
+    return canvas | {name: value for name, value in said.items() if value}
+
+
+def _largest(image: ListedImage, limits: Limits) -> Size:
+    """What `max` gives this caller."""
+    return info.granted(limits, image.grant).reduce(image.asset.size)
+
+
+def _thumbnail(image: ListedImage, limits: Limits) -> Size:
+    """The smallest stored size that is large enough, else one that is made."""
+    stored = [it for it in info.listed_thumbs(image.asset, image.grant) if it.long_side >= THUMBNAIL_SIDE]
+    largest = _largest(image, limits)
+    side = min(THUMBNAIL_SIDE, largest.long_side)
+    return next((it for it in stored if largest.covers(it)), geometry.to_fit(image.asset.size, Size(side, side)))
+
+
+def _sides(size: Size) -> dict[str, int]:
+    return {"width": size.width, "height": size.height}
+
+
+def _label(image: ListedImage) -> str:
+    return image.caption.label or image.identifier.rpartition("/")[2]
+
+
+def _name(folder: str) -> str:
+    return folder.rstrip("/").rpartition("/")[2] or _UNTITLED
+
+
+def _natural(name: str) -> list[tuple[int, int, str]]:
+    """Sorts `page 2` before `page 10`."""
+    return [(1, int(part), "") if part.isdecimal() else (0, 0, part) for part in re.split(r"([0-9]+)", name) if part]
