@@ -12,9 +12,7 @@ from special import iiif
 from special.auth import Identity
 from special.errors import BadRequest, NotFound
 from special.iiif import FolderManifest, ImageManifest, Limits, Version
-from special.serving import Engine, manifests
-from special.serving.info import Services
-from special.serving.manifests import Addresses, Contents, Manifests, Part
+from special.serving import Engine, info, manifests
 from special.web.auth import Auth
 from special.web.request import HttpRequest
 
@@ -27,14 +25,16 @@ class ManifestRoute:
 
     def __init__(self, engine: Engine, *, auth: Auth | None, gallery: bool | None, id_segments: int) -> None:
         """`gallery` as the settings have it: what may not be listed there has no manifests of folders either."""
-        self._manifests = Manifests(engine.catalog, engine.gallery)
+        self._manifests = manifests.Manifests(engine.catalog, engine.gallery)
         self._limits: Limits = engine.limits
         self._auth = auth
         self._lists_folders = engine.gallery.is_offered(gallery)
         self._id_segments = id_segments
         self._made = asyncio.Semaphore(MAX_MADE)
 
-    async def contents(self, call: HttpRequest, asked: ImageManifest | FolderManifest, identity: Identity) -> Contents:
+    async def contents(
+        self, call: HttpRequest, asked: ImageManifest | FolderManifest, identity: Identity
+    ) -> manifests.Contents:
         """What the document is made of. Raises `NotFound`, `Unauthorised`, `Forbidden`, `SourceError`, `Busy`."""
         if isinstance(asked, ImageManifest):
             return await self._manifests.of_image(asked.identifier, identity)
@@ -48,13 +48,15 @@ class ManifestRoute:
             case _:
                 return await self._manifests.of_folder(asked.folder, identity)
 
-    async def document(self, call: HttpRequest, contents: Contents, version: Version) -> dict[str, Any]:
+    async def document(self, call: HttpRequest, contents: manifests.Contents, version: Version) -> dict[str, Any]:
         """The document that was asked for, in a version of the Presentation API."""
         root = f"{call.base}/{call.prefix}"
         below = _Below(root, self._id_segments)
-        made = Addresses(f"{root}/{call.quoted_path}{_query(_part(call))}", below.image, below.manifest, below.part)
+        made = manifests.Addresses(
+            f"{root}/{call.quoted_path}{_query(_part(call))}", below.image, below.manifest, below.part
+        )
 
-        def services_of(uri: str) -> Services:
+        def services_of(uri: str) -> info.Services:
             return self._auth.flow.services(call.base, uri) if self._auth else ()
 
         async with self._made:
@@ -93,7 +95,7 @@ class _Below:
     def manifest(self, identifier: str) -> str:
         return f"{self.root}/manifest/{self._quoted(identifier)}"
 
-    def part(self, part: Part) -> str:
+    def part(self, part: manifests.Part) -> str:
         return f"{self.root}/manifest/{quote(part.folder)}{_query(part.query)}"
 
     def _quoted(self, identifier: str) -> str:

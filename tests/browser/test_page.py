@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from urllib.parse import quote
 
 import pytest
-from playwright.sync_api import Page, expect
+from PIL import Image
+from playwright.sync_api import Page, Route, expect
 
 from special.errors import MasterError, Missing
 from special.web import viewer
@@ -17,6 +21,7 @@ from tests.conftest import Serve
 from tests.support import npm
 from tests.support.live import MASTERS, LiveServer
 from tests.support.logins import SECRET, token
+from tests.support.sites import site
 
 pytestmark = pytest.mark.browser
 SAMPLES = sorted(path.name for path in MASTERS.iterdir())
@@ -53,6 +58,111 @@ def test_the_gallery_shows_every_sample_and_the_route_it_took(live_server: LiveS
     )
     assert set(widths) == {400}
     expect(page.locator("#legend [data-route=stream] b")).to_have_text(str(len(SAMPLES)))
+    assert problems == []
+
+
+def write(folder: Path, *names: str) -> None:
+    for number, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (900, 600), (40 * number, 99, 99)).save(folder / name)
+
+
+@pytest.fixture(scope="module")
+def derived(serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> LiveServer:
+    """Folders of images of which `derive` has made its sizes, with files that are none."""
+    masters = tmp_path_factory.mktemp("derived")
+    write(masters, "a.jpg", "b.jpg", "maps/map 1.jpg", "maps/old/oldest.jpg")
+    for name in (".DS_Store", "Thumbs.db", "notes.xml", "maps/.DS_Store"):
+        (masters / name).write_bytes(b"no picture")
+    thumbs = tmp_path_factory.mktemp("thumbs")
+    command = [sys.executable, "-m", "special", "derive", str(masters), "--thumbs", str(thumbs)]
+    subprocess.run(command, check=True, capture_output=True)
+    return serve(masters, "--thumbs", str(thumbs))
+
+
+def test_the_gallery_shows_folders_and_what_derive_made_and_no_other_files(
+    derived: LiveServer, page: Page, problems: list[str]
+):
+    page.goto(derived.url)
+    expect(page.locator("#cards span")).to_have_text(["maps/", "a.jpg", "b.jpg"])
+    expect(page.locator("#cards [data-route=thumb]")).to_have_count(2)
+    expect(page.locator("#progress")).to_be_hidden()
+    page.get_by_text("maps/", exact=True).click()
+    expect(page.locator("#cards span")).to_have_text(["old/", "map 1.jpg"])
+    page.get_by_text("old/", exact=True).click()
+    page.get_by_text("oldest.jpg", exact=True).click()
+    expect(page.locator("#title")).to_have_text("maps/old/oldest.jpg")
+    page.keyboard.press("Escape")
+    expect(page.locator("#cards span")).to_have_text(["oldest.jpg"])
+    page.locator("#place").get_by_text("maps", exact=True).click()
+    expect(page.locator("#cards span")).to_have_text(["old/", "map 1.jpg"])
+    manifest = page.request.get(page.get_by_text("IIIF manifest").evaluate("(it) => it.href"))
+    assert manifest.json()["label"] == {"none": ["maps"]}
+    assert problems == []
+
+
+def test_costs_are_shown_to_those_who_want_to_see_them(derived: LiveServer, page: Page):
+    page.goto(f"{derived.url}/#a.jpg")
+    switch = page.get_by_role("switch", name="Costs")
+    expect(page.locator("#legend")).to_contain_text("thumb: stored, sent as it is")
+    switch.uncheck()
+    for selector in ("#legend", "#totals", "#log"):
+        expect(page.locator(selector)).to_be_hidden()
+    page.reload()
+    expect(switch).not_to_be_checked()
+    expect(page.locator("#legend")).to_be_hidden()
+
+
+def test_a_phone_has_two_columns(derived: LiveServer, page: Page):
+    page.set_viewport_size({"width": 360, "height": 700})
+    page.goto(derived.url)
+    expect(page.locator("#cards li")).to_have_count(3)
+    boxes = [card.bounding_box() for card in page.locator("#cards li").all()]
+    assert [(box["x"] > 100, box["y"] > boxes[0]["y"]) for box in boxes] == [
+        (False, False),
+        (True, False),
+        (False, True),
+    ]
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+
+
+def test_pictures_on_their_way_have_a_place_and_a_progress(derived: LiveServer, page: Page):
+    held: list[Route] = []
+    page.route("**/b.jpg/full/**", lambda route: held.append(route))
+    page.goto(derived.url)
+    expect(page.locator("#cards [aria-busy=true]")).to_have_count(1)
+    progress = page.locator("#progress")
+    expect(progress).to_have_js_property("max", 2)
+    expect(progress).to_have_js_property("value", 1)
+    held[0].continue_()
+    expect(progress).to_be_hidden()
+
+
+def shared(page: Page, name: str) -> str:
+    return page.locator("#share li", has=page.get_by_text(name, exact=True)).locator("textarea").input_value()
+
+
+def test_what_is_shared_works_in_a_page_of_another_site(derived: LiveServer, page: Page, problems: list[str]):
+    page.goto(f"{derived.url}/#maps%2Fmap%201.jpg")
+    expect(page.locator("#share textarea")).to_have_count(5)
+    texts = {
+        name: shared(page, name)
+        for name in ("IIIF address", "info.json", "Manifest", "In a page", "In a page, to zoom")
+    }
+    assert page.request.get(texts["info.json"]).json()["id"] == texts["IIIF address"]
+    assert page.request.get(texts["Manifest"]).json()["id"] == texts["Manifest"]
+    mirador = page.get_by_role("link", name="Open in Mirador").get_attribute("href")
+    assert mirador == f"https://projectmirador.org/embed/?iiif-content={quote(texts['Manifest'], safe='')}"
+    with site({"shown": texts["In a page"], "zoomed": texts["In a page, to zoom"]}) as elsewhere:
+        page.set_viewport_size({"width": 500, "height": 700})
+        page.goto(f"{elsewhere}/shown")
+        picture = page.locator("img")
+        page.wait_for_function("document.images[0].complete")
+        source, wide, shown = picture.evaluate("(it) => [it.currentSrc, it.naturalWidth, it.clientWidth]")
+        assert source.startswith(f"{texts['IIIF address']}/full/")
+        assert wide >= shown > 400
+        page.goto(f"{elsewhere}/zoomed")
+        page.wait_for_function("OpenSeadragon.getViewer('picture').world.getItemAt(0)?.getFullyLoaded()")
     assert problems == []
 
 
