@@ -120,6 +120,14 @@ class Folder:
             for blob in page:
                 yield blob
 
+    async def children(self, prefix: str = "", *, first_only: bool = False) -> AsyncGenerator[Blob | str, None]:
+        found = self._children(prefix)
+        while page := await self._listed(lambda: list(islice(found, 1 if first_only else PAGE_KEYS))):
+            for child in page:
+                yield child
+                if first_only:
+                    return
+
     async def first_keys(self, count: int, *, after: str, max_entries: int) -> Sequence[str]:
         """The first keys in order, among the first `max_entries` entries of folders as the disk gives them."""
         found = self._scan("", _Scan("", after, max_entries), frozenset())
@@ -218,6 +226,20 @@ class Folder:
             elif key.startswith(scan.prefix) and key > scan.after and not name.startswith(_TEMPORARY):
                 with suppress(Missing):  # removed since, a socket, or a link that leads away
                     yield self._stat(key)
+
+    def _children(self, prefix: str) -> Iterator[Blob | str]:
+        """What one folder has, in the order of the keys."""
+        with suppress(Missing):
+            folder = self._locate(prefix[:-1]) if prefix else Path(self._path)
+            with self._explained(prefix), os.scandir(folder) as entries:
+                names = merge(*_sorted_names(entries, _Scan("", "")))
+            for name in names:
+                if name.endswith("/"):
+                    if self._within(prefix + name[:-1]):
+                        yield prefix + name
+                elif not name.startswith(_TEMPORARY):
+                    with suppress(Missing):  # removed since, a socket, or a link that leads away
+                        yield self._stat(prefix + name)
 
     def _locate(self, key: str) -> Path:
         """Where a key's file is. Raises `Missing` for what no file below the folder can be."""
