@@ -12,7 +12,8 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 
-from special.errors import Denied, Missing, SourceError
+from special.concurrency import SingleFlight
+from special.errors import Denied, Missing, SourceError, Unreachable
 from special.mount.names import FOLDER_SUFFIX, FolderNames, folder_prefix, is_nameable
 from special.mount.read_ahead import ReadAhead
 from special.storage import Blob, Folder, Span, Tree
@@ -47,28 +48,41 @@ class FileSystem:
         self._volume = volume
         self._in_place = isinstance(source, Folder)
         self._lists = lists
+        self._look_ups: SingleFlight[Blob | str] = SingleFlight()
         self._fetches: set[asyncio.Task[None]] = set()
+
+    async def check(self) -> None:
+        """Find out whether folders can be listed at all. Raises `Unreachable`."""
+        try:
+            await self._has_children("")
+        except Unreachable:
+            raise
+        except SourceError as error:
+            log.warning("%s cannot be listed, so any name without an object is a folder: %s", self._source.root, error)
+            self._lists = False
 
     async def look_up(self, prefix: str, name: str) -> Blob | str:
         """What a name in the folder of `prefix` stands for: a file's version, or a folder's prefix.
 
-        Raises `Missing`, `Denied`, `Unreachable`.
+        Programs that ask at once share the answer. Raises `Missing`, `Denied`, `Unreachable`.
         """
-        if not name.endswith(FOLDER_SUFFIX):
-            with suppress(Missing, Denied):  # S3 denies what is not there, where we may not list
-                return await self._source.stat(prefix + name)
+        return await self._look_ups.run((prefix, name), lambda: self._look_up(prefix, name))
+
+    async def _look_up(self, prefix: str, name: str) -> Blob | str:
         folder = folder_prefix(prefix, name)
-        if not self._lists:
+        absent: SourceError = Missing(f"{self._source.root} has nothing at {prefix}{name}")
+        if not name.endswith(FOLDER_SUFFIX):
+            try:
+                return await self._source.stat(prefix + name)
+            except (Missing, Denied) as error:  # S3 denies what is not there, where we may not list
+                absent = error
+        if not self._lists or await self._has_children(folder):
             return folder
-        try:
-            async with aclosing(self._source.children(folder, first_only=True)) as found:
-                async for _ in found:
-                    return folder
-        except Denied:
-            log.warning("%s may not be listed: names without an object are taken for folders", self._source.root)
-            self._lists = False
-            return folder
-        raise Missing(f"{self._source.root} has nothing at {prefix}{name}")
+        raise absent
+
+    async def _has_children(self, prefix: str) -> bool:
+        async with aclosing(self._source.children(prefix, first_only=True)) as found:
+            return await anext(found, None) is not None
 
     async def entries(self, prefix: str) -> AsyncGenerator[tuple[str, Blob | str], None]:
         """Names in the folder of `prefix` and what they stand for, in the order of the keys. Raises as `look_up`."""

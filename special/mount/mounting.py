@@ -77,7 +77,7 @@ def _clear(directory: Path) -> None:
     if mounted_type(directory) != f"fuse.{SUBTYPE}":
         return
     try:
-        os.stat(directory)
+        os.statvfs(directory)  # which the kernel never answers by itself
     except OSError as error:
         if error.errno not in (errno.ENOTCONN, errno.ECONNABORTED):
             raise ConfigurationError(f"{directory} cannot be mounted: {error.strerror}") from error

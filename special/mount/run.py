@@ -52,7 +52,10 @@ async def run(
     try:
         await source.check()
         async with volume:
-            await _serve(FileSystem(source, volume, lists=options.lists), source.root, directory, options, ready)
+            files = FileSystem(source, volume, lists=options.lists)
+            if options.lists:
+                await files.check()
+            await _serve(files, source.root, directory, options, ready)
     finally:
         await source.close()
 

@@ -11,6 +11,7 @@ import errno
 import logging
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import count
 
@@ -27,6 +28,8 @@ AT_ONCE = 16
 """Requests that are taken before other work of the event loop has its turn."""
 FOREVER_S = 86400.0
 """For how long the kernel believes what never changes."""
+FORGET_NAME_S = 1.0
+"""For how long a program that is told that its file is stale waits until the kernel has forgotten the name."""
 NO_ENTRY_S = 1.0
 """For how long the kernel believes that there is no such name."""
 _ENTITY_TAG, _URL = b"user.etag", b"user.url"
@@ -101,6 +104,7 @@ class Session:
         self._open_files: dict[int, OpenFile] = {}
         self._open_folders: dict[int, OpenFolder] = {}
         self._handles = count(1)
+        self._notifier = ThreadPoolExecutor(1, "mount-notify")
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._ready = asyncio.Event()
@@ -143,6 +147,7 @@ class Session:
                 task.cancel()
             await asyncio.gather(*self._tasks.values(), return_exceptions=True)
             await asyncio.gather(*(folder.close() for folder in self._open_folders.values()))
+            self._notifier.shutdown(wait=False, cancel_futures=True)
 
     def _receive(self) -> None:
         for _ in range(AT_ONCE):
@@ -187,29 +192,12 @@ class Session:
             log.warning("the store did not answer within %.0f s", self._deadline_s)
             reply = refusal(request.unique, errno.EIO)
         except SourceError as error:
-            reply = refusal(request.unique, self._errno(request, error))
+            if (number := _errno(request, error)) == errno.ESTALE:
+                await self._forget_name(self._node(request))
+            reply = refusal(request.unique, number)
         except OSError as error:
             reply = refusal(request.unique, error.errno or errno.EIO)
         self._send(reply)
-
-    def _errno(self, request: Request, error: SourceError) -> int:
-        is_read = request.opcode == Opcode.READ
-        match error:
-            case Changed():
-                log.info("%s", error)
-            case Missing():
-                pass
-            case _:
-                log.warning("%s", error)
-        match error:
-            case Changed() | Missing() if is_read:
-                self._forget_name(self._node(request))
-                return errno.ESTALE
-            case Missing():
-                return errno.ENOENT
-            case Denied():
-                return errno.EACCES
-        return errno.EIO
 
     def _send(self, message: Message) -> None:
         try:
@@ -219,10 +207,16 @@ class Session:
             if error.errno not in (errno.ENOENT, errno.ENODEV):
                 raise
 
-    def _forget_name(self, node: Node) -> None:
-        """Let the next program that names the file find its current version."""
-        with suppress(OSError):  # the kernel has forgotten it by itself
-            os.writev(self._device, protocol.forget_name(node.parent, node.name))
+    async def _forget_name(self, node: Node) -> None:
+        """Let the next program that names a file find its current version."""
+
+        def tell() -> None:
+            with suppress(OSError):  # the kernel has forgotten it by itself, or it was unmounted
+                os.writev(self._device, protocol.forget_name(node.parent, node.name))
+
+        # The kernel waits for all look-ups in that folder, which wait for this event loop.
+        told = asyncio.get_running_loop().run_in_executor(self._notifier, tell)
+        await asyncio.wait([told], timeout=FORGET_NAME_S)
 
     def _node(self, request: Request) -> Node:
         node = self._nodes.get(request.node)
@@ -339,3 +333,16 @@ class Session:
         if out is None:
             raise OSError(errno.ERANGE, "the buffer is too small")
         return answer(request.unique, out)
+
+
+def _errno(request: Request, error: SourceError) -> int:
+    """What a program is told of an error of the source."""
+    match error:
+        case Changed() | Missing() if request.opcode == Opcode.READ:
+            return errno.ESTALE
+        case Missing():
+            return errno.ENOENT
+        case Denied():
+            return errno.EACCES
+    log.warning("%s", error)
+    return errno.EIO

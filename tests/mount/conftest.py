@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from tests.soak.proxy import Proxy, fair, proxy
-from tests.support.mounts import FUSE
+from tests.support.mounts import FUSE, LiveMount, special_mount
 from tests.support.servers import S3Server
 
 
@@ -46,8 +46,23 @@ def between(seaweed_s3: S3Server) -> Iterator[Proxy]:
         yield running
 
 
-@pytest.fixture
-def shop(fuse: None, seaweed_s3: S3Server, between: Proxy) -> Iterator[Shop]:
-    """A new, empty bucket. `shop.between.choose` may be set for the length of a test."""
-    yield Shop(seaweed_s3.bucket(), replace(seaweed_s3, endpoint=between.endpoint), between)
-    between.choose = fair
+@pytest.fixture(scope="module")
+def shop(fuse: None, seaweed_s3: S3Server, between: Proxy) -> Shop:
+    """A bucket of a module's own: a test takes keys of its own."""
+    return Shop(seaweed_s3.bucket(), replace(seaweed_s3, endpoint=between.endpoint), between)
+
+
+@pytest.fixture(autouse=True)
+def fair_weather(request: pytest.FixtureRequest) -> Iterator[None]:
+    """`shop.between.choose` may be set for the length of a test."""
+    yield
+    if "shop" in request.fixturenames:
+        request.getfixturevalue("between").choose = fair
+
+
+@pytest.fixture(scope="module")
+def live(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveMount]:
+    """The bucket, mounted. A name is asked for again after a moment."""
+    settings = {**shop.s3.environ, "SPECIAL_ASSET_TTL_S": "0.2"}
+    with special_mount(shop.url, "--timeout", "3", home=tmp_path_factory.mktemp("home"), settings=settings) as running:
+        yield running

@@ -67,7 +67,11 @@ def special_mount(
 def _wait_until_mounted(directory: Path, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + READY_WITHIN_S
     while time.monotonic() < deadline and process.poll() is None:
-        if any(f" {directory} " in line for line in Path("/proc/self/mountinfo").read_text().splitlines()):
-            return
+        try:
+            os.statvfs(directory)  # an error where a process was killed
+            if os.path.ismount(directory):
+                return
+        except OSError:
+            pass
         time.sleep(POLL_S)
     raise RuntimeError(f"special mount did not mount:\n{log.read_text(errors='replace')[-4000:]}")
