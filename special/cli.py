@@ -1,4 +1,4 @@
-"""The command `special`: serve, derive, inspect, volume.
+"""The command `special`: serve, derive, inspect, mount, volume.
 
 Exit codes: 0 done, 1 something failed (said which), 2 bad usage or a setting that cannot work.
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from json import dumps
 from pathlib import Path
@@ -227,6 +228,58 @@ def derive(
         json=json,
     )
     sys.exit(asyncio.run(run(chosen, identifiers or [], options)))
+
+
+@cli.command(
+    epilog="""
+[bold]Examples[/]
+
+  special mount s3://archive/masters /srv/masters --volume /var/cache/special --volume-size 200GiB
+
+  special mount s3://archive/masters /srv/masters --allow-other --daemon
+
+  fusermount3 -u /srv/masters
+"""
+)
+def mount(
+    source: Source,
+    directory: Annotated[Path, typer.Argument(help="The folder to mount on.")],
+    volume: Annotated[Path | None, typer.Option(help="Folder of the volume, on a fast local disk.")] = None,
+    volume_size: Annotated[str | None, typer.Option(help="Maximum size of the volume on disk, such as 10GiB.")] = None,
+    allow_other: Annotated[
+        bool, typer.Option("--allow-other", help="Let other users read it; root, or user_allow_other in fuse.conf.")
+    ] = False,
+    no_list: Annotated[
+        bool, typer.Option("--no-list", help="Never list the bucket: any name without an object is a folder.")
+    ] = False,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds after which a program gets EIO from a store that does not answer.", min=0.1)
+    ] = 30.0,
+    daemon: Annotated[bool, typer.Option("--daemon", help="Return when it is mounted, and go on behind.")] = False,
+    config: Config = None,
+) -> None:
+    """Show SOURCE as a read-only file system on DIRECTORY, through the volume."""
+    chosen = settings.load(config, source=source, volume=volume, volume_size=volume_size)
+    from special.mount import in_background
+
+    def work(ready: Callable[[], None] = lambda: None) -> None:
+        from special import composition
+        from special.mount import MountOptions, run
+
+        found, through = composition.mounted(chosen)
+        options = MountOptions(
+            directory,
+            entry_s=chosen.asset_ttl_s,
+            deadline_s=timeout,
+            shared=allow_other,
+            lists=not no_list,
+        )
+        asyncio.run(run(found, through, options, ready=ready))
+
+    if daemon:
+        in_background(work)
+    else:
+        work()
 
 
 Directory = Annotated[Path, typer.Argument(help="The volume's folder.")]

@@ -23,7 +23,7 @@ from special.serving import (
     TileRoute,
 )
 from special.settings import AccessRule, Settings
-from special.storage import Source, folder_path, open_source
+from special.storage import Bucket, Folder, Source, folder_path, open_source
 from special.volume import Volume
 from special.workers import AdmissionController, Lane, Workers, standard_lanes
 
@@ -118,6 +118,11 @@ def assemble(
         deadlines_s={"stored": STORED_DEADLINE_S, "tile": tile_s, "full": full_s, "max": max_s},
         is_ready=lambda: workers.ready,
     )
+
+
+def mounted(settings: Settings) -> tuple[Folder | Bucket, Volume]:
+    """The source and the volume of a mount, as the settings say. Raises `ConfigurationError`."""
+    return open_source(settings.source), Volume(settings.volume_directory, size_bytes=int(settings.volume_size))
 
 
 def identifier_form(settings: Settings) -> IdentifierForm:

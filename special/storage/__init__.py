@@ -7,7 +7,7 @@ from special.storage.opening import SCHEMES, check_source, folder_path, open_sou
 from special.storage.overlap import check_apart
 from special.storage.ranges import coalesce, read_spans, runs_of
 from special.storage.retry import RetryPolicy
-from special.storage.source import Opened, Reader, Source, body
+from special.storage.source import Opened, Reader, Source, Tree, body
 
 __all__ = [
     "SCHEMES",
@@ -22,6 +22,7 @@ __all__ = [
     "RetryPolicy",
     "Source",
     "Span",
+    "Tree",
     "Unless",
     "body",
     "check_apart",

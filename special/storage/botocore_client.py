@@ -94,8 +94,23 @@ class BotocoreClient:
             )
             async for page in pages:
                 for item in page.get("Contents", ()):
-                    size, modified = item["Size"], item["LastModified"].astimezone(UTC)
-                    yield ListedObject(item["Key"], tag(item.get("ETag"), size, modified), size, modified)
+                    yield _listed(item)
+
+    async def children(self, prefix: str, *, after: str, first_only: bool) -> AsyncIterator[ObjectHead | str]:
+        options = {**({"StartAfter": after} if after else {}), **({"MaxKeys": 1} if first_only else {})}
+        with _explained(prefix):
+            client = await self._connected()
+            pages = client.get_paginator("list_objects_v2").paginate(
+                Bucket=self._bucket, Prefix=prefix, Delimiter="/", **options
+            )
+            async for page in pages:
+                listed: dict[str, ObjectHead | str] = {
+                    it["Prefix"]: it["Prefix"] for it in page.get("CommonPrefixes", ())
+                }
+                listed |= {item["Key"]: _listed(item) for item in page.get("Contents", ())}
+                for path in sorted(listed):
+                    if path > after:  # a folder that `after` is, or is in, is listed again
+                        yield listed[path]
 
     async def close(self) -> None:
         await self._stack.aclose()
@@ -109,6 +124,11 @@ class BotocoreClient:
                     )
                 )
         return self._client
+
+
+def _listed(item: dict[str, Any]) -> ListedObject:
+    size, modified = item["Size"], item["LastModified"].astimezone(UTC)
+    return ListedObject(item["Key"], tag(item.get("ETag"), size, modified), size, modified)
 
 
 class _Answer:

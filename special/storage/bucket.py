@@ -164,19 +164,16 @@ class Bucket:
 
     async def list(self, prefix: str = "", *, after: str = "") -> AsyncIterator[Blob]:
         client = await self._fallback_client() or self._client
-        last = self._prefix + after if after else ""
-        failures = 0
-        while True:
-            try:
-                async for listed in client.list(self._prefix + prefix, after=last):
-                    yield self._blob(listed)
-                    last, failures = listed.path, 0
-            except Unreachable:
-                if failures == self._retry_policy.retries:
-                    raise
-                await asyncio.sleep(self._retry_policy.wait_s(failures))
-                failures += 1
-            else:
+        first = self._prefix + after if after else ""
+        async for listed in self._resumed(lambda last: client.list(self._prefix + prefix, after=last), first):
+            assert not isinstance(listed, str), "a whole listing has no folders"
+            yield self._blob(listed)
+
+    async def children(self, prefix: str = "", *, first_only: bool = False) -> AsyncGenerator[Blob | str, None]:
+        client, path = await self._fallback_client() or self._client, self._prefix + prefix
+        async for listed in self._resumed(lambda last: client.children(path, after=last, first_only=first_only), ""):
+            yield listed.removeprefix(self._prefix) if isinstance(listed, str) else self._blob(listed)
+            if first_only:
                 return
 
     async def close(self) -> None:
@@ -257,6 +254,24 @@ class Bucket:
                 answer = await self._retry_policy.run(resume, self._budget)
         finally:
             await answer.close()
+
+    async def _resumed(
+        self, listing: Callable[[str], AsyncIterator[ObjectHead | str]], last: str
+    ) -> AsyncIterator[ObjectHead | str]:
+        """A listing, asked for again after the last path where it broke off."""
+        failures = 0
+        while True:
+            try:
+                async for listed in listing(last):
+                    yield listed
+                    last, failures = listed if isinstance(listed, str) else listed.path, 0
+            except Unreachable:
+                if failures == self._retry_policy.retries:
+                    raise
+                await asyncio.sleep(self._retry_policy.wait_s(failures))
+                failures += 1
+            else:
+                return
 
     async def _timed_chunks(self, answer: GetAnswer, *, tries: int) -> AsyncGenerator[bytes, None]:
         """The body in chunks, each within its timeout, and together as long as announced."""

@@ -108,6 +108,10 @@ class StoreClient(Protocol):
         """Objects whose whole key starts with `prefix` and sorts after `after`, a page at a time."""
         ...
 
+    def children(self, prefix: str, *, after: str, first_only: bool) -> AsyncIterator[ObjectHead | str]:
+        """Objects and folders directly below a prefix, in the order of their keys, those after `after`."""
+        ...
+
     async def close(self) -> None: ...
 
 

@@ -120,6 +120,15 @@ class Folder:
             for blob in page:
                 yield blob
 
+    async def children(self, prefix: str = "", *, first_only: bool = False) -> AsyncGenerator[Blob | str, None]:
+        found = self._children(prefix, _Scan("", ""))
+        with suppress(Missing):  # a folder that is not there is empty, as in a bucket
+            while page := await self._listed(lambda: list(islice(found, 1 if first_only else PAGE_KEYS))):
+                for child in page:
+                    yield child
+                    if first_only:
+                        return
+
     async def first_entries(
         self, count: int, *, folder: str, after: str, max_entries: int, wanted: Callable[[str], bool]
     ) -> Sequence[str]:
@@ -128,8 +137,8 @@ class Folder:
         Folders end in a slash, as `folder` does unless it is empty. Only the first `max_entries` entries are looked
         at, as the disk gives them. Raises `Missing`, `Denied`.
         """
-        found = self._entries(folder, _Scan(folder, after, max_entries), wanted)
-        return await self._listed(lambda: list(islice(found, count)))
+        found = self._children(folder, _Scan(folder, after, max_entries), wanted)
+        return await self._listed(lambda: [it if isinstance(it, str) else it.key for it in islice(found, count)])
 
     async def close(self) -> None:
         """Nothing stays open between calls."""
@@ -225,7 +234,10 @@ class Folder:
                 with suppress(Missing):  # removed since, a socket, or a link that leads away
                     yield self._stat(key)
 
-    def _entries(self, folder: str, scan: _Scan, wanted: Callable[[str], bool]) -> Iterator[str]:
+    def _children(
+        self, folder: str, scan: _Scan, wanted: Callable[[str], bool] = lambda key: True
+    ) -> Iterator[Blob | str]:
+        """What one folder has, in the order of the keys. Raises `Missing`."""
         path = self._locate(folder[:-1]) if folder else Path(self._path)
         with self._explained(folder), os.scandir(path) as entries:
             names = merge(*_sorted_names(entries, scan))
@@ -234,9 +246,9 @@ class Folder:
                 with suppress(Missing):  # as above
                     if key.endswith("/"):
                         self._locate(key[:-1])
+                        yield key
                     else:
-                        self._stat(key)
-                    yield key
+                        yield self._stat(key)
 
     def _locate(self, key: str) -> Path:
         """Where a key's file is. Raises `Missing` for what no file below the folder can be."""

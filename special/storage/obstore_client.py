@@ -104,6 +104,20 @@ class ObstoreClient:
         except FAILURES as error:
             raise _ours(error) from error
 
+    async def children(self, prefix: str, *, after: str, first_only: bool) -> AsyncIterator[ObjectHead | str]:
+        # All of a folder at once: obstore 0.12 has no pages with a delimiter.
+        try:
+            found = await obstore.list_with_delimiter_async(self._store, prefix.removesuffix("/") or None)
+        except FAILURES as error:
+            raise _ours(error) from error
+        listed: dict[str, ObjectHead | str] = {f"{folder}/": f"{folder}/" for folder in found["common_prefixes"]}
+        for meta in found["objects"]:
+            path, size, modified = meta["path"], meta["size"], meta["last_modified"]
+            listed[path] = ListedObject(path, tag(meta["e_tag"], size, modified), size, modified)
+        for path in sorted(listed)[: 1 if first_only else None]:
+            if path > after:
+                yield listed[path]
+
     async def close(self) -> None:
         """Connections close with the last reference to the store."""
 

@@ -88,6 +88,19 @@ class Source(Reader, Protocol):
         ...
 
 
+class Tree(Source, Protocol):
+    """A source that also tells what is directly below a prefix, as a file system does."""
+
+    def children(self, prefix: str = "", *, first_only: bool = False) -> AsyncGenerator[Blob | str, None]:
+        """Objects and folders directly below a prefix that is empty or ends with a slash, in the order of their keys.
+
+        A folder is its whole prefix, with its slash. A page at a time; `first_only`: one at the most, for which a
+        store that can is asked for no more. Raises `Denied`, `Unreachable`, or another `SourceError` where a store
+        cannot list.
+        """
+        ...
+
+
 async def body(opened: Opened) -> bytes:
     """All of an opened object's bytes, in memory."""
     if isinstance(opened.body, bytes):

@@ -129,12 +129,17 @@ class BlockMap:
     def cut(self, span: Span, blocks: dict[int, bytes]) -> bytes:
         """A span's bytes out of the blocks that it touches. One copy."""
         indices = self.indices(span)
-        first, last = indices.start, indices.stop - 1
-        start, stop = span.start - first * self.block_bytes, span.stop - last * self.block_bytes
-        if first == last:
-            return blocks[first][start:stop]
-        between = [blocks[index] for index in range(first + 1, last)]
-        return b"".join([memoryview(blocks[first])[start:], *between, memoryview(blocks[last])[:stop]])
+        if len(indices) == 1:
+            start = indices.start * self.block_bytes
+            return blocks[indices.start][span.start - start : span.stop - start]
+        return b"".join(self.parts(span, blocks))
+
+    def parts(self, span: Span, blocks: dict[int, bytes]) -> list[memoryview]:
+        """A span's bytes, in order, as parts of the blocks that it touches. No copy."""
+        views = [memoryview(blocks[index]) for index in self.indices(span)]
+        views[-1] = views[-1][: 1 + (span.stop - 1) % self.block_bytes]
+        views[0] = views[0][span.start % self.block_bytes :]
+        return views
 
     def entries(self, first: int, blocks: Sequence[bytes]) -> bytes:
         """The map's entries for adjacent blocks from `first` on."""

@@ -22,7 +22,7 @@ from special.observability import VOLUME_BLOCKS
 from special.storage import Blob, Reader, Span
 from special.volume.admin import VolumeStat, survey
 from special.volume.block_fetch import FetchLimits
-from special.volume.blocks import PAGE_BYTES
+from special.volume.blocks import PAGE_BYTES, BlockMap
 from special.volume.directory import Step, VolumeDirectory
 from special.volume.disk import VolumeDisk
 from special.volume.faults import record_fault
@@ -143,27 +143,31 @@ class Volume:
         """
         if not spans:
             return []
-        open_object = await self.objects.open(blob)
-        if open_object is None or any(span.stop > blob.size for span in spans):
+        read = await self._read(source, blob, spans)
+        if read is None:
             _PASSED.inc(len(spans))
             return await source.read(blob, spans)
-        wanted, found = self._peek(open_object, spans)
-        if len(found) < len(wanted):
-            if self.disk.is_stuck:
-                _PASSED.inc(len(spans))
-                return await source.read(blob, spans)
-            missing = [index for index in wanted if index not in found]
-            with open_object.reading(), self.prefetcher.foreground_read():
-                found |= await open_object.fetcher.fetch(missing, source)
-        return [open_object.files.blocks.cut(span, found) for span in spans]
+        blocks, found = read
+        return [blocks.cut(span, found) for span in spans]
+
+    async def read_parts(self, source: Reader, blob: Blob, span: Span) -> list[memoryview]:
+        """The bytes of a span as parts that follow each other, as `read` gives them, without the copy into one."""
+        read = await self._read(source, blob, [span])
+        if read is None:
+            _PASSED.inc()
+            return [memoryview(data) for data in await source.read(blob, [span])]
+        blocks, found = read
+        return blocks.parts(span, found)
 
     def peek(self, blob: Blob, spans: Sequence[Span]) -> list[bytes] | None:
         """The bytes of each span, if all of them are in memory. Never waits."""
-        open_object = self.objects.get(blob)
-        if open_object is None or any(span.stop > blob.size for span in spans):
-            return None
-        wanted, found = self._peek(open_object, spans)
-        return [open_object.files.blocks.cut(span, found) for span in spans] if len(found) == len(wanted) else None
+        peeked = self._peek_all(blob, spans)
+        return [peeked[0].cut(span, peeked[1]) for span in spans] if peeked else None
+
+    def peek_parts(self, blob: Blob, span: Span) -> list[memoryview] | None:
+        """The bytes of a span as parts that follow each other, if all of them are in memory. Never waits."""
+        peeked = self._peek_all(blob, [span])
+        return peeked[0].parts(span, peeked[1]) if peeked else None
 
     def in_use(self, blob: Blob) -> bool:
         """Count an object as read just now, so that it is not evicted; whether it is open here."""
@@ -173,6 +177,30 @@ class Volume:
         """How the volume does; None while it is `broken` or slow. What was read in the last second may be missing."""
         work = partial(self.disk.guarded, partial(survey, self.disk.directory, top=top))
         return await self.disk.attempt("reading the ledger", work)
+
+    async def _read(
+        self, source: Reader, blob: Blob, spans: Sequence[Span]
+    ) -> tuple[BlockMap, dict[int, bytes]] | None:
+        """The blocks that the spans touch; None if they have to be read past the volume."""
+        open_object = await self.objects.open(blob)
+        if open_object is None or any(span.stop > blob.size for span in spans):
+            return None
+        wanted, found = self._peek(open_object, spans)
+        if len(found) < len(wanted):
+            if self.disk.is_stuck:
+                return None
+            missing = [index for index in wanted if index not in found]
+            with open_object.reading(), self.prefetcher.foreground_read():
+                found |= await open_object.fetcher.fetch(missing, source)
+        return open_object.files.blocks, found
+
+    def _peek_all(self, blob: Blob, spans: Sequence[Span]) -> tuple[BlockMap, dict[int, bytes]] | None:
+        """The blocks that the spans touch, if all of them are in memory."""
+        open_object = self.objects.get(blob)
+        if open_object is None or any(span.stop > blob.size for span in spans):
+            return None
+        wanted, found = self._peek(open_object, spans)
+        return (open_object.files.blocks, found) if len(found) == len(wanted) else None
 
     def _peek(self, open_object: OpenObject, spans: Sequence[Span]) -> tuple[Sequence[int], dict[int, bytes]]:
         """The blocks that the spans touch, and those of them that are in memory."""

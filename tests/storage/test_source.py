@@ -365,6 +365,25 @@ async def test_lists_by_prefix_in_order(backend: Backend) -> None:
         assert blob == replace(await source.stat(blob.key), media=None, modified=blob.modified)
 
 
+async def test_tells_what_is_directly_below_a_prefix(backend: Backend) -> None:
+    for key in ("b/2.jpg", "a.jpg", "b/1.jpg", "b.jpg", "b/c/3.jpg", "b/c/d/4", "bb", "c/e/f"):
+        backend.put(key, key.encode())
+
+    async def below(prefix: str, *, first_only: bool = False) -> list[str]:
+        found = backend.source.children(prefix, first_only=first_only)
+        return [child if isinstance(child, str) else child.key async for child in found]
+
+    assert await below("") == ["a.jpg", "b.jpg", "b/", "bb", "c/"]
+    assert await below("b/") == ["b/1.jpg", "b/2.jpg", "b/c/"]
+    assert await below("b/c/") == ["b/c/3.jpg", "b/c/d/"]
+    assert await below("c/") == ["c/e/"]
+    assert await below("b/", first_only=True) == ["b/1.jpg"]
+    assert await below("nothing/") == await below("nothing/", first_only=True) == []
+    async for child in backend.source.children("b/"):
+        if not isinstance(child, str):
+            assert child == replace(await backend.source.stat(child.key), media=None, modified=child.modified)
+
+
 @pytest.mark.parametrize("backend", ["local", "seaweed"], indirect=True)  # moto takes 9 s to store that many
 async def test_lists_more_than_one_page(backend: Backend) -> None:
     names = [f"{number:05}" for number in range(1100)]
@@ -377,6 +396,7 @@ async def test_lists_more_than_one_page(backend: Backend) -> None:
                 group.create_task(backend.source.write(name, b"x"))
     assert await keys(backend.source) == names
     assert await keys(backend.source, after="01049") == names[1050:]
+    assert [child.key async for child in backend.source.children()] == names
 
 
 @pytest.mark.parametrize("key", ["map.jp2", "ü/日本 & so?#.tif"])

@@ -1,0 +1,144 @@
+"""Faults on a real mount: a store that is silent or refuses, a mount that is killed, a volume without space."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.mount.conftest import Shop
+from tests.soak.proxy import BlackHole, Exchange, Refused, Weather, fair
+from tests.support.mounts import LiveMount, special_mount
+
+pytestmark = pytest.mark.service
+
+
+def data_of(seed: int, size: int = 2 << 20) -> bytes:
+    return random.Random(seed).randbytes(size)
+
+
+def test_a_silent_store_is_an_error_within_the_deadline(shop: Shop, live: LiveMount) -> None:
+    data = data_of(1, 8 << 20)
+    shop.put("silent", data)
+    shop.put("silent-too", data)
+    with (live.directory / "silent").open("rb", buffering=0) as file:
+        assert os.pread(file.fileno(), 1000, 0) == data[:1000]
+        shop.between.choose = lambda exchange: BlackHole()
+        start = time.monotonic()
+        with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+            os.pread(file.fileno(), 1000, 4 << 20)
+        with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+            (live.directory / "silent-too").stat()
+        assert time.monotonic() - start < 60, "two deadlines of 3 s"
+        assert os.pread(file.fileno(), 1000, 0) == data[:1000], "what is here is still read"
+        shop.between.choose = fair
+        while True:  # a read may join a GET that the store swallowed before
+            with suppress(OSError):
+                assert os.pread(file.fileno(), 1000, 4 << 20) == data[4 << 20 :][:1000]
+                break
+            assert time.monotonic() - start < 100
+    assert (live.directory / "silent-too").read_bytes() == data
+
+
+def test_a_program_that_waits_for_a_silent_store_can_be_killed(shop: Shop, live: LiveMount) -> None:
+    shop.put("waiting", data_of(2))
+    shop.between.choose = lambda exchange: BlackHole() if exchange.method == "GET" else None
+    start = time.monotonic()
+    reader = subprocess.Popen(["cat", live.directory / "waiting"], stdout=subprocess.DEVNULL)
+    while not shop.between.gets("waiting"):
+        time.sleep(0.01)
+    reader.kill()
+    assert reader.wait() == -signal.SIGKILL
+    assert time.monotonic() - start < 30
+
+
+def test_what_the_store_denies_is_denied(shop: Shop, live: LiveMount) -> None:
+    def deny(exchange: Exchange) -> Refused | None:
+        return Refused(403, "AccessDenied") if exchange.key == "denied" and exchange.method == "GET" else None
+
+    shop.put("denied", data_of(3))
+    shop.between.choose = deny
+    with pytest.raises(PermissionError), (live.directory / "denied").open("rb", buffering=0) as file:
+        file.read(10)
+
+
+def test_faults_of_the_store_never_change_a_byte(shop: Shop, live: LiveMount) -> None:
+    data, seed = data_of(4, 4 << 20), random.randrange(2**32)
+    print(f"seed {seed}")
+    shop.put("weather", data)
+    shop.between.choose = Weather(seed, rate=0.1)
+    chance, failed = random.Random(seed), []
+    with (live.directory / "weather").open("rb", buffering=0) as file:
+        for _ in range(40):
+            place = chance.randrange(len(data) - 5000)
+            try:
+                assert os.pread(file.fileno(), 5000, place) == data[place : place + 5000]
+            except OSError as error:
+                failed.append(error.errno)
+    assert set(failed) <= {errno.EIO}
+    assert len(failed) < 20
+
+
+def test_a_mount_that_was_killed_is_cleared_at_the_next_start(shop: Shop, tmp_path: Path) -> None:
+    data = data_of(5)
+    shop.put("killed", data)
+    with special_mount(shop.url, home=tmp_path, settings=shop.s3.environ) as first:
+        assert (first.directory / "killed").read_bytes() == data
+        first.process.kill()
+        first.process.wait()
+        with pytest.raises(OSError, match=os.strerror(errno.ENOTCONN)):
+            os.listdir(first.directory)
+        start = len(shop.between.log)
+        with special_mount(shop.url, home=tmp_path, settings=shop.s3.environ) as second:
+            assert (second.directory / "killed").read_bytes() == data
+            assert shop.between.gets("killed", since=start) == [], "its blocks were in the volume"
+            third = subprocess.run(
+                [sys.executable, "-m", "special", "mount", shop.url, second.directory, "--volume", second.volume],
+                env={**os.environ, **shop.s3.environ},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert third.returncode == 2
+            assert "is mounted already" in " ".join(third.stderr.split())
+            assert (second.directory / "killed").read_bytes() == data
+    assert not os.path.ismount(second.directory)
+
+
+def test_a_mount_that_is_stopped_leaves_programs_their_open_files(shop: Shop, tmp_path: Path) -> None:
+    data = data_of(6)
+    shop.put("stopped", data)
+    with special_mount(shop.url, home=tmp_path, settings=shop.s3.environ) as live:
+        with (live.directory / "stopped").open("rb", buffering=0) as file:
+            assert file.read(10) == data[:10]
+            live.process.terminate()
+            while os.path.ismount(live.directory):
+                time.sleep(0.01)
+            assert os.pread(file.fileno(), 1000, 1 << 20) == data[1 << 20 :][:1000]
+        assert live.process.wait(30) == 0
+
+
+def test_in_the_background_it_returns_when_it_is_mounted(shop: Shop, tmp_path: Path) -> None:
+    shop.put("daemon", b"bytes")
+    directory = tmp_path / "mount"
+    directory.mkdir()
+    command = [sys.executable, "-m", "special", "mount", shop.url, directory, "--volume", tmp_path / "v", "--daemon"]
+    environ = {**os.environ, **shop.s3.environ}
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+    try:
+        assert (done.returncode, done.stderr) == (0, "")
+        assert (directory / "daemon").read_bytes() == b"bytes"
+    finally:
+        subprocess.run(["fusermount3", "-u", directory], check=True)
+    command[5] = tmp_path / "nothing"
+    failed = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+    assert failed.returncode == 2
+    assert "create it" in failed.stderr
