@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from special import iiif
 from special.auth import ANONYMOUS, Grant, Identity, access
+from special.catalogue import Caller, GuardedHooks
 from special.concurrency import Deadline
 from special.errors import RequestError
 from special.iiif import ImageRequest, Job, Limits, Version
@@ -45,6 +46,7 @@ class Engine:
         routes: Mapping[str, Route],
         *,
         source: Source,
+        hooks: GuardedHooks | None = None,
         admission: AdmissionController,
         resources: Resources,
         limits: Limits,
@@ -55,7 +57,8 @@ class Engine:
         """`routes` by the name of the plan; `deadlines_s`: seconds from arrival to answer, by lane."""
         self.catalog = catalog
         self.source = source
-        self.gallery = Gallery(source)
+        self.hooks = hooks
+        self.gallery = Gallery(source, catalog.catalogue)
         self.admission = admission
         self.limits = limits
         self.deadlines_s = deadlines_s
@@ -101,7 +104,7 @@ class Engine:
         asset = await self.catalog.find(identifier)
         grant = access.grant(asset, identity)
         document = info.info(asset, uri, version=version, limits=self.limits, grant=grant, services=services)
-        return InfoDocument(document, info.level(grant), asset)
+        return InfoDocument(await self._described(document, asset), info.level(grant), asset, grant.is_personal)
 
     async def thumbs_info(
         self, identifier: str, uri: str, *, version: Version, identity: Identity, services: Services = ()
@@ -110,7 +113,27 @@ class Engine:
         asset = await self.catalog.find_stored(identifier)
         grant = access.grant(asset, identity)
         document = info.info_thumbs(asset, uri, version=version, grant=grant, services=services)
-        return InfoDocument(document, 0, asset)
+        return InfoDocument(await self._described(document, asset), 0, asset, grant.is_personal)
+
+    async def _described(self, document: dict[str, Any], asset: Asset) -> dict[str, Any]:
+        """With what the operator's own code adds."""
+        if self.hooks is None or not self.hooks.describes:
+            return document
+        entry = await self.catalog.entry(asset.identifier)
+        return {**await self.hooks.describe(asset.identifier, entry, document), **document}
+
+    # Callers
+
+    @property
+    def authorises(self) -> bool:
+        """Whether the operator's own code is to be asked who may see an image."""
+        return self.hooks is not None and self.hooks.authorises
+
+    async def authorised(self, identity: Identity, caller: Caller) -> Identity:
+        """The identity with what the operator's own code allows it of one image. Raises `Missing`, `HookError`."""
+        assert self.hooks is not None, "there is such code"
+        verdict = await self.hooks.authorise(caller, await self.catalog.entry(caller.identifier))
+        return replace(identity, verdict=verdict)
 
     # Plans
 
@@ -142,8 +165,8 @@ class Engine:
     ) -> PlannedRequest:
         grant = access.grant(asset, identity)
         job, plan = choose(grant)
-        private = False
-        if asset.restricted:
+        private = grant.is_personal
+        if asset.restricted and not private:
             try:
                 private = any(choose(it) != (job, plan) for it in (access.grant(asset, ANONYMOUS), Grant()))
             except RequestError:

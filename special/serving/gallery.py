@@ -6,6 +6,7 @@ remembered for a few seconds, a page looks at a bounded number of entries, and o
 
 from __future__ import annotations
 
+from special.catalogue import Catalogue
 from special.concurrency import TTLCache
 from special.errors import Busy
 from special.storage import Folder, Source
@@ -23,8 +24,10 @@ Page = tuple[str, ...]
 class Gallery:
     """Identifiers of a source, in its own order, a page at a time."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, catalogue: Catalogue | None = None) -> None:
+        """Where there is a `catalogue`, images are those that it can list."""
         self._source = source
+        self._catalogue = catalogue
         self._running = 0
         self._pages: TTLCache[tuple[str, int], Page] = TTLCache(self._look_up, ttl_s=TTL_S, capacity=MAX_PAGES)
 
@@ -45,6 +48,8 @@ class Gallery:
             self._running -= 1
 
     async def _listed(self, after: str, count: int) -> Page:
+        if self._catalogue is not None:
+            return tuple(await self._catalogue.page(after, count))
         if isinstance(self._source, Folder):
             return tuple(await self._source.first_keys(count, after=after, max_entries=MAX_ENTRIES))
         found: list[str] = []

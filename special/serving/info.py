@@ -102,7 +102,7 @@ def info(
     else:
         described = {"formats": formats, "qualities": qualities, "supports": sorted(features)}
         document["profile"] = [profile(2, level(grant)), bounds | described]
-    return _with_services(document, services if asset.restricted else (), version)
+    return _with_services(document, services if asset.restricted or grant.is_personal else (), version)
 
 
 def listed_thumbs(asset: Asset, grant: Grant) -> list[Size]:
@@ -135,7 +135,7 @@ def info_thumbs(asset: Asset, uri: str, *, version: Version, grant: Grant, servi
             profile(2, 0),
             {"formats": formats, "qualities": ["default", "color"], "supports": sorted(supports)},
         ]
-    return _with_services(document, services if asset.restricted else (), version)
+    return _with_services(document, services if asset.restricted or grant.is_personal else (), version)
 
 
 def granted(limits: Limits, grant: Grant) -> Limits:

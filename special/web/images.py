@@ -19,6 +19,7 @@ from starlette.types import Receive, Send
 from special import iiif
 from special.auth import ANONYMOUS, Identity, Verifier
 from special.auth import MEDIA as AUTH_MEDIA
+from special.catalogue import Caller
 from special.concurrency import Deadline, FairStart, LRUCache
 from special.errors import NotFound
 from special.iiif import BaseRequest, Full, IdentifierForm, ImageRequest, InfoRequest, Version
@@ -60,6 +61,8 @@ class Document:
     profile: str
     data: bytes
     etag: str
+    private: bool
+    """Whether another client would get another document."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +112,15 @@ class Images:
                 identity = await self._verifier.identify(call.headers)
         if call.prefix == "auth" and self._auth:
             return await self._authorise(self._auth, call, identity, send)
+        if self.engine.authorises:
+            identifier = self._parse(call.path).identifier
+            async with self._deadline(call, "stored").limit("asking who may see the image"):
+                identity = await self.engine.authorised(identity, _caller(call, identifier, identity))
         prepared = self._current(self._prepared, call, identity)
         if prepared is None:
             if document := self._current(self._documents, call, identity):
                 return await self._send_info(call, document, send)
-            request = iiif.parse(call.path, id_segments=self._options.id_segments, form=self._options.form)
+            request = self._parse(call.path)
             if isinstance(request, BaseRequest):
                 location = f"{self._uri(call, request)}/info.json"
                 return await send_bytes(send, 303, [*CORS, (b"location", location.encode())], b"")
@@ -123,6 +130,9 @@ class Images:
             async with self._deadline(call, lane).limit("looking up the image"):
                 prepared = await self._prepare(call, request, identity)
         return await self._pixels(call, prepared, receive, send)
+
+    def _parse(self, path: str) -> BaseRequest | InfoRequest | ImageRequest:
+        return iiif.parse(path, id_segments=self._options.id_segments, form=self._options.form)
 
     def _deadline(self, call: HttpRequest, lane: LaneName) -> Deadline:
         """Counted from the request's arrival."""
@@ -139,13 +149,14 @@ class Images:
             found = await make(request.identifier, uri, version=version, identity=identity, services=services)
         data = json.dumps(found.document, indent=2, ensure_ascii=False).encode()
         etag = f'"{hashlib.sha256(data).hexdigest()[:32]}"'
-        document = Document(found.asset, version, info.profile(version, found.level), data, etag)
+        private = found.asset.restricted or found.is_personal
+        document = Document(found.asset, version, info.profile(version, found.level), data, etag, private)
         self._documents.put(_key(call, identity), document)
         return document
 
     async def _send_info(self, call: HttpRequest, document: Document, send: Send) -> int:
         cors, vary = self._cors(call)
-        headers = [*cors, *self._caching(call, "Accept", *vary, private=document.asset.restricted, age_s=60)]
+        headers = [*cors, *self._caching(call, "Accept", *vary, private=document.private, age_s=60)]
         level = document.profile
         if document.version == 3:
             headers.append((b"content-type", f'application/ld+json;profile="{info.CONTEXT[3]}"'.encode()))
@@ -262,11 +273,13 @@ class Images:
         prefix, _, path = rest.partition("/")
         of = replace(call, prefix=prefix, path=path)
         if service == "probe" and prefix in PREFIXES:
-            request = iiif.parse(path, id_segments=self._options.id_segments, form=self._options.form)
+            request = self._parse(path)
             if isinstance(request, BaseRequest):
+                uri, caller = self._uri(of, request), auth.bearer_of(call.headers, identity)
                 async with self._deadline(call, "stored").limit("looking up the image"):
                     asset = await self._asset(of, request.identifier)
-                uri, caller = self._uri(of, request), auth.bearer_of(call.headers, identity)
+                    if self.engine.authorises:
+                        caller = await self.engine.authorised(caller, _caller(call, request.identifier, caller))
                 result = probe(asset, uri, caller, limits=self.engine.limits, level0=of.level0)
                 headers = [*CORS, *private, (b"content-type", AUTH_MEDIA.encode())]
                 return await send_bytes(send, 200, headers, json.dumps(result).encode(), head=head)
@@ -286,6 +299,11 @@ class Images:
         headers = [(b"cache-control", value.encode())]
         names = (*vary, *self._verifier.vary) if private else vary
         return [*headers, (b"vary", ", ".join(names).encode())] if names else headers
+
+
+def _caller(call: HttpRequest, identifier: str, identity: Identity) -> Caller:
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in call.headers.items()}
+    return Caller(identifier, headers, call.client, identity.roles, identity.known)
 
 
 def _key(call: HttpRequest, identity: Identity) -> Key:
