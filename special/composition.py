@@ -19,7 +19,7 @@ from special.codecs import Encoding
 from special.concurrency import StoreSilence
 from special.errors import ConfigurationError
 from special.iiif import IdentifierForm, Limits
-from special.images import OPEN, KeyTemplates, Masters, Rule
+from special.images import OPEN, Description, KeyTemplates, Masters, Rule
 from special.renditions import Policy, RenditionStore, RenditionWriter
 from special.serving import (
     PYRAMID_LANE,
@@ -153,6 +153,7 @@ def assemble(
         },
         source=source,
         hooks=hooks,
+        description=description(settings),
         admission=admission,
         resources=Resources(
             opened=(volume, workers),
@@ -263,6 +264,14 @@ def rendition_policy(settings: Settings) -> Policy:
         formats=settings.formats,
         qualities=Encoding(jpeg_quality=settings.jpeg_quality, webp_quality=settings.webp_quality),
     )
+
+
+def description(settings: Settings) -> Description:
+    """What is said of every image."""
+    said = settings.description
+    if said is None:
+        return Description()
+    return Description(said.rights, said.attribution, said.provider, said.service, said.part_of, said.see_also)
 
 
 def read_limits(settings: Settings) -> ReadLimits:

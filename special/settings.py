@@ -137,12 +137,29 @@ class S3Catalogue(BaseModel):
     kind: Literal["s3"]
 
 
+class DescriptionSetting(BaseModel):
+    """What info.json says of every image of which the catalogue does not say otherwise: the table `[description]`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rights: str | None = None
+    """URI of a licence or a rights statement."""
+    attribution: str | None = None
+    """Text that must be shown; in version 2 alone."""
+    provider: tuple[dict[str, Any], ...] = ()
+    """Organisations, as Presentation API 3.0 describes agents."""
+    service: tuple[dict[str, Any], ...] = ()
+    part_of: tuple[dict[str, Any], ...] = ()
+    see_also: tuple[dict[str, Any], ...] = ()
+
+
 CatalogueSetting = Annotated[
     TemplatesCatalogue | HttpCatalogue | SqliteCatalogue | S3Catalogue, Field(discriminator="kind")
 ]
 """One kind of catalogue: one `[[catalogue]]` table."""
 _TABLES: dict[str, tuple[type[BaseModel], ...]] = {
     "rules": (AccessRule,),
+    "description": (DescriptionSetting,),
     "sources": (SourceSetting,),
     "catalogue": (TemplatesCatalogue, HttpCatalogue, SqliteCatalogue, S3Catalogue),
 }
@@ -351,6 +368,17 @@ class Settings(BaseSettings):
         pattern=r"^[\w.]+:\w+$",
         description="Python class `package.module:Class` of the operator's own code, a subclass of "
         "`special.catalogue.Hooks`.",
+    )
+    description: DescriptionSetting | None = Field(
+        None,
+        description="Table `[description]` of what info.json says of every image: `rights`, `attribution`, and lists "
+        "`provider`, `service`, `part_of`, `see_also`; a catalogue may say otherwise of one.",
+    )
+    cache_tag_header: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9-]{1,64}$",
+        description="Header with the image's tag, by which a CDN purges all answers of one image: `Surrogate-Key`, "
+        "`Cache-Tag`.",
     )
     default_roles: Annotated[tuple[str, ...], NoDecode] = Field(
         ("reader",), description="Roles that lift a restriction that only a sizes file makes."

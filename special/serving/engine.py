@@ -14,7 +14,7 @@ from special.catalogue import Caller, GuardedHooks
 from special.concurrency import Deadline
 from special.errors import RequestError
 from special.iiif import ImageRequest, Job, Limits, Version
-from special.images import Asset
+from special.images import Asset, Description
 from special.serving import info, routing
 from special.serving.answers import Answer, AnswerHead, InfoDocument, PlannedRequest, Route
 from special.serving.catalog import Catalog
@@ -47,6 +47,7 @@ class Engine:
         *,
         source: Source,
         hooks: GuardedHooks | None = None,
+        description: Description = Description(),  # noqa: B008 - immutable
         admission: AdmissionController,
         resources: Resources,
         limits: Limits,
@@ -54,10 +55,14 @@ class Engine:
         deadlines_s: Mapping[LaneName, float],
         is_ready: Callable[[], bool],
     ) -> None:
-        """`routes` by the name of the plan; `deadlines_s`: seconds from arrival to answer, by lane."""
+        """`routes` by the name of the plan; `deadlines_s`: seconds from arrival to answer, by lane.
+
+        `description`: what is said of every image of which the catalogue does not say otherwise.
+        """
         self.catalog = catalog
         self.source = source
         self.hooks = hooks
+        self._description = description
         self.gallery = Gallery(source, catalog.catalogue)
         self.admission = admission
         self.limits = limits
@@ -104,7 +109,9 @@ class Engine:
         asset = await self.catalog.find(identifier)
         grant = access.grant(asset, identity)
         document = info.info(asset, uri, version=version, limits=self.limits, grant=grant, services=services)
-        return InfoDocument(await self._described(document, asset), info.level(grant), asset, grant.is_personal)
+        return InfoDocument(
+            await self._described(document, asset, version), info.level(grant), asset, grant.is_personal
+        )
 
     async def thumbs_info(
         self, identifier: str, uri: str, *, version: Version, identity: Identity, services: Services = ()
@@ -113,10 +120,12 @@ class Engine:
         asset = await self.catalog.find_stored(identifier)
         grant = access.grant(asset, identity)
         document = info.info_thumbs(asset, uri, version=version, grant=grant, services=services)
-        return InfoDocument(await self._described(document, asset), 0, asset, grant.is_personal)
+        return InfoDocument(await self._described(document, asset, version), 0, asset, grant.is_personal)
 
-    async def _described(self, document: dict[str, Any], asset: Asset) -> dict[str, Any]:
-        """With what the operator's own code adds."""
+    async def _described(self, document: dict[str, Any], asset: Asset, version: Version) -> dict[str, Any]:
+        """With what settings, catalogue and the operator's own code say of the image."""
+        said = asset.description.over(self._description) if asset.description is not None else self._description
+        document = info.described(document, said, version)
         if self.hooks is None or not self.hooks.describes:
             return document
         entry = await self.catalog.entry(asset.identifier)

@@ -121,6 +121,7 @@ class App:
             max_age_s=settings.max_age_s,
             form=composition.identifier_form(settings),
             offload_location=settings.offload_location if settings.offload else None,
+            cache_tag_header=settings.cache_tag_header,
             unsent_bytes=settings.decode_budget_bytes // 4,
         )
         async with AsyncExitStack() as stack:

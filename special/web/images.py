@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from time import monotonic
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeVar
+from urllib.parse import quote
 
 from starlette.types import Receive, Send
 
@@ -36,6 +38,12 @@ from special.web.unsent import UnsentAnswers
 PREFIXES: Final = ("iiif", "iiif-img", "thumbs")
 MAX_PLANS: Final = 10_000
 """Maximum number of plans that are kept in memory, of some 2 KB each."""
+
+MAX_TAG: Final = 200
+"""Longest tag that is not a digest: CDNs limit all tags of an answer together."""
+_ATTACHMENT: Final = "response-content-disposition=attachment"
+"""As S3 has it, and sites that were built on it."""
+_UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f/\\]")
 
 Key = tuple[str, str, str, bool, Version, Identity]
 
@@ -75,6 +83,8 @@ class ImageOptions:
     """Which spellings of identifiers are served."""
     offload_location: str | None
     """Where a trusted proxy that offers to fetches stored renditions by itself; None: nowhere."""
+    cache_tag_header: str | None
+    """Header with the image's tag for CDNs; None: there is none."""
     unsent_bytes: int
     """Memory for answers that wait for their clients to read them."""
 
@@ -157,6 +167,7 @@ class Images:
     async def _send_info(self, call: HttpRequest, document: Document, send: Send) -> int:
         cors, vary = self._cors(call)
         headers = [*cors, *self._caching(call, "Accept", *vary, private=document.private, age_s=60)]
+        headers += self._tag(document.asset)
         level = document.profile
         if document.version == 3:
             headers.append((b"content-type", f'application/ld+json;profile="{info.CONTEXT[3]}"'.encode()))
@@ -191,6 +202,9 @@ class Images:
 
     async def _pixels(self, call: HttpRequest, prepared: Prepared, receive: Receive, send: Send) -> int:
         planned, headers = prepared.planned, prepared.headers
+        if call.query and _ATTACHMENT in call.query.split("&"):
+            kept = [it for it in headers if it[0] != b"content-disposition"]
+            headers = [*kept, disposition("attachment", planned.asset, planned.job.format)]
         trace().route = planned.plan.name
         unless, copied = call.unless, isinstance(planned.plan, Thumb)
         span = call.range if copied else None
@@ -252,13 +266,20 @@ class Images:
             (b"link", link.encode()),
             (b"x-special-route", planned.plan.name.encode()),
             *self._caching(call, *vary, private=planned.private, age_s=self._options.max_age_s),
+            *self._tag(planned.asset),
         ]
+        if planned.asset.filename is not None:
+            headers.append(disposition("inline", planned.asset, request.format))
         if call.level0:
             # What the DLCS says of its own thumbs; sites look for it.
             headers.append((b"x-thumb-match" if isinstance(planned.plan, Thumb) else b"x-thumb-resized", b"1"))
         if isinstance(planned.plan, Thumb):
             headers.append((b"accept-ranges", b"bytes"))
         return headers
+
+    def _tag(self, asset: Asset) -> Headers:
+        name = self._options.cache_tag_header
+        return [(name.lower().encode(), cache_tag(asset.identifier).encode())] if name is not None else []
 
     # Login
 
@@ -299,6 +320,23 @@ class Images:
         headers = [(b"cache-control", value.encode())]
         names = (*vary, *self._verifier.vary) if private else vary
         return [*headers, (b"vary", ", ".join(names).encode())] if names else headers
+
+
+def cache_tag(identifier: str) -> str:
+    """What a CDN purges an image by: its identifier as in a URL, or a digest where CDNs would not take that."""
+    quoted = iiif.quote_identifier(identifier)
+    return quoted if len(quoted) <= MAX_TAG else hashlib.sha256(identifier.encode()).hexdigest()
+
+
+def disposition(kind: Literal["inline", "attachment"], asset: Asset, extension: str) -> tuple[bytes, bytes]:
+    """The Content-Disposition header (RFC 6266; Image API 2.1, appendix A), with a name for any client."""
+    name = asset.filename or asset.identifier.rpartition("/")[2].partition(".")[0] or "image"
+    whole = f"{_UNPRINTABLE.sub('_', name)}.{extension}"
+    plain = re.sub(r'[^ -~]|["\\]', "_", whole)
+    value = f'{kind}; filename="{plain}"'
+    if plain != whole:
+        value += f"; filename*=UTF-8''{quote(whole, safe='')}"
+    return b"content-disposition", value.encode()
 
 
 def _caller(call: HttpRequest, identifier: str, identity: Identity) -> Caller:

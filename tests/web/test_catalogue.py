@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
@@ -14,8 +15,11 @@ import pytest
 from PIL import Image
 
 from special.catalogue import NOTHING, PUBLIC, Caller, Entry, Hooks, Verdict
+from special.geometry import Size
+from special.images import Asset
 from special.settings import load
 from special.web.app import App
+from special.web.images import cache_tag, disposition
 from tests.support.catalogue_server import catalogue_server
 
 pytestmark = pytest.mark.service
@@ -249,3 +253,76 @@ def test_a_start_that_cannot_work(root: Path, config: str, message: str) -> None
     with pytest.raises(ConfigurationError) as caught:
         composition.engine(load(root / "special.toml", home=root / "home", source=str(root / "a")))
     assert message in str(caught.value)
+
+
+# What goes out
+
+
+AGENT = {"id": "https://library.example/", "type": "Agent", "label": {"en": ["A library"]}}
+GENERAL = """
+cache_tag_header = "Surrogate-Key"
+[description]
+rights = "http://rightsstatements.org/vocab/InC/1.0/"
+attribution = "A library"
+[[description.provider]]
+id = "https://library.example/"
+type = "Agent"
+label = { en = ["A library"] }
+"""
+
+
+async def test_what_is_said_of_images(root: Path) -> None:
+    search, manifest = {"id": "https://x/s", "type": "SearchService2"}, {"id": "https://x/m", "type": "Manifest"}
+    images = {
+        "one": {"url": "red.png", "rights": "http://creativecommons.org/licenses/by/4.0/"},
+        "two": {"url": "red.png", "service": search, "partOf": [manifest], "seeAlso": [{"id": "https://x/d"}]},
+    }
+    with catalogue_server(root, images) as server:
+        more = f'[[catalogue]]\nkind = "http"\nurl = "{server.url}"\ntoken_file = "{server.token_file}"\n'
+        async with site(root, GENERAL + more) as client:
+            one = (await client.get("/iiif/3/one/info.json")).json()
+            assert (one["rights"], one["provider"]) == ("http://creativecommons.org/licenses/by/4.0/", [AGENT])
+            assert {"attribution", "license", "service", "partOf", "seeAlso"} & set(one) == set()
+            two = (await client.get("/iiif/3/two/info.json")).json()
+            assert two["rights"] == "http://rightsstatements.org/vocab/InC/1.0/"
+            assert (two["service"], two["partOf"], two["seeAlso"]) == ([search], [manifest], [{"id": "https://x/d"}])
+            old = (await client.get("/iiif/2/two/info.json")).json()
+            assert (old["license"], old["attribution"]) == ("http://rightsstatements.org/vocab/InC/1.0/", "A library")
+            assert old["service"] == [search]
+            assert {"rights", "provider", "partOf", "seeAlso"} & set(old) == set()
+
+
+async def test_names_of_what_is_saved_and_tags_for_cdns(root: Path) -> None:
+    with catalogue_server(root, {"one": {"url": "red.png", "filename": "leaf 3"}}) as server:
+        more = f'[[catalogue]]\nkind = "http"\nurl = "{server.url}"\ntoken_file = "{server.token_file}"\n'
+        async with site(root, 'cache_tag_header = "Cache-Tag"\n' + more) as client:
+            path = "/iiif/3/one/full/10,/0/default.png"
+            for query, kind in (("", "inline"), ("?x=1&response-content-disposition=attachment", "attachment")):
+                for _ in range(2):  # the second time by the plan in memory
+                    answer = await client.get(path + query)
+                    assert answer.headers["cache-tag"] == "one"
+                    assert answer.headers["content-disposition"] == f'{kind}; filename="leaf 3.png"'
+            assert (await client.get("/iiif/3/one/info.json")).headers["cache-tag"] == "one"
+
+
+@pytest.mark.parametrize(
+    ("identifier", "filename", "expected"),
+    [
+        ("1/2/one.tif", None, 'attachment; filename="one.png"'),
+        (".hidden", None, 'attachment; filename="image.png"'),
+        ("one", "leaf.3", 'attachment; filename="leaf.3.png"'),
+        (
+            "one",
+            'H\u00fctte "\r\n/x',
+            "attachment; filename=\"H_tte ____x.png\"; filename*=UTF-8''H%C3%BCtte%20%22___x.png",
+        ),
+    ],
+)
+def test_names_for_any_client(identifier: str, filename: str | None, expected: str) -> None:
+    asset = Asset(identifier, Size(1, 1), None, filename=filename)
+    assert disposition("attachment", asset, "png") == (b"content-disposition", expected.encode())
+
+
+@pytest.mark.parametrize("identifier", ["x y,\u00fc.png", "x" * 500, "a/b"])
+def test_tags_are_words_that_cdns_take(identifier: str) -> None:
+    assert re.fullmatch(r"[!-+\--~]{1,200}", cache_tag(identifier))
