@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from special.auth import Flow, PatternRule, Rules, RulesInForce, Verifier, key_file, key_set
 from special.catalogue import (
     BucketIdentifiers,
@@ -141,6 +143,12 @@ def assemble(
         max_running=2 * settings.decoders,  # enough to keep all decoders busy while others are being read
         hot_bytes=int(settings.hot_size),
     )
+
+    async def remove(identifier: str, urls: Sequence[str]) -> None:
+        tile.purge(identifier)
+        for url in urls:
+            await volume.remove(url)
+
     tile_s, full_s, max_s = (it.deadline_s for it in standard_lanes(1))
     background = (writer, builder, prefetcher)
     return Engine(
@@ -169,6 +177,7 @@ def assemble(
         upscale_percent=settings.upscale_percent,
         deadlines_s={"stored": STORED_DEADLINE_S, "tile": tile_s, "full": full_s, "max": max_s},
         is_ready=lambda: workers.ready,
+        remove=remove,
     )
 
 

@@ -374,6 +374,11 @@ class Settings(BaseSettings):
         description="Table `[description]` of what info.json says of every image: `rights`, `attribution`, and lists "
         "`provider`, `service`, `part_of`, `see_also`; a catalogue may say otherwise of one.",
     )
+    admin_token_file: Path | None = Field(
+        None,
+        description="File with the token for `DELETE /admin/images/{id}`, which purges an image from memory and volume "
+        "of this machine; default: there is no such address.",
+    )
     cache_tag_header: str | None = Field(
         None,
         pattern=r"^[A-Za-z0-9-]{1,64}$",

@@ -130,6 +130,18 @@ class Masters:
         """A master turned out to be another version by now: look it up again, unless that has been done since."""
         self._known.forget_value(identifier, master)
 
+    def purge(self, identifier: str) -> None:
+        """Forget all that is in memory of a master."""
+        found = self._known.peek(identifier)
+        self._known.forget(identifier)
+        if found is not None:
+            self._heads.pop(found.blob)
+            self._grown.pop(found.blob)
+
+    async def urls(self, identifier: str) -> list[str]:
+        """The URLs that an image's master may have. Raises as a `Locator` does."""
+        return [self.source.root + key for key in await self._keys(identifier)]
+
     def pop_head(self, blob: Blob) -> list[Chunk]:
         """What was read to learn what a master is, for the first request for its pixels; nothing after that."""
         return self._heads.pop(blob) or []

@@ -7,6 +7,7 @@ changes: a plan that was made with it holds as long.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -15,7 +16,7 @@ from special import formats
 from special.auth import Rules, RulesInForce
 from special.catalogue import Catalogue, Entry
 from special.concurrency import LRUCache
-from special.errors import NotFound
+from special.errors import NotFound, SpecialError
 from special.formats import Layout, Tiling
 from special.iiif import fold_identifier
 from special.images import Asset, Master, Masters, Rule, stricter
@@ -147,6 +148,23 @@ class Catalog:
         if self.catalogue is None or entry is None:
             return self._masters.templates.keys_of(identifier)
         return self.catalogue.names(entry)
+
+    async def purge(self, identifier: str) -> list[str]:
+        """Forget all that is in memory of an image; the URLs that its master had or may have.
+
+        Its catalogue is asked again for these; where it fails, those that were known are all.
+        """
+        whole = self._whole.pop(identifier)
+        self._stored.pop(identifier)
+        urls = {whole[0].master.blob.url} if whole is not None and whole[0].master is not None else set[str]()
+        for name in filter(None, (identifier, _folded(identifier))):
+            self._store.purge(name)
+        self._masters.purge(identifier)
+        if self.catalogue is not None:
+            self.catalogue.forget(identifier)
+        with suppress(SpecialError):
+            urls.update(await self._masters.urls(identifier))
+        return sorted(urls)
 
     def master(self, asset: Asset) -> Master:
         """The master of an image that was just found."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -54,10 +54,12 @@ class Engine:
         upscale_percent: int,
         deadlines_s: Mapping[LaneName, float],
         is_ready: Callable[[], bool],
+        remove: Callable[[str, Sequence[str]], Awaitable[None]],
     ) -> None:
         """`routes` by the name of the plan; `deadlines_s`: seconds from arrival to answer, by lane.
 
-        `description`: what is said of every image of which the catalogue does not say otherwise.
+        `remove` takes an image's tiles from memory, and its master's URLs from the volume. `description`: what is said
+        of every image of which the catalogue does not say otherwise.
         """
         self.catalog = catalog
         self.source = source
@@ -71,6 +73,7 @@ class Engine:
         self._resources = resources
         self._upscale_percent = upscale_percent
         self._is_ready = is_ready
+        self._remove = remove
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -99,6 +102,14 @@ class Engine:
     def ready(self) -> bool:
         """Whether any decoder is up."""
         return self._is_ready()
+
+    async def purge(self, identifier: str) -> None:
+        """Forget all that this process has in memory of an image, and remove its master from the volume.
+
+        Nothing is removed from the store. What is being read at the moment stays until the next purge.
+        """
+        urls = await self.catalog.purge(identifier)
+        await self._remove(identifier, urls)
 
     # Documents
 
