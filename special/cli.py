@@ -1,4 +1,4 @@
-"""The command `special`: serve, derive, inspect, mount, volume.
+"""The command `special`: serve, derive, inspect, mount, volume, catalogue.
 
 Exit codes: 0 done, 1 something failed (said which), 2 bad usage or a setting that cannot work.
 
@@ -38,6 +38,8 @@ cli = typer.Typer(
 )
 volume_cli = typer.Typer(help="Look after a volume.", no_args_is_help=True)
 cli.add_typer(volume_cli, name="volume")
+catalogue_cli = typer.Typer(help="Look into a catalogue.", no_args_is_help=True)
+cli.add_typer(catalogue_cli, name="catalogue")
 
 Source = Annotated[str, typer.Argument(help="A folder, s3://bucket/prefix, az://, gs:// or https://.")]
 Thumbs = Annotated[str | None, typer.Option(help="Where stored renditions are: a folder or a bucket.")]
@@ -342,6 +344,30 @@ def clear(
         gone = admin.clear(directory, admin.find(directory, image, keys=keys, root=root))
     _print_record(gone, as_json=json)
     sys.exit(1 if gone.kept else 0)
+
+
+@catalogue_cli.command(
+    epilog="""
+[bold]Examples[/]
+
+  special catalogue check s3://archive/masters --config special.toml
+
+  special catalogue check s3://archive/masters 1/2/foo 1/2/bar --config special.toml
+"""
+)
+def check(
+    source: Source,
+    identifiers: Annotated[list[str] | None, typer.Argument(help="Images; none: the first that are listed.")] = None,
+    count: Annotated[int, typer.Option(help="How many images are looked up if none is named.", min=1)] = 20,
+    config: Config = None,
+) -> None:
+    """Tell where a catalogue has images, who may see them, and whether they are there. Exits with 1 if any is not."""
+    from special import composition
+    from special.inspect import check_catalogue
+
+    chosen = settings.load(config, source=source)
+    sound = asyncio.run(check_catalogue(composition.engine(chosen), identifiers or [], count, Console()))
+    sys.exit(0 if sound else 1)
 
 
 def _print_record(record: VolumeStat | Verified | Cleared, *, as_json: bool, **more: float) -> None:

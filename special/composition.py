@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from special.auth import Flow, PatternRule, Rules, RulesInForce, Verifier, key_file, key_set
+from special.catalogue import (
+    BucketIdentifiers,
+    Catalogue,
+    CatalogueOptions,
+    GuardedHooks,
+    HttpOptions,
+    KindOptions,
+    SqliteOptions,
+    open_catalogue,
+    open_hooks,
+    open_sources,
+)
 from special.codecs import Encoding
 from special.concurrency import StoreSilence
+from special.errors import ConfigurationError
 from special.iiif import IdentifierForm, Limits
-from special.images import OPEN, KeyTemplates, Masters, Rule
+from special.images import OPEN, Description, KeyTemplates, Masters, Rule
 from special.renditions import Policy, RenditionStore, RenditionWriter
 from special.serving import (
     PYRAMID_LANE,
@@ -21,9 +36,18 @@ from special.serving import (
     StreamRoute,
     ThumbRoute,
     TileRoute,
+    govern,
 )
-from special.settings import AccessRule, Settings
-from special.storage import Bucket, Folder, Source, folder_path, open_source
+from special.settings import (
+    AccessRule,
+    HttpCatalogue,
+    S3Catalogue,
+    Settings,
+    SourceSetting,
+    SqliteCatalogue,
+    TemplatesCatalogue,
+)
+from special.storage import Bucket, Folder, S3Options, Source, folder_path, open_source
 from special.volume import Volume
 from special.workers import AdmissionController, Lane, Workers, standard_lanes
 
@@ -35,12 +59,23 @@ STALE_S = 300.0
 
 def engine(settings: Settings) -> Engine:
     """An engine made as the settings say; it must be entered before use. Raises `ConfigurationError`."""
-    source = open_source(settings.source)
-    thumbs = open_source(settings.thumbs_url, create=True)
     templates, in_force = key_templates(settings), RulesInForce(rules(settings))
+    options = catalogue_options(settings)
+    hooks = open_hooks(options) if options is not None else None
+    source: Source
+    catalogue: Catalogue | None = None
+    if options is None:
+        source = open_source(settings.source)
+    else:
+        source = sources = open_sources(options.sources)
+        catalogue = open_catalogue(options, sources, hooks)
+    thumbs = open_source(settings.thumbs_url, create=True)
 
     def is_open(identifier: str) -> bool:
-        return in_force.rules.govern(OPEN, identifier, *templates.keys_of(identifier)) == OPEN
+        if catalogue is None:
+            return in_force.rules.govern(OPEN, identifier, *templates.keys_of(identifier)) == OPEN
+        entry = catalogue.peek(identifier)
+        return entry is not None and govern(in_force.rules, OPEN, entry, identifier, *catalogue.names(entry)) == OPEN
 
     silence = StoreSilence(STALE_S)  # of both: they mostly are one store
     store = RenditionStore(
@@ -59,10 +94,19 @@ def engine(settings: Settings) -> Engine:
         is_open=is_open,
         max_gap_bytes=settings.max_gap_bytes,
         metadata=volume.metadata,
+        locator=catalogue,
     )
     workers = Workers(settings.decoders, memory_bytes=int(settings.decoder_memory), lanes=lanes(settings))
     return assemble(
-        settings, source=source, store=store, masters=masters, volume=volume, workers=workers, in_force=in_force
+        settings,
+        source=source,
+        store=store,
+        masters=masters,
+        volume=volume,
+        workers=workers,
+        in_force=in_force,
+        catalogue=catalogue,
+        hooks=hooks,
     )
 
 
@@ -75,6 +119,8 @@ def assemble(
     volume: Volume,
     workers: Workers,
     in_force: RulesInForce | None = None,
+    catalogue: Catalogue | None = None,
+    hooks: GuardedHooks | None = None,
 ) -> Engine:
     """An engine of services that are already made; without `in_force` by the rules of the settings."""
     policy = rendition_policy(settings)
@@ -85,7 +131,8 @@ def assemble(
     builder = PyramidBuilder(renderer, volume, reader, after=settings.promote_after, tile=settings.tile_size)
     prefetcher = Prefetcher(volume, source, masters, is_busy=lambda: workers.busy) if settings.read_ahead else None
     writer = RenditionWriter(store, policy) if settings.store_on_miss else None
-    catalog = Catalog(store, masters, in_force or RulesInForce(rules(settings)), tiling_for=builder.tiling)
+    in_force = in_force or RulesInForce(rules(settings))
+    catalog = Catalog(store, masters, in_force, tiling_for=builder.tiling, catalogue=catalogue)
     tile = TileRoute(
         renderer,
         volume,
@@ -96,6 +143,12 @@ def assemble(
         max_running=2 * settings.decoders,  # enough to keep all decoders busy while others are being read
         hot_bytes=int(settings.hot_size),
     )
+
+    async def remove(identifier: str, urls: Sequence[str]) -> None:
+        tile.purge(identifier)
+        for url in urls:
+            await volume.remove(url)
+
     tile_s, full_s, max_s = (it.deadline_s for it in standard_lanes(1))
     background = (writer, builder, prefetcher)
     return Engine(
@@ -107,16 +160,24 @@ def assemble(
             "tile": tile,
         },
         source=source,
+        hooks=hooks,
+        description=description(settings),
         admission=admission,
         resources=Resources(
             opened=(volume, workers),
-            closed_last=(source.close, store.close, masters.close),
+            closed_last=(
+                source.close,
+                *(it.close for it in (hooks, catalogue) if it is not None),
+                store.close,
+                masters.close,
+            ),
             closed_first=tuple(it.close for it in background if it is not None),
         ),
         limits=Limits(settings.max_width, settings.max_height, settings.max_area, settings.upscaling),
         upscale_percent=settings.upscale_percent,
         deadlines_s={"stored": STORED_DEADLINE_S, "tile": tile_s, "full": full_s, "max": max_s},
         is_ready=lambda: workers.ready,
+        remove=remove,
     )
 
 
@@ -129,12 +190,49 @@ def identifier_form(settings: Settings) -> IdentifierForm:
     """Which spellings of identifiers are served."""
     if settings.odd_keys:
         return IdentifierForm.ODD
-    return IdentifierForm.NORMAL if folder_path(settings.source) is None else IdentifierForm.NORMAL_NFC
+    places = (settings.source, *(it.url for it in settings.sources))
+    return IdentifierForm.NORMAL if not any(map(folder_path, places)) else IdentifierForm.NORMAL_NFC
 
 
 def key_templates(settings: Settings) -> KeyTemplates:
     """How identifiers and keys of masters belong together."""
-    return KeyTemplates(settings.keys, settings.id_segments, identifier_form(settings))
+    return KeyTemplates(settings.keys, settings.id_segments, identifier_form(settings), settings.slash_substitute)
+
+
+def catalogue_options(settings: Settings) -> CatalogueOptions | None:
+    """What says where masters are; None where one source and its key templates do. Raises `ConfigurationError`."""
+    if not (settings.catalogue or settings.sources or settings.hooks):
+        return None
+    kinds = tuple(_kind(settings, it) for it in settings.catalogue) or (key_templates(settings),)
+    sources = ((settings.source, None), *((it.url, _s3_options(it)) for it in settings.sources))
+    return CatalogueOptions(sources, kinds, settings.catalogue_ttl_s, settings.hooks)
+
+
+def _kind(
+    settings: Settings, setting: TemplatesCatalogue | HttpCatalogue | SqliteCatalogue | S3Catalogue
+) -> KindOptions:
+    match setting:
+        case TemplatesCatalogue():
+            return key_templates(settings)
+        case HttpCatalogue(url=url, token_file=file, timeout_s=timeout_s):
+            try:
+                token = file.read_text("utf-8").strip() if file is not None else None
+            except OSError as error:
+                raise ConfigurationError(
+                    f"the token of a catalogue, {file}, cannot be read: {error.strerror}"
+                ) from None
+            return HttpOptions(url, token, timeout_s)
+        case SqliteCatalogue(file=file, table=table):
+            return SqliteOptions(file, table)
+        case S3Catalogue():
+            return BucketIdentifiers()
+
+
+def _s3_options(setting: SourceSetting) -> S3Options | None:
+    options = S3Options(
+        setting.endpoint, setting.region, setting.profile, setting.anonymous, requester_pays=setting.requester_pays
+    )
+    return options if options != S3Options() else None
 
 
 def rules(settings: Settings) -> Rules:
@@ -180,6 +278,14 @@ def rendition_policy(settings: Settings) -> Policy:
         formats=settings.formats,
         qualities=Encoding(jpeg_quality=settings.jpeg_quality, webp_quality=settings.webp_quality),
     )
+
+
+def description(settings: Settings) -> Description:
+    """What is said of every image."""
+    said = settings.description
+    if said is None:
+        return Description()
+    return Description(said.rights, said.attribution, said.provider, said.service, said.part_of, said.see_also)
 
 
 def read_limits(settings: Settings) -> ReadLimits:

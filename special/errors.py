@@ -23,6 +23,8 @@
     │   │   └── Quarantined       503  others died on the same master before; it is not decoded for now
     │   ├── TimedOut              503  the deadline passed; the process was killed
     │   └── Busy                  503  no decoder will be free in time
+    ├── CatalogueError            503  a catalogue does not answer, or what it says makes no sense
+    ├── HookError                 500  the operator's own code failed on this one request
     └── ConfigurationError        a setting that cannot work; the command line exits with 2
 
 `str(error)` is for the operator and the log: it may name keys, buckets and paths.
@@ -231,6 +233,20 @@ class Busy(DecodeError):
     @property
     def retry_after_s(self) -> int:
         return max(1, math.ceil(self._after_s))
+
+
+class CatalogueError(SpecialError):
+    """A catalogue does not answer, or what it says makes no sense. Nothing is shown of an image meanwhile."""
+
+    status = 503
+    code = "catalogue"
+    sentence = "The image's catalogue does not answer; ask again."
+
+
+class HookError(SpecialError):
+    """The operator's own code failed on this one request."""
+
+    code = "hook"
 
 
 class ConfigurationError(SpecialError):

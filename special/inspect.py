@@ -1,17 +1,22 @@
-"""What a master is and what a request of it would read, found without reading a pixel."""
+"""What a master is and what a request of it would read, and where a catalogue has images, without reading a pixel."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Column, Table
 
 from special import iiif
 from special.auth import ANONYMOUS
-from special.errors import BadRequest
+from special.catalogue import Entry
+from special.errors import BadRequest, ConfigurationError, Denied, Missing, SpecialError
 from special.geometry import Box, Size, ceil_div
 from special.iiif import IdentifierForm, ImageRequest
 from special.images import Master
 from special.serving import Engine
+from special.storage import Blob
 
 
 async def inspect(engine: Engine, identifier: str, request: str | None, console: Console) -> None:
@@ -22,8 +27,10 @@ async def inspect(engine: Engine, identifier: str, request: str | None, console:
     Raises `SourceError`, `MasterError`, `RequestError`.
     """
     try:
-        master = engine.catalog.master(await engine.catalog.find(identifier))
-        console.print(_master_table(identifier, master))
+        asset = await engine.catalog.find(identifier)
+        master = engine.catalog.master(asset)
+        entry = engine.catalog.catalogue.peek(identifier) if engine.catalog.catalogue is not None else None
+        console.print(_master_table(identifier, master, entry.origin if entry is not None else None))
         for advice in master.layout.advice:
             console.print(f"• {advice}", highlight=False)
         if request is None:
@@ -34,9 +41,58 @@ async def inspect(engine: Engine, identifier: str, request: str | None, console:
         await engine.close()
 
 
-def _master_table(identifier: str, master: Master) -> Table:
+async def check_catalogue(engine: Engine, identifiers: Sequence[str], count: int, console: Console) -> bool:
+    """Print where images are, who may see them, and whether there is an object; whether all is well with them.
+
+    Without `identifiers` the first `count` that the catalogue lists. Closes the engine, which need not be entered.
+    Costs a look-up and a HEAD each. Raises `ConfigurationError` where there is no catalogue, and `CatalogueError`.
+    """
+    catalogue = engine.catalog.catalogue
+    try:
+        if catalogue is None:
+            raise ConfigurationError("there is no catalogue: set catalogue, sources or hooks")
+        if not identifiers:
+            identifiers = await catalogue.page("", count)
+        if not identifiers:
+            raise ConfigurationError("the catalogue lists no images: name some")
+        columns = ("image", "of", "place", "open", "roles", "object")
+        table, sound = Table(*(Column(it, overflow="fold") for it in columns)), True
+        for identifier in identifiers:
+            try:
+                entry = await catalogue.locate(identifier)
+                found = await _object(engine, entry)
+            except SpecialError as error:
+                table.add_row(identifier, "", "", "", "", f"[red]{error.code}[/]: {escape(str(error))}")
+                sound = False
+                continue
+            limit = entry.max_unauthorised
+            shown = "all" if limit is None else "nothing" if limit == 0 else f"{limit} px"
+            roles = "default" if entry.roles is None else ", ".join(sorted(entry.roles)) or "none"
+            size = f"{found.size:,} bytes" if found is not None else "[red]missing[/]"
+            place = found.url if found is not None else "\n".join(entry.places)
+            table.add_row(identifier, escape(entry.origin), escape(place), shown, "" if limit is None else roles, size)
+            sound &= found is not None
+        console.print(table)
+        return sound
+    finally:
+        await engine.close()
+
+
+async def _object(engine: Engine, entry: Entry) -> Blob | None:
+    """The object at the first of an entry's places that has one."""
+    for place in entry.places:
+        try:
+            return await engine.source.stat(place)
+        except (Missing, Denied):
+            continue
+    return None
+
+
+def _master_table(identifier: str, master: Master, origin: str | None) -> Table:
     layout, blob = master.layout, master.blob
     table = Table(title=identifier, show_header=False, title_justify="left", title_style="bold")
+    if origin is not None:
+        table.add_row("known to", origin)
     table.add_row("object", blob.url)
     table.add_row("bytes", f"{blob.size:,}")
     table.add_row("ETag", blob.etag)

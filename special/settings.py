@@ -79,6 +79,91 @@ class AccessRule(BaseModel):
     """Any one of these lifts the restriction, that of a sizes file too."""
 
 
+class SourceSetting(BaseModel):
+    """One more place of masters, beside `source`: one `[[sources]]` table."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    url: str = Field(min_length=1)
+    """As `source`."""
+    endpoint: str | None = None
+    """URL of another S3 than Amazon's."""
+    region: str | None = None
+    profile: str | None = None
+    """A profile of the AWS configuration files."""
+    anonymous: bool | None = None
+    """Whether requests are not signed; default: as the environment says."""
+    requester_pays: bool = False
+    """Whether this account pays for what it reads."""
+
+
+class TemplatesCatalogue(BaseModel):
+    """Keys that are made of the identifier, as `keys` and `slash_substitute` say."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["templates"]
+
+
+class HttpCatalogue(BaseModel):
+    """A web service that answers in JSON."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["http"]
+    url: str
+    """With `{id}` for the identifier, which is percent-encoded."""
+    token_file: Path | None = None
+    """File with a token that is sent as `Authorization: Bearer`."""
+    timeout_s: float = Field(2.0, gt=0)
+    """Within which it answers."""
+
+
+class SqliteCatalogue(BaseModel):
+    """A table with a row for each image."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["sqlite"]
+    file: Path
+    table: str = Field("images", min_length=1)
+
+
+class S3Catalogue(BaseModel):
+    """Identifiers that are addresses of masters, `s3://bucket/key`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["s3"]
+
+
+class DescriptionSetting(BaseModel):
+    """What info.json says of every image of which the catalogue does not say otherwise: the table `[description]`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rights: str | None = None
+    """URI of a licence or a rights statement."""
+    attribution: str | None = None
+    """Text that must be shown; in version 2 alone."""
+    provider: tuple[dict[str, Any], ...] = ()
+    """Organisations, as Presentation API 3.0 describes agents."""
+    service: tuple[dict[str, Any], ...] = ()
+    part_of: tuple[dict[str, Any], ...] = ()
+    see_also: tuple[dict[str, Any], ...] = ()
+
+
+CatalogueSetting = Annotated[
+    TemplatesCatalogue | HttpCatalogue | SqliteCatalogue | S3Catalogue, Field(discriminator="kind")
+]
+"""One kind of catalogue: one `[[catalogue]]` table."""
+_TABLES: dict[str, tuple[type[BaseModel], ...]] = {
+    "rules": (AccessRule,),
+    "description": (DescriptionSetting,),
+    "sources": (SourceSetting,),
+    "catalogue": (TemplatesCatalogue, HttpCatalogue, SqliteCatalogue, S3Catalogue),
+}
+
 PREFIX = "SPECIAL_"
 INTERNAL_VARIABLES = frozenset(["SPECIAL_RESOLVED_SETTINGS", "SPECIAL_RESOLVED_CONFIG"])
 """Variables that this program sets for processes of its own."""
@@ -188,6 +273,12 @@ class Settings(BaseSettings):
     keys: Annotated[tuple[str, ...], NoDecode] = Field(
         ("{id}",), description="Templates from identifier to key; the first object that exists is the master."
     )
+    slash_substitute: str = Field(
+        "",
+        max_length=16,
+        description="What stands for a slash in identifiers, such as `__`, for keys of other folders; default: a slash "
+        "is a slash.",
+    )
     id_segments: int = Field(1, ge=1, le=8, description="Path segments of an identifier: 1, or 3 for a DLCS.")
     odd_keys: bool = Field(
         False,
@@ -260,6 +351,42 @@ class Settings(BaseSettings):
         description="Tables `[[rules]]` with `identifiers` (a pattern such as `private/*`), `max_unauthorised` and "
         "`roles`; the first that matches counts, and never opens what a sizes file restricts.",
     )
+    sources: tuple[SourceSetting, ...] = Field(
+        (),
+        description="Tables `[[sources]]` of further places of masters: `url`, and for S3 `endpoint`, `region`, "
+        "`profile`, `anonymous`, `requester_pays`.",
+    )
+    catalogue: tuple[CatalogueSetting, ...] = Field(
+        (),
+        description="Tables `[[catalogue]]` that say where masters are and who may see them, asked one after the "
+        "other: `kind` is `templates`, `http` (`url` with `{id}`, `token_file`, `timeout_s`), `sqlite` (`file`, "
+        "`table`) or `s3`.",
+    )
+    catalogue_ttl_s: float = Field(
+        60.0, ge=0, description="How long an entry of a catalogue is believed before it is asked for again."
+    )
+    hooks: str | None = Field(
+        None,
+        pattern=r"^[\w.]+:\w+$",
+        description="Python class `package.module:Class` of the operator's own code, a subclass of "
+        "`special.catalogue.Hooks`.",
+    )
+    description: DescriptionSetting | None = Field(
+        None,
+        description="Table `[description]` of what info.json says of every image: `rights`, `attribution`, and lists "
+        "`provider`, `service`, `part_of`, `see_also`; a catalogue may say otherwise of one.",
+    )
+    admin_token_file: Path | None = Field(
+        None,
+        description="File with the token for `DELETE /admin/images/{id}`, which purges an image from memory and volume "
+        "of this machine; default: there is no such address.",
+    )
+    cache_tag_header: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9-]{1,64}$",
+        description="Header with the image's tag, by which a CDN purges all answers of one image: `Surrogate-Key`, "
+        "`Cache-Tag`.",
+    )
     default_roles: Annotated[tuple[str, ...], NoDecode] = Field(
         ("reader",), description="Roles that lift a restriction that only a sizes file makes."
     )
@@ -314,7 +441,7 @@ class Settings(BaseSettings):
     @classmethod
     def _named(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for template in value:
-            if "{id}" not in template:
+            if "{" not in template:
                 raise ValueError(f"the key template '{template}' lacks {{id}}")
         if not value:
             raise ValueError("name at least one key template, such as {id}")
@@ -415,7 +542,8 @@ def load(config: Path | None = None, **flags: Any) -> Settings:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
-            fields = AccessRule.model_fields if len(first["loc"]) > 1 else Settings.model_fields
+            tables = _TABLES[str(first["loc"][0])] if len(first["loc"]) > 1 else (Settings,)
+            fields = [name for table in tables for name in table.model_fields]
             raise ConfigurationError(f"there is no setting '{name}'{_hint(str(first['loc'][-1]), fields)}") from None
         if not name:
             raise ConfigurationError(first["msg"].removeprefix("Value error, ")) from None

@@ -15,7 +15,7 @@ from typing import Self
 from special.errors import Forbidden, Unauthorised
 from special.geometry import Box
 from special.iiif import Job, fold_identifier
-from special.images import OPEN, Asset, Rule, stricter
+from special.images import OPEN, Asset, Rule, Verdict, stricter
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,8 @@ class Identity:
     """The roles that were proved."""
     known: bool = False
     """Whether the client proved an identity, with roles or without."""
+    verdict: Verdict | None = None
+    """What the operator's own code allows it of the image that it asks for; None: there is no such code."""
 
     def __hash__(self) -> int:
         return hash(self.roles)  # computed once by the set, and asked for at every request
@@ -57,15 +59,15 @@ class Rules:
     default_roles: frozenset[str] = frozenset()
     """Lift a restriction that only the store of renditions makes."""
 
-    def govern(self, stored: Rule, *names: str) -> Rule:
-        """The rule of an image: the stricter of what its store says and of the rules for each of its names.
+    def govern(self, stored: Rule, *names: str, catalogued: Rule | None = None) -> Rule:
+        """The rule of an image: the strictest of what store and catalogue say and of the rules for each of its names.
 
         An image has two names where a key template makes one master known by several identifiers: its
         identifier and its master's key. What a store that folds paths may make of a name is a name too.
-        Roles are those of the operator's rule; of two, those in both.
+        Roles are those of the operator's rule, or of the catalogue's; of several, those in all of them.
         """
         spellings = dict.fromkeys((*names, *map(fold_identifier, names)))
-        found = [rule for rule in map(self._match, spellings) if rule is not None]
+        found = [rule for rule in (*map(self._match, spellings), catalogued) if rule is not None]
         limit = stored.max_unauthorised
         for rule in found:
             limit = stricter(limit, rule.max_unauthorised)
@@ -93,6 +95,8 @@ class Grant:
     """Longest side of the full region that may be seen; None: everything. 0: nothing."""
     known: bool = False
     """Whether the caller is known: what is refused is then forbidden, not unauthorised."""
+    is_personal: bool = False
+    """Whether the operator's own code may grant another caller something else."""
 
     @property
     def unlimited(self) -> bool:
@@ -102,10 +106,11 @@ class Grant:
 
 def grant(asset: Asset, identity: Identity) -> Grant:
     """What this caller may see of this image."""
-    rule = asset.rule
-    if rule.max_unauthorised is None or rule.roles & identity.roles:
-        return Grant(None, identity.known)
-    return Grant(max(0, rule.max_unauthorised), identity.known)
+    rule, verdict = asset.rule, identity.verdict
+    limit = None if rule.max_unauthorised is None or rule.roles & identity.roles else max(0, rule.max_unauthorised)
+    if verdict is None:
+        return Grant(limit, identity.known)
+    return Grant(stricter(limit, verdict.max_side), identity.known, verdict.private)
 
 
 def check(job: Job, asset: Asset, grant: Grant) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
@@ -67,6 +67,10 @@ class LRUCache(Generic[N, T]):
 
     def __contains__(self, name: N) -> bool:
         return name in self._values
+
+    def __iter__(self) -> Iterator[N]:
+        """The names, those that were got longest ago first."""
+        return iter(self._values)
 
     def get(self, name: N) -> T | None:
         value = self._values.get(name)
@@ -161,6 +165,11 @@ class TTLCache(Generic[N, T]):
         """Look up again at the next `get`, from nothing."""
         self._entries.pop(name)
         self._missing.pop(name)
+
+    def forget_all(self, chosen: Callable[[N], bool]) -> None:
+        """Look up again whatever has a name that is chosen. Costs a look at every name."""
+        for name in [name for name in (*self._entries, *self._missing) if chosen(name)]:
+            self.forget(name)
 
     def forget_value(self, name: N, value: T) -> None:
         """The same, unless the name has another value by now."""

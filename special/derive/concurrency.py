@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from special.derive.inputs import InputImage
 from special.derive.outcome import Outcome, Work
-from special.errors import SpecialError, Unreachable
+from special.errors import CatalogueError, SpecialError, Unreachable
 from special.observability import tracing
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ class BatchOptions:
 
     at_once: int
     retries: int = 4
-    """Further tries for an image whose store was `Unreachable`."""
+    """Further tries for an image whose store or catalogue did not answer."""
     pause_s: float = 2.0
     """Longest pause before the second try; doubles with each further one."""
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
@@ -74,8 +74,8 @@ async def _with_retries(image: InputImage, work: Work, batching: BatchOptions) -
     for tries in range(batching.retries):
         try:
             return await work(image)
-        except Unreachable as error:
-            log.warning("%r waits for its store: %s", image.identifier, error)
+        except (Unreachable, CatalogueError) as error:
+            log.warning("%r waits for its store or its catalogue: %s", image.identifier, error)
             # Full jitter: images that failed together must not be tried again together.
             await batching.sleep(random.uniform(0, batching.pause_s * 2**tries))  # noqa: S311 - no secret depends on it
     return await work(image)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from special import formats
 from special.auth import Rules
+from special.catalogue import Catalogue
 from special.codecs import Rendered
 from special.derive.inputs import InputImage, locate
 from special.derive.outcome import Outcome, Work
@@ -22,7 +23,7 @@ from special.iiif import MEDIA, Job
 from special.images import OPEN, Access, KeyTemplates, Rendition, Rule, stricter
 from special.observability import trace
 from special.renditions import Policy, RenditionStore, Sidecar, SizesFile, StoredRenditions, dump_layout
-from special.serving import ReadLimits, read_piece
+from special.serving import ReadLimits, govern, read_piece
 from special.storage import Blob, Chunk, Source, Span, body
 
 _HEAD = Span(0, 65536)
@@ -58,6 +59,7 @@ class Generator:
         rules: Rules,
         consent: Consent,
         templates: KeyTemplates,
+        catalogue: Catalogue | None = None,
         bounds: ReadLimits,
         masters_at_once: int,
     ) -> None:
@@ -69,6 +71,7 @@ class Generator:
         self._rules = rules
         self._consent = consent
         self._templates = templates
+        self._catalogue = catalogue
         self._bounds = bounds
         self._decode_slots = asyncio.Semaphore(masters_at_once)
 
@@ -103,7 +106,7 @@ class Generator:
         if await self._store.reload(identifier) is not None:
             return Outcome(identifier, "stood")
         legacy = {size.long_side: (key, size) for key, size in reversed(await self._store.legacy(identifier))}
-        policy, _ = self._decided(identifier, None)
+        policy, _ = await self._decided(identifier, None)
         divided = policy.divided([legacy[side][1] for side in sorted(legacy, reverse=True)])
         sizes = replace(divided, formats=("jpg",))
         renditions = sizes.renditions(identifier)
@@ -120,15 +123,15 @@ class Generator:
         identifier, blob, stored = await self._state(image)
         if is_left_alone(stored, self._consent):
             return foreign(identifier)
-        _, access = self._decided(identifier, stored)
-        faults = self._faults(identifier, blob, stored)
+        _, access = await self._decided(identifier, stored)
+        faults = await self._faults(identifier, blob, stored)
         detail = faults[0] if faults else ""
         return Outcome(identifier, "due" if faults else "stood", detail, access=access.change)
 
     async def verify(self, image: InputImage) -> Outcome:
         """Say what is wrong with what is stored: one GET per rendition and one list besides."""
         identifier, blob, stored = await self._state(image)
-        faults = self._faults(identifier, blob, stored)
+        faults = await self._faults(identifier, blob, stored)
         if stored:
             faults += [fault for it in stored.renditions if (fault := await self._fault(identifier, it))]
             if stored.rule.max_unauthorised is not None:
@@ -184,32 +187,45 @@ class Generator:
 
     # Reads
 
+    async def _locate(self, identifier: str) -> Blob:
+        return await locate(self._source, self._templates, identifier, self._catalogue)
+
+    def _named(self, blob: Blob) -> Blob:
+        """A master as side-cars name it: by its key in the default source, else by its URL."""
+        if self._catalogue is None or blob.root == self._catalogue.root_of(""):
+            return blob
+        return replace(blob, root="", key=blob.url)
+
     async def _version(self, identifier: str) -> Blob | None:
         try:
-            return await locate(self._source, self._templates, identifier)
+            return await self._locate(identifier)
         except Missing:
             return None
 
     async def _state(self, image: InputImage) -> tuple[str, Blob, StoredRenditions | None]:
         identifier = image.identifier
-        blob = image.blob or await locate(self._source, self._templates, identifier)
+        blob = image.blob or await self._locate(identifier)
         return identifier, blob, await self._store.reload(identifier)
 
-    def _faults(self, identifier: str, blob: Blob, stored: StoredRenditions | None) -> list[str]:
+    async def _faults(self, identifier: str, blob: Blob, stored: StoredRenditions | None) -> list[str]:
         """How what is stored differs from what should be, as far as sizes file and side-car tell."""
         if stored is None:
             return ["nothing is stored"]
         if stored.sidecar is None:
             return ["no side-car goes with the sizes file, so the version of the master is unknown"]
-        if not is_of(stored, blob):
+        if not is_of(stored, self._named(blob)):
             return ["the master is another version by now"]
-        policy, _ = self._decided(identifier, stored)
-        steps = plan(stored, Target.of(identifier, blob, stored.sidecar.shape, policy))
+        policy, _ = await self._decided(identifier, stored)
+        steps = plan(stored, Target.of(identifier, self._named(blob), stored.sidecar.shape, policy))
         return [] if steps.is_done else [summary_of(steps)]
 
-    def _decided(self, identifier: str, stored: StoredRenditions | None) -> tuple[Policy, AccessPlan]:
+    async def _decided(self, identifier: str, stored: StoredRenditions | None) -> tuple[Policy, AccessPlan]:
         """The policy with the limit that holds for this image, by its rules and by what is stored."""
-        rule = self._rules.govern(OPEN, identifier, *self._templates.keys_of(identifier))
+        if self._catalogue is None:
+            rule = self._rules.govern(OPEN, identifier, *self._templates.keys_of(identifier))
+        else:
+            entry = await self._catalogue.locate(identifier)
+            rule = govern(self._rules, OPEN, entry, identifier, *self._catalogue.names(entry))
         wanted = stricter(self._policy.max_unauthorised, rule.max_unauthorised)
         access = plan_access(stored, wanted, self._consent)
         return replace(self._policy, max_unauthorised=access.max_unauthorised), access
@@ -245,24 +261,24 @@ class Generator:
         self, image: InputImage, reload: Callable[[str], Awaitable[StoredRenditions | None]]
     ) -> Outcome:
         identifier = image.identifier
-        blob = image.blob or await locate(self._source, self._templates, identifier)
+        blob = image.blob or await self._locate(identifier)
         try:
             return await self._bring(identifier, blob, await reload(identifier))
         except Changed:
             # The master was overwritten meanwhile: start again from its new version.
-            blob = await locate(self._source, self._templates, identifier)
+            blob = await self._locate(identifier)
             return await self._bring(identifier, blob, await reload(identifier))
 
     async def _bring(self, identifier: str, blob: Blob, stored: StoredRenditions | None) -> Outcome:
         """The steps of the plan, in its order."""
         if is_left_alone(stored, self._consent):
             return foreign(identifier)
-        policy, access = self._decided(identifier, stored)
-        known = stored.sidecar if stored and is_of(stored, blob) else None
+        policy, access = await self._decided(identifier, stored)
+        known = stored.sidecar if stored and is_of(stored, self._named(blob)) else None
         master = None if known else await self._open(blob)
         shape = master.layout.size if master else known.shape if known else None
         assert shape is not None, "a side-car or the master's headers tell the shape"
-        target = Target.of(identifier, blob, shape, policy)
+        target = Target.of(identifier, self._named(blob), shape, policy)
         steps = plan(stored, target)
         if steps.is_done:
             return Outcome(identifier, "stood", access=access.change)

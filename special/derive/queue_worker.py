@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from weakref import WeakValueDictionary
 
+from special.catalogue import Catalogue
 from special.derive import events
 from special.derive.concurrency import BatchOptions, attempt
 from special.derive.inputs import InputImage
@@ -47,6 +48,8 @@ class QueueWorker:
     templates: KeyTemplates
     batching: BatchOptions
     visibility: VisibilityOptions = field(default_factory=VisibilityOptions)
+    catalogue: Catalogue | None = None
+    """Tells the images of a master, in place of root and templates."""
     _locks: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
     """One for each image in progress: a second message about it waits, and finds it up to date."""
 
@@ -84,7 +87,7 @@ class QueueWorker:
     async def _handle(self, message: Message) -> list[Outcome]:
         async with self._held(message):
             try:
-                identifiers = self._identifiers(message)
+                identifiers = await self._identifiers(message)
             except ValueError as fault:
                 return [Outcome(f"message {message.id}", "failed", str(fault))]
             outcomes = [await self._do(identifier) for identifier in identifiers]
@@ -102,8 +105,11 @@ class QueueWorker:
         async with lock:
             return await attempt(InputImage(identifier), self.work, batching=self.batching)
 
-    def _identifiers(self, message: Message) -> list[str]:
+    async def _identifiers(self, message: Message) -> list[str]:
         """The images that a message tells of, each once, in its order. Raises `ValueError`."""
+        if self.catalogue is not None:
+            urls = [f"s3://{touched.bucket}/{touched.key}" for touched in events.parse(message.body)]
+            return list(dict.fromkeys([name for url in urls for name in await self.catalogue.identifiers_of(url)]))
         keys = [key for touched in events.parse(message.body) if (key := events.below(self.root, touched)) is not None]
         return list(dict.fromkeys(name for key in keys if (name := self.templates.identifier_of(key)) is not None))
 

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 
 from special.auth import Rules
+from special.catalogue import Catalogue, CatalogueOptions, open_catalogue, open_hooks, open_sources
 from special.codecs import Rendered, render_all
 from special.concurrency import Deadline
 from special.derive.generator import Decode, Generator
@@ -40,6 +41,8 @@ class ResourceOptions:
     thumbs: str
     """URL of the renditions."""
     templates: KeyTemplates
+    catalogue: CatalogueOptions | None
+    """What says where masters are; None where one source and its key templates do."""
     policy: Policy
     rules: Rules
     """The operator's access rules; no rendition is opened beyond them."""
@@ -64,11 +67,13 @@ class Resources:
     store: RenditionStore
     generator: Generator
     templates: KeyTemplates
+    catalogue: Catalogue | None
 
 
 async def check(options: ResourceOptions) -> None:
     """Find out what no image could be made with. Raises `ConfigurationError`; costs a GET of each place."""
-    await check_source(options.source, retry_policy=START_RETRY)
+    for url, s3 in options.catalogue.sources if options.catalogue else ((options.source, None),):
+        await check_source(url, retry_policy=START_RETRY, s3=s3)
     await check_source(options.thumbs, create=True, retry_policy=START_RETRY)
 
 
@@ -87,7 +92,17 @@ async def open_with_decoders(options: ResourceOptions) -> AsyncIterator[Resource
 
 
 def _resources(stack: AsyncExitStack, options: ResourceOptions, decode: Decode) -> Resources:
-    source = open_source(options.source, retry_policy=LONG_RETRY)
+    source: Source
+    catalogue: Catalogue | None = None
+    if options.catalogue is None:
+        source = open_source(options.source, retry_policy=LONG_RETRY)
+    else:
+        source = sources = open_sources(options.catalogue.sources, retry_policy=LONG_RETRY)
+        hooks = open_hooks(options.catalogue)
+        catalogue = open_catalogue(options.catalogue, sources, hooks)
+        stack.push_async_callback(catalogue.close)
+        if hooks is not None:
+            stack.push_async_callback(hooks.close)
     stack.push_async_callback(source.close)
     store = RenditionStore(open_source(options.thumbs, create=True, retry_policy=LONG_RETRY))
     stack.push_async_callback(store.close)
@@ -99,10 +114,11 @@ def _resources(stack: AsyncExitStack, options: ResourceOptions, decode: Decode) 
         rules=options.rules,
         consent=options.consent,
         templates=options.templates,
+        catalogue=catalogue,
         bounds=options.limits,
         masters_at_once=options.masters_at_once,
     )
-    return Resources(source, store, generator, options.templates)
+    return Resources(source, store, generator, options.templates, catalogue)
 
 
 async def _decoders(stack: AsyncExitStack, options: ResourceOptions) -> Decode:

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TextIO
@@ -49,7 +50,8 @@ async def run(
     if identifiers and (options.names_from is not None or options.queue is not None):
         raise ConfigurationError("name images as arguments, or by --from or --queue, not both")
     console = console or Console(stderr=True, soft_wrap=True)
-    check_apart(settings.source, thumbs=settings.thumbs_url, home=settings.home, volume=settings.volume_directory)
+    for source in (settings.source, *(it.url for it in settings.sources)):
+        check_apart(source, thumbs=settings.thumbs_url, home=settings.home, volume=settings.volume_directory)
     resource_options = resource_options_of(settings, options.consent)
     await check(resource_options)
     tally = Tally()
@@ -78,6 +80,7 @@ def resource_options_of(settings: Settings, consent: Consent) -> ResourceOptions
         source=settings.source,
         thumbs=settings.thumbs_url,
         templates=composition.key_templates(settings),
+        catalogue=composition.catalogue_options(settings),
         policy=composition.rendition_policy(settings),
         rules=composition.rules(settings),
         consent=consent,
@@ -99,7 +102,8 @@ def _outcomes(
     if options.queue is not None:
         follow = partial(generator.follow, gone=generator.retain if options.keep_removed else generator.remove)
         queue = SqsQueue(options.queue)
-        return _follow_queue(QueueWorker(queue, follow, resources.source.root, resources.templates, batching))
+        worker = QueueWorker(queue, follow, resources.source.root, resources.templates, batching)
+        return _follow_queue(replace(worker, catalogue=resources.catalogue))
     chosen = _chosen(resources, identifiers, options)
     if options.scheduler is not None:
         return derive_on_cluster(chosen, resource_options, options, scheduler=options.scheduler)
@@ -124,8 +128,9 @@ def _chosen(resources: Resources, identifiers: Sequence[str], options: Options) 
     if identifiers:
         return inputs.named(identifiers)
     if options.names_from is not None:
-        return inputs.read(options.names_from, root=resources.source.root, templates=resources.templates)
-    return inputs.listed(resources.source, resources.templates)
+        root, templates = resources.source.root, resources.templates
+        return inputs.read(options.names_from, root=root, templates=templates, catalogue=resources.catalogue)
+    return inputs.listed(resources.source, resources.templates, resources.catalogue)
 
 
 async def _list_openings(resources: Resources, identifiers: Sequence[str], options: Options, console: Console) -> None:

@@ -16,6 +16,7 @@ from special.errors import BadRequest, NotFound
 MAX_IDENTIFIER_BYTES = 1024
 """S3 allows keys of 1,024 bytes; no identifier can need more."""
 
+_BUCKET = "s3://"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 """C0, DEL and C1: in no identifier, and in no parameter."""
 
@@ -47,10 +48,15 @@ def fold_identifier(identifier: str) -> str:
 
 
 def parse_identifier(quoted: str, form: IdentifierForm = IdentifierForm.NORMAL) -> str:
-    """The identifier, percent-decoded once. Raises `BadRequest`, and `NotFound` for a spelling that is not served."""
+    """The identifier, percent-decoded once. Raises `BadRequest`, and `NotFound` for a spelling that is not served.
+
+    An address `s3://bucket/key` is the identifier `s3:/bucket/key`, whose segments all have text.
+    """
     identifier = decode(quoted)
     if len(identifier.encode()) > MAX_IDENTIFIER_BYTES:
         raise BadRequest(f"An identifier has at most {MAX_IDENTIFIER_BYTES} bytes.")
+    if identifier.startswith(_BUCKET) and form is not IdentifierForm.ODD:
+        identifier = fold_identifier(_BUCKET) + "/" + identifier.removeprefix(_BUCKET)
     if "\\" in identifier:
         raise BadRequest("An identifier has no backslash.")
     if not form.accepts(identifier):

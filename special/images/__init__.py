@@ -1,19 +1,26 @@
 """What is known of an image: its master, its stored renditions, its rule."""
 
 from special.images.asset import Access, Asset, Rendition, StoredFormat
+from special.images.description import Description
 from special.images.key_templates import KeyTemplates
-from special.images.masters import Master, Masters
-from special.images.rule import OPEN, Rule, stricter
+from special.images.masters import Locator, Master, Masters
+from special.images.rule import ALL, NOTHING, OPEN, PUBLIC, Rule, Verdict, stricter
 
 __all__ = [
+    "ALL",
+    "NOTHING",
     "OPEN",
+    "PUBLIC",
     "Access",
     "Asset",
+    "Description",
     "KeyTemplates",
+    "Locator",
     "Master",
     "Masters",
     "Rendition",
     "Rule",
     "StoredFormat",
+    "Verdict",
     "stricter",
 ]

@@ -11,6 +11,7 @@ from typing import Literal
 
 from special.formats import Tiling
 from special.geometry import Size
+from special.images.description import Description
 from special.images.rule import OPEN, Rule
 from special.storage import Blob
 
@@ -56,6 +57,12 @@ class Asset:
     """What is restricted, and which roles lift it."""
     has_color: bool = True
     """False for a grey master."""
+    description: Description | None = None
+    """What a catalogue says of it."""
+    label: str | None = None
+    """What a catalogue calls it."""
+    filename: str | None = None
+    """What it is called when it is saved, without an extension; None: nothing."""
 
     @property
     def restricted(self) -> bool:

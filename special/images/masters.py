@@ -12,10 +12,11 @@ import asyncio
 import copy
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from typing import Protocol
 from weakref import WeakValueDictionary
 
 from special import formats
@@ -55,8 +56,20 @@ class _Refused:
     error: MasterError
 
 
+class Locator(Protocol):
+    """Says where masters are, in place of key templates. Its keys are URLs."""
+
+    async def places(self, identifier: str) -> Sequence[str]:
+        """The URLs that an image's master may have; the first that exists is it."""
+        ...
+
+    def root_of(self, key: str) -> str:
+        """The root of the source that has a URL; of a mere key, that of the default source."""
+        ...
+
+
 class Masters:
-    """Finds masters in one source by key templates; remembers them, in `metadata` beyond this process.
+    """Finds masters by key templates, or by a `locator`; remembers them, in `metadata` beyond this process.
 
     In a `silence` of the store, masters for which `is_open(identifier)` is true are believed for longer.
     """
@@ -71,8 +84,11 @@ class Masters:
         is_open: Callable[[str], bool] = lambda identifier: True,
         max_gap_bytes: int = 65536,
         metadata: MetadataStore | None = None,
+        locator: Locator | None = None,
     ) -> None:
+        """A `source` that a `locator` goes with has URLs as its keys."""
         self.source = source
+        self._locator = locator
         self._metadata = metadata
         self.templates = templates
         self._max_gap_bytes = max_gap_bytes
@@ -94,6 +110,10 @@ class Masters:
             raise copy.copy(found.error)
         return found
 
+    def root_of(self, key: str) -> str:
+        """The root of the source that a side-car's key is below."""
+        return self._locator.root_of(key) if self._locator is not None else self.source.root
+
     def peek(self, identifier: str) -> Master | None:
         """The master of an identifier, if it is believed: nothing is waited for."""
         found = self._known.peek(identifier)
@@ -109,6 +129,18 @@ class Masters:
     def forget(self, identifier: str, master: Master) -> None:
         """A master turned out to be another version by now: look it up again, unless that has been done since."""
         self._known.forget_value(identifier, master)
+
+    def purge(self, identifier: str) -> None:
+        """Forget all that is in memory of a master."""
+        found = self._known.peek(identifier)
+        self._known.forget(identifier)
+        if found is not None:
+            self._heads.pop(found.blob)
+            self._grown.pop(found.blob)
+
+    async def urls(self, identifier: str) -> list[str]:
+        """The URLs that an image's master may have. Raises as a `Locator` does."""
+        return [self.source.root + key for key in await self._keys(identifier)]
 
     def pop_head(self, blob: Blob) -> list[Chunk]:
         """What was read to learn what a master is, for the first request for its pixels; nothing after that."""
@@ -148,9 +180,12 @@ class Masters:
         await self._known.close()
 
     async def _look_up(self, identifier: str, previous: Master | _Refused | None) -> Master | _Refused:
-        known = previous or await self._stored(identifier)
+        keys = await self._keys(identifier)
+        if previous is not None and self._locator is not None and previous.blob.url not in keys:
+            previous = None  # the image has another master by now
+        known = previous or await self._stored(keys)
         try:
-            opened = await self._open(identifier, Unless(known.blob.etag) if known else None)
+            opened = await self._open(identifier, keys, Unless(known.blob.etag) if known else None)
         except NotModified:
             assert known is not None, "only a conditional read can find nothing new"
             return known
@@ -158,11 +193,16 @@ class Masters:
             return await self._read(opened)
         except Changed:
             # Overwritten between the first read and the next: read it again from its new start.
-            return await self._read(await self._open(identifier, None))
+            return await self._read(await self._open(identifier, keys, None))
 
-    async def _open(self, identifier: str, unless: Unless | None) -> Opened:
+    async def _keys(self, identifier: str) -> Sequence[str]:
+        if self._locator is not None:
+            return await self._locator.places(identifier)
+        return self.templates.keys_of(identifier)
+
+    async def _open(self, identifier: str, keys: Sequence[str], unless: Unless | None) -> Opened:
         denied: Denied | None = None
-        for key in self.templates.keys_of(identifier):
+        for key in keys:
             try:
                 return await self.source.open(key, span=Span(0, HEAD_BYTES), unless=unless)
             except Missing:
@@ -171,7 +211,8 @@ class Masters:
                 denied = error
         if denied is not None:
             raise denied
-        raise Missing(f"{self.source.root} has no object for '{identifier}' by the keys {self.templates}")
+        tried = self.templates if self._locator is None else ", ".join(keys)
+        raise Missing(f"{self.source.root or 'no source'} has no object for '{identifier}' by the keys {tried}")
 
     async def _read(self, opened: Opened) -> Master | _Refused:
         blob, head = opened.blob, await body(opened)
@@ -196,12 +237,12 @@ class Masters:
         self._store(blob, layout)
         return layout
 
-    async def _stored(self, identifier: str) -> Master | None:
+    async def _stored(self, keys: Sequence[str]) -> Master | None:
         """The master as the volume's metadata has it, whether or not that is still the current version."""
         if self._metadata is None:
             return None
-        stored = await self._metadata.get([self.source.root + key for key in self.templates.keys_of(identifier)])
-        return await asyncio.to_thread(_load, stored, self.source.root) if stored is not None else None
+        stored = await self._metadata.get([self.source.root + key for key in keys])
+        return await asyncio.to_thread(_load, stored, self.root_of(stored.url)) if stored is not None else None
 
     def _store(self, blob: Blob, layout: Layout) -> None:
         if self._metadata is not None:

@@ -22,6 +22,24 @@ OPEN = Rule()
 """Nothing is restricted."""
 
 
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the operator's own code allows one caller of one image, beside what rules allow."""
+
+    max_side: int | None = None
+    """Longest side, in pixels, of the full region that may be seen; None: everything. 0: nothing."""
+    private: bool = True
+    """Whether another caller may get another verdict: then no shared cache may keep what this one gets."""
+
+
+PUBLIC = Verdict(private=False)
+"""Every caller may see everything, as far as the operator's code is concerned; the same for all of them."""
+ALL = Verdict()
+"""This caller may see everything."""
+NOTHING = Verdict(0)
+"""This caller may see nothing."""
+
+
 def stricter(one: int | None, other: int | None) -> int | None:
     """The lower of two limits, of which None is no limit."""
     return min((limit for limit in (one, other) if limit is not None), default=None)

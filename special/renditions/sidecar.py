@@ -25,7 +25,7 @@ class Sidecar:
     """What `derive` stores about one image beside its renditions."""
 
     key: str
-    """The master's key in its source."""
+    """The master's key in the default source, or its URL in another one."""
     etag: str
     """The version of the master that the renditions were made from."""
     size_bytes: int
@@ -46,7 +46,7 @@ class Sidecar:
 
     def blob(self, root: str) -> Blob:
         """The master's pinned version, in the source of that root."""
-        return Blob(root, self.key, self.etag, self.size_bytes, self.media, self.modified)
+        return Blob(root, self.key.removeprefix(root), self.etag, self.size_bytes, self.media, self.modified)
 
     def dump(self) -> bytes:
         return json.dumps(

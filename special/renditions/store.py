@@ -272,6 +272,11 @@ class RenditionStore:
         self.forget(identifier)
         return len(files)
 
+    def purge(self, identifier: str) -> None:
+        """Forget all that is in memory of an image, pictures included."""
+        self.forget(identifier)
+        self._small.forget_all(lambda name: name[0] == identifier)
+
     def forget(self, identifier: str) -> None:
         self._known.forget(identifier)
 

@@ -2,7 +2,7 @@
 
 from special.serving import info, manifests
 from special.serving.answers import Answer, AnswerHead, InfoDocument, PlannedRequest, Route
-from special.serving.catalog import Catalog
+from special.serving.catalog import Catalog, govern
 from special.serving.derivative import DerivativeRoute
 from special.serving.engine import Engine, Resources
 from special.serving.info import granted, listed_thumbs
@@ -36,6 +36,7 @@ __all__ = [
     "Thumb",
     "ThumbRoute",
     "TileRoute",
+    "govern",
     "granted",
     "info",
     "lane_of",

@@ -30,6 +30,8 @@ class InfoDocument:
     """The compliance level that it describes."""
     asset: Asset
     """The image that it describes."""
+    is_personal: bool = False
+    """Whether the operator's own code may show another caller something else."""
 
 
 @dataclass(frozen=True, slots=True)

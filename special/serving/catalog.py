@@ -6,14 +6,17 @@ changes: a plan that was made with it holds as long.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 from special import formats
 from special.auth import Rules, RulesInForce
+from special.catalogue import Catalogue, Entry
 from special.concurrency import LRUCache
-from special.errors import NotFound
+from special.errors import NotFound, SpecialError
 from special.formats import Layout, Tiling
 from special.iiif import fold_identifier
 from special.images import Asset, KeyTemplates, Master, Masters, Rule, stricter
@@ -32,6 +35,8 @@ class _Basis:
     folded: StoredRenditions | None
     """What is stored under the folded form of an odd identifier: a store may have the same files by both."""
     master: Master | None = None
+    entry: Entry | None = None
+    """What the catalogue says of it; None without a catalogue."""
 
     def is_same(self, other: _Basis) -> bool:
         return (
@@ -39,16 +44,27 @@ class _Basis:
             and self.stored is other.stored
             and self.folded is other.folded
             and self.master is other.master
+            and self.entry is other.entry
         )
 
     def govern(self, *names: str) -> Rule:
         """The rule of an image of these names."""
         limits = [it.rule.max_unauthorised if it else None for it in (self.stored, self.folded)]
-        return self.rules.govern(Rule(stricter(*limits)), *names)
+        return govern(self.rules, Rule(stricter(*limits)), self.entry, *names)
+
+
+def govern(rules: Rules, stored: Rule, entry: Entry | None, *names: str) -> Rule:
+    """The rule of an image of these names: the strictest of rules, store and catalogue."""
+    if entry is None:
+        return rules.govern(stored, *names)
+    return rules.govern(Rule(stricter(stored.max_unauthorised, entry.max_unauthorised)), *names, catalogued=entry.rule)
 
 
 class Catalog:
-    """Finds images by their identifiers. `tiling_for` gives the tiles to offer viewers; None for the master's own."""
+    """Finds images by their identifiers. `tiling_for` gives the tiles to offer viewers; None for the master's own.
+
+    Where there is a `catalogue`, it is asked first: an image that it does not know is not there.
+    """
 
     def __init__(
         self,
@@ -57,43 +73,53 @@ class Catalog:
         in_force: RulesInForce,
         *,
         tiling_for: Callable[[Layout], Tiling | None],
+        catalogue: Catalogue | None = None,
     ) -> None:
         self._store = store
         self._masters = masters
         self.in_force = in_force
         self._tiling_for = tiling_for
+        self.catalogue = catalogue
         self._whole: LRUCache[str, tuple[_Basis, Asset]] = LRUCache(MAX_IMAGES)
         self._stored: LRUCache[str, tuple[_Basis, Asset]] = LRUCache(MAX_IMAGES)
 
     async def find(self, identifier: str) -> Asset:
         """The image behind an identifier, master and renditions. Raises `Missing`, `MasterError`, `SourceError`."""
+        entry = await self.catalogue.locate(identifier) if self.catalogue is not None else None
         stored, folded = await self._find_renditions(identifier)
         if stored and stored.sidecar and stored.sidecar.layout and not self._masters.contains(identifier):
-            layout = formats.load(stored.sidecar.layout)
-            self._masters.put(identifier, Master(stored.sidecar.blob(self._masters.source.root), layout))
+            blob = stored.sidecar.blob(self._masters.root_of(stored.sidecar.key))
+            if entry is None or blob.url in entry.places:
+                self._masters.put(identifier, Master(blob, formats.load(stored.sidecar.layout)))
         master = await self._masters.find(identifier)
-        basis = _Basis(self.in_force.rules, stored, folded, master)
+        if entry is not None and master.blob.url not in entry.places:
+            self._masters.forget(identifier, master)  # the catalogue has another place for it by now
+            master = await self._masters.find(identifier)
+        basis = _Basis(self.in_force.rules, stored, folded, master, entry)
         known = self._whole.get(identifier)
         if known is not None and known[0].is_same(basis):
             return known[1]
-        asset = self._join(identifier, master, stored, basis.govern(identifier, master.blob.key))
+        names = [master.blob.key] if entry is None else [master.blob.key, master.blob.url]
+        asset = self._join(identifier, master, stored, basis.govern(identifier, *names), entry)
         self._whole.put(identifier, (basis, asset))
         return asset
 
     async def find_stored(self, identifier: str) -> Asset:
         """The image behind an identifier as far as stored renditions tell. Raises `NotFound`. Never asks the master."""
+        entry = await self.catalogue.locate(identifier) if self.catalogue is not None else None
         stored, folded = await self._find_renditions(identifier)
         if stored is None or not stored.renditions:
             raise NotFound("No sizes of this image are stored.")
-        basis = _Basis(self.in_force.rules, stored, folded)
+        basis = _Basis(self.in_force.rules, stored, folded, entry=entry)
         known = self._stored.get(identifier)
         if known is not None and known[0].is_same(basis):
             return known[1]
         # Sizes that are not stored are rounded by the master's own shape, where it is known.
         shape = stored.sidecar.shape if stored.sidecar else stored.renditions[0].size
         # The master may be under any of its keys, and have been under another when its side-car was written.
-        keys = [*self._masters.templates.keys_of(identifier), *([stored.sidecar.key] if stored.sidecar else ())]
-        asset = Asset(identifier, shape, None, renditions=stored.renditions, rule=basis.govern(identifier, *keys))
+        keys = [*self.names(identifier, entry), *([stored.sidecar.key] if stored.sidecar else ())]
+        rule = basis.govern(identifier, *keys)
+        asset = Asset(identifier, shape, None, renditions=stored.renditions, rule=rule, **_said(entry))
         self._stored.put(identifier, (basis, asset))
         return asset
 
@@ -110,10 +136,40 @@ class Catalog:
             return False
         if basis.master is not None and basis.master is not self._masters.peek(identifier):
             return False
+        if self.catalogue is not None and self.catalogue.peek(identifier) is not basis.entry:
+            return False
         folded = _folded(identifier)
         return self._store.is_current(identifier, basis.stored) and (
             folded is None or self._store.is_current(folded, basis.folded)
         )
+
+    async def entry(self, identifier: str) -> Entry:
+        """What the catalogue says of an image. Raises as `Catalogue.locate` does."""
+        assert self.catalogue is not None, "whoever asks has one"
+        return await self.catalogue.locate(identifier)
+
+    def names(self, identifier: str, entry: Entry | None) -> Sequence[str]:
+        """What rules may call an image beside its identifier, as far as the master need not be looked up."""
+        if self.catalogue is None or entry is None:
+            return self._masters.templates.keys_of(identifier)
+        return self.catalogue.names(entry)
+
+    async def purge(self, identifier: str) -> list[str]:
+        """Forget all that is in memory of an image; the URLs that its master had or may have.
+
+        Its catalogue is asked again for these; where it fails, those that were known are all.
+        """
+        whole = self._whole.pop(identifier)
+        self._stored.pop(identifier)
+        urls = {whole[0].master.blob.url} if whole is not None and whole[0].master is not None else set[str]()
+        for name in filter(None, (identifier, _folded(identifier))):
+            self._store.purge(name)
+        self._masters.purge(identifier)
+        if self.catalogue is not None:
+            self.catalogue.forget(identifier)
+        with suppress(SpecialError):
+            urls.update(await self._masters.urls(identifier))
+        return sorted(urls)
 
     def master(self, asset: Asset) -> Master:
         """The master of an image that was just found."""
@@ -127,7 +183,9 @@ class Catalog:
         folded = _folded(identifier)
         return await self._store.find(identifier), await self._store.find(folded) if folded else None
 
-    def _join(self, identifier: str, master: Master, stored: StoredRenditions | None, rule: Rule) -> Asset:
+    def _join(
+        self, identifier: str, master: Master, stored: StoredRenditions | None, rule: Rule, entry: Entry | None
+    ) -> Asset:
         layout = master.layout
         # Renditions of an older version of the master are not this image; its rule holds all the same.
         stale = stored is not None and stored.sidecar is not None and stored.sidecar.etag != master.blob.etag
@@ -141,7 +199,15 @@ class Catalog:
             renditions=() if stored is None or stale else stored.renditions,
             rule=rule,
             has_color=layout.has_color,
+            **_said(entry),
         )
+
+
+def _said(entry: Entry | None) -> dict[str, Any]:
+    """The fields of an asset that only a catalogue fills."""
+    if entry is None:
+        return {}
+    return {"description": entry.description, "label": entry.label, "filename": entry.filename}
 
 
 @lru_cache(MAX_IMAGES)

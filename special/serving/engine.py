@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from special import iiif
 from special.auth import ANONYMOUS, Grant, Identity, access
+from special.catalogue import Caller, GuardedHooks
 from special.concurrency import Deadline
 from special.errors import RequestError
 from special.iiif import ImageRequest, Job, Limits, Version
-from special.images import Asset
+from special.images import Asset, Description
 from special.serving import info, routing
 from special.serving.answers import Answer, AnswerHead, InfoDocument, PlannedRequest, Route
 from special.serving.catalog import Catalog
@@ -45,17 +46,26 @@ class Engine:
         routes: Mapping[str, Route],
         *,
         source: Source,
+        hooks: GuardedHooks | None = None,
+        description: Description = Description(),  # noqa: B008 - immutable
         admission: AdmissionController,
         resources: Resources,
         limits: Limits,
         upscale_percent: int,
         deadlines_s: Mapping[LaneName, float],
         is_ready: Callable[[], bool],
+        remove: Callable[[str, Sequence[str]], Awaitable[None]],
     ) -> None:
-        """`routes` by the name of the plan; `deadlines_s`: seconds from arrival to answer, by lane."""
+        """`routes` by the name of the plan; `deadlines_s`: seconds from arrival to answer, by lane.
+
+        `remove` takes an image's tiles from memory, and its master's URLs from the volume. `description`: what is said
+        of every image of which the catalogue does not say otherwise.
+        """
         self.catalog = catalog
         self.source = source
-        self.gallery = Gallery(source, catalog.templates)
+        self.hooks = hooks
+        self.description = description
+        self.gallery = Gallery(source, catalog.templates, catalog.catalogue)
         self.admission = admission
         self.limits = limits
         self.deadlines_s = deadlines_s
@@ -63,6 +73,7 @@ class Engine:
         self._resources = resources
         self._upscale_percent = upscale_percent
         self._is_ready = is_ready
+        self._remove = remove
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -92,6 +103,14 @@ class Engine:
         """Whether any decoder is up."""
         return self._is_ready()
 
+    async def purge(self, identifier: str) -> None:
+        """Forget all that this process has in memory of an image, and remove its master from the volume.
+
+        Nothing is removed from the store. What is being read at the moment stays until the next purge.
+        """
+        urls = await self.catalog.purge(identifier)
+        await self._remove(identifier, urls)
+
     # Documents
 
     async def info(
@@ -101,7 +120,9 @@ class Engine:
         asset = await self.catalog.find(identifier)
         grant = access.grant(asset, identity)
         document = info.info(asset, uri, version=version, limits=self.limits, grant=grant, services=services)
-        return InfoDocument(document, info.level(grant), asset)
+        return InfoDocument(
+            await self._described(document, asset, version), info.level(grant), asset, grant.is_personal
+        )
 
     async def thumbs_info(
         self, identifier: str, uri: str, *, version: Version, identity: Identity, services: Services = ()
@@ -110,7 +131,29 @@ class Engine:
         asset = await self.catalog.find_stored(identifier)
         grant = access.grant(asset, identity)
         document = info.info_thumbs(asset, uri, version=version, grant=grant, services=services)
-        return InfoDocument(document, 0, asset)
+        return InfoDocument(await self._described(document, asset, version), 0, asset, grant.is_personal)
+
+    async def _described(self, document: dict[str, Any], asset: Asset, version: Version) -> dict[str, Any]:
+        """With what settings, catalogue and the operator's own code say of the image."""
+        said = asset.description.over(self.description) if asset.description is not None else self.description
+        document = info.described(document, said, version)
+        if self.hooks is None or not self.hooks.describes:
+            return document
+        entry = await self.catalog.entry(asset.identifier)
+        return {**await self.hooks.describe(asset.identifier, entry, document), **document}
+
+    # Callers
+
+    @property
+    def authorises(self) -> bool:
+        """Whether the operator's own code is to be asked who may see an image."""
+        return self.hooks is not None and self.hooks.authorises
+
+    async def authorised(self, identity: Identity, caller: Caller) -> Identity:
+        """The identity with what the operator's own code allows it of one image. Raises `Missing`, `HookError`."""
+        assert self.hooks is not None, "there is such code"
+        verdict = await self.hooks.authorise(caller, await self.catalog.entry(caller.identifier))
+        return replace(identity, verdict=verdict)
 
     # Plans
 
@@ -142,8 +185,8 @@ class Engine:
     ) -> PlannedRequest:
         grant = access.grant(asset, identity)
         job, plan = choose(grant)
-        private = False
-        if asset.restricted:
+        private = grant.is_personal
+        if asset.restricted and not private:
             try:
                 private = any(choose(it) != (job, plan) for it in (access.grant(asset, ANONYMOUS), Grant()))
             except RequestError:

@@ -11,6 +11,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import cast
 
+from special.catalogue import Catalogue
 from special.concurrency import TTLCache
 from special.errors import Busy, Missing
 from special.images import KeyTemplates
@@ -43,9 +44,11 @@ class Page:
 class Gallery:
     """Folders and images of a source, in its own order, a page at a time; what is no image by its name is left out."""
 
-    def __init__(self, source: Source, templates: KeyTemplates) -> None:
+    def __init__(self, source: Source, templates: KeyTemplates, catalogue: Catalogue | None = None) -> None:
+        """Where there is a `catalogue`, images are those that it can list, all in one folder."""
         self._source = source
         self._templates = templates
+        self._catalogue = catalogue
         self._running = 0
         self._pages: TTLCache[tuple[str, str, int], Page] = TTLCache(self._look_up, ttl_s=TTL_S, capacity=MAX_PAGES)
 
@@ -70,6 +73,9 @@ class Gallery:
         self._running += 1
         try:
             folder, after, count = page
+            if self._catalogue is not None:
+                found = tuple(await self._catalogue.page(after, count)) if not folder else ()
+                return Page(images=found, keys=found, next=found[-1] if len(found) == count else None)
             keys, last = await (self._of_folder if isinstance(self._source, Folder) else self._of_bucket)(
                 folder, after, count
             )

@@ -15,7 +15,7 @@ from special.auth import AUTH_CONTEXT, Grant
 from special.formats import Tiling
 from special.geometry import Size
 from special.iiif import MEDIA, QUALITIES, Limits, Version
-from special.images import Asset
+from special.images import Asset, Description
 
 CONTEXT: dict[Version, str] = {
     2: "http://iiif.io/api/image/2/context.json",
@@ -102,7 +102,7 @@ def info(
     else:
         described = {"formats": formats, "qualities": qualities, "supports": sorted(features)}
         document["profile"] = [profile(2, level(grant)), bounds | described]
-    return _with_services(document, services if asset.restricted else (), version)
+    return _with_services(document, services if asset.restricted or grant.is_personal else (), version)
 
 
 def listed_thumbs(asset: Asset, grant: Grant) -> list[Size]:
@@ -134,7 +134,7 @@ def info_thumbs(asset: Asset, uri: str, *, version: Version, grant: Grant, servi
             profile(2, 0),
             {"formats": formats, "qualities": ["default", "color"], "supports": sorted(supports)},
         ]
-    return _with_services(document, services if asset.restricted else (), version)
+    return _with_services(document, services if asset.restricted or grant.is_personal else (), version)
 
 
 def granted(limits: Limits, grant: Grant) -> Limits:
@@ -153,6 +153,19 @@ def _with_services(document: dict[str, Any], services: Services, version: Versio
     if version == 3:
         return document | {"@context": [AUTH_CONTEXT, CONTEXT[3]], "service": list(services)}
     return document | {"service": [{"@context": AUTH_CONTEXT} | service for service in services]}
+
+
+def described(document: dict[str, Any], said: Description, version: Version) -> dict[str, Any]:
+    """The document with what is said of the image, in the words of its version.
+
+    Image API 3.0, sections 5.6 and 5.7, and Presentation API 3.0 for `provider`; 2.1, sections 5.3 and 5.6.
+    """
+    service = {"service": [*document.get("service", ()), *said.service]} if said.service else {}
+    words: dict[str, Any] = {"license": said.rights, "attribution": said.attribution}
+    if version == 3:
+        listed = {"provider": said.provider, "partOf": said.part_of, "seeAlso": said.see_also}
+        words = {"rights": said.rights, **{name: list(value) for name, value in listed.items()}}
+    return document | {name: value for name, value in words.items() if value} | service
 
 
 def _head(uri: str, version: Version, size: Size) -> dict[str, Any]:

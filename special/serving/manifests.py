@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from special.auth import Grant, Identity, access
 from special.errors import Forbidden, MasterError, NotFound, SpecialError, Unauthorised
 from special.geometry import Size
 from special.iiif import Limits, Version
-from special.images import Asset
+from special.images import Asset, Description
 from special.serving import info
 from special.serving.catalog import Catalog
 from special.serving.gallery import Gallery
@@ -40,17 +40,8 @@ LOOK_UPS = 16
 _UNTITLED = "Images"
 
 
-@dataclass(frozen=True, slots=True)
-class Caption:
-    """What is said of an image or a folder, beyond what its name tells."""
-
-    label: str | None = None
-    rights: str | None = None
-    """URI of a licence or a rights statement."""
-    attribution: str | None = None
-    """Text that must be shown."""
-    provider: Sequence[Mapping[str, Any]] = ()
-    """Organisations, as the Presentation API 3.0 describes agents."""
+Identify = Callable[[str], Awaitable[Identity]]
+"""Who asks, as far as the image of an identifier goes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +50,16 @@ class ListedImage:
 
     asset: Asset
     grant: Grant
-    caption: Caption = field(default_factory=Caption)
+    said: Description
 
     @property
     def identifier(self) -> str:
         return self.asset.identifier
+
+    @property
+    def private(self) -> bool:
+        """Whether another caller may see more or less of it."""
+        return self.asset.restricted or self.grant.is_personal
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,33 +85,31 @@ class Contents:
 
 
 class Manifests:
-    """Finds what manifests are made of. `caption` says what a catalogue knows of an image."""
+    """Finds what manifests are made of. `general` is said of every image of which its catalogue says nothing else."""
 
-    def __init__(
-        self, catalog: Catalog, gallery: Gallery, *, caption: Callable[[Asset], Caption] = lambda _: Caption()
-    ) -> None:
+    def __init__(self, catalog: Catalog, gallery: Gallery, general: Description = Description()) -> None:  # noqa: B008 - immutable
         self._catalog = catalog
         self._gallery = gallery
-        self._caption = caption
+        self._general = general
         self._look_ups = asyncio.Semaphore(LOOK_UPS)
 
-    async def of_image(self, identifier: str, identity: Identity) -> Contents:
+    async def of_image(self, identifier: str, identify: Identify) -> Contents:
         """One image. Raises `Unauthorised` and `Forbidden` where nothing of it may be seen; see `Catalog.find`."""
-        found = self._listed(await self._catalog.find(identifier), identity)
+        found = self._listed(await self._catalog.find(identifier), await identify(identifier))
         if found.grant.max_side == 0:
             raise (Forbidden if found.grant.known else Unauthorised)("This image is restricted.")
-        return Contents(found.caption.label or identifier, (found,), private=found.asset.restricted)
+        return Contents(found.asset.label or identifier, (found,), private=found.private)
 
-    async def of_folder(self, folder: str, identity: Identity) -> Contents:
+    async def of_folder(self, folder: str, identify: Identify) -> Contents:
         """The images of a folder where they are few and all that is in it, else its parts. Raises `NotFound`."""
         page = await self._gallery.page(folder=folder, count=MAX_CANVASES)
         if not page.images and not page.folders:
             raise NotFound("There are no images in this folder.")
         if page.folders or page.next is not None:
             return await self.parts_of_folder(folder, after="")
-        return await self._manifest(folder, page.images, identity)
+        return await self._manifest(folder, page.images, identify)
 
-    async def images_of_folder(self, folder: str, identity: Identity, *, after: str) -> Contents:
+    async def images_of_folder(self, folder: str, identify: Identify, *, after: str) -> Contents:
         """Images right below a folder after one of its entries, as many as one manifest has."""
         images: list[str] = []
         following: str | None = after
@@ -123,7 +117,7 @@ class Manifests:
             page = await self._gallery.page(folder=folder, after=following, count=MAX_CANVASES - len(images))
             images += page.images
             following = page.next
-        return await self._manifest(folder, images, identity)
+        return await self._manifest(folder, images, identify)
 
     async def parts_of_folder(self, folder: str, *, after: str) -> Contents:
         """What is in a folder after one of its entries: its images by manifests, its folders, and what follows."""
@@ -138,27 +132,29 @@ class Manifests:
             parts.append(Part("Collection", "More", folder, {"after": page.next}))
         return Contents(_name(folder), parts=tuple(parts))
 
-    async def _manifest(self, folder: str, identifiers: Iterable[str], identity: Identity) -> Contents:
+    async def _manifest(self, folder: str, identifiers: Iterable[str], identify: Identify) -> Contents:
         """Those of the images that the caller may see at least in part; broken masters are left out too."""
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._look_up(it)) for it in sorted(identifiers, key=_natural)]
+            tasks = [group.create_task(self._look_up(it, identify)) for it in sorted(identifiers, key=_natural)]
         found = [task.result() for task in tasks]
         for it in found:
             if isinstance(it, SpecialError) and not isinstance(it, NotFound | MasterError):
                 raise it
-        images = [self._listed(it, identity) for it in found if isinstance(it, Asset)]
+        images = [it for it in found if isinstance(it, ListedImage)]
         shown = tuple(it for it in images if it.grant.max_side != 0)
-        return Contents(_name(folder), shown, private=any(it.asset.restricted for it in images))
+        return Contents(_name(folder), shown, private=any(it.private for it in images))
 
-    async def _look_up(self, identifier: str) -> Asset | SpecialError:
+    async def _look_up(self, identifier: str, identify: Identify) -> ListedImage | SpecialError:
         async with self._look_ups:
             try:
-                return await self._catalog.find(identifier)
+                return self._listed(await self._catalog.find(identifier), await identify(identifier))
             except SpecialError as error:
                 return error
 
     def _listed(self, asset: Asset, identity: Identity) -> ListedImage:
-        return ListedImage(asset, access.grant(asset, identity), self._caption(asset))
+        return ListedImage(
+            asset, access.grant(asset, identity), (asset.description or Description()).over(self._general)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,10 +217,10 @@ def _document_3(
             format="image/jpeg",
             **_sides(shown),
         )
-        if image.caption.rights and re.match("https?://", image.caption.rights):
-            canvas.rights = image.caption.rights
-        if image.caption.attribution:
-            statement = {"none": [image.caption.attribution]}
+        if image.said.rights and re.match("https?://", image.said.rights):
+            canvas.rights = image.said.rights
+        if image.said.attribution:
+            statement = {"none": [image.said.attribution]}
             canvas.requiredStatement = {"label": {"en": ["Attribution"]}, "value": statement}
         manifest.items.append(canvas)
         logins = {"service": list(services_of(uri))} if image.asset.restricted else {}
@@ -234,8 +230,8 @@ def _document_3(
     for canvas, image, service in zip(made["items"], contents.images, details, strict=True):
         # As catalogues and the login describe them: the library has models of its own for these.
         canvas["items"][0]["items"][0]["body"]["service"] = [service]
-        if image.caption.provider:
-            canvas["provider"] = list(image.caption.provider)
+        if image.said.provider:
+            canvas["provider"] = list(image.said.provider)
     return made
 
 
@@ -289,7 +285,7 @@ def _canvas_2(image: ListedImage, addresses: Addresses, limits: Limits) -> dict[
             }
         ],
     }
-    said = {"license": image.caption.rights, "attribution": image.caption.attribution}
+    said = {"license": image.said.rights, "attribution": image.said.attribution}
     return canvas | {name: value for name, value in said.items() if value}
 
 
@@ -311,7 +307,7 @@ def _sides(size: Size) -> dict[str, int]:
 
 
 def _label(image: ListedImage) -> str:
-    return image.caption.label or image.identifier.rpartition("/")[2]
+    return image.asset.label or image.identifier.rpartition("/")[2]
 
 
 def _name(folder: str) -> str:

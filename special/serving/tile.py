@@ -93,6 +93,11 @@ class TileRoute:
             self._hot.put(name, data)
         return Answer(data, MEDIA["jpg"], etag, len(data))
 
+    def purge(self, identifier: str) -> None:
+        """Forget the tiles in memory of an image."""
+        for name in [name for name in self._hot if name[0] == identifier]:
+            self._hot.pop(name)
+
     async def answer(
         self, planned: PlannedRequest, *, deadline: Deadline, unless: Unless | None, span: Span | None
     ) -> Answer:

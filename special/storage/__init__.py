@@ -7,7 +7,9 @@ from special.storage.opening import SCHEMES, check_source, folder_path, open_sou
 from special.storage.overlap import check_apart
 from special.storage.ranges import coalesce, read_spans, runs_of
 from special.storage.retry import RetryPolicy
+from special.storage.s3_options import S3Options
 from special.storage.source import Opened, Reader, Source, Tree, body
+from special.storage.sources import Sources
 
 __all__ = [
     "SCHEMES",
@@ -20,7 +22,9 @@ __all__ = [
     "Opened",
     "Reader",
     "RetryPolicy",
+    "S3Options",
     "Source",
+    "Sources",
     "Span",
     "Tree",
     "Unless",

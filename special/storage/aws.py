@@ -19,6 +19,7 @@ from botocore.utils import ensure_boolean
 from obstore.store import S3Store
 
 from special.errors import ConfigurationError
+from special.storage.s3_options import S3Options
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig, S3Config, S3Credential
@@ -43,6 +44,8 @@ class Account:
     """Requests are not signed."""
     path_style: bool
     """Whether the bucket's name goes into the path of a URL and not into its host."""
+    requester_pays: bool = False
+    """Whether this account pays for what it reads, as the bucket's owner demands."""
 
     @property
     def plain_http(self) -> bool:
@@ -50,14 +53,19 @@ class Account:
         return self.endpoint is not None and self.endpoint.startswith("http://")
 
     @classmethod
-    def from_environment(cls) -> Account:
-        """What the environment and the AWS configuration files say. Raises `ConfigurationError`."""
-        session = Session()
+    def from_environment(cls, options: S3Options = S3Options()) -> Account:  # noqa: B008 - immutable
+        """What the environment and the AWS configuration files say, unless `options` says otherwise.
+
+        Raises `ConfigurationError`.
+        """
+        session = Session(profile=options.profile)
         try:
             profile: dict[str, Any] = session.get_scoped_config()
-            endpoint = _endpoint(session)
+            endpoint = options.endpoint.rstrip("/") if options.endpoint else _endpoint(session)
             # botocore itself reads only AWS_DEFAULT_REGION; every other SDK, and Amazon's own machines, say AWS_REGION.
-            region = os.environ.get("AWS_REGION") or session.get_config_variable("region") or "us-east-1"
+            # A profile that is named says more than the environment, which is of another account.
+            ambient = os.environ.get("AWS_REGION") if options.profile is None else None
+            region = options.region or ambient or session.get_config_variable("region") or "us-east-1"
         except BotoCoreError as error:
             raise ConfigurationError(f"the AWS configuration cannot be used: {error}") from error
         style = (profile.get("s3") or {}).get("addressing_style", "auto")
@@ -65,8 +73,9 @@ class Account:
             session=session,
             region=region,
             endpoint=endpoint,
-            anonymous=os.environ.get("AWS_NO_SIGN_REQUEST", "").lower() in ("1", "true", "yes", "on"),
+            anonymous=_never_signs() if options.anonymous is None else options.anonymous,
             path_style=style == "path" or (style == "auto" and endpoint is not None),
+            requester_pays=options.requester_pays,
         )
 
     async def credentials(self) -> S3Credential:
@@ -105,9 +114,14 @@ class Account:
             "virtual_hosted_style_request": not path_style,
             "skip_signature": self.anonymous,
             "disable_bulk_delete": True,
+            "request_payer": self.requester_pays,
         }
         provider = None if self.anonymous else self.credentials
         return S3Store(bucket, config=config, client_options=client, retry_config=retry, credential_provider=provider)
+
+
+def _never_signs() -> bool:
+    return os.environ.get("AWS_NO_SIGN_REQUEST", "").lower() in ("1", "true", "yes", "on")
 
 
 def _endpoint(session: Session) -> str | None:

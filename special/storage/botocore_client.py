@@ -42,6 +42,7 @@ class BotocoreClient:
             signature_version=UNSIGNED if account.anonymous else None,
             s3={"addressing_style": "path" if account.path_style else "auto"},
         )
+        self._payer = {"RequestPayer": "requester"} if account.requester_pays else {}
         self._stack = AsyncExitStack()
         self._opening = asyncio.Lock()
         self._client: Any = None
@@ -49,10 +50,10 @@ class BotocoreClient:
     async def head(self, path: str) -> ObjectHead:
         with _explained(path):
             client = await self._connected()
-            return _Answer(path, await client.head_object(Bucket=self._bucket, Key=path))
+            return _Answer(path, await client.head_object(Bucket=self._bucket, Key=path, **self._payer))
 
     async def get(self, path: str, *, span: Span | None, match: str | None, unless: Unless | None) -> GetAnswer:
-        options: dict[str, Any] = {}
+        options: dict[str, Any] = dict(self._payer)
         if span is not None:
             options["Range"] = f"bytes={span.start}-{span.stop - 1}"
         if match is not None:
@@ -67,7 +68,7 @@ class BotocoreClient:
 
     async def put(self, path: str, data: bytes, *, media: str | None, match: str | Absent | None) -> str:
         condition = {"IfNoneMatch": "*"} if isinstance(match, Absent) else {"IfMatch": match}
-        options = {"ContentType": media, **condition}
+        options = {"ContentType": media, **condition, **self._payer}
         present = {name: value for name, value in options.items() if value is not None}
         with _explained(path):
             client = await self._connected()
@@ -77,20 +78,20 @@ class BotocoreClient:
     async def signed_url(self, path: str, seconds: int) -> str | None:
         with _explained(path):
             client = await self._connected()
-            parameters = {"Bucket": self._bucket, "Key": path}
+            parameters = {"Bucket": self._bucket, "Key": path, **self._payer}
             url: str = await client.generate_presigned_url("get_object", Params=parameters, ExpiresIn=seconds)
             return url
 
     async def delete(self, path: str) -> None:
         with _explained(path):
             client = await self._connected()
-            await client.delete_object(Bucket=self._bucket, Key=path)
+            await client.delete_object(Bucket=self._bucket, Key=path, **self._payer)
 
     async def list(self, prefix: str, *, after: str) -> AsyncIterator[ObjectHead]:
         with _explained(prefix):
             client = await self._connected()
             pages = client.get_paginator("list_objects_v2").paginate(
-                Bucket=self._bucket, Prefix=prefix, **({"StartAfter": after} if after else {})
+                Bucket=self._bucket, Prefix=prefix, **({"StartAfter": after} if after else {}), **self._payer
             )
             async for page in pages:
                 for item in page.get("Contents", ()):

@@ -69,6 +69,7 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self._path = os.path.realpath(path)
+        self._given = os.path.abspath(path)
         self._root = Path(self._path).as_uri().rstrip("/") + "/"
         self._lister = ThreadPoolExecutor(1, "special-listing")
         self._folds_case: bool | None = None  # unknown while there is no name to try it on
@@ -76,6 +77,18 @@ class Folder:
     @property
     def root(self) -> str:
         return self._root
+
+    @property
+    def path(self) -> str:
+        """The folder's own path, without symbolic links."""
+        return self._path
+
+    def key_of(self, path: Path) -> str | None:
+        """The key of a file by its absolute path; None for one elsewhere. Looks at no disk."""
+        for folder in (self._path, self._given):
+            if path.is_relative_to(folder):
+                return str(path.relative_to(folder))
+        return None
 
     async def check(self) -> None:
         """Raise `ConfigurationError` if the folder is not there or cannot be read."""

@@ -22,6 +22,7 @@ from special.storage.bucket import Bucket
 from special.storage.client import StoreClient
 from special.storage.local import Folder
 from special.storage.retry import RetryPolicy
+from special.storage.s3_options import S3Options
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
@@ -33,13 +34,21 @@ SCHEMES = ("file", "s3", "az", "gs", "https", "http")
 
 
 def open_source(
-    url: str, *, create: bool = False, retry_policy: RetryPolicy | None = None, concurrency: int = 64
+    url: str,
+    *,
+    create: bool = False,
+    retry_policy: RetryPolicy | None = None,
+    concurrency: int = 64,
+    s3: S3Options | None = None,
 ) -> Folder | Bucket:
     """The source at a URL: a folder's path, `file://`, `s3://bucket/prefix`, `az://`, `gs://`, `https://`, `http://`.
 
     `create` makes a folder that is not there; nothing ever makes a bucket. `concurrency`: maximum number of requests
-    at once. Raises `ConfigurationError`. Asks nothing over the network: `check()` on the source does.
+    at once. `s3`: how a bucket of S3 is reached, where the environment does not say it. Raises
+    `ConfigurationError`. Asks nothing over the network: `check()` on the source does.
     """
+    if s3 is not None and not url.lower().startswith("s3://"):
+        raise ConfigurationError(f"'{url}' is no bucket of S3: endpoint, region, profile and the like are for those")
     path = folder_path(url)
     if path is not None:
         return _folder(path, create)
@@ -47,7 +56,7 @@ def open_source(
     policy = retry_policy or RetryPolicy()
     match scheme.lower():
         case "s3":
-            return _s3(url, rest, policy, concurrency)
+            return _s3(url, rest, policy, concurrency, s3)
         case "az" | "gs" as provider:
             return _azure_or_google(provider, url, rest, policy, concurrency)
         case "https" | "http":
@@ -56,12 +65,14 @@ def open_source(
     raise ConfigurationError(f"'{url}' is no source: use a folder's path or one of {known}")
 
 
-async def check_source(url: str, *, create: bool = False, retry_policy: RetryPolicy | None = None) -> None:
+async def check_source(
+    url: str, *, create: bool = False, retry_policy: RetryPolicy | None = None, s3: S3Options | None = None
+) -> None:
     """Find out before any work what would make all of it fail: no bucket, no permission, no folder.
 
     Raises `ConfigurationError`, and says what to do about it.
     """
-    source = open_source(url, create=create, retry_policy=retry_policy)
+    source = open_source(url, create=create, retry_policy=retry_policy, s3=s3)
     try:
         await source.check()
     finally:
@@ -122,12 +133,12 @@ _ONCE: RetryConfig = {"max_retries": 0, "retry_timeout": timedelta(0)}
 """obstore retries nothing: `RetryPolicy` does, and counts."""
 
 
-def _s3(url: str, rest: str, retry_policy: RetryPolicy, concurrency: int) -> Bucket:
+def _s3(url: str, rest: str, retry_policy: RetryPolicy, concurrency: int, options: S3Options | None) -> Bucket:
     from special.storage.aws import Account
     from special.storage.obstore_client import ObstoreClient
 
     name, prefix = _container(url, rest)
-    account = Account.from_environment()
+    account = Account.from_environment(options or S3Options())
     store = account.store(name, client=_client_config(retry_policy, allow_http=account.plain_http), retry=_ONCE)
     return Bucket(
         f"s3://{name}/{prefix}",

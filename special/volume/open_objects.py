@@ -206,6 +206,11 @@ class OpenObjects:
         for key, _ in idle[:count]:
             self._retire(key)
 
+    def retire(self, url: str) -> None:
+        """Forget all versions of an object, which are opened again when they are next read."""
+        for key in [key for key in self._objects if key[0] == url]:
+            self._retire(key)
+
     def _retire(self, key: Key) -> None:
         """Forget an object; its files are closed when its last reader and fetch are over."""
         self._retired.append(self._objects.pop(key))

@@ -173,6 +173,11 @@ class Volume:
         """Count an object as read just now, so that it is not evicted; whether it is open here."""
         return self.objects.get(blob) is not None
 
+    async def remove(self, url: str) -> None:
+        """Remove all versions of an object from the disk, but those that are being read here or by other processes."""
+        self.objects.retire(url)
+        await self.disk.guarded(self.disk.directory.clear, url)
+
     async def stat(self, *, top: int = 10) -> VolumeStat | None:
         """How the volume does; None while it is `broken` or slow. What was read in the last second may be missing."""
         work = partial(self.disk.guarded, partial(survey, self.disk.directory, top=top))

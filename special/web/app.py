@@ -22,7 +22,7 @@ from special.errors import ConfigurationError, RequestError, SpecialError
 from special.observability import SHARED_COUNTS, OtelExporter, logs, tracing
 from special.serving import Engine
 from special.settings import Settings, with_rules_of
-from special.web import observers, pages
+from special.web import observers, pages, purges
 from special.web.auth import Auth
 from special.web.config_watch import ConfigWatch
 from special.web.disconnect import Disconnected
@@ -32,6 +32,7 @@ from special.web.observers import FinishedRequest, Observer
 from special.web.pages import PageOptions
 from special.web.process_tuning import tune
 from special.web.proxies import PublicAddress
+from special.web.purges import Purges
 from special.web.request import HttpRequest
 from special.web.response import ALLOW, CORS, PLAIN, Broken, preflight, send_bytes, send_error
 from special.web.status import Slowest
@@ -82,10 +83,15 @@ class App:
             id_segments=settings.id_segments,
             sizes=settings.sizes,
         )
+        self._purges: Purges | None = None
+        routes = pages.routes(
+            options, lambda: self._images.engine if self._images else None, self._monitor, self._slowest
+        )
+        if settings.admin_token_file is not None:
+            form = composition.identifier_form(settings)
+            routes.append(purges.route(purges.token_of(settings.admin_token_file), form, lambda: self._running_purges))
         self._pages = Starlette(
-            routes=pages.routes(
-                options, lambda: self._images.engine if self._images else None, self._monitor, self._slowest
-            ),
+            routes=routes,
             lifespan=lambda _: self.running(),
         )
 
@@ -123,6 +129,7 @@ class App:
             form=composition.identifier_form(settings),
             offload_location=settings.offload_location if settings.offload else None,
             gallery=settings.gallery,
+            cache_tag_header=settings.cache_tag_header,
             unsent_bytes=settings.decode_budget_bytes // 4,
         )
         async with AsyncExitStack() as stack:
@@ -134,6 +141,9 @@ class App:
             if self._config is not None:
                 await stack.enter_async_context(self._watch(self._config, engine.catalog.in_force).running())
             await stack.enter_async_context(self._monitor.running())
+            if settings.admin_token_file is not None:
+                self._purges = Purges(settings.home / "purges", engine.purge)
+                await stack.enter_async_context(self._purges.running())
             self._images = Images(options, engine, verifier=self._verifier, auth=self._auth, clock=self._clock)
             yield
             self._images = None
@@ -143,6 +153,11 @@ class App:
             in_force.rules = rules
 
         return ConfigWatch(config, lambda: composition.rules(with_rules_of(config, self._settings)), replace)
+
+    @property
+    def _running_purges(self) -> Purges:
+        assert self._purges is not None, "no address is asked for before the server has started"
+        return self._purges
 
     @property
     def _started(self) -> Images:

@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from time import monotonic
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
+from urllib.parse import quote
 
 from starlette.types import Receive, Send
 
 from special import iiif
 from special.auth import ANONYMOUS, Identity, Verifier
 from special.auth import MEDIA as AUTH_MEDIA
+from special.catalogue import Caller
 from special.concurrency import Deadline, FairStart, LRUCache
 from special.errors import NotFound
 from special.iiif import (
@@ -47,6 +51,12 @@ PREFIXES: Final = ("iiif", "iiif-img", "thumbs")
 MAX_PLANS: Final = 10_000
 """Maximum number of plans that are kept in memory, of some 2 KB each."""
 
+MAX_TAG: Final = 200
+"""Longest tag that is not a digest: CDNs limit all tags of an answer together."""
+_ATTACHMENT: Final = "response-content-disposition=attachment"
+"""As S3 has it, and sites that were built on it."""
+_UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f/\\]")
+
 Key = tuple[str, str, str, bool, Version, Identity]
 
 
@@ -71,6 +81,8 @@ class Document:
     profile: str
     data: bytes
     etag: str
+    private: bool
+    """Whether another client would get another document."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +97,8 @@ class ImageOptions:
     """Where a trusted proxy that offers to fetches stored renditions by itself; None: nowhere."""
     gallery: bool | None
     """Whether folders are listed; None: those on local disk."""
+    cache_tag_header: str | None
+    """Header with the image's tag for CDNs; None: there is none."""
     unsent_bytes: int
     """Memory for answers that wait for their clients to read them."""
 
@@ -123,14 +137,17 @@ class Images:
                 identity = await self._verifier.identify(call.headers)
         if call.prefix == "auth" and self._auth:
             return await self._authorise(self._auth, call, identity, send)
+        segments, form = self._options.id_segments, self._options.form
+        if call.prefix == "iiif" and (manifest := iiif.parse_manifest(call.path, id_segments=segments, form=form)):
+            return await self._manifest(call, manifest, identity, send)
+        if self.engine.authorises:
+            async with self._deadline(call, "stored").limit("asking who may see the image"):
+                identity = await self._identified(call, self._parse(call.path).identifier, identity)
         prepared = self._current(self._prepared, call, identity)
         if prepared is None:
             if document := self._current(self._documents, call, identity):
                 return await self._send_info(call, document, send)
-            segments, form = self._options.id_segments, self._options.form
-            if call.prefix == "iiif" and (manifest := iiif.parse_manifest(call.path, id_segments=segments, form=form)):
-                return await self._manifest(call, manifest, identity, send)
-            request = iiif.parse(call.path, id_segments=segments, form=form)
+            request = self._parse(call.path)
             if isinstance(request, BaseRequest):
                 location = f"{self._uri(call, request)}/info.json"
                 return await send_bytes(send, 303, [*CORS, (b"location", location.encode())], b"")
@@ -140,6 +157,9 @@ class Images:
             async with self._deadline(call, lane).limit("looking up the image"):
                 prepared = await self._prepare(call, request, identity)
         return await self._pixels(call, prepared, receive, send)
+
+    def _parse(self, path: str) -> BaseRequest | InfoRequest | ImageRequest:
+        return iiif.parse(path, id_segments=self._options.id_segments, form=self._options.form)
 
     def _deadline(self, call: HttpRequest, lane: LaneName) -> Deadline:
         """Counted from the request's arrival."""
@@ -155,12 +175,14 @@ class Images:
         async with self._deadline(call, "stored").limit("looking up the image"):
             found = await make(request.identifier, uri, version=version, identity=identity, services=services)
         data = _json(found.document)
-        document = Document(found.asset, version, info.profile(version, found.level), data, _etag(data))
+        private = found.asset.restricted or found.is_personal
+        document = Document(found.asset, version, info.profile(version, found.level), data, _etag(data), private)
         self._documents.put(_key(call, identity), document)
         return document
 
     async def _send_info(self, call: HttpRequest, document: Document, send: Send) -> int:
-        headers = [*self._cors(call), *self._caching(call, *self._vary, private=document.asset.restricted, age_s=60)]
+        headers = [*self._cors(call), *self._caching(call, *self._vary, private=document.private, age_s=60)]
+        headers += self._tag(document.asset)
         media: str = call.form(document.version).media
         context = info.CONTEXT[document.version]
         link = f'<{document.profile}>;rel="profile"'
@@ -176,7 +198,8 @@ class Images:
     ) -> int:
         async with self._deadline(call, "full").limit("making a manifest"):
             form = preferred(call.accept, None, api="presentation")
-            contents = await self._manifests.contents(call, asked, identity)
+            identify = partial(self._identified, call, identity=identity)
+            contents = await self._manifests.contents(call, asked, identify)
             data = _json(await self._manifests.document(call, contents, form.version))
         context = manifests.CONTEXT[form.version]
         media = f'{form.media};profile="{context}"' if form.media == "application/ld+json" else form.media
@@ -206,6 +229,9 @@ class Images:
         planned, headers = prepared.planned, prepared.headers
         if planned.private:
             headers = [*self._cors(call), *headers[len(CORS) :]]
+        if call.query and _ATTACHMENT in call.query.split("&"):
+            kept = [it for it in headers if it[0] != b"content-disposition"]
+            headers = [*kept, disposition("attachment", planned.asset, planned.job.format)]
         trace().route = planned.plan.name
         unless, copied = call.unless, isinstance(planned.plan, Thumb)
         span = call.range if copied else None
@@ -266,13 +292,20 @@ class Images:
             (b"link", link.encode()),
             (b"x-special-route", planned.plan.name.encode()),
             *self._caching(call, private=planned.private, age_s=self._options.max_age_s),
+            *self._tag(planned.asset),
         ]
+        if planned.asset.filename is not None:
+            headers.append(disposition("inline", planned.asset, request.format))
         if call.level0:
             # What the DLCS says of its own thumbs; sites look for it.
             headers.append((b"x-thumb-match" if isinstance(planned.plan, Thumb) else b"x-thumb-resized", b"1"))
         if isinstance(planned.plan, Thumb):
             headers.append((b"accept-ranges", b"bytes"))
         return headers
+
+    def _tag(self, asset: Asset) -> Headers:
+        name = self._options.cache_tag_header
+        return [(name.lower().encode(), cache_tag(asset.identifier).encode())] if name is not None else []
 
     # Login
 
@@ -287,17 +320,24 @@ class Images:
         prefix, _, path = rest.partition("/")
         of = replace(call, prefix=prefix, path=path)
         if service == "probe" and prefix in PREFIXES:
-            request = iiif.parse(path, id_segments=self._options.id_segments, form=self._options.form)
+            request = self._parse(path)
             if isinstance(request, BaseRequest):
+                uri, caller = self._uri(of, request), auth.bearer_of(call.headers, identity)
                 async with self._deadline(call, "stored").limit("looking up the image"):
                     asset = await self._asset(of, request.identifier)
-                uri, caller = self._uri(of, request), auth.bearer_of(call.headers, identity)
+                    caller = await self._identified(call, request.identifier, caller)
                 result = probe(asset, uri, caller, limits=self.engine.limits, level0=of.level0)
                 headers = [*CORS, *private, (b"content-type", AUTH_MEDIA.encode())]
                 return await send_bytes(send, 200, headers, json.dumps(result).encode(), head=head)
         raise NotFound("There is no such service; info.json of a restricted image names those that there are.")
 
     # Shared by all of them
+
+    async def _identified(self, call: HttpRequest, identifier: str, identity: Identity) -> Identity:
+        """The identity with what the operator's own code, where there is any, allows it of an image."""
+        if not self.engine.authorises:
+            return identity
+        return await self.engine.authorised(identity, _caller(call, identifier, identity))
 
     async def _asset(self, call: HttpRequest, identifier: str) -> Asset:
         return await (self.engine.catalog.find_stored if call.level0 else self.engine.catalog.find)(identifier)
@@ -326,6 +366,28 @@ async def _send_json(call: HttpRequest, headers: Headers, data: bytes, etag: str
     if call.unless and call.unless.hold(etag):
         return await send_bytes(send, 304, headers, None)
     return await send_bytes(send, 200, headers, data, head=call.head)
+
+
+def cache_tag(identifier: str) -> str:
+    """What a CDN purges an image by: its identifier as in a URL, or a digest where CDNs would not take that."""
+    quoted = iiif.quote_identifier(identifier)
+    return quoted if len(quoted) <= MAX_TAG else hashlib.sha256(identifier.encode()).hexdigest()
+
+
+def disposition(kind: Literal["inline", "attachment"], asset: Asset, extension: str) -> tuple[bytes, bytes]:
+    """The Content-Disposition header (RFC 6266; Image API 2.1, appendix A), with a name for any client."""
+    name = asset.filename or asset.identifier.rpartition("/")[2].partition(".")[0] or "image"
+    whole = f"{_UNPRINTABLE.sub('_', name)}.{extension}"
+    plain = re.sub(r'[^ -~]|["\\]', "_", whole)
+    value = f'{kind}; filename="{plain}"'
+    if plain != whole:
+        value += f"; filename*=UTF-8''{quote(whole, safe='')}"
+    return b"content-disposition", value.encode()
+
+
+def _caller(call: HttpRequest, identifier: str, identity: Identity) -> Caller:
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in call.headers.items()}
+    return Caller(identifier, headers, call.client, identity.roles, identity.known)
 
 
 def _key(call: HttpRequest, identity: Identity) -> Key:

@@ -9,7 +9,6 @@ from typing import Any
 from urllib.parse import parse_qs, quote, urlencode
 
 from special import iiif
-from special.auth import Identity
 from special.errors import BadRequest, NotFound
 from special.iiif import FolderManifest, ImageManifest, Limits, Version
 from special.serving import Engine, info, manifests
@@ -25,7 +24,7 @@ class ManifestRoute:
 
     def __init__(self, engine: Engine, *, auth: Auth | None, gallery: bool | None, id_segments: int) -> None:
         """`gallery` as the settings have it: what may not be listed there has no manifests of folders either."""
-        self._manifests = manifests.Manifests(engine.catalog, engine.gallery)
+        self._manifests = manifests.Manifests(engine.catalog, engine.gallery, engine.description)
         self._limits: Limits = engine.limits
         self._auth = auth
         self._lists_folders = engine.gallery.is_offered(gallery)
@@ -33,20 +32,20 @@ class ManifestRoute:
         self._made = asyncio.Semaphore(MAX_MADE)
 
     async def contents(
-        self, call: HttpRequest, asked: ImageManifest | FolderManifest, identity: Identity
+        self, call: HttpRequest, asked: ImageManifest | FolderManifest, identify: manifests.Identify
     ) -> manifests.Contents:
         """What the document is made of. Raises `NotFound`, `Unauthorised`, `Forbidden`, `SourceError`, `Busy`."""
         if isinstance(asked, ImageManifest):
-            return await self._manifests.of_image(asked.identifier, identity)
+            return await self._manifests.of_image(asked.identifier, identify)
         if not self._lists_folders:
             raise NotFound("This source is not listed, so its folders have no manifests.")
         match _part(call):
             case {"images": after}:
-                return await self._manifests.images_of_folder(asked.folder, identity, after=after)
+                return await self._manifests.images_of_folder(asked.folder, identify, after=after)
             case {"after": after}:
                 return await self._manifests.parts_of_folder(asked.folder, after=after)
             case _:
-                return await self._manifests.of_folder(asked.folder, identity)
+                return await self._manifests.of_folder(asked.folder, identify)
 
     async def document(self, call: HttpRequest, contents: manifests.Contents, version: Version) -> dict[str, Any]:
         """The document that was asked for, in a version of the Presentation API."""

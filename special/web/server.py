@@ -82,8 +82,12 @@ def _watch(config: Path, chosen: Settings) -> ConfigWatch[Settings]:
 
 
 async def _check(chosen: Settings) -> None:
-    check_apart(chosen.source, thumbs=chosen.thumbs_url, home=chosen.home, volume=chosen.volume_directory)
+    for source in (chosen.source, *(it.url for it in chosen.sources)):
+        check_apart(source, thumbs=chosen.thumbs_url, home=chosen.home, volume=chosen.volume_directory)
     await check_source(chosen.source)
+    if (options := composition.catalogue_options(chosen)) is not None:
+        for url, s3 in options.sources[1:]:
+            await check_source(url, s3=s3)
     await check_source(chosen.thumbs_url, create=True)
     composition.engine(chosen)  # so that what would fail in every server process fails here
 

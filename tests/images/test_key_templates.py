@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from special.errors import ConfigurationError
 from special.iiif import IdentifierForm
 from special.images import KeyTemplates
 
@@ -60,3 +61,68 @@ def test_keys_of_an_identifier_in_the_order_in_which_they_are_tried() -> None:
     templates = KeyTemplates(("{id}", "{id}/{id}.jp2"))
     assert templates.keys_of("1/leaf") == ("1/leaf", "1/leaf/1/leaf.jp2")
     assert str(templates) == "{id}, {id}/{id}.jp2"
+
+
+@pytest.mark.parametrize(
+    ("template", "identifier", "key"),
+    [
+        pytest.param("{id[0:2]}/{id}.tif", "leaf", "le/leaf.tif", id="characters"),
+        pytest.param("{id[-2:]}/{id}.tif", "leaf", "af/leaf.tif", id="characters from the end"),
+        pytest.param("{parts[1]}/{parts[0]}-{parts[2]}", "1/2/foo.jp2", "2/1-foo.jp2", id="segments"),
+        pytest.param("{parts[-1]}/{id}", "1/foo", "foo/1/foo", id="a segment from the end"),
+        # As `printf leaf | sha1sum` and the like tell.
+        pytest.param("{sha1[0:2]}/{sha1[2:4]}/{id}", "leaf", "98/79/leaf", id="SHA-1"),
+        pytest.param("{md5[0:3]}/{id}", "leaf", "bab/leaf", id="MD5"),
+        pytest.param("{sha256[:4]}/{id}", "leaf", "9f91/leaf", id="SHA-256"),
+        # The examples of the pairtree specification, version 0.1.
+        pytest.param("{pairtree}/m.tif", "ark:/13030/xt12t3", "ar/k+/=1/30/30/=x/t1/2t/3/m.tif", id="pairtree"),
+        pytest.param("{pairtree}/m.tif", "what-the-*@?#!^!?", "wh/at/-t/he/-^/2a/@^/3f/#!/^5/e!/^3/f/m.tif", id="odd"),
+        pytest.param("{pairtree}.tif", "h\u00fctte", "h^/c3/^b/ct/te.tif", id="pairtree of UTF-8"),
+        pytest.param("{lower}/{id}.tif", "Leaf", "leaf/Leaf.tif", id="small letters"),
+        pytest.param("s3://other/{id[0:1]}/{id}", "leaf", "s3://other/l/leaf", id="of another source"),
+    ],
+)
+def test_fields(template: str, identifier: str, key: str) -> None:
+    templates = KeyTemplates((template,))
+    assert templates.keys_of(identifier) == (key,)
+    assert templates.identifier_of(key) == identifier
+
+
+@pytest.mark.parametrize(
+    ("template", "identifier"),
+    [
+        pytest.param("{parts[2]}/{id}", "1/foo", id="too few segments"),
+        pytest.param("{id[0:2]}/{id}", "..foo", id="a slice that leads away"),
+        pytest.param("{id[5:7]}/{id}", "leaf", id="an empty slice"),
+        pytest.param("{id[0:1]}/{id}", ".foo", id="a dot"),
+    ],
+)
+def test_identifiers_without_a_key(template: str, identifier: str) -> None:
+    assert KeyTemplates((template,)).keys_of(identifier) == ()
+
+
+def test_a_template_that_does_not_tell_the_identifier_goes_one_way_only() -> None:
+    templates = KeyTemplates(("{sha1}.tif", "{lower}.jp2"))
+    (digest, lower) = templates.keys_of("Leaf")
+    assert lower == "leaf.jp2"
+    assert templates.identifier_of(digest) is None
+    assert templates.identifier_of(lower) is None
+
+
+def test_a_substitute_for_slashes_is_the_only_spelling() -> None:
+    templates = KeyTemplates(("m/{id}.tif",), slash_substitute="__")
+    assert templates.keys_of("a__b") == ("m/a/b.tif",)
+    assert templates.identifier_of("m/a/b.tif") == "a__b"
+    assert templates.keys_of("a/b") == ()
+    assert templates.keys_of("a__..__b") == ()
+    assert templates.keys_of("a____b") == ()
+    assert templates.identifier_of("m/a__b.tif") is None
+
+
+@pytest.mark.parametrize(
+    "template", ["leaf", "{id", "{name}", "{id[0]}", "{id[]}", "{id[-]}", "{parts}", "{parts[0:1]}", "{id}}", "{ id}"]
+)
+def test_templates_that_cannot_be_read(template: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        KeyTemplates((template,))
+    assert f"'{template}'" in str(caught.value)

@@ -1,0 +1,114 @@
+"""Several folders and buckets as one source, whose keys are URLs: a collection is rarely in one place.
+
+What is below none of them has no address: nobody who can name a URL reaches more than the operator listed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+
+from special.errors import ConfigurationError, Denied
+from special.storage.blob import Absent, Blob, Span, Unless
+from special.storage.bucket import Bucket
+from special.storage.local import Folder
+from special.storage.opening import folder_path
+from special.storage.source import Opened, Source
+
+
+class Sources:
+    """A `Source` over others. Its keys are URLs; its blobs are those of the source that has them, root included."""
+
+    def __init__(self, members: Sequence[Folder | Bucket]) -> None:
+        """The first of `members` is the default one. Raises `ConfigurationError` where two are the same place."""
+        self.members = tuple(members)
+        self._by_root = {it.root: it for it in members}
+        self._longest_first = sorted(self._by_root, key=len, reverse=True)
+        if len(self._by_root) < len(self.members):
+            raise ConfigurationError("two of the sources are the same place: name each once")
+
+    @property
+    def root(self) -> str:
+        return ""
+
+    def resolve(self, place: str) -> str:
+        """The one URL of a place that a catalogue names: a URL below a source, or a path in a folder.
+
+        What is relative is below the default source. Raises `Denied` for a place that is below none of them.
+        """
+        scheme, separator, rest = place.partition("://")
+        if place.startswith("/") or (separator and scheme.lower() == "file"):
+            url = self._file_url(place)
+        elif separator:
+            url = f"{scheme.lower()}://{rest}"
+        else:
+            url = self.members[0].root + place
+        key = url[len(self.root_of(url)) :]
+        if not key or any(segment in (".", "..") for segment in key.split("/")):
+            raise Denied(f"'{place}' names no object")
+        return url
+
+    def places_of(self, key: str) -> list[str]:
+        """The place of a key in each source, the default one first."""
+        return [f"{it.path}/{key}" if isinstance(it, Folder) else it.root + key for it in self.members]
+
+    def root_of(self, url: str) -> str:
+        """The root of the source that has a URL. Raises `Denied` for one that is below none of them."""
+        for root in self._longest_first:
+            if url.startswith(root):
+                return root
+        raise Denied(f"'{url}' is below none of the sources {', '.join(self._by_root)}")
+
+    async def stat(self, key: str) -> Blob:
+        source, key = self._split(key)
+        return await source.stat(key)
+
+    async def read(self, blob: Blob, spans: Sequence[Span]) -> list[bytes]:
+        source = self._by_root.get(blob.root)
+        if source is None:
+            raise Denied(f"'{blob.url}' is below none of the sources {', '.join(self._by_root)}")
+        return await source.read(blob, spans)
+
+    async def open(
+        self, key: str, *, span: Span | None = None, pin: Blob | None = None, unless: Unless | None = None
+    ) -> Opened:
+        source, key = self._split(key)
+        return await source.open(key, span=span, pin=pin, unless=unless)
+
+    async def write(self, key: str, data: bytes, *, media: str | None = None, pin: Blob | Absent | None = None) -> Blob:
+        source, key = self._split(key)
+        return await source.write(key, data, media=media, pin=pin)
+
+    async def signed_url(self, key: str) -> str | None:
+        source, key = self._split(key)
+        return await source.signed_url(key)
+
+    async def delete(self, key: str) -> None:
+        source, key = self._split(key)
+        await source.delete(key)
+
+    async def list(self, prefix: str = "", *, after: str = "") -> AsyncIterator[Blob]:
+        """Objects of all of them, one source after the other. `prefix` and `after` are URLs, or empty."""
+        first = self.members.index(self._by_root[self.root_of(after)]) if after else 0
+        for member in self.members[first:]:
+            if prefix.startswith(member.root) or member.root.startswith(prefix):
+                inside = after.removeprefix(member.root) if after.startswith(member.root) else ""
+                async for blob in member.list(prefix[len(member.root) :], after=inside):
+                    if self.root_of(blob.url) == member.root:  # not of a source below this one
+                        yield blob
+
+    async def close(self) -> None:
+        for member in self.members:
+            await member.close()
+
+    def _file_url(self, place: str) -> str:
+        path = folder_path(place)
+        assert path is not None, "its scheme is that of a file"
+        for member in self.members:
+            key = member.key_of(path) if isinstance(member, Folder) else None
+            if key is not None:
+                return member.root + key
+        raise Denied(f"'{place}' is below none of the sources {', '.join(self._by_root)}")
+
+    def _split(self, url: str) -> tuple[Source, str]:
+        root = self.root_of(url)
+        return self._by_root[root], url[len(root) :]

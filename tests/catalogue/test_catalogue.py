@@ -1,0 +1,164 @@
+"""Kinds are asked in order, each image once, and a kind that fails opens nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from special.catalogue.catalogue import Catalogue
+from special.catalogue.entry import Entry
+from special.errors import CatalogueError, Denied, Missing, SpecialError
+from special.storage import Sources, open_source
+
+
+@dataclass
+class FakeKind:
+    """Knows what is in a dictionary, or fails, and writes down what it was asked."""
+
+    images: dict[str, Entry] = field(default_factory=dict)
+    name: str = "fake"
+    error: SpecialError | None = None
+    asked: list[tuple[str, Entry | None]] = field(default_factory=list)
+    hold: asyncio.Event | None = None
+
+    async def locate(self, identifier: str, previous: Entry | None) -> Entry | None:
+        self.asked.append((identifier, previous))
+        if self.hold is not None:
+            await self.hold.wait()
+        if self.error is not None:
+            raise self.error
+        return self.images.get(identifier)
+
+    def identifiers(self, after: str = "") -> AsyncIterator[str] | None:
+        async def listed() -> AsyncIterator[str]:
+            for identifier in sorted(self.images):
+                if identifier > after:
+                    yield identifier
+
+        return listed() if self.images else None
+
+    async def identifiers_of(self, url: str) -> Sequence[str]:
+        return [name for name, entry in self.images.items() if url in entry.places]
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> Sources:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    return Sources([open_source(str(tmp_path / "a")), open_source(str(tmp_path / "b"))])
+
+
+async def test_the_first_that_knows_wins(sources: Sources, tmp_path: Path) -> None:
+    first = FakeKind({"one": Entry(("x.tif",))}, "first")
+    second = FakeKind({"one": Entry(("y.tif",)), "two": Entry((str(tmp_path / "b" / "z.tif"),))}, "second")
+    catalogue = Catalogue([first, second], sources, ttl_s=60)
+
+    assert await catalogue.places("one") == (f"{(tmp_path / 'a').as_uri()}/x.tif",)
+    assert await catalogue.places("two") == (f"{(tmp_path / 'b').as_uri()}/z.tif",)
+    assert (await catalogue.locate("two")).origin == "second"
+    assert [name for name, _ in second.asked] == ["two"]
+    assert [it async for it in catalogue.identifiers()] == ["one", "one", "two"]
+    assert await catalogue.page("", 5) == ["one"]
+
+
+async def test_however_many_ask_each_image_is_looked_up_once(sources: Sources) -> None:
+    kind = FakeKind({"one": Entry(("x",))}, hold=asyncio.Event())
+    catalogue = Catalogue([kind], sources, ttl_s=60)
+    asked = [asyncio.create_task(catalogue.locate("one")) for _ in range(50)]
+    unknown = [asyncio.create_task(catalogue.locate("none")) for _ in range(50)]
+    await asyncio.sleep(0)
+    assert kind.hold is not None
+    kind.hold.set()
+    assert len({id(await it) for it in asked}) == 1
+    for it in unknown:
+        with pytest.raises(Missing):
+            await it
+    with pytest.raises(Missing):
+        await catalogue.locate("none")
+    assert [name for name, _ in kind.asked] == ["one", "none"]
+
+
+async def test_an_entry_that_is_still_so_stays_the_same_object(sources: Sources) -> None:
+    kind = FakeKind({"one": Entry(("x",), max_unauthorised=400)})
+    catalogue = Catalogue([kind], sources, ttl_s=0)
+
+    first = await catalogue.locate("one")
+    assert await catalogue.locate("one") is first
+    kind.images["one"] = Entry(("x",), max_unauthorised=200)
+    changed = await catalogue.locate("one")
+
+    assert changed.max_unauthorised == 200
+    assert [previous for _, previous in kind.asked] == [None, first, first]
+
+
+async def test_another_kind_is_not_told_what_this_one_said(sources: Sources) -> None:
+    first, second = FakeKind(name="first"), FakeKind({"one": Entry(("x",))}, "second")
+    catalogue = Catalogue([first, second], sources, ttl_s=0)
+    await catalogue.locate("one")
+    await catalogue.locate("one")
+    assert [previous for _, previous in first.asked] == [None, None]
+
+
+@pytest.mark.parametrize("known_before", [False, True])
+async def test_a_kind_that_fails_is_a_503_and_never_one_that_knows_nothing(
+    sources: Sources, known_before: bool
+) -> None:
+    strict = FakeKind({"one": Entry(("x",), max_unauthorised=0)}, "strict")
+    free = FakeKind({"one": Entry(("x",))}, "free")
+    catalogue = Catalogue([strict, free], sources, ttl_s=0)
+    if known_before:
+        await catalogue.locate("one")
+    strict.error = CatalogueError("down")
+    for _ in range(2):
+        with pytest.raises(CatalogueError) as caught:
+            await catalogue.locate("one")
+        assert caught.value.status == 503
+    assert free.asked == []
+    strict.error = None
+    assert (await catalogue.locate("one")).max_unauthorised == 0
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "/etc/passwd",
+        "file:///etc/passwd",
+        "../x",
+        "s3://other/x",
+        "https://evil.example/x",
+        "{a}/../b/x",
+        "{a}x",
+        "{a}",
+    ],
+)
+async def test_a_place_outside_the_sources_is_refused_and_that_is_remembered(
+    sources: Sources, tmp_path: Path, place: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    kind = FakeKind({"one": Entry((place.replace("{a}", str(tmp_path / "a")),))})
+    catalogue = Catalogue([kind], sources, ttl_s=60)
+    for _ in range(2):
+        with pytest.raises(Denied):
+            await catalogue.locate("one")
+    assert len(kind.asked) == 1
+    assert "'one' is refused" in caplog.text
+
+
+async def test_what_rules_may_call_an_image(sources: Sources, tmp_path: Path) -> None:
+    catalogue = Catalogue([FakeKind({"one": Entry((str(tmp_path / "b" / "m" / "x.tif"),))})], sources, ttl_s=60)
+    entry = await catalogue.locate("one")
+    assert catalogue.names(entry) == ("m/x.tif", f"{(tmp_path / 'b').as_uri()}/m/x.tif")
+    assert await catalogue.identifiers_of(entry.places[0]) == ()
+
+
+async def test_kinds_that_cannot_list_say_so(sources: Sources) -> None:
+    catalogue = Catalogue([FakeKind()], sources, ttl_s=60)
+    with pytest.raises(CatalogueError, match="cannot list"):
+        [it async for it in catalogue.identifiers()]
+    assert await catalogue.page("", 5) == []
