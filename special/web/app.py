@@ -23,6 +23,7 @@ from special.observability import SHARED_COUNTS, OtelExporter, logs, tracing
 from special.serving import Engine
 from special.settings import Settings, with_rules_of
 from special.web import observers, pages
+from special.web.at_hand import AnswersAtHand
 from special.web.auth import Auth
 from special.web.config_watch import ConfigWatch
 from special.web.disconnect import Disconnected
@@ -71,6 +72,7 @@ class App:
         self._observers: list[Observer] = [observers.count, observers.log]
         if self._slowest:
             self._observers.append(observers.rank_in(self._slowest))
+        self.at_hand = AnswersAtHand(self._observers, credentials=self._verifier.vary, clock=clock)
         options = PageOptions(
             about={
                 "source": settings.source,
@@ -134,9 +136,17 @@ class App:
             if self._config is not None:
                 await stack.enter_async_context(self._watch(self._config, engine.catalog.in_force).running())
             await stack.enter_async_context(self._monitor.running())
-            self._images = Images(options, engine, verifier=self._verifier, auth=self._auth, clock=self._clock)
+            self._images = Images(
+                options,
+                engine,
+                verifier=self._verifier,
+                auth=self._auth,
+                at_hand=self.at_hand,
+                clock=self._clock,
+            )
             yield
             self._images = None
+            self.at_hand.clear()
 
     def _watch(self, config: Path, in_force: RulesInForce) -> ConfigWatch[Rules]:
         def replace(rules: Rules) -> None:

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
+from typing import Final
 from urllib.parse import quote
 
 from starlette.types import Scope
@@ -17,6 +18,7 @@ from special.web.proxies import PublicAddress
 
 _RANGE = re.compile(r"bytes=(\d{1,18})-(\d{0,18})", re.ASCII)
 _OPEN_END = 2**62
+from typing import Final
 _SAFE = "/%:@!$&'()*+,;=~"
 
 
@@ -40,6 +42,8 @@ class HttpRequest:
     """Address of the client, as far as it is known."""
     arrived_s: float
     """When it arrived, by the monotonic clock."""
+    key: RequestKey | None = None
+    """Where the answer may be one that the connection gives by itself the next time."""
 
     @classmethod
     def of(cls, scope: Scope, prefix: str, path: str, *, address: PublicAddress, arrived_s: float) -> HttpRequest:
@@ -57,6 +61,7 @@ class HttpRequest:
             by_proxy=b"x-offload-to" in headers and address.trusts(scope),
             client=address.client(scope, headers),
             arrived_s=arrived_s,
+            key=scope.get("extensions", {}).get(EXTENSION),
         )
 
     @property
