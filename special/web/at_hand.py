@@ -97,7 +97,7 @@ class AnswersAtHand:
         return answer, [head, body] if answer.has_body else [head]
 
     def recording(self, call: HttpRequest, send: Send, body: Callable[[], bytes | None]) -> Send:
-        """`send`, where the answer can be at hand from now on one that keeps it here; `body` is as in `AnswerAtHand`."""
+        """`send`, which also leaves here what it sends, if that is at hand from now on; `body` as in `AnswerAtHand`."""
         key, now = call.key, trace()
         if key is None or now.gets or now.steps:  # what was read for this request is not for the next ones
             return send

@@ -155,7 +155,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self.url, self.expect_100_continue = url, expect_100_continue
         self.headers.extend(headers)
         if key is not None:
-            self.scope["extensions"] = {EXTENSION: key}
+            self.scope["extensions"] = {EXTENSION: {"key": key}}
         is_watched = url[1:].partition(b"?")[0].decode("latin-1") in WATCHED
         self.app = refuse if is_refused and not is_watched else self.config.loaded_app
         super().on_headers_complete()

@@ -18,8 +18,12 @@ from special.web.proxies import PublicAddress
 
 _RANGE = re.compile(r"bytes=(\d{1,18})-(\d{0,18})", re.ASCII)
 _OPEN_END = 2**62
-from typing import Final
 _SAFE = "/%:@!$&'()*+,;=~"
+EXTENSION: Final = "special.at_hand"
+"""Where a scope's extensions have the `key` of a request that the connection may answer by itself."""
+
+RequestKey = tuple[bytes, ...]
+"""All of a request that its answer depends on, as it was sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,7 @@ class HttpRequest:
             by_proxy=b"x-offload-to" in headers and address.trusts(scope),
             client=address.client(scope, headers),
             arrived_s=arrived_s,
-            key=scope.get("extensions", {}).get(EXTENSION),
+            key=scope.get("extensions", {}).get(EXTENSION, {}).get("key"),
         )
 
     @property

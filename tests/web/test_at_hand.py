@@ -9,12 +9,13 @@ import random
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from PIL import Image
 from starlette.types import Receive, Scope, Send
 
@@ -23,13 +24,14 @@ from special.auth.access import PatternRule
 from special.images import Rule
 from special.observability import logs, metrics
 from special.settings import load
+from special.web import at_hand
 from special.web.app import App
 from special.web.protocol import RequestLimits
 from tests.support.in_process import LIMITS, serving
 from tests.support.live import MASTERS
 from tests.support.logins import SECRET, token
 
-pytestmark = pytest.mark.service
+pytestmark = [pytest.mark.service, pytest.mark.asyncio(loop_scope="module")]
 
 TILED = "herbarium.tif"
 """Its tiles of 256 pixels pass through undecoded."""
@@ -185,9 +187,9 @@ async def site_of(
         yield Site(app, port, other)
 
 
-@pytest.fixture
-async def site(library: Path, tmp_path: Path) -> AsyncIterator[Site]:
-    async with site_of(library, tmp_path) as opened:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def site(library: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
+    async with site_of(library, tmp_path_factory.mktemp("home")) as opened:
         yield opened
 
 
@@ -344,3 +346,147 @@ async def test_both_ways_answer_many_requests_the_same(library: Path, tmp_path: 
     assert sent > 15_000
     assert answered > 5_000
 
+
+# What it depends on
+
+
+async def test_everything_that_is_in_memory_is_at_hand(site: Site) -> None:
+    await site.warm(*AT_HAND)
+    for path in AT_HAND:
+        assert await site.is_at_hand(path), path
+        etag = re.findall(rb"\r\netag: ([^\r]+)", await site.get(path))[0].decode()
+        for method in ("GET", "HEAD"):
+            asked = request(path, f"If-None-Match: {etag}", method=method) + CLOSING
+            first = await site.ask(asked)
+            before = site.app.asked
+            assert comparable(await site.ask(asked)) == comparable(first)
+            assert first.startswith(b"HTTP/1.1 304")
+            assert site.app.asked == before + 1
+
+
+async def test_what_is_made_refused_or_restricted_is_never_at_hand(site: Site) -> None:
+    for path in OTHERS:
+        for _ in range(4):
+            await site.get(path)
+        assert not await site.is_at_hand(path), path
+
+
+async def test_every_header_that_is_read_is_in_the_key_or_leads_the_ordinary_way() -> None:
+    """The modules that read request headers name them as bytes."""
+    package = Path(at_hand.__file__).parents[1]
+    read: set[bytes] = set()
+    for module in ("web/request.py", "web/proxies.py", "auth/identity.py"):
+        read |= set(re.findall(rb'b"([a-z][a-z-]+)"', (package / module).read_bytes()))
+    read |= set(re.findall(rb'header\(b"([a-z-]+)"\)', (package / "web/images.py").read_bytes()))
+    assert len(read) > 15
+    known = at_hand.AnswersAtHand([], credentials=["Authorization", "Cookie"])
+    # What is in memory is neither a range nor fetched by a proxy; who is behind a proxy does not matter to it.
+    assert read - known.of_clients.keys() == {b"if-range", b"x-offload-to"}
+    assert read - known.of_proxies.keys() == {b"if-range", b"x-offload-to", b"x-forwarded-for"}
+
+
+async def test_a_body_is_held_by_no_more_than_its_cache(library: Path, tmp_path: Path) -> None:
+    small = (library / "thumbs" / "open.png" / "open" / "100.jpg").stat().st_size
+    large = (library / "thumbs" / "open.png" / "open" / "200.jpg").stat().st_size
+    other = "/thumbs/open.png/full/100,75/0/default.jpg"
+    async with site_of(library, tmp_path, hot_size=max(small, large) + 1) as site:
+        await site.warm(THUMB)
+        assert await site.is_at_hand(THUMB)
+        await site.warm(other)  # which takes its place
+        assert not await site.is_at_hand(THUMB)
+
+
+# As on any connection
+
+MANY = 4000
+"""Requests for tiles, whose answers are more than the kernel buffers for a connection."""
+
+
+async def body_of_one(reader: asyncio.StreamReader) -> bytes:
+    """The body of the next answer, which is a 200."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200")
+    return await reader.readexactly(int(re.findall(rb"content-length: (\d+)", head)[0]))
+
+
+async def read_to_the_end(reader: asyncio.StreamReader) -> bytes:
+    """All that comes, whether the connection is then closed or reset."""
+    received = []
+    with suppress(ConnectionResetError):
+        while data := await reader.read(1 << 20):
+            received.append(data)
+    return b"".join(received)
+
+
+async def test_a_pipeline_is_answered_in_its_order(site: Site) -> None:
+    await site.warm(*TILES, OTHERS[0])
+    reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+    bodies = {}
+    for path in (*TILES, OTHERS[0]):
+        writer.write(request(path))
+        bodies[path] = await body_of_one(reader)
+    assert len(set(bodies.values())) == len(bodies)
+    order = [*TILES, OTHERS[0], TILES[0], OTHERS[0], *TILES[::-1]]
+    writer.write(b"".join(map(request, order)))
+    for path in order:
+        assert await body_of_one(reader) == bodies[path], path
+    writer.close()
+
+
+async def test_a_client_that_does_not_read_is_not_written_to_without_end(site: Site) -> None:
+    await site.warm(TILES[0])
+    reader, writer = await asyncio.open_connection("127.0.0.1", site.port, limit=1024)
+    before = counted()
+    writer.write(request(TILES[0]) * MANY)
+    await asyncio.sleep(0.5)
+    written = (counted() - before)["special_answers_total", "tile", "200"]
+    assert 0 < written < MANY / 2, "what fits into the kernel's buffers"
+    for _ in range(MANY):
+        await body_of_one(reader)
+    writer.close()
+
+
+async def test_a_client_that_takes_nothing_loses_its_connection(library: Path, tmp_path: Path) -> None:
+    limits = RequestLimits(4096, 16384, receive_s=30.0, write_s=0.3)
+    async with site_of(library, tmp_path, limits=limits) as site:
+        await site.warm(TILES[0])
+        reader, writer = await asyncio.open_connection("127.0.0.1", site.port, limit=1024)
+        writer.write(request(TILES[0]) * MANY)
+        await asyncio.sleep(2.0)
+        async with asyncio.timeout(20):
+            received = await read_to_the_end(reader)
+        assert received.count(b"HTTP/1.1 200 OK") < MANY
+        writer.close()
+
+
+async def test_an_idle_connection_is_closed_and_a_busy_one_is_not(site: Site) -> None:
+    await site.warm(THUMB)
+    async with serving(site.app, keep_alive_s=1) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for _ in range(5):
+            writer.write(request(THUMB))
+            await body_of_one(reader)
+            await asyncio.sleep(0.4)
+        async with asyncio.timeout(20):
+            assert await reader.read() == b""
+        writer.close()
+
+
+async def test_a_server_that_stops_closes_connections_that_wait_for_nothing(site: Site) -> None:
+    await site.warm(THUMB)
+    async with serving(site.app) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request(THUMB))
+        await body_of_one(reader)
+    assert await reader.read() == b""
+    writer.close()
+
+
+async def test_one_connection_too_many_is_refused_what_is_at_hand(site: Site) -> None:
+    await site.warm(THUMB)
+    async with serving(site.app, connections=4, proxies="10.0.0.1") as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request(THUMB))
+        await body_of_one(reader)
+        assert (await site.ask(request(THUMB) + CLOSING, port=port)).startswith(b"HTTP/1.1 503")
+        writer.close()
