@@ -99,7 +99,9 @@ class AnswersAtHand:
     def recording(self, call: HttpRequest, send: Send, body: Callable[[], bytes | None]) -> Send:
         """`send`, which also leaves here what it sends, if that is at hand from now on; `body` as in `AnswerAtHand`."""
         key, now = call.key, trace()
-        if key is None or now.gets or now.steps:  # what was read for this request is not for the next ones
+        if (
+            key is None or now.gets or now.steps or now.preparing
+        ):  # what was read for this request is not for the next ones
             return send
         cost = Trace(route=now.route)
 
