@@ -33,7 +33,7 @@ from special.web.observers import FinishedRequest, Observer
 from special.web.pages import PageOptions
 from special.web.process_tuning import tune
 from special.web.proxies import PublicAddress
-from special.web.request import HttpRequest
+from special.web.request import EXTENSION, Begun, HttpRequest
 from special.web.response import ALLOW, CORS, PLAIN, Broken, preflight, send_bytes, send_error
 from special.web.status import Slowest
 from special.workers import forbid_inspection
@@ -161,12 +161,15 @@ class App:
         return self._images
 
     async def _image(self, scope: Scope, receive: Receive, send: Send, prefix: str, path: str) -> None:
-        start = self._clock()
+        begun: Begun | None = scope.get("extensions", {}).get(EXTENSION, {}).get("begun")
+        start = begun.arrived_s if begun else self._clock()
         method: str = scope["method"]
-        with tracing() as trace:
+        with tracing(begun.trace if begun else None) as trace:
             status, outcome = 500, "ok"
             failure: BaseException | None = None
             try:
+                if begun and begun.failure:
+                    raise begun.failure
                 if method == "OPTIONS":
                     origins = self._auth.origins if self._auth else frozenset()
                     status = await send_bytes(send, 204, preflight(dict(scope["headers"]), origins), None)

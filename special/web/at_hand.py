@@ -8,11 +8,11 @@ find it unchanged. All other requests go the ordinary way.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
 from time import monotonic
-from typing import Final
+from typing import Any, Final
 
 from starlette.types import Message, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
@@ -26,6 +26,10 @@ from special.web.response import Headers
 MAX_ANSWERS: Final = 10_000
 """Maximum number of answers, of some 2 KB each: their bodies stay in the caches that they come from."""
 
+Reading = Coroutine[Any, Any, bytes | None]
+Body = Callable[[], bytes | Reading | None]
+"""The body as it is now, if it is in memory and the headers are still right, or the reading of it from its store, which
+gives None where it is another by then; None where the application must be asked."""
 Effects = dict[bytes, bool]
 """What request headers do to an answer: True: it depends on the value. False: it is not at hand. Others do nothing."""
 
@@ -51,9 +55,8 @@ class AnswerAtHand:
     head: bytes
     """The header lines, but for those that the server adds, and the empty line after them."""
     trace: Trace
-    """Says that nothing was read."""
-    body: Callable[[], bytes | None]
-    """The body as it is now, if it is in memory and its headers are still right; else None."""
+    """What was read for it, if anything was: for all of its requests the same."""
+    body: Body
 
     @property
     def has_body(self) -> bool:
@@ -83,27 +86,22 @@ class AnswersAtHand:
         self._added: Headers = []
         self._added_lines = b""
 
-    def find(self, key: RequestKey, added: Headers) -> tuple[AnswerAtHand, list[bytes]] | None:
-        """The answer to requests of a key, and what is written; `added` are the headers of all answers."""
-        answer = self._answers.get(key)
-        if answer is None:
-            return None
-        body = answer.body()
-        if body is None:
-            return None
-        if added is not self._added:  # the server replaces them once a second
+    def get(self, key: RequestKey) -> AnswerAtHand | None:
+        return self._answers.get(key)
+
+    def pieces(self, answer: AnswerAtHand, body: bytes, added: Headers) -> list[bytes]:
+        """What is written; `added` are the headers that the server adds to all answers."""
+        if added is not self._added:  # it replaces them once a second
             self._added, self._added_lines = added, _lines(added)
         head = STATUS_LINE[answer.status] + self._added_lines + answer.head
-        return answer, [head, body] if answer.has_body else [head]
+        return [head, body] if answer.has_body else [head]
 
-    def recording(self, call: HttpRequest, send: Send, body: Callable[[], bytes | None]) -> Send:
-        """`send`, which also leaves here what it sends, if that is at hand from now on; `body` as in `AnswerAtHand`."""
+    def recording(self, call: HttpRequest, send: Send, body: Body, *, gets: int = 0) -> Send:
+        """`send`, which also leaves here what it sends, if no more was read for it than those GETs."""
         key, now = call.key, trace()
-        if (
-            key is None or now.gets or now.steps or now.preparing
-        ):  # what was read for this request is not for the next ones
+        if key is None or now.gets != gets or now.steps or now.preparing:  # the next ones would not read as much
             return send
-        cost = Trace(route=now.route)
+        cost = Trace(route=now.route, gets=now.gets, bytes=now.bytes)
 
         async def sending(message: Message) -> None:
             await send(message)
@@ -114,11 +112,11 @@ class AnswersAtHand:
 
         return sending
 
-    def finished(self, answer: AnswerAtHand, headers: Headers, start_s: float) -> None:
-        """An answer was written to a request with these headers, which arrived at `start_s` by the clock."""
-        seconds = self._clock() - start_s
+    def finished(self, answer: AnswerAtHand, headers: Headers, arrived_s: float) -> None:
+        """An answer was written to a request with these headers, which arrived then by the clock."""
+        seconds = self._clock() - arrived_s
         request = FinishedRequest(
-            answer.method, answer.path, headers, answer.trace, start_s, seconds, answer.status, "ok", None
+            answer.method, answer.path, headers, answer.trace, arrived_s, seconds, answer.status, "ok", None
         )
         for observe in self._observers:
             observe(request)

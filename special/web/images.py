@@ -37,7 +37,7 @@ from special.images import Asset
 from special.observability import trace
 from special.serving import Answer, Engine, LaneName, PlannedRequest, Thumb, info, lane_of, manifests
 from special.storage import NotModified, Unless
-from special.web.at_hand import AnswersAtHand
+from special.web.at_hand import AnswersAtHand, Reading
 from special.web.auth import Auth, probe
 from special.web.disconnect import until_disconnect
 from special.web.manifests import ManifestRoute
@@ -234,6 +234,8 @@ class Images:
             deadline = self._deadline(call, lane_of(planned.plan))
             if copied:
                 answer = await self.engine.answer(planned, deadline=deadline, unless=unless, span=span)
+                if not unless and not span and isinstance(answer.body, bytes):
+                    send = self._recording(call, send, planned, answer, gets=1)
             else:  # expensive work ends when its client leaves
                 answer = await until_disconnect(self._make(planned, deadline, unless), receive)
         except NotModified as same:
@@ -243,16 +245,18 @@ class Images:
             return await send_bytes(send, 304, [*headers, *etag, timing()], None)
         return await self._send(send, answer, headers)
 
-    def _recording(self, call: HttpRequest, send: Send, planned: PlannedRequest, sent: Answer | NotModified) -> Send:
-        """`send`, by which an answer out of memory is at hand afterwards, if anybody may have it."""
+    def _recording(
+        self, call: HttpRequest, send: Send, planned: PlannedRequest, sent: Answer | NotModified, *, gets: int = 0
+    ) -> Send:
+        """`send`, by which an answer of so many GETs is at hand afterwards, if anybody may have it."""
         if call.key is None or planned.asset.restricted:
             return send
         if isinstance(sent, NotModified):
             return self._at_hand.recording(call, send, partial(self._unmodified, planned, call.unless, sent.etag))
         if sent.size > CHUNK_BYTES:  # it counts while it is sent
             return send
-        unchanged = partial(self._unchanged, planned, sent.etag, sent.modified)
-        return self._at_hand.recording(call, send, unchanged)
+        again = self._read_again if gets else self._unchanged
+        return self._at_hand.recording(call, send, partial(again, planned, sent.etag, sent.modified), gets=gets)
 
     def _unmodified(self, planned: PlannedRequest, unless: Unless | None, etag: str | None) -> bytes | None:
         """Nothing, if the answer to these conditions is still that the client has this version."""
@@ -271,6 +275,20 @@ class Images:
         if answer is None or answer.etag != etag or answer.modified != modified:
             return None
         return answer.body if isinstance(answer.body, bytes) else None
+
+    def _read_again(self, planned: PlannedRequest, etag: str, modified: datetime | None) -> Reading | None:
+        """The same, from its store."""
+        return self._read(planned, etag, modified) if self.engine.catalog.is_current(planned.asset) else None
+
+    async def _read(self, planned: PlannedRequest, etag: str, modified: datetime | None) -> bytes | None:
+        trace().route = planned.plan.name
+        deadline = Deadline(self._clock() + self.engine.deadlines_s["stored"], self._clock)
+        answer = await self.engine.answer(planned, deadline=deadline)
+        if not isinstance(answer.body, bytes):
+            await answer.body.aclose()
+        elif answer.etag == etag and answer.modified == modified and trace().gets == 1:
+            return answer.body
+        return None
 
     async def _send(self, send: Send, answer: Answer, headers: Headers) -> int:
         in_memory_bytes = answer.size if isinstance(answer.body, bytes) else 0

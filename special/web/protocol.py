@@ -9,17 +9,21 @@ its connection closed.
 from __future__ import annotations
 
 from asyncio import TimerHandle, Transport
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from special.web.at_hand import AnswersAtHand, Effects, key_of
+from special.observability import tracing
+from special.web.at_hand import AnswerAtHand, AnswersAtHand, Effects, Reading, key_of
 from special.web.connections import Connections, refuse
 from special.web.pages import WATCHED
-from special.web.request import EXTENSION, RequestKey
+from special.web.request import EXTENSION, Begun, RequestKey
+from special.web.response import Headers
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._has_begun = False
         self._is_complete = False
         self._is_answered = False
+        self._reading: Callable[[RequestResponseCycle, Any], Coroutine[Any, Any, None]] | None = None
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -144,7 +149,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._at_hand is not None and not is_refused:
             key = self._key()
             if key is not None and self._answer_at_hand(self._at_hand, key):
-                return
+                return  # the next ones may come in the same piece, and their turn is now
         url, headers, expect_100_continue = self.url, self.headers, self.expect_100_continue
         super().on_message_begin()
         if not url.startswith(b"/") and (host := httptools.parse_url(url).host):
@@ -176,16 +181,61 @@ class GuardedProtocol(HttpToolsProtocol):
         return key_of(parser.get_method(), self.url, self.headers, self._effects)
 
     def _answer_at_hand(self, at_hand: AnswersAtHand, key: RequestKey) -> bool:
-        """Write the answer, if it is at hand; whether it was."""
-        start_s = at_hand.now_s()
-        found = at_hand.find(key, self.server_state.default_headers)
-        if found is None:
+        """Write the answer, if it is in memory; whether it was. What can be read of its store is left to a task."""
+        arrived_s = at_hand.now_s()
+        answer = at_hand.get(key)
+        body = answer.body() if answer is not None else None
+        if answer is None or body is None:
             return False
-        answer, pieces = found
-        self.transport.writelines(pieces)
+        if not isinstance(body, bytes):
+            self._reading = partial(self._read, at_hand, answer, body, self.headers, arrived_s)
+            return False
+        self.transport.writelines(at_hand.pieces(answer, body, self.server_state.default_headers))
         self._is_answered = True
-        at_hand.finished(answer, self.headers, start_s)
+        at_hand.finished(answer, self.headers, arrived_s)
         return True
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        reading, self._reading = self._reading, None
+        if reading is None:
+            super()._start_asgi_task(cycle, app)
+            return
+        task = self.loop.create_task(reading(cycle, app))
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
+
+    async def _read(
+        self,
+        at_hand: AnswersAtHand,
+        answer: AnswerAtHand,
+        reading: Reading,
+        headers: Headers,
+        arrived_s: float,
+        cycle: RequestResponseCycle,
+        app: Any,
+    ) -> None:
+        """Read a body from its store and write the answer; of a failure, or another version, the application tells."""
+        body, failure = None, None
+        with tracing() as trace:
+            try:
+                body = await reading
+            except Exception as error:
+                failure = error
+        if body is None:
+            cycle.scope["extensions"][EXTENSION]["begun"] = Begun(trace, arrived_s, failure)
+            del failure
+            await cycle.run_asgi(app)
+            cycle.scope["extensions"].clear()  # a failure has the frames that it passed
+            return
+        if self.flow.write_paused:
+            await self.flow.drain()
+        if not cycle.disconnected:
+            self.transport.writelines(at_hand.pieces(answer, body, cycle.default_headers))
+            cycle.response_started = cycle.response_complete = True
+            if not cycle.keep_alive:  # the server stops
+                self.transport.close()
+            self.on_response_complete()
+        at_hand.finished(answer, headers, arrived_s)
 
     def send_400_response(self, msg: str) -> None:
         """What uvicorn calls wherever the parser gave up."""

@@ -12,6 +12,7 @@ from urllib.parse import quote
 from starlette.types import Scope
 
 from special.iiif import BaseRequest, ImageRequest, InfoRequest, Version
+from special.observability import Trace
 from special.storage import Span, Unless
 from special.web.negotiation import Form, preferred
 from special.web.proxies import PublicAddress
@@ -20,10 +21,21 @@ _RANGE = re.compile(r"bytes=(\d{1,18})-(\d{0,18})", re.ASCII)
 _OPEN_END = 2**62
 _SAFE = "/%:@!$&'()*+,;=~"
 EXTENSION: Final = "special.at_hand"
-"""Where a scope's extensions have the `key` of a request that the connection may answer by itself."""
+"""Where a scope's extensions have the `key` of a request that the connection may answer by itself, and if it has tried
+to what has `begun`."""
 
 RequestKey = tuple[bytes, ...]
 """All of a request that its answer depends on, as it was sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What a connection has done for a request before it asked the application."""
+
+    trace: Trace
+    arrived_s: float
+    failure: Exception | None
+    """What the application is to tell."""
 
 
 @dataclass(frozen=True, slots=True)
