@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from functools import cache
+from dataclasses import dataclass
 
 from prometheus_client import Counter, Gauge, Histogram
 
 ANSWERS = Counter("special_answers", "Answers by route and status.", ["route", "status"])
 
 
-ANSWER_SECONDS = Histogram("special_answer_seconds", "Time from request to the last byte, by route.", ["route"])
+QUICK_S = Histogram.DEFAULT_BUCKETS[0]
+
+
+class _Durations(Histogram):
+    """A histogram that is also told of many short times at once."""
+
+    def observe_quick(self, count: int, seconds: float) -> None:
+        """Observe that many times of at most `QUICK_S`, so many seconds together."""
+        self._sum.inc(seconds)
+        self._buckets[0].inc(count)
+
+
+ANSWER_SECONDS = _Durations("special_answer_seconds", "Time from request to the last byte, by route.", ["route"])
 
 
 SOURCE_GETS = Counter("special_source_gets", "GET requests sent to object stores.")
@@ -89,13 +101,37 @@ WRITE_BACKS = Counter("special_kept", "Answers submitted to the store of renditi
 VOLUME_EVICTIONS = Counter("special_volume_evictions", "Objects evicted from the volume.")
 
 
-@cache
-def _meters(route: str, status: int) -> tuple[Counter, Histogram]:
-    return ANSWERS.labels(route or "none", str(status)), ANSWER_SECONDS.labels(route or "none")
+@dataclass(slots=True)
+class _Tally:
+    """Quick answers of one route and status that were not added to the metrics yet."""
+
+    answers: Counter
+    durations: _Durations
+    count: int = 0
+    seconds: float = 0.0
+
+
+_tallies: dict[tuple[str, int], _Tally] = {}
 
 
 def answered(route: str, status: int, seconds: float) -> None:
-    """Count one answer."""
-    answers, durations = _meters(route, status)
-    answers.inc()
-    durations.observe(seconds)
+    """Count one answer. `flush` adds it to the metrics: answers from memory take no longer than that would."""
+    tally = _tallies.get((route, status))
+    if tally is None:
+        labels = route or "none", str(status)
+        tally = _tallies[route, status] = _Tally(ANSWERS.labels(*labels), ANSWER_SECONDS.labels(labels[0]))
+    if seconds > QUICK_S:
+        tally.answers.inc()
+        tally.durations.observe(seconds)
+    else:
+        tally.count += 1
+        tally.seconds += seconds
+
+
+def flush() -> None:
+    """Add what was counted; called four times a second, and before the metrics are shown."""
+    for tally in _tallies.values():
+        if tally.count:
+            tally.answers.inc(tally.count)
+            tally.durations.observe_quick(tally.count, tally.seconds)
+            tally.count, tally.seconds = 0, 0.0

@@ -16,6 +16,8 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
+from special.observability import metrics
+
 SHARED_COUNTS = "PROMETHEUS_MULTIPROC_DIR"
 """The variable that names the folder through which several processes share their counts."""
 
@@ -32,6 +34,7 @@ def samples() -> Iterator[Sample]:
 
 
 def _registry() -> CollectorRegistry:
+    metrics.flush()
     if SHARED_COUNTS not in os.environ:
         return REGISTRY
     registry = CollectorRegistry()
@@ -84,8 +87,8 @@ class _AllProcesses(Collector):
 
     def collect(self) -> Iterable[Metric]:
         files = [str(path) for path in self._folder.glob("*.db") if path.stat().st_size and not _of_the_dead(path)]
-        metrics: Iterable[Metric] = MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]
-        return metrics
+        merged: Iterable[Metric] = MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]
+        return merged
 
 
 def _of_the_dead(path: Path) -> bool:

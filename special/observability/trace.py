@@ -106,12 +106,14 @@ def trace() -> Trace:
 
 
 class tracing:  # noqa: N801  used as a statement
-    """A new trace for everything inside, tasks started there included."""
+    """A trace, a new one if none is given, for everything inside, tasks started there included."""
 
     __slots__ = ("_token", "_trace")
 
+    def __init__(self, trace: Trace | None = None) -> None:
+        self._trace = trace or Trace()
+
     def __enter__(self) -> Trace:
-        self._trace = Trace()
         self._token = _current.set(self._trace)
         return self._trace
 

@@ -23,6 +23,7 @@ from special.observability import SHARED_COUNTS, OtelExporter, logs, tracing
 from special.serving import Engine
 from special.settings import Settings, with_rules_of
 from special.web import observers, pages, purges
+from special.web.at_hand import AnswersAtHand
 from special.web.auth import Auth
 from special.web.config_watch import ConfigWatch
 from special.web.disconnect import Disconnected
@@ -33,7 +34,7 @@ from special.web.pages import PageOptions
 from special.web.process_tuning import tune
 from special.web.proxies import PublicAddress
 from special.web.purges import Purges
-from special.web.request import HttpRequest
+from special.web.request import EXTENSION, Begun, HttpRequest
 from special.web.response import ALLOW, CORS, PLAIN, Broken, preflight, send_bytes, send_error
 from special.web.status import Slowest
 from special.workers import forbid_inspection
@@ -72,6 +73,7 @@ class App:
         self._observers: list[Observer] = [observers.count, observers.log]
         if self._slowest:
             self._observers.append(observers.rank_in(self._slowest))
+        self.at_hand = AnswersAtHand(self._observers, credentials=self._verifier.vary, clock=clock)
         options = PageOptions(
             about={
                 "source": settings.source,
@@ -144,9 +146,17 @@ class App:
             if settings.admin_token_file is not None:
                 self._purges = Purges(settings.home / "purges", engine.purge)
                 await stack.enter_async_context(self._purges.running())
-            self._images = Images(options, engine, verifier=self._verifier, auth=self._auth, clock=self._clock)
+            self._images = Images(
+                options,
+                engine,
+                verifier=self._verifier,
+                auth=self._auth,
+                at_hand=self.at_hand,
+                clock=self._clock,
+            )
             yield
             self._images = None
+            self.at_hand.clear()
 
     def _watch(self, config: Path, in_force: RulesInForce) -> ConfigWatch[Rules]:
         def replace(rules: Rules) -> None:
@@ -166,12 +176,15 @@ class App:
         return self._images
 
     async def _image(self, scope: Scope, receive: Receive, send: Send, prefix: str, path: str) -> None:
-        start = self._clock()
+        begun: Begun | None = scope.get("extensions", {}).get(EXTENSION, {}).get("begun")
+        start = begun.arrived_s if begun else self._clock()
         method: str = scope["method"]
-        with tracing() as trace:
+        with tracing(begun.trace if begun else None) as trace:
             status, outcome = 500, "ok"
             failure: BaseException | None = None
             try:
+                if begun and begun.failure:
+                    raise begun.failure
                 if method == "OPTIONS":
                     origins = self._auth.origins if self._auth else frozenset()
                     status = await send_bytes(send, 204, preflight(dict(scope["headers"]), origins), None)

@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
 from time import monotonic
 from typing import Any, Final, Literal, TypeVar
@@ -39,12 +40,13 @@ from special.images import Asset
 from special.observability import trace
 from special.serving import Answer, Engine, LaneName, PlannedRequest, Thumb, info, lane_of, manifests
 from special.storage import NotModified, Unless
+from special.web.at_hand import AnswersAtHand, Reading
 from special.web.auth import Auth, probe
 from special.web.disconnect import until_disconnect
 from special.web.manifests import ManifestRoute
 from special.web.negotiation import preferred
 from special.web.request import HttpRequest
-from special.web.response import CORS, Headers, cors, send_answer, send_bytes, send_head, timing
+from special.web.response import CHUNK_BYTES, CORS, Headers, cors, send_answer, send_bytes, send_head, timing
 from special.web.unsent import UnsentAnswers
 
 PREFIXES: Final = ("iiif", "iiif-img", "thumbs")
@@ -116,12 +118,14 @@ class Images:
         *,
         verifier: Verifier,
         auth: Auth | None,
+        at_hand: AnswersAtHand,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self.engine = engine
         self._options = options
         self._verifier = verifier
         self._auth = auth
+        self._at_hand = at_hand
         self._clock = clock
         self._fair_start = FairStart()
         self._unsent = UnsentAnswers(options.unsent_bytes)
@@ -191,7 +195,12 @@ class Images:
         elif document.version == 3:
             media += f';profile="{context}"'
         headers += [(b"content-type", media.encode()), (b"link", link.encode())]
+        if self._may_be_at_hand(document.asset):
+            send = self._at_hand.recording(call, send, partial(self._current_data, document))
         return await _send_json(call, headers, document.data, document.etag, send)
+
+    def _current_data(self, document: Document) -> bytes | None:
+        return document.data if self.engine.catalog.is_current(document.asset) else None
 
     async def _manifest(
         self, call: HttpRequest, asked: ImageManifest | FolderManifest, identity: Identity, send: Send
@@ -236,26 +245,79 @@ class Images:
         unless, copied = call.unless, isinstance(planned.plan, Thumb)
         span = call.range if copied else None
         try:
+            cached = None if span else self.engine.cached(planned, unless=unless)
+            if cached is not None:
+                send = self._recording(call, send, planned, cached)
+                return await (send_head if call.head else self._send)(send, cached, headers)
             if call.head:
                 async with self._deadline(call, "stored").limit("the store of renditions"):
                     head = await self.engine.head(planned, unless=unless)
                 return await send_head(send, head, headers)
-            cached = None if span else self.engine.cached(planned, unless=unless)
-            if cached is not None:
-                return await self._send(send, cached, headers)
             location = self._options.offload_location
             if location and call.offers_offload(location) and (url := await self.engine.signed_url(planned)):
                 return await send_bytes(send, 200, [*_offloaded(headers, location, url), timing()], b"")
             deadline = self._deadline(call, lane_of(planned.plan))
             if copied:
                 answer = await self.engine.answer(planned, deadline=deadline, unless=unless, span=span)
+                if not unless and not span and isinstance(answer.body, bytes):
+                    send = self._recording(call, send, planned, answer, gets=1)
             else:  # expensive work ends when its client leaves
                 answer = await until_disconnect(self._make(planned, deadline, unless), receive)
         except NotModified as same:
             tag = same.etag or (unless.only_etag if unless else None)
             etag = [(b"etag", tag.encode())] if tag else []
+            send = self._recording(call, send, planned, same)
             return await send_bytes(send, 304, [*headers, *etag, timing()], None)
         return await self._send(send, answer, headers)
+
+    def _may_be_at_hand(self, asset: Asset) -> bool:
+        """Whether everybody gets the same of an image, and no code of the operator's is to be asked first."""
+        return not asset.restricted and self.engine.hooks is None
+
+    def _recording(
+        self, call: HttpRequest, send: Send, planned: PlannedRequest, sent: Answer | NotModified, *, gets: int = 0
+    ) -> Send:
+        """`send`, by which an answer of so many GETs is at hand afterwards, if anybody may have it."""
+        if not self._may_be_at_hand(planned.asset):
+            return send
+        if isinstance(sent, NotModified):
+            return self._at_hand.recording(call, send, partial(self._unmodified, planned, call.unless, sent.etag))
+        if sent.size > CHUNK_BYTES:  # it counts while it is sent
+            return send
+        again = self._read_again if gets else self._unchanged
+        return self._at_hand.recording(call, send, partial(again, planned, sent.etag, sent.modified), gets=gets)
+
+    def _unmodified(self, planned: PlannedRequest, unless: Unless | None, etag: str | None) -> bytes | None:
+        """Nothing, if the answer to these conditions is still that the client has this version."""
+        if self.engine.catalog.is_current(planned.asset):
+            try:
+                self.engine.cached(planned, unless=unless)
+            except NotModified as same:
+                return b"" if same.etag == etag else None
+        return None
+
+    def _unchanged(self, planned: PlannedRequest, etag: str, modified: datetime | None) -> bytes | None:
+        """The body of an answer, if it is in memory and still this version."""
+        if not self.engine.catalog.is_current(planned.asset):
+            return None
+        answer = self.engine.cached(planned)
+        if answer is None or answer.etag != etag or answer.modified != modified:
+            return None
+        return answer.body if isinstance(answer.body, bytes) else None
+
+    def _read_again(self, planned: PlannedRequest, etag: str, modified: datetime | None) -> Reading | None:
+        """The same, from its store."""
+        return self._read(planned, etag, modified) if self.engine.catalog.is_current(planned.asset) else None
+
+    async def _read(self, planned: PlannedRequest, etag: str, modified: datetime | None) -> bytes | None:
+        trace().route = planned.plan.name
+        deadline = Deadline(self._clock() + self.engine.deadlines_s["stored"], self._clock)
+        answer = await self.engine.answer(planned, deadline=deadline)
+        if not isinstance(answer.body, bytes):
+            await answer.body.aclose()
+        elif answer.etag == etag and answer.modified == modified and trace().gets == 1:
+            return answer.body
+        return None
 
     async def _send(self, send: Send, answer: Answer, headers: Headers) -> int:
         in_memory_bytes = answer.size if isinstance(answer.body, bytes) else 0

@@ -50,6 +50,7 @@ class LoopMonitor:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
+            metrics.flush()
 
     async def _measure(self) -> None:
         while True:
@@ -58,3 +59,4 @@ class LoopMonitor:
             self._lags_s.append(monotonic() - self._due)
             metrics.LOOP_LAG.set(self.lag_s)
             metrics.TASKS.set(len(asyncio.all_tasks()))
+            metrics.flush()

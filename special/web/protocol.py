@@ -9,15 +9,21 @@ its connection closed.
 from __future__ import annotations
 
 from asyncio import TimerHandle, Transport
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from special.observability import tracing
+from special.web.at_hand import AnswerAtHand, AnswersAtHand, Effects, Reading, key_of
 from special.web.connections import Connections, refuse
 from special.web.pages import WATCHED
+from special.web.request import EXTENSION, Begun, RequestKey
+from special.web.response import Headers
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +45,21 @@ class HeadTooLong(Exception):
 
 
 class GuardedProtocol(HttpToolsProtocol):
-    """One connection. `limits` and `open_connections` are bound beforehand, by `functools.partial`."""
+    """One connection. `limits` and `open_connections` are bound beforehand, by `functools.partial`.
+
+    Answers that the application has at hand (its `at_hand`, if it has any) are written without asking it.
+    """
 
     def __init__(self, *args: Any, limits: RequestLimits, open_connections: Connections, **named: Any) -> None:
         super().__init__(*args, **named)
         self._limits = limits
         self._open_connections = open_connections
+        self._at_hand: AnswersAtHand | None = getattr(self.config.loaded_app, "at_hand", None)
+        self._effects: Effects = {}
         self._timer: TimerHandle | None = None
+        self._timer_s = 0.0
+        self._due_s: float | None = None
+        self._is_idle = False
         self._write_timer: TimerHandle | None = None
         self._unsent_bytes = 0
         self._has_progressed = False
@@ -54,17 +68,23 @@ class GuardedProtocol(HttpToolsProtocol):
         self._pending_bytes = 0
         self._in_head = False
         self._has_begun = False
+        self._is_complete = False
+        self._is_answered = False
+        self._reading: Callable[[RequestResponseCycle, Any], Coroutine[Any, Any, None]] | None = None
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._open_connections.opened(self._peer)
-        self._arm()
+        if self._at_hand is not None:
+            is_proxy = self._peer in self._open_connections.limits.proxies
+            self._effects = self._at_hand.of_proxies if is_proxy else self._at_hand.of_clients
+        self._wait(self._limits.receive_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._open_connections.closed(self._peer)
-        self._disarm()
-        if self._write_timer is not None:
-            self._write_timer.cancel()
+        for timer in (self._timer, self._write_timer):
+            if timer is not None:
+                timer.cancel()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -76,29 +96,40 @@ class GuardedProtocol(HttpToolsProtocol):
         super().resume_writing()
 
     def on_response_complete(self) -> None:
-        super().on_response_complete()
+        # Not uvicorn's own: that one starts a timer after every answer and cancels it at every request.
+        self.server_state.total_requests += 1
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+            if self.pipeline:
+                self._start_asgi_task(*self.pipeline.pop())
+            elif self._due_s is None:  # else the next request has begun
+                self._wait(self.timeout_keep_alive, idle=True)
         self._watch_unsent()
 
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
             return  # what comes after a refusal is not looked at
         self._has_progressed = True
-        self._arm()
-        self._has_begun = False
+        self._has_begun = self._is_complete = False
         super().data_received(data)
         # The parser tells of a header only when it is complete: one without an end is counted here, from the second
         # piece on, since the first may have ended the request before it.
         self._pending_bytes = self._pending_bytes + len(data) if self._in_head and not self._has_begun else 0
-        if self._pending_bytes > self._limits.head_bytes and not self.transport.is_closing():
+        if self.transport.is_closing():
+            return
+        if self._pending_bytes > self._limits.head_bytes:
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+        elif not self._is_complete and (self._is_idle or self._due_s is None):
+            self._wait(self._limits.receive_s)
 
     def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._arm()
+        # The scope, which uvicorn makes here, is made when it is needed.
+        self.url, self.headers, self.expect_100_continue = b"", [], False
         self._head_bytes, self._in_head, self._has_begun = 0, True, True
+        self._is_complete = self._is_answered = False
 
     def on_url(self, url: bytes) -> None:
-        super().on_url(url)
+        self.url += url
         self._head_bytes += len(url)
         if len(self.url) > self._limits.url_bytes:
             self._refusal = HTTPStatus.REQUEST_URI_TOO_LONG
@@ -113,19 +144,98 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
-        if not self.url.startswith(b"/") and (host := httptools.parse_url(self.url).host):
+        is_refused = self._open_connections.is_too_many(self._peer)
+        key = None
+        if self._at_hand is not None and not is_refused:
+            key = self._key()
+            if key is not None and self._answer_at_hand(self._at_hand, key):
+                return  # the next ones may come in the same piece, and their turn is now
+        url, headers, expect_100_continue = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        if not url.startswith(b"/") and (host := httptools.parse_url(url).host):
             # An absolute-form target counts in place of the Host header (RFC 9112, section 3.2.2).
-            port = httptools.parse_url(self.url).port
-            self.headers[:] = [it for it in self.headers if it[0] != b"host"]
-            self.headers.append((b"host", host + b":%d" % port if port else host))
-        is_watched = self.url[1:].partition(b"?")[0].decode("latin-1") in WATCHED
-        is_refused = not is_watched and self._open_connections.is_too_many(self._peer)
-        self.app = refuse if is_refused else self.config.loaded_app
+            port = httptools.parse_url(url).port
+            headers = [it for it in headers if it[0] != b"host"]
+            headers.append((b"host", host + b":%d" % port if port else host))
+        self.url, self.expect_100_continue = url, expect_100_continue
+        self.headers.extend(headers)
+        if key is not None:
+            self.scope["extensions"] = {EXTENSION: {"key": key}}
+        is_watched = url[1:].partition(b"?")[0].decode("latin-1") in WATCHED
+        self.app = refuse if is_refused and not is_watched else self.config.loaded_app
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        self._disarm()
-        super().on_message_complete()
+        self._due_s, self._is_idle, self._is_complete = None, False, True
+        if self._is_answered:
+            self.on_response_complete()
+        else:
+            super().on_message_complete()
+
+    def _key(self) -> RequestKey | None:
+        """What the answer depends on, if this request's turn has come and its answer may be at hand."""
+        is_waiting = self.cycle is not None and not self.cycle.response_complete
+        parser = self.parser
+        if is_waiting or self.flow.write_paused or not parser.should_keep_alive() or parser.get_http_version() != "1.1":
+            return None
+        return key_of(parser.get_method(), self.url, self.headers, self._effects)
+
+    def _answer_at_hand(self, at_hand: AnswersAtHand, key: RequestKey) -> bool:
+        """Write the answer, if it is in memory; whether it was. What can be read of its store is left to a task."""
+        arrived_s = at_hand.now_s()
+        answer = at_hand.get(key)
+        body = answer.body() if answer is not None else None
+        if answer is None or body is None:
+            return False
+        if not isinstance(body, bytes):
+            self._reading = partial(self._read, at_hand, answer, body, self.headers, arrived_s)
+            return False
+        self.transport.writelines(at_hand.pieces(answer, body, self.server_state.default_headers))
+        self._is_answered = True
+        at_hand.finished(answer, self.headers, arrived_s)
+        return True
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        reading, self._reading = self._reading, None
+        if reading is None:
+            super()._start_asgi_task(cycle, app)
+            return
+        task = self.loop.create_task(reading(cycle, app))
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
+
+    async def _read(
+        self,
+        at_hand: AnswersAtHand,
+        answer: AnswerAtHand,
+        reading: Reading,
+        headers: Headers,
+        arrived_s: float,
+        cycle: RequestResponseCycle,
+        app: Any,
+    ) -> None:
+        """Read a body from its store and write the answer; of a failure, or another version, the application tells."""
+        body, failure = None, None
+        with tracing() as trace:
+            try:
+                body = await reading
+            except Exception as error:
+                failure = error
+        if body is None:
+            cycle.scope["extensions"][EXTENSION]["begun"] = Begun(trace, arrived_s, failure)
+            del failure
+            await cycle.run_asgi(app)
+            cycle.scope["extensions"].clear()  # a failure has the frames that it passed
+            return
+        if self.flow.write_paused:
+            await self.flow.drain()
+        if not cycle.disconnected:
+            self.transport.writelines(at_hand.pieces(answer, body, cycle.default_headers))
+            cycle.response_started = cycle.response_complete = True
+            if not cycle.keep_alive:  # the server stops
+                self.transport.close()
+            self.on_response_complete()
+        at_hand.finished(answer, headers, arrived_s)
 
     def send_400_response(self, msg: str) -> None:
         """What uvicorn calls wherever the parser gave up."""
@@ -150,26 +260,31 @@ class GuardedProtocol(HttpToolsProtocol):
         else:
             self._watch_unsent()
 
-    def _arm(self) -> None:
-        if self._timer is None:
-            self._timer = self.loop.call_later(self._limits.receive_s, self._overdue)
-
-    def _disarm(self) -> None:
-        if self._timer is not None:
+    def _wait(self, seconds: float, *, idle: bool = False) -> None:
+        """Wait that long for the end of a request, or for the next one to begin if the connection is `idle`."""
+        self._due_s, self._is_idle = self.loop.time() + seconds, idle
+        if self._timer is not None and self._timer_s > self._due_s:
             self._timer.cancel()
             self._timer = None
+        if self._timer is None:  # else it looks again when it finds that it is too early
+            self._start_timer(self._due_s)
 
-    def _overdue(self) -> None:
+    def _start_timer(self, due_s: float) -> None:
+        self._timer_s = due_s
+        self._timer = self.loop.call_at(due_s, self._check_due)
+
+    def _check_due(self) -> None:
         self._timer = None
-        if self.transport.is_closing():
+        if self._due_s is None or self.transport.is_closing():
             return
-        if self.cycle is None or (self._in_head and self.cycle.response_complete):
+        if self.loop.time() < self._due_s:
+            self._start_timer(self._due_s)
+        elif not self._is_idle and (self.cycle is None or (self._in_head and self.cycle.response_complete)):
             self._refuse(HTTPStatus.REQUEST_TIMEOUT)
-        else:  # an unwanted request body; the answer that is under way goes out first
+        else:  # idle, or an unwanted request body; an answer that is under way goes out first
             self.transport.close()
 
     def _refuse(self, status: HTTPStatus) -> None:
-        self._disarm()
         sentence = f"{status.phrase}.\n".encode()
         self.transport.write(
             b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode())

@@ -6,11 +6,13 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
+from typing import Final
 from urllib.parse import quote
 
 from starlette.types import Scope
 
 from special.iiif import BaseRequest, ImageRequest, InfoRequest, Version
+from special.observability import Trace
 from special.storage import Span, Unless
 from special.web.negotiation import Form, preferred
 from special.web.proxies import PublicAddress
@@ -18,6 +20,22 @@ from special.web.proxies import PublicAddress
 _RANGE = re.compile(r"bytes=(\d{1,18})-(\d{0,18})", re.ASCII)
 _OPEN_END = 2**62
 _SAFE = "/%:@!$&'()*+,;=~"
+EXTENSION: Final = "special.at_hand"
+"""Where a scope's extensions have the `key` of a request that the connection may answer by itself, and if it has tried
+to what has `begun`."""
+
+RequestKey = tuple[bytes, ...]
+"""All of a request that its answer depends on, as it was sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What a connection has done for a request before it asked the application."""
+
+    trace: Trace
+    arrived_s: float
+    failure: Exception | None
+    """What the application is to tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +58,8 @@ class HttpRequest:
     """Address of the client, as far as it is known."""
     arrived_s: float
     """When it arrived, by the monotonic clock."""
+    key: RequestKey | None = None
+    """Where the answer may be one that the connection gives by itself the next time."""
 
     @classmethod
     def of(cls, scope: Scope, prefix: str, path: str, *, address: PublicAddress, arrived_s: float) -> HttpRequest:
@@ -57,6 +77,7 @@ class HttpRequest:
             by_proxy=b"x-offload-to" in headers and address.trusts(scope),
             client=address.client(scope, headers),
             arrived_s=arrived_s,
+            key=scope.get("extensions", {}).get(EXTENSION, {}).get("key"),
         )
 
     @property

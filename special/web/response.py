@@ -78,7 +78,7 @@ async def send_bytes(send: Send, status: int, headers: Headers, data: bytes | No
     return status
 
 
-async def send_head(send: Send, described: AnswerHead, headers: Headers) -> int:
+async def send_head(send: Send, described: AnswerHead | Answer, headers: Headers) -> int:
     """Answer HEAD for an image, which is not made for that; give the status."""
     headers = [*headers, *_described(described.etag, described.media, described.modified)]
     if described.size is not None:

@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 import pytest_asyncio
 from PIL import Image
+from starlette.types import Receive, Scope, Send
 
 from special.settings import load
 from special.web.app import App
+from tests.support.in_process import serving
 from tests.support.logins import ISSUER, SECRET, token
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -157,12 +159,30 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+class CountedApp(App):
+    """Counts the requests that reach it: others were answered by their connection."""
+
+    asked = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.asked += 1
+        await super().__call__(scope, receive, send)
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def client(library: Path) -> AsyncIterator[httpx.AsyncClient]:
+async def app(library: Path) -> AsyncIterator[CountedApp]:
     places = {"source": str(library / "masters"), "thumbs": str(library / "thumbs"), "volume": library / "volume"}
-    app = App(load(library / "special.toml", jwt_key=library / "secret", **places))
-    transport = httpx.ASGITransport(app)
-    async with app.running(), httpx.AsyncClient(transport=transport, base_url="http://example.org") as client:
+    app = CountedApp(load(library / "special.toml", jwt_key=library / "secret", **places))
+    async with app.running():
+        yield app
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def client(app: CountedApp) -> AsyncIterator[httpx.AsyncClient]:
+    async with (
+        serving(app) as port,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers={"Host": "example.org"}, timeout=60) as client,
+    ):
         yield client
 
 
@@ -200,6 +220,32 @@ async def test_nobody_sees_more_than_they_may(
         if answer.is_success and private(answer) != depends_on_caller(url, rule.limit):
             faults.append(f"{form} {path}: {answer.headers}")
     assert faults == []
+
+
+IN_MEMORY = [url for url in WANTED if "info.json" in url or "full/320," in url or "160," in url]
+"""What may be answered by the connection itself."""
+
+
+@pytest.mark.parametrize("rule", [*RULES, FREE], ids=lambda rule: rule.name)
+async def test_what_is_at_hand_is_for_everybody(
+    app: CountedApp, client: httpx.AsyncClient, etags: dict[str, str], rule: Rule
+) -> None:
+    """Whoever asked before: some callers in a row, those who may see everything among them."""
+    faults, sent, before = [], 0, app.asked
+    for url, form in product(IN_MEMORY, ("GET", "HEAD", "If-None-Match")):
+        path = path_of(rule, "nobody", url, warm=True)
+        for caller in ("valid", "nobody", "nobody", "nobody", "valid cookie", "nobody", "wrong", "known", "nobody"):
+            more = {form: etags.get(path, "*")} if form == "If-None-Match" else {}
+            answer = await client.request("HEAD" if form == "HEAD" else "GET", path, headers=CALLERS[caller] | more)
+            sent += 1
+            limit = None if caller in VALID else rule.limit
+            if permitted(url, limit):
+                faults += [f"{form} {path}: {it}" for it in flaws_of_answer(answer, url, form, limit)]
+            else:
+                faults += [f"{form} {path}: {it}" for it in flaws_of_refusal(answer, form, known=caller == "known")]
+    assert faults == []
+    answered = sent - (app.asked - before)
+    assert answered > sent / 5 if rule is FREE else answered == 0
 
 
 @pytest.mark.parametrize("caller", CALLERS)

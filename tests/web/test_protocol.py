@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from functools import partial
+from contextlib import AbstractAsyncContextManager
 
 import pytest
-import uvicorn
 
-from special.web.connections import ConnectionLimits, Connections
-from special.web.protocol import GuardedProtocol, RequestLimits
-from special.web.proxies import TrustedProxies
+from special.web.protocol import RequestLimits
+from tests.support import in_process
 
 pytestmark = pytest.mark.service
 
@@ -31,25 +28,8 @@ async def answer(scope: dict[str, object], receive: object, send: object) -> Non
     await send({"type": "http.response.body", "body": body})  # type: ignore[operator]
 
 
-@asynccontextmanager
-async def serving(proxies: str = "127.0.0.1") -> AsyncIterator[int]:
-    open_connections = Connections(ConnectionLimits(CONNECTIONS, TrustedProxies.parse([proxies])))
-    config = uvicorn.Config(
-        answer,  # type: ignore[arg-type]
-        port=0,
-        http=partial(GuardedProtocol, limits=BOUNDS, open_connections=open_connections),  # type: ignore[arg-type]
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        timeout_keep_alive=60,
-    )
-    server = uvicorn.Server(config)
-    running = asyncio.create_task(server._serve())
-    while not server.started:  # noqa: ASYNC110  uvicorn sets no event
-        await asyncio.sleep(0.01)
-    yield server.servers[0].sockets[0].getsockname()[1]
-    server.should_exit = True
-    await running
+def serving(proxies: str = "127.0.0.1") -> AbstractAsyncContextManager[int]:
+    return in_process.serving(answer, limits=BOUNDS, connections=CONNECTIONS, proxies=proxies)  # type: ignore[arg-type]
 
 
 @pytest.fixture
