@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from special.codecs import colour, jpeg, openjpeg, tiff_jp2, tiff_jpeg, tiff_planes, tiff_samples, vips
+from special.codecs import colour, jpeg, openjpeg, tiff_jp2, tiff_jpeg, tiff_samples, tiff_unpacking, vips
 from special.codecs.raster import INTERPRETATIONS, Raster, VipsImage, to_vips
 from special.errors import Malformed, TooExpensive
 from special.formats import Piece
@@ -50,8 +50,8 @@ def _decode_tiles(data: bytes, page: Page) -> Raster | VipsImage | None:
     """What is decoded tile by tile; None for what libvips can read, or reads sooner."""
     if page.compression in JPEG_2000:
         return tiff_jp2.decode(data, page)
-    if tiff_planes.is_needed(page):
-        return tiff_planes.decode(data, page)
+    if page.is_unpacked:
+        return tiff_unpacking.decode(data, page)
     if tiff_jpeg.is_ordinary(page):
         raster = tiff_jpeg.decode(data, page)
         return None if raster is None else colour.tagged(raster, page.profile)

@@ -12,17 +12,8 @@ from typing import Final
 from special.codecs import vips
 from special.codecs.raster import INTERPRETATIONS, VipsImage
 from special.errors import Malformed
-from special.formats.tiff import JPEG_2000, Compression, Page, Photometric, Tag
+from special.formats.tiff import COLOUR_SAMPLES, JPEG_2000, Compression, Page, Photometric, Tag
 
-COLOUR_SAMPLES: Final = {
-    Photometric.MIN_IS_WHITE: 1,
-    Photometric.MIN_IS_BLACK: 1,
-    Photometric.RGB: 3,
-    Photometric.SEPARATED: 4,
-    Photometric.YCBCR: 3,
-    Photometric.CIELAB: 3,
-}
-"""Samples of a pixel that are colours. Palettes are not here: libvips has applied them."""
 CONVERTED: Final = JPEG_2000 | {Compression.JPEG, Compression.WEBP}
 """Compressions whose decoders make RGB of YCbCr."""
 LUMA: Final = (0.299, 0.587, 0.114)
@@ -49,9 +40,9 @@ def shown(image: VipsImage, page: Page) -> VipsImage:
 
     Lazy: no pixel is decoded here.
     """
-    colours = COLOUR_SAMPLES.get(page.photometric)
-    if colours is None or image.bands != page.samples:
-        return image
+    colours = 3 if page.photometric is Photometric.PALETTE else COLOUR_SAMPLES[page.photometric]
+    if image.bands != colours + page.samples - COLOUR_SAMPLES[page.photometric]:
+        return image  # a palette of greys
     if image.bands > colours:
         image = _without_extra(image, page, colours)
     is_subsampled = page.directory.numbers(Tag.YCBCR_SUB_SAMPLING) != (1, 1)

@@ -48,7 +48,7 @@ async def drive(
         while True:
             for span in wanted:
                 if span.stop > blob.size:
-                    message = f"{blob.url} ends at {blob.size}, before byte {span.stop} that its headers name"
+                    message = f"the file ends at byte {blob.size}, before byte {span.stop} that its headers name"
                     parser.close()
                     raise Malformed(message)
             missing = [

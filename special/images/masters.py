@@ -182,7 +182,7 @@ class Masters:
 
     async def _parse(self, blob: Blob, head: bytes) -> Layout:
         if not head:
-            raise Malformed(f"{blob.url} is empty")
+            raise Malformed("the file is empty: 0 bytes")
         seen = [(Span(0, len(head)), head)]
         layout = await drive(
             formats.parse(blob.size),

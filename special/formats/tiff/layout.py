@@ -58,32 +58,36 @@ class TiffLayout:
     orientation: Orientation
     profile: Field | None
     """The colour profile (ICC) of the full picture, which holds for all levels."""
+    fault: str = ""
+    """What is wrong with the pages behind the full picture, in words."""
 
     @classmethod
-    def of(cls, directories: Sequence[Directory], *, size_bytes: int) -> TiffLayout:
+    def of(cls, directories: Sequence[Directory], *, size_bytes: int, fault: str = "") -> TiffLayout:
         """The layout of the first picture among these pages.
 
         Raises `Malformed` or `Unsupported` where that picture cannot be shown; any other page
         that cannot be used as a level is left out.
         """
         base = next((page for page in directories if not page.is_reduced), directories[0])
-        full = Page.of(base)
+        full = Page.of(base, size_bytes=size_bytes)
         pyramid = {1: PyramidLevel(full, 1)}
         is_nested = Tag.SUB_IFDS in directories[0].fields
         for directory in directories:
-            factor = _factor(directory, full.size) if directory is not base else None
-            if factor is not None and factor not in pyramid:
-                try:
-                    page = Page.of(directory)
-                except (Malformed, Unsupported):
+            try:
+                factor = _factor(directory, full.size) if directory is not base else None
+                if factor is None or factor in pyramid:
                     continue
-                if _is_level(page, full, is_nested=is_nested):
-                    pyramid[factor] = PyramidLevel(page, factor)
+                page = Page.of(directory, size_bytes=size_bytes)
+            except (Malformed, Unsupported):
+                continue
+            if _is_level(page, full, is_nested=is_nested):
+                pyramid[factor] = PyramidLevel(page, factor)
         return cls(
             size_bytes,
             tuple(pyramid[factor] for factor in sorted(pyramid)),
-            Orientation.of(base.number(Tag.ORIENTATION, 1)),
+            Orientation.of(base.hint(Tag.ORIENTATION, 1)),
             base.fields.get(Tag.ICC_PROFILE),
+            fault,
         )
 
     @property
@@ -123,7 +127,7 @@ class TiffLayout:
     @property
     def advice(self) -> tuple[str, ...]:
         full = self.full
-        found: list[str] = []
+        found = [f"The pages behind the first are not read: {self.fault}."] if self.fault else []
         if not full.tiled and full.size.width > 2 * 512:
             found.append(
                 f"Stored in strips of {full.tile.height} rows: a tile needs every strip it touches, "
@@ -169,6 +173,7 @@ class TiffLayout:
             level=number,
             pixels=tiles.width * page.tile.width * tiles.height * page.tile.height,
             recipe=TiffRecipe(tiles, crop, wanted, profile),
+            components=_components(page) if page.is_unpacked else 1,
         )
 
     def rebuild(self, extract: Extract, parts: Sequence[bytes]) -> Piece:
@@ -215,7 +220,8 @@ class TiffLayout:
         return None
 
     def dump(self) -> bytes:
-        return serial.dump([level.page.directory for level in self.pyramid], size_bytes=self.size_bytes)
+        directories = [level.page.directory for level in self.pyramid]
+        return serial.dump(directories, size_bytes=self.size_bytes, fault=self.fault)
 
     def _level(self, box: Box, size: Size) -> tuple[int, Frame]:
         """The number of the smallest level that serves, and the box in its pixels."""
@@ -274,6 +280,12 @@ class _Joined:
         number = bisect_right(self.spans, span.start, key=attrgetter("start")) - 1
         start = span.start - self.spans[number].start
         return parts[number][start : start + len(span)]
+
+
+def _components(page: Page) -> int:
+    """For how many samples of 8 bits memory is needed: those stored, those in numbers for a while, and those shown."""
+    stored_bytes = ceil_div(page.bits, 8)
+    return page.samples * (2 * stored_bytes + (2 if page.bits <= 8 else 10)) // 2
 
 
 def _filler(page: Page) -> bytes:
