@@ -46,7 +46,7 @@ def shown(image: VipsImage, page: Page) -> VipsImage:
     if image.bands > colours:
         image = _without_extra(image, page, colours)
     is_subsampled = page.directory.numbers(Tag.YCBCR_SUB_SAMPLING) != (1, 1)
-    if page.photometric is not Photometric.YCBCR or image.bands != 3 or page.compression in CONVERTED or is_subsampled:
+    if page.photometric is not Photometric.YCBCR or page.compression in CONVERTED or is_subsampled:
         return image  # libtiff converts what is subsampled
     return _ycbcr_to_rgb(image, page)
 
@@ -67,7 +67,10 @@ def _extra_samples(page: Page, count: int) -> Sequence[int]:
 
 
 def _ycbcr_to_rgb(image: VipsImage, page: Page) -> VipsImage:
-    """Luma and chroma as RGB, by the page's coefficients and its reference black and white (section 21)."""
+    """Luma and chroma as RGB, by the page's coefficients and its reference black and white (section 21).
+
+    Opacity behind them stays.
+    """
     highest, middle = (1 << page.bits) - 1, 1 << page.bits - 1
     red, green, blue = _fractions(page, Tag.YCBCR_COEFFICIENTS, LUMA)
     reference = _fractions(page, Tag.REFERENCE_BLACK_WHITE, (0, highest, middle, highest, middle, highest))
@@ -81,8 +84,10 @@ def _ycbcr_to_rgb(image: VipsImage, page: Page) -> VipsImage:
         [1, -blue * (2 - 2 * blue) / green, -red * (2 - 2 * red) / green],
         [1, 2 - 2 * blue, 0],
     ]
-    ycc = image.linear(scales, [-black * scale for black, scale in zip(blacks, scales, strict=True)])
+    ycc = image.extract_band(0, n=3).linear(scales, [-black * scale for black, scale in zip(blacks, scales, strict=True)])
     rgb = ycc.recomb(matrix).rint().cast(image.format)
+    if image.bands > len(scales):
+        rgb = rgb.bandjoin(image.extract_band(len(scales)))
     return rgb.copy(interpretation=INTERPRETATIONS["srgb", page.bits // 8])
 
 

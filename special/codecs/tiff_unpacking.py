@@ -90,7 +90,7 @@ def decode(data: bytes, page: Page) -> VipsImage:
         case Photometric.CIELAB | Photometric.ICCLAB:
             pixels = _from_lab(pixels, page)
     image = to_vips(pixels).copy(interpretation=INTERPRETATIONS[MEANINGS[page.photometric], pixels.itemsize])
-    return colour.with_profile(image, page.profile) if page.profile and not is_coded else image
+    return colour.with_profile(image, page.profile) if page.profile and page.photometric not in LAB else image
 
 
 def _tiles(data: bytes, page: Page) -> Iterator[tuple[StoredTile, Raw]]:
@@ -100,7 +100,7 @@ def _tiles(data: bytes, page: Page) -> Iterator[tuple[StoredTile, Raw]]:
         if tile.length:
             group.append(tile)
             is_low = not page.tiled and tile.box.height < page.tile.height  # the last strip of a plane
-            if is_low or len(group) * _row_bytes(page) * page.tile.height >= GROUP_BYTES:
+            if is_low or len(group) * page.row_bytes * page.tile.height >= GROUP_BYTES:
                 yield from zip(group, _unpacked(data, page, group), strict=True)
                 group = []
         else:  # it was never written
@@ -124,7 +124,7 @@ def _unpacked(data: bytes, page: Page, group: Sequence[StoredTile]) -> Iterator[
     elif page.compression is Compression.JPEG:
         rows = _by_libtiff(encoded, heights, page.tile.width, channels, page)
     else:
-        rows = _by_libtiff(encoded, heights, _row_bytes(page), 1, page)[..., 0]
+        rows = _by_libtiff(encoded, heights, page.row_bytes, 1, page)[..., 0]
     at = 0
     for height in heights:
         part = rows[at : at + height]
@@ -134,7 +134,7 @@ def _unpacked(data: bytes, page: Page, group: Sequence[StoredTile]) -> Iterator[
 
 def _rows_as_they_are(encoded: Sequence[bytes], height: int, page: Page) -> npt.NDArray[np.uint8]:
     """Rows of bytes, (height, bytes), of tiles that are not compressed."""
-    row_bytes, stored = _row_bytes(page), b"".join(encoded)
+    row_bytes, stored = page.row_bytes, b"".join(encoded)
     if len(stored) < height * row_bytes:
         raise Malformed(f"{len(stored)} bytes of samples in a TIFF, where {height} rows take {height * row_bytes}")
     rows = np.frombuffer(stored, np.uint8, height * row_bytes).reshape(height, row_bytes)
@@ -190,11 +190,6 @@ def _by_imagecodecs(body: bytes, page: Page, shape: tuple[int, int, int]) -> Raw
     if raw.size != np.prod(shape) or raw.dtype != _stored_type(page).newbyteorder("="):
         raise Malformed(f"a tile of {raw.shape} samples of {raw.dtype} in a TIFF of {shape} of {page.bits} bits")
     return np.asarray(raw).reshape(shape)
-
-
-def _row_bytes(page: Page) -> int:
-    """Bytes of a tile's row."""
-    return ceil_div(page.tile.width * (page.samples // page.planes) * page.bits, 8)
 
 
 def _stored_type(page: Page) -> np.dtype[Any]:

@@ -26,6 +26,12 @@ MAX_CHUNKS = 1000
 """Maximum number of chunks of a PNG or a WebP that are searched for an Exif block."""
 MAX_EXIF_BYTES = 65536
 """Longest Exif block that is read; those with embedded previews are as long as that."""
+EOI, SOS = b"\xff\xd9", b"\xff\xda"
+"""Of a JPEG: its last marker, and that before each scan. Coded data has neither: FF is followed by 00 there."""
+IEND = b"IEND\xae\x42\x60\x82"
+"""A PNG's last chunk, from its type on."""
+MAX_TRAILER_BYTES = 1 << 20
+"""How far from a PNG's end its last chunk is searched for: some programs put data behind."""
 _SERIAL = struct.Struct(">2sBQIIBBBB")
 
 
@@ -85,7 +91,14 @@ class WholeLayout:
         (data,) = parts
         if len(data) != self.size_bytes:
             raise Malformed(f"{len(data)} bytes were read of a file of {self.size_bytes}")
-        return Piece(data, self.format, extract.recipe, reduce=extract.level, orientation=self.orientation)
+        return Piece(
+            data,
+            self.format,
+            extract.recipe,
+            reduce=extract.level,
+            orientation=self.orientation,
+            incomplete=_incomplete(self.format, data),
+        )
 
     def complete(self) -> Parser[Layout] | None:
         return None
@@ -112,6 +125,16 @@ class WholeLayout:
     def _reduced(self, reduce: int) -> Size:
         """What the decoder gives: libjpeg rounds up."""
         return Size(ceil_div(self.raw_size.width, 1 << reduce), ceil_div(self.raw_size.height, 1 << reduce))
+
+
+def _incomplete(kind: Format, data: bytes) -> str:
+    """What is missing at the end of a file, in words; empty where nothing is."""
+    match kind:
+        case "jpeg" if not data.endswith(EOI) and data.rfind(EOI) < data.rfind(SOS):
+            return "the JPEG has no end (EOI)"
+        case "png" if data.find(IEND, len(data) - MAX_TRAILER_BYTES if len(data) > MAX_TRAILER_BYTES else 0) < 0:
+            return "the PNG has no end (IEND)"
+    return ""
 
 
 def load(data: bytes) -> Layout:

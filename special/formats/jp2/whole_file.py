@@ -44,13 +44,18 @@ class WholeFile:
     counts: tuple[tuple[int, int], ...]
     """Where a tile's number of parts (TNsot) is too low in the file, by which OpenJPEG stops, and the right one."""
 
+    end_at: int | None
+    """Where the marker EOC is missing behind the last tile-part; None where it is there."""
+
     def corrected(self, data: bytes) -> bytes:
-        """The file with right numbers of tile-parts. One copy where any was wrong."""
-        if not self.counts:
+        """The file with right numbers of tile-parts, and with an end. One copy where anything was wrong."""
+        if not self.counts and self.end_at is None:
             return data
         copy = bytearray(data)
         for at, count in self.counts:
             copy[at] = count
+        if self.end_at is not None:
+            copy[self.end_at : self.end_at] = EOC
         return bytes(copy)
 
 
@@ -73,7 +78,7 @@ def _read(reader: CodestreamReader, data: bytes) -> Reading[WholeFile]:
     siz = segments[0].body
     cod = next((segment.body for segment in segments if segment.marker == Marker.COD), b"")
     canvas = read_canvas(siz)
-    counts = _check_tile_parts(data, range(first, stop), canvas)
+    counts, end_at = _check_tile_parts(data, range(first, stop), canvas)
     return WholeFile(
         boxed=bool(container.header),
         palette=bool(container.palette_channels),
@@ -83,13 +88,16 @@ def _read(reader: CodestreamReader, data: bytes) -> Reading[WholeFile]:
         divisible=not int.from_bytes(siz[:2], "big") & CAPABILITIES,
         mixed=cod[4:5] == b"\1",  # after Scod, the progression and the number of layers (table A.14)
         counts=counts,
+        end_at=end_at,
     )
 
 
-def _check_tile_parts(data: bytes, stream: range, canvas: Canvas) -> tuple[tuple[int, int], ...]:
+def _check_tile_parts(
+    data: bytes, stream: range, canvas: Canvas
+) -> tuple[tuple[tuple[int, int], ...], int | None]:
     """Follow the tile-parts to the end: all that are announced are there, then EOC (A.4.2, A.4.4).
 
-    Where there are more than announced, their number and the places where another one is said.
+    Where there are more than announced, their number and the places where another one is said; and where EOC is missing.
     """
     at = stream.start
     seen: dict[int, int] = {}
@@ -101,10 +109,12 @@ def _check_tile_parts(data: bytes, stream: range, canvas: Canvas) -> tuple[tuple
         said.append((at + SOT_BYTES - 1, tile, parts))
         announced[tile] = max(parts, announced.get(tile, 1))
         # a length of 0: up to the end of the codestream
-        at = at + max(length, SOT_BYTES) if length else data.rfind(EOC, at, stream.stop)
-    if data[at : min(at + 2, stream.stop)] != EOC:
+        end = data.rfind(EOC, at, stream.stop)
+        at = at + max(length, SOT_BYTES) if length else end if end >= 0 else stream.stop
+    if at != stream.stop and data[at : min(at + 2, stream.stop)] != EOC:
         raise Malformed("the codestream is truncated: its tile-parts do not end with the marker EOC")
     tiles = canvas.columns * canvas.rows
     if len(seen) != tiles or any(seen[tile] < announced[tile] for tile in seen):
         raise Malformed(f"the codestream misses tile-parts: {sum(seen.values())} of {len(seen)} of {tiles} tiles")
-    return tuple((place, min(seen[tile], 255)) for place, tile, parts in said if parts and parts != seen[tile])
+    wrong = tuple((place, min(seen[tile], 255)) for place, tile, parts in said if parts and parts != seen[tile])
+    return wrong, at if at == stream.stop else None

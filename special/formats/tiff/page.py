@@ -215,6 +215,11 @@ class Page:
         return ceil_div(self.size.height, self.tile.height)
 
     @property
+    def row_bytes(self) -> int:
+        """Bytes of a row of a tile that is not compressed."""
+        return ceil_div(self.tile.width * (self.samples // self.planes) * self.bits, 8)
+
+    @property
     def is_unpacked(self) -> bool:
         """Whether its samples are unpacked one by one: as they are stored, libvips refuses or misreads them."""
         if self.compression in BEYOND_LIBVIPS or (
@@ -232,6 +237,7 @@ class Page:
             or self.photometric in LAB
             or (self.tiled and bool(self.tile.width % 16 or self.tile.height % 16))
             or (self.samples > 1 and (self.bits < 8 or self.photometric is Photometric.PALETTE))
+            or (self.samples > 3 and self.photometric is Photometric.YCBCR)
         )
 
     @property
