@@ -180,6 +180,7 @@ def derive(
     open_restricted: Annotated[
         bool, typer.Option("--open-restricted", help="Open what is restricted, after a list of it.")
     ] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail masters that end early.")] = False,
     queue: Annotated[
         str | None, typer.Option(help="URL of an SQS queue of S3 notifications: follow it until SIGTERM.")
     ] = None,
@@ -224,6 +225,7 @@ def derive(
         keep_removed=keep_removed,
         scheduler=scheduler,
         consent=Consent(adopt, open_restricted),
+        strict=strict,
         json=json,
     )
     sys.exit(asyncio.run(run(chosen, identifiers or [], options)))

@@ -9,7 +9,17 @@ from typing import Final
 
 import numpy as np
 
-from special.codecs import colour, jpeg, openjpeg, png_completion, tiff_jp2, tiff_jpeg, tiff_samples, tiff_unpacking, vips
+from special.codecs import (
+    colour,
+    jpeg,
+    openjpeg,
+    png_completion,
+    tiff_jp2,
+    tiff_jpeg,
+    tiff_samples,
+    tiff_unpacking,
+    vips,
+)
 from special.codecs.raster import INTERPRETATIONS, Raster, VipsImage, to_vips
 from special.errors import Malformed, TooExpensive
 from special.formats import Piece

@@ -23,8 +23,8 @@ _LEVEL: Final = 1
 def completed(data: bytes, *, max_pixels: int) -> bytes:
     """The same picture with a grey rest. All of it is inflated and deflated again.
 
-    Raises `Malformed` where there is no whole header or no row, `Unsupported` for an interlaced one, whose every part is
-    spread over the picture.
+    Raises `Malformed` where there is no whole header or no row, `Unsupported` for an interlaced one, whose every part
+    is spread over the picture.
     """
     chunks = list(_chunks(data))
     if not chunks or chunks[0][0] != b"IHDR" or len(chunks[0][1]) != 13:

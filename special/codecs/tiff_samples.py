@@ -84,7 +84,8 @@ def _ycbcr_to_rgb(image: VipsImage, page: Page) -> VipsImage:
         [1, -blue * (2 - 2 * blue) / green, -red * (2 - 2 * red) / green],
         [1, 2 - 2 * blue, 0],
     ]
-    ycc = image.extract_band(0, n=3).linear(scales, [-black * scale for black, scale in zip(blacks, scales, strict=True)])
+    offsets = [-black * scale for black, scale in zip(blacks, scales, strict=True)]
+    ycc = image.extract_band(0, n=3).linear(scales, offsets)
     rgb = ycc.recomb(matrix).rint().cast(image.format)
     if image.bands > len(scales):
         rgb = rgb.bandjoin(image.extract_band(len(scales)))

@@ -16,8 +16,12 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image as PillowImage
-from PIL import TiffImagePlugin
+from PIL import (
+    Image as PillowImage,
+)
+from PIL import (
+    TiffImagePlugin,  # noqa: F401  pillow would import it with the first file, when none may be opened any more
+)
 
 from special.codecs import colour, lab
 from special.codecs.raster import INTERPRETATIONS, Colour, Raster, VipsImage, to_vips
@@ -35,7 +39,7 @@ from special.formats.tiff import (
     Type,
     rebuild_page,
 )
-from special.geometry import Size, ceil_div
+from special.geometry import Size
 
 Samples = npt.NDArray[np.uint8 | np.uint16]
 Raw = npt.NDArray[Any]
@@ -61,7 +65,7 @@ _PREDICT_PIXELS, _PREDICT_FLOATS = 2, 3  # Predictor (TIFF 6.0 section 14; TIFF 
 
 def prepare() -> None:
     """Load all that this needs: a sandbox may allow no file afterwards."""
-    TiffImagePlugin.READ_LIBTIFF = False  # only what libtiff alone can decode goes there
+    PillowImage.preinit()
     if importlib.util.find_spec("imagecodecs") is not None:
         import imagecodecs
 
@@ -170,6 +174,8 @@ def _by_libtiff(
         with PillowImage.open(io.BytesIO(file), formats=["TIFF"]) as image:
             rows = np.asarray(image)
     except (OSError, SyntaxError, ValueError, TypeError, PillowImage.DecompressionBombError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the system's fault, not the file's
         raise Malformed(f"libtiff does not undo {page.compression.name} in a TIFF: {error}") from error
     return rows.reshape(size.height, size.width, channels)
 

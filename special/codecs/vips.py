@@ -81,8 +81,8 @@ def load(data: bytes, kind: VipsFormat, *, reduce: int = 0, is_whole: bool = Tru
     """Open a file; pixels are decoded as they are asked for, from top to bottom, once.
 
     `reduce` shrinks a JPEG on load by 2**reduce; one that is not whole is grey where it ends. Of an animation the first
-    frame is taken. The profile is in the image, orientation tags are left alone. Copies nothing; `data` must not change.
-    Raises `Malformed` and `Unsupported`.
+    frame is taken. The profile is in the image, orientation tags are left alone. Copies nothing; `data` must not
+    change. Raises `Malformed` and `Unsupported`.
     """
     options: dict[str, object] = {"access": "sequential", "fail_on": "error" if is_whole else "none"}
     if kind == "jpeg" and reduce:

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TextIO
@@ -50,7 +51,7 @@ async def run(
         raise ConfigurationError("name images as arguments, or by --from or --queue, not both")
     console = console or Console(stderr=True, soft_wrap=True)
     check_apart(settings.source, thumbs=settings.thumbs_url, home=settings.home, volume=settings.volume_directory)
-    resource_options = resource_options_of(settings, options.consent)
+    resource_options = resource_options_of(settings, options.consent, strict=options.strict)
     await check(resource_options)
     tally = Tally()
     try:
@@ -72,7 +73,7 @@ async def run(
     return 1 if tally.bad and options.queue is None else 0
 
 
-def resource_options_of(settings: Settings, consent: Consent) -> ResourceOptions:
+def resource_options_of(settings: Settings, consent: Consent, *, strict: bool = False) -> ResourceOptions:
     """The part of the settings that a run works with. Raises `ConfigurationError`."""
     return ResourceOptions(
         source=settings.source,
@@ -81,7 +82,7 @@ def resource_options_of(settings: Settings, consent: Consent) -> ResourceOptions
         policy=composition.rendition_policy(settings),
         rules=composition.rules(settings),
         consent=consent,
-        limits=composition.read_limits(settings),
+        limits=replace(composition.read_limits(settings), strict=strict),
         decoders=settings.decoders,
         decoder_memory_bytes=int(settings.decoder_memory),
     )

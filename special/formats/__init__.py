@@ -24,6 +24,19 @@ PARSERS = (
     (whole.is_gif, whole.parse_gif),
 )
 """For each format, the test of a file's first bytes, and its parser."""
+OTHERS = (
+    ("AVIF", b"ftypavif", 4),
+    ("HEIF", b"ftyphei", 4),
+    ("HEIF", b"ftypmif1", 4),
+    ("JPEG XL", b"\xff\x0a", 0),
+    ("JPEG XL", b"\0\0\0\x0cJXL ", 0),
+    ("JPEG XR", b"II\xbc\x01", 0),
+    ("BMP", b"BM", 0),
+    ("PDF", b"%PDF-", 0),
+    ("Photoshop", b"8BPS", 0),
+    ("DjVu", b"AT&TFORM", 0),
+)
+"""Formats that are refused by name: their first bytes, and where those are."""
 LOADERS = (
     (tiff.MAGIC, tiff.load),
     (jp2.MAGIC, jp2.load),
@@ -43,7 +56,9 @@ def parse(size_bytes: int) -> Parser[Layout]:
     for sniff, parse_format in PARSERS:
         if sniff(head):
             return (yield from parse_format(size_bytes))
-    raise Unsupported(f"the master starts with {head[:12]!r}: not a TIFF, JPEG 2000, JPEG, PNG, WebP or GIF")
+    name = next((name for name, start, at in OTHERS if head[at:].startswith(start)), None)
+    told = f"the master is a file of {name}" if name else f"the master starts with {head[:12]!r}"
+    raise Unsupported(f"{told}: not a TIFF, JPEG 2000, JPEG, PNG, WebP or GIF")
 
 
 def load(data: bytes) -> Layout:

@@ -78,7 +78,7 @@ def solve(parser: Parser[T], data: bytes) -> T:
             for span in wanted:
                 if span.stop > len(data):
                     parser.close()
-                    raise Malformed(f"the object ends at {len(data)}, before byte {span.stop} that its headers name")
+                    raise Malformed(f"the file ends at byte {len(data)}, before byte {span.stop} that its headers name")
             wanted = parser.send([data[span.start : span.stop] for span in wanted])
     except StopIteration as end:
         result: T = end.value

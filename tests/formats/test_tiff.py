@@ -394,11 +394,16 @@ def test_truncation_at_every_byte_is_a_typed_error_or_the_whole_truth() -> None:
         assert all(span.stop <= length for span in extract.spans)
 
 
-def test_a_tile_past_the_end_is_malformed_when_it_is_asked_for() -> None:
-    data = put_together([page()], place="front")
-    layout = parsed(data[:-1])
-    with pytest.raises(Malformed, match="is said to end at byte"):
-        layout.extract(Box(0, 0, 64, 64), Size(64, 64))
+@pytest.mark.parametrize("compression", [1, 8])
+def test_of_a_tile_past_the_end_what_is_there_is_shown(compression: int) -> None:
+    data = put_together([page(t259=(compression,))], place="front")[:-1000]
+    layout = parsed(data)
+    extract = layout.extract(Box(0, 0, 64, 64), Size(64, 64))
+    assert extract.spans[-1].stop == len(data)
+    piece = layout.rebuild(extract, read(data, extract.spans))
+    assert piece.incomplete == "1 of 1 tiles are not whole in the file"
+    first = (64 * 64 - 1000) // 64 if compression == 1 else 0  # rows of 64 bytes
+    assert piece.missing == (Box(0, first, 64, 64 - first),)
 
 
 def test_very_long_lists_are_read_by_the_part_that_is_needed() -> None:

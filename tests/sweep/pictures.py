@@ -37,7 +37,9 @@ def shades(width: int, height: int, channels: int, rng: np.random.Generator) -> 
     planes = []
     for _ in range(channels):
         across, down, phase = rng.uniform(0.3, 1.5), rng.uniform(0.3, 1.5), rng.uniform(0, 6)
-        plane = 0.5 + 0.3 * np.sin(across * x / width * 6 + phase) * np.cos(down * y / height * 6) + 0.2 * (x / width - 0.5)
+        plane = (
+            0.5 + 0.3 * np.sin(across * x / width * 6 + phase) * np.cos(down * y / height * 6) + 0.2 * (x / width - 0.5)
+        )
         planes.append(plane)
     picture = np.stack(planes, axis=-1)
     top, left = height // 5, width // 7
@@ -71,7 +73,7 @@ def by_profile(pixels: Pixels, profile: bytes, mode: str = "RGB") -> Pixels:
 
 
 def to_lab(pixels: Pixels) -> Pixels:
-    """sRGB as L*, a*, b* of 8 bits, a* and b* two's complement, as LittleCMS writes them."""
+    """SRGB as L*, a*, b* of 8 bits, a* and b* two's complement, as LittleCMS writes them."""
     transform = ImageCms.profileToProfile(
         Image.fromarray(pixels),
         ImageCms.createProfile("sRGB"),

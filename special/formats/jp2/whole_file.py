@@ -92,12 +92,10 @@ def _read(reader: CodestreamReader, data: bytes) -> Reading[WholeFile]:
     )
 
 
-def _check_tile_parts(
-    data: bytes, stream: range, canvas: Canvas
-) -> tuple[tuple[tuple[int, int], ...], int | None]:
+def _check_tile_parts(data: bytes, stream: range, canvas: Canvas) -> tuple[tuple[tuple[int, int], ...], int | None]:
     """Follow the tile-parts to the end: all that are announced are there, then EOC (A.4.2, A.4.4).
 
-    Where there are more than announced, their number and the places where another one is said; and where EOC is missing.
+    Where there are more than announced, the places where that is said, and their number; and where EOC is missing.
     """
     at = stream.start
     seen: dict[int, int] = {}

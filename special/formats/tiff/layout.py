@@ -206,12 +206,16 @@ class TiffLayout:
             data=[*parts, filler, *more],
         )
         incomplete = f"{len(recipe.short)} of {len(places)} tiles are not whole in the file" if recipe.short else ""
-        return Piece(
-            data, "tiff", recipe.crop, orientation=self.orientation, incomplete=incomplete, missing=missing
-        )
+        return Piece(data, "tiff", recipe.crop, orientation=self.orientation, incomplete=incomplete, missing=missing)
 
     def _completed(
-        self, page: Page, recipe: TiffRecipe, parts: Sequence[bytes], joined: _Joined, unwritten: tuple[int, int], at: int
+        self,
+        page: Page,
+        recipe: TiffRecipe,
+        parts: Sequence[bytes],
+        joined: _Joined,
+        unwritten: tuple[int, int],
+        at: int,
     ) -> tuple[dict[int, tuple[int, int]], list[bytes], tuple[Box, ...]]:
         """For the tiles that the file ends in: their places, filled up from byte `at` on; that data; what is missing.
 
