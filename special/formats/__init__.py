@@ -11,7 +11,25 @@ from special.formats.layout import Extract, Format, Layout, Piece, Stored, Tilin
 from special.formats.parser import Parser, drive, solve
 from special.storage import Span
 
-__all__ = ["Extract", "Format", "Layout", "Parser", "Piece", "Stored", "Tiling", "drive", "load", "parse", "solve"]
+__all__ = [
+    "Extract",
+    "Format",
+    "Layout",
+    "NoPicture",
+    "Parser",
+    "Piece",
+    "Stored",
+    "Tiling",
+    "drive",
+    "load",
+    "parse",
+    "solve",
+]
+
+
+class NoPicture(Unsupported):
+    """Bytes that begin no format that is known by name."""
+
 
 SNIFF_BYTES = 32
 """Enough to tell all formats apart."""
@@ -58,7 +76,7 @@ def parse(size_bytes: int) -> Parser[Layout]:
             return (yield from parse_format(size_bytes))
     name = next((name for name, start, at in OTHERS if head[at:].startswith(start)), None)
     told = f"the master is a file of {name}" if name else f"the master starts with {head[:12]!r}"
-    raise Unsupported(f"{told}: not a TIFF, JPEG 2000, JPEG, PNG, WebP or GIF")
+    raise (Unsupported if name else NoPicture)(f"{told}: not a TIFF, JPEG 2000, JPEG, PNG, WebP or GIF")
 
 
 def load(data: bytes) -> Layout:

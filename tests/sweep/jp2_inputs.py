@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from tests.sweep import pictures
-from tests.sweep.pictures import Input, Pixels
+from tests.sweep.pictures import SIZES, Input, Pixels, Sizes
 
 GREY, SRGB, SYCC, YCC, CMY, INKS, CIELAB, WHITE_0 = 17, 16, 18, 3, 11, 12, 14, 0
 SOT, EOC = b"\xff\x90\0\x0a", b"\xff\xd9"
@@ -92,14 +92,14 @@ def miscounted(code: bytes) -> bytes:
     return bytes(out)
 
 
-def draw(number: int, profiles: dict[str, bytes], press: bytes) -> Input:
+def draw(number: int, profiles: dict[str, bytes], press: bytes, sizes: Sizes = SIZES) -> Input:
     """An input that must be shown, by its number."""
     rng = np.random.default_rng([2000, number])
 
     def pick(*choices: Any) -> Any:
         return choices[rng.integers(len(choices))]
 
-    width, height = pictures.SIZES[rng.integers(len(pictures.SIZES))]
+    width, height = sizes[rng.integers(len(sizes))]
     space = pick(GREY, SRGB, SRGB, SYCC, YCC, CMY, INKS, CIELAB, WHITE_0, "icc", "any icc", "junk", "wrong", "raw")
     bits = pick(8, 8, 8, 1, 2, 4, 10, 12, 16) if space in (GREY, SRGB, WHITE_0) else 8
     kind = "usual" if bits == 8 else "deep"

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from tests.sweep import pictures, tiff_inputs
-from tests.sweep.pictures import Input, Pixels
+from tests.sweep.pictures import SIZES, Input, Pixels, Sizes
 
 GREY, RGB, PALETTE, GREY_OPACITY, RGB_OPACITY = 0, 2, 3, 4, 6
 
@@ -77,14 +77,14 @@ def gif(indices: Pixels, colours: Pixels) -> bytes:
     return head + frame + b"\x08" + blocks + b"\0;"
 
 
-def draw(number: int, profiles: dict[str, bytes], press: bytes) -> Input:
+def draw(number: int, profiles: dict[str, bytes], press: bytes, sizes: Sizes = SIZES) -> Input:
     """An input that must be shown, by its number."""
     rng = np.random.default_rng([31, number])
 
     def pick(*choices: Any) -> Any:
         return choices[rng.integers(len(choices))]
 
-    width, height = pictures.SIZES[rng.integers(len(pictures.SIZES))]
+    width, height = sizes[rng.integers(len(sizes))]
     kind = pick("png", "png", "png", "gif", "jpg", "jpg", "webp")
     orientation = 1 if kind == "gif" else pick(1, 1, *range(2, 9))
     block = exif(orientation, pick(3, 4), pick("<", ">"))

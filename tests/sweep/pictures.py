@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +13,10 @@ from PIL import Image, ImageCms
 Real = npt.NDArray[np.float64]
 Pixels = npt.NDArray[np.uint8]
 
-SIZES = ((600, 540), (533, 417), (1100, 90), (90, 1100), (300, 230))
-"""Widths and heights: larger than a tile and smaller, upright and not, odd and even."""
+Sizes = tuple[tuple[int, int], ...]
+"""Widths and heights."""
+SIZES: Sizes = ((600, 540), (533, 417), (1100, 90), (90, 1100), (300, 230))
+"""Larger than a tile and smaller, upright and not, odd and even."""
 
 
 @dataclass(frozen=True)
@@ -146,3 +149,9 @@ def resized(real: Real, box: tuple[int, int, int, int], width: int, height: int)
     x, y, across, down = box
     image = Image.fromarray(np.rint(real[y : y + down, x : x + across]).clip(0, 255).astype(np.uint8))
     return np.asarray(image.resize((width, height), Image.Resampling.LANCZOS)).astype(np.float64)
+
+
+def upright(stored_picture: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
+    """The inverse of `stored`."""
+    inverse = {6: 8, 8: 6}.get(orientation, orientation)
+    return stored(stored_picture, inverse)

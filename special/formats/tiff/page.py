@@ -57,6 +57,8 @@ DEPTHS_OF = {
     Photometric.ICCLAB: (8, 16),
 }
 """Bits of samples, unsigned, of colour models in which no others are read."""
+MISREAD_IN_PLANES = frozenset({Photometric.MIN_IS_BLACK, Photometric.MIN_IS_WHITE, Photometric.YCBCR})
+"""Colour models that libvips takes for others where samples are in strips of their own."""
 SAMPLE_FORMATS = {1: "unsigned", 2: "signed", 3: "fractions", 5: "complex integers", 6: "complex fractions"}
 CHUNK_BYTES = 8192
 """How much of a long list of tiles is read at a time: 1,024 offsets of a BigTIFF."""
@@ -224,7 +226,7 @@ class Page:
         """Whether its samples are unpacked one by one: as they are stored, libvips refuses or misreads them."""
         if self.compression in BEYOND_LIBVIPS or (
             self.planes > 1
-            and (self.tiled or self.photometric in (Photometric.MIN_IS_BLACK, Photometric.MIN_IS_WHITE))
+            and (self.tiled or self.photometric in MISREAD_IN_PLANES)
             and self.compression not in JPEG_2000
         ):
             return True
@@ -354,8 +356,8 @@ def _completed(directory: Directory) -> Directory:
         completed = Directory(directory.order, fields)
         is_fax = directory.number(Tag.COMPRESSION, Compression.NONE) in CCITT
         has_color = completed.number(Tag.SAMPLES_PER_PIXEL) >= 3
-        grey = Photometric.MIN_IS_WHITE if is_fax else Photometric.MIN_IS_BLACK
-        add(Tag.PHOTOMETRIC, Photometric.RGB if has_color else grey)
+        single = Photometric.PALETTE if Tag.COLOR_MAP in fields else Photometric.MIN_IS_BLACK
+        add(Tag.PHOTOMETRIC, Photometric.RGB if has_color else Photometric.MIN_IS_WHITE if is_fax else single)
     return directory if fields == directory.fields else Directory(directory.order, fields)
 
 
