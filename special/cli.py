@@ -116,25 +116,40 @@ def serve(
   special inspect fixtures/masters map.jp2
 
   special inspect s3://archive 1/2/foo full/!200,200/0/default.jpg
+
+  special inspect s3://archive --scan
 """,
 )
 def inspect_command(
     source: Source,
-    identifier: Annotated[str, typer.Argument(help="The image's identifier, unquoted.")],
+    identifier: Annotated[str | None, typer.Argument(help="The image's identifier, unquoted.")] = None,
     request: Annotated[
         str | None, typer.Argument(help="region/size/rotation/quality.format: say what it would read.")
     ] = None,
+    all_of_it: Annotated[
+        bool, typer.Option("--scan", help="Read the headers of all masters: their kinds, refusals and costs.")
+    ] = False,
     thumbs: Thumbs = None,
     config: Config = None,
 ) -> None:
     """Tell what a master is and what a request of it would read, without reading a pixel.
 
-    It asks without a login: of a restricted image it tells what an anonymous client would be answered.
+    It asks without a login: of a restricted image it tells what an anonymous client would be answered. With --scan it
+    exits with 1 if any master is refused or cannot be read.
     """
     from special import composition
     from special.inspect import inspect
+    from special.scan import scan
+    from special.storage import open_source
 
+    if all_of_it is (identifier is not None):
+        raise ConfigurationError("name one image, or say --scan for all of them")
     chosen = settings.load(config, source=source, thumbs=thumbs)
+    if identifier is None:
+        gap_bytes, templates = composition.read_limits(chosen).max_gap_bytes, composition.key_templates(chosen)
+        masters, progress = open_source(chosen.source), Console(stderr=True)
+        scanned = scan(masters, templates, Console(), tile=chosen.tile_size, max_gap_bytes=gap_bytes, progress=progress)
+        sys.exit(asyncio.run(scanned))
     asyncio.run(inspect(composition.engine(chosen), identifier, request, Console()))
 
 
@@ -183,6 +198,7 @@ def derive(
     open_restricted: Annotated[
         bool, typer.Option("--open-restricted", help="Open what is restricted, after a list of it.")
     ] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail masters that end early.")] = False,
     queue: Annotated[
         str | None, typer.Option(help="URL of an SQS queue of S3 notifications: follow it until SIGTERM.")
     ] = None,
@@ -227,6 +243,7 @@ def derive(
         keep_removed=keep_removed,
         scheduler=scheduler,
         consent=Consent(adopt, open_restricted),
+        strict=strict,
         json=json,
     )
     sys.exit(asyncio.run(run(chosen, identifiers or [], options)))

@@ -14,9 +14,10 @@
     │   ├── Denied                404  the store refused us; clients get the answer of `Missing`
     │   ├── Changed               503  the object is no longer the version that was pinned
     │   └── Unreachable           503  timeout, reset, throttling, short body
-    ├── MasterError               500  this master cannot be shown
-    │   ├── Malformed             500  the file breaks its own format's rules
-    │   ├── Unsupported           500  a format or feature that nothing here decodes
+    ├── MasterError               422  this master cannot be shown
+    │   ├── Malformed             422  the file breaks its own format's rules
+    │   │   └── Unreadable        500  a file that special wrote beside the renditions is broken
+    │   ├── Unsupported           422  a format or feature that nothing here decodes
     │   └── TooExpensive          422  showing this much of it takes more than one answer may take
     ├── DecodeError               500  a decoder process failed on this one job
     │   ├── Crashed               500  the process died
@@ -160,18 +161,36 @@ class Unreachable(SourceError):
 class MasterError(SpecialError):
     """This master cannot be shown. Every other image is unharmed."""
 
+    status = 422
     code = "master"
-    sentence = "This image cannot be decoded."
+    sentence = "This image cannot be shown."
+
+    @property
+    def public(self) -> str:
+        """The sentence with the reason: what the file's own bytes say, never where it is."""
+        return f"This image cannot be shown: {str(self).rstrip('.')}."
 
 
 class Malformed(MasterError):
-    """The file breaks its own format's rules."""
+    """The file breaks its own format's rules. The message is public: it names no key and no path."""
 
     code = "malformed"
 
 
+class Unreadable(Malformed):
+    """A file that describes stored renditions is broken. The message names it, and is not public."""
+
+    status = 500
+    code = "unreadable"
+    sentence = "What is stored of this image cannot be read."
+
+    @property
+    def public(self) -> str:
+        return self.sentence
+
+
 class Unsupported(MasterError):
-    """A format, or a feature of a format, that nothing here decodes."""
+    """A format, or a feature of a format, that nothing here decodes. The message is public, as that of `Malformed`."""
 
     code = "unsupported"
 
@@ -179,9 +198,12 @@ class Unsupported(MasterError):
 class TooExpensive(MasterError):
     """Showing this much of it takes more bytes, pixels or memory than one answer may take; less may be possible."""
 
-    status = 422
     code = "too-dear"
     sentence = "This takes more pixels or memory than one answer may; ask for a smaller size, or for less of the image."
+
+    @property
+    def public(self) -> str:
+        return self.sentence
 
 
 class DecodeError(SpecialError):

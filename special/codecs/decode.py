@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
 
-from special.codecs import colour, jpeg, openjpeg, tiff_jp2, tiff_jpeg, tiff_planes, tiff_samples, vips
+from special.codecs import (
+    colour,
+    jpeg,
+    openjpeg,
+    png_completion,
+    tiff_jp2,
+    tiff_jpeg,
+    tiff_samples,
+    tiff_unpacking,
+    vips,
+)
 from special.codecs.raster import INTERPRETATIONS, Raster, VipsImage, to_vips
 from special.errors import Malformed, TooExpensive
 from special.formats import Piece
-from special.formats.tiff import JPEG_2000, Page, read_page
-from special.geometry import Size, ceil_div
+from special.formats.tiff import BYTES, JPEG_2000, Page, read_page
+from special.geometry import Box, Size, ceil_div
 
+MIDDLE: Final = 128
+"""Grey, where a file has nothing."""
 _SOC_SIZ: Final = b"\xff\x4f\xff\x51"  # T.800 A.5.1: SIZ follows SOC at once
 
 
@@ -28,6 +42,11 @@ def decode(piece: Piece, *, max_pixels: int, threads: int = 1) -> Raster | VipsI
     decoded; `Malformed` and `Unsupported` for what no codec takes. What libvips finds only while
     decoding it raises later: use its images inside `vips.reading`.
     """
+    picture = _decoded(piece, max_pixels, threads)
+    return _with_grey(picture, piece.missing) if piece.missing else picture
+
+
+def _decoded(piece: Piece, max_pixels: int, threads: int) -> Raster | VipsImage:
     match piece.format:
         case "jp2":
             _check(_codestream_size(piece), max_pixels)
@@ -41,6 +60,9 @@ def decode(piece: Piece, *, max_pixels: int, threads: int = 1) -> Raster | VipsI
             if picture is None:
                 picture = tiff_samples.load(piece.data, page)
             return picture if isinstance(picture, np.ndarray) else tiff_samples.shown(picture, page)
+        case "png" if piece.incomplete:
+            whole = png_completion.completed(piece.data, max_pixels=max_pixels)
+            return vips.load(whole, "png").copy_memory()  # libvips does not keep the bytes of `whole` alive
     image = vips.load(piece.data, piece.format)
     _check(Size(image.width, image.height), max_pixels)
     return image
@@ -50,15 +72,33 @@ def _decode_tiles(data: bytes, page: Page) -> Raster | VipsImage | None:
     """What is decoded tile by tile; None for what libvips can read, or reads sooner."""
     if page.compression in JPEG_2000:
         return tiff_jp2.decode(data, page)
-    if tiff_planes.is_needed(page):
-        return tiff_planes.decode(data, page)
+    is_sparse = not page.tiled and page.compression in BYTES and not all(page.counts.known())
+    if page.is_unpacked or is_sparse:  # libvips refuses strips that were never written
+        return tiff_unpacking.decode(data, page)
     if tiff_jpeg.is_ordinary(page):
         raster = tiff_jpeg.decode(data, page)
         return None if raster is None else colour.tagged(raster, page.profile)
     return None
 
 
+def _with_grey(picture: Raster | VipsImage, missing: Sequence[Box]) -> Raster | VipsImage:
+    """The picture with parts of it grey, and opaque. Of a raster one copy; an image is decoded at once."""
+    if isinstance(picture, np.ndarray):
+        picture = picture.copy()
+        for box in missing:
+            picture[box.y : box.bottom, box.x : box.right] = MIDDLE
+        return picture
+    lightest = 65535 if picture.format == "ushort" else 255
+    colours = picture.bands - picture.hasalpha()
+    grey = [lightest * MIDDLE // 255] * colours + [lightest] * (picture.bands - colours)
+    for box in missing:
+        picture = picture.insert(picture.new_from_image(grey).crop(0, 0, box.width, box.height), box.x, box.y)
+    return picture.copy_memory()
+
+
 def _decode_jpeg(piece: Piece, max_pixels: int) -> Raster | VipsImage:
+    if piece.incomplete:  # libjpeg makes grey of what is missing
+        piece = replace(piece, data=piece.data + jpeg.EOI)
     factor = 1 << piece.reduce
     head = jpeg.read_head(piece.data)
     if head is None or not head.is_one_scan:
@@ -66,10 +106,12 @@ def _decode_jpeg(piece: Piece, max_pixels: int) -> Raster | VipsImage:
     if head is not None:
         size = Size(ceil_div(head.size.width, factor), ceil_div(head.size.height, factor))
         _check(size, max_pixels)
-        raster = jpeg.decode(piece.data, head, reduce=piece.reduce)
+        raster = jpeg.decode(piece.data, head, reduce=piece.reduce, is_whole=not piece.incomplete)
         if raster is not None:
             return colour.tagged(raster, head.profile)
-    image = vips.load(piece.data, "jpeg", reduce=piece.reduce)
+    image = vips.load(piece.data, "jpeg", reduce=piece.reduce, is_whole=not piece.incomplete)
+    if piece.incomplete:
+        image = image.copy_memory()  # libvips does not keep the bytes of a copy alive
     _check(Size(image.width, image.height), max_pixels)
     if head is None:
         return image

@@ -30,6 +30,7 @@ _SCAN_START: Final = b"\xff\xda\x00"
 B.1.1.5). What comes after the picture, a film perhaps, has it once in 16 MB."""
 MAX_SCANS: Final = 500
 """Each passes over all of the picture, though it be 10 bytes long; encoders write about 10."""
+EOI: Final = b"\xff\xd9"
 _ICC: Final = b"ICC_PROFILE\0"  # ICC.1:2022, B.4: name, sequence number from 1, count
 
 
@@ -77,10 +78,10 @@ def check_scans(data: bytes) -> None:
         raise TooExpensive(f"the JPEG has {count} scans; at most {MAX_SCANS} are decoded")
 
 
-def decode(data: bytes, head: JpegHeader, *, reduce: int = 0) -> Raster | None:
+def decode(data: bytes, head: JpegHeader, *, reduce: int = 0, is_whole: bool = True) -> Raster | None:
     """Grey or RGB pixels, each side shrunk by 2**reduce and rounded up; None is for libvips to try.
 
-    The colours are those of the file; its profile is in `head`.
+    Of a file that is not whole, what is missing is grey. The colours are those of the file; its profile is in `head`.
     """
     factor = 1 << reduce
     width, height = ceil_div(head.size.width, factor), ceil_div(head.size.height, factor)
@@ -93,6 +94,7 @@ def decode(data: bytes, head: JpegHeader, *, reduce: int = 0) -> Raster | None:
             min_width=width if reduce else 0,
             min_height=height if reduce else 0,
             min_factor=factor,
+            strict=is_whole,
         )
     except ValueError:  # a fault, be it small: libvips forgives some and names the others
         return None

@@ -8,7 +8,6 @@ Without a usable library, pillow decodes instead: always the whole image, and RG
 
 from __future__ import annotations
 
-import ctypes
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,25 +17,32 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image as PillowImage
 
-from special.codecs import libopenjp2
+from special.codecs import lab, libopenjp2
 from special.codecs.libopenjp2 import Component, Decoder, OpjImage
 from special.codecs.raster import CHANNELS, Colour
 from special.errors import ConfigurationError, Malformed, Unsupported
-from special.formats.jp2 import WholeFile, read_whole
+from special.formats.jp2 import Colours, ColourSpace, Lab, WholeFile, read_whole
 from special.geometry import Box, ceil_div
 
 Samples = npt.NDArray[np.uint8 | np.uint16]
 
 ICC_SPACES: Final[dict[bytes, Colour]] = {b"GRAY": "grey", b"RGB ": "srgb", b"CMYK": "cmyk"}  # ICC.1:2022, 7.2.6
 OPACITY, PREMULTIPLIED = 1, 2  # T.800 table I.16: what a channel definition can say of a channel
-INVERTED: Final = {0, 11}  # T.801 table M.25: bi-level with 0 as white, and CMY
-COLOURS: Final[dict[int, Colour]] = {
-    libopenjp2.GREY: "grey",
-    libopenjp2.SRGB: "srgb",
-    libopenjp2.SYCC: "srgb",
-    libopenjp2.CMYK: "cmyk",
+INVERTED: Final = {ColourSpace.BILEVEL_WHITE_0, ColourSpace.CMY}
+YCC: Final = {ColourSpace.SYCC, ColourSpace.YCC_FULL}
+COLOURS: Final[dict[ColourSpace | None, Colour]] = {
+    ColourSpace.BILEVEL_WHITE_0: "grey",
+    ColourSpace.BILEVEL_BLACK_0: "grey",
+    ColourSpace.GREY: "grey",
+    ColourSpace.SRGB: "srgb",
+    ColourSpace.SYCC: "srgb",
+    ColourSpace.YCC_FULL: "srgb",
+    ColourSpace.CMY: "srgb",
+    ColourSpace.CIELAB: "srgb",
+    ColourSpace.CMYK: "cmyk",
 }
 PILLOW_COLOURS: Final[dict[str, Colour]] = {"L": "grey", "I;16": "grey", "RGB": "srgb", "CMYK": "cmyk"}
+UINT8_MAX: Final = 255
 BAND_PIXELS = 1 << 20  # pixels whose colours are converted at a time, in floats
 
 
@@ -99,7 +105,7 @@ def decode(data: bytes, *, reduce: int = 0, area: Box | None = None, threads: in
         return decode_by_pillow(data, reduce=reduce, area=area)
     head = read_whole(data)
     wanted = _reduced(head.bounds, area, reduce)
-    with Decoder(data, boxed=head.boxed, threads=threads) as decoder:
+    with Decoder(head.corrected(data), boxed=head.boxed, threads=threads) as decoder:
         image = decoder.read_header()
         levels = 0 if head.palette else reduce
         if levels:
@@ -117,7 +123,7 @@ def decode_samples(data: bytes, head: WholeFile, *, bits: int) -> Samples:
     Coarser components are repeated up to the size of the image, nothing is scaled or converted. Raises `Malformed`,
     `Unsupported` for samples of other than `bits` bits (8 or 16), `ConfigurationError` without OpenJPEG.
     """
-    with Decoder(data, boxed=head.boxed) as decoder:
+    with Decoder(head.corrected(data), boxed=head.boxed) as decoder:
         decoder.read_header()
         image = decoder.decode()
         components = [image.comps[index] for index in range(image.numcomps)]
@@ -146,7 +152,6 @@ def decode_by_pillow(data: bytes, *, reduce: int = 0, area: Box | None = None) -
         raise Unsupported(f"pillow reduces no image that starts at {head.bounds.x},{head.bounds.y}; install OpenJPEG")
     try:
         with PillowImage.open(io.BytesIO(data), formats=["JPEG2000"]) as image:
-            icc = image.info.get("icc_profile")
             if reduce and not head.palette:
                 # pillow's own `reduce` rounds sizes half up where the standard rounds them up, and so loses edges
                 tile = image.tile[0]
@@ -169,7 +174,7 @@ def decode_by_pillow(data: bytes, *, reduce: int = 0, area: Box | None = None) -
         pixels=np.ascontiguousarray(pixels),
         precision=pixels.dtype.itemsize * 8,
         colour=colour,
-        icc=icc if _profile_colour(icc) == colour else None,
+        icc=head.colours.profile if _profile_colour(head.colours.profile) == colour else None,
         alpha=picture.mode.endswith("A"),
     )
 
@@ -218,9 +223,8 @@ def _reach(edges: tuple[int, int], wanted: range, origin: int, coarseness: set[i
 
 def _planes(image: OpjImage, head: WholeFile, wanted: Box, reduce: int) -> Planes:
     components = [image.comps[index] for index in range(image.numcomps)]
-    icc = ctypes.string_at(image.icc_profile_buf, image.icc_profile_len) if image.icc_profile_len else None
     colours = [component for component in components if component.alpha == 0]
-    colour = _colour(image, len(colours), icc)
+    colour = _colour(head.colours, len(colours))
     channels, others = colours[: CHANNELS[colour]], colours[CHANNELS[colour] :]
     opacity = [component for component in components if component.alpha in (OPACITY, PREMULTIPLIED)]
     if head.defines_opacity or not head.boxed:
@@ -234,30 +238,26 @@ def _planes(image: OpjImage, head: WholeFile, wanted: Box, reduce: int) -> Plane
     pixels = np.empty((wanted.height, wanted.width, len(channels)), dtype)
     for index, channel in enumerate(channels):
         _fill(pixels[..., index], channel, wanted, reduce)
-    if _is_ycc(image, channels):
+    if _is_ycc(head.colours, channels):
         ycc_to_rgb(pixels, [_neutral(channel, dtype) for channel in channels[1:3]])
-    if head.enumerated in INVERTED:
+    if head.colours.lab and len(channels) >= CHANNELS["srgb"]:
+        pixels = _lab_to_srgb(pixels, head.colours.lab)
+    if head.colours.space in INVERTED:
         inks = pixels[..., : CHANNELS[colour]]
         np.invert(inks, out=inks)
     return Planes(
         pixels=pixels,
         precision=precision,
         colour=colour,
-        icc=icc if _profile_colour(icc) == colour else None,
+        icc=head.colours.profile if _profile_colour(head.colours.profile) == colour else None,
         alpha=alpha,
         premultiplied=alpha and opacity[0].alpha == PREMULTIPLIED,
     )
 
 
-def _colour(image: OpjImage, channels: int, icc: bytes | None) -> Colour:
+def _colour(said: Colours, channels: int) -> Colour:
     """The colour model of this number of channels: what the file declares, else what their number suggests."""
-    if image.color_space == libopenjp2.EYCC:
-        raise Unsupported("the JPEG 2000 image is in e-sYCC, which nothing here converts; re-encode it as sRGB")
-    if image.icc_profile_buf and not icc:  # so OpenJPEG hands the parameters of CIELab on
-        raise Unsupported("the JPEG 2000 image is in CIELab, which nothing here converts; re-encode it as sRGB")
-    if icc and not _profile_colour(icc):
-        raise Unsupported(f"the JPEG 2000 image has a profile of {icc[16:20]!r}, not of grey, RGB or CMYK")
-    declared = _profile_colour(icc) or COLOURS.get(image.color_space)
+    declared = _profile_colour(said.profile) or COLOURS.get(said.space)
     if declared and channels >= CHANNELS[declared]:
         return declared
     if not 1 <= channels <= 4:
@@ -269,13 +269,26 @@ def _profile_colour(icc: bytes | None) -> Colour | None:
     return ICC_SPACES.get(icc[16:20]) if icc else None
 
 
-def _is_ycc(image: OpjImage, channels: list[Component]) -> bool:
+def _lab_to_srgb(pixels: Samples, said: Lab) -> Samples:
+    """L*, a*, b* at full range as sRGB of 8 bits; opacity stays."""
+    full = np.iinfo(pixels.dtype).max
+    shown = np.empty(pixels.shape, np.uint8)
+    rows = max(1, BAND_PIXELS // pixels.shape[1])
+    for start in range(0, pixels.shape[0], rows):
+        band = pixels[start : start + rows]
+        values = (band[..., :3].astype(np.float32) / full - np.array(said.offsets, np.float32)) * said.ranges
+        shown[start : start + rows, :, :3] = lab.from_values(*np.moveaxis(values.astype(np.float32), -1, 0))
+        shown[start : start + rows, :, 3:] = band[..., 3:] if full == UINT8_MAX else band[..., 3:] >> 8
+    return shown
+
+
+def _is_ycc(said: Colours, channels: list[Component]) -> bool:
     """Whether three channels are luma and chroma: declared, or undeclared with coarser chroma."""
     if len(channels) < 3:
         return False
-    if image.color_space == libopenjp2.SYCC:
+    if said.space in YCC:
         return True
-    undeclared = image.color_space in (libopenjp2.UNKNOWN, libopenjp2.UNSPECIFIED) and not image.icc_profile_len
+    undeclared = said.space is None and said.profile is None
     return undeclared and len(channels) == 3 and channels[0].dx == 1 and channels[1].dx > 1
 
 

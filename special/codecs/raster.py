@@ -59,7 +59,7 @@ def to_vips(pixels: npt.NDArray[np.uint8 | np.uint16]) -> VipsImage:
     dense = np.ascontiguousarray(pixels)
     height, width, channels = dense.shape
     image = pyvips.Image.new_from_memory(dense, width, height, channels, _FORMATS[dense.itemsize])
-    return image.copy(interpretation=_INTERPRETATIONS[channels])
+    return image.copy(interpretation=_INTERPRETATIONS.get(channels, "multiband"))
 
 
 def from_vips(image: VipsImage) -> Raster:

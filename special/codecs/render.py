@@ -16,7 +16,7 @@ from typing import Final
 
 import numpy as np
 
-from special.codecs import openjpeg, vips
+from special.codecs import openjpeg, tiff_unpacking, vips
 from special.codecs import raster as rasters
 from special.codecs.decode import decode
 from special.codecs.encode import Encoding, check_fits, encode, encode_bitonal
@@ -54,6 +54,7 @@ def prepare() -> None:
     """
     vips.prepare()
     openjpeg.prepare()
+    tiff_unpacking.prepare()
 
 
 def render(piece: Piece, job: Job, encoding: Encoding, max_pixels: int = MAX_PIXELS) -> Rendered:

@@ -12,17 +12,8 @@ from typing import Final
 from special.codecs import vips
 from special.codecs.raster import INTERPRETATIONS, VipsImage
 from special.errors import Malformed
-from special.formats.tiff import JPEG_2000, Compression, Page, Photometric, Tag
+from special.formats.tiff import COLOUR_SAMPLES, JPEG_2000, Compression, Page, Photometric, Tag
 
-COLOUR_SAMPLES: Final = {
-    Photometric.MIN_IS_WHITE: 1,
-    Photometric.MIN_IS_BLACK: 1,
-    Photometric.RGB: 3,
-    Photometric.SEPARATED: 4,
-    Photometric.YCBCR: 3,
-    Photometric.CIELAB: 3,
-}
-"""Samples of a pixel that are colours. Palettes are not here: libvips has applied them."""
 CONVERTED: Final = JPEG_2000 | {Compression.JPEG, Compression.WEBP}
 """Compressions whose decoders make RGB of YCbCr."""
 LUMA: Final = (0.299, 0.587, 0.114)
@@ -49,13 +40,13 @@ def shown(image: VipsImage, page: Page) -> VipsImage:
 
     Lazy: no pixel is decoded here.
     """
-    colours = COLOUR_SAMPLES.get(page.photometric)
-    if colours is None or image.bands != page.samples:
-        return image
+    colours = 3 if page.photometric is Photometric.PALETTE else COLOUR_SAMPLES[page.photometric]
+    if image.bands != colours + page.samples - COLOUR_SAMPLES[page.photometric]:
+        return image  # a palette of greys
     if image.bands > colours:
         image = _without_extra(image, page, colours)
     is_subsampled = page.directory.numbers(Tag.YCBCR_SUB_SAMPLING) != (1, 1)
-    if page.photometric is not Photometric.YCBCR or image.bands != 3 or page.compression in CONVERTED or is_subsampled:
+    if page.photometric is not Photometric.YCBCR or page.compression in CONVERTED or is_subsampled:
         return image  # libtiff converts what is subsampled
     return _ycbcr_to_rgb(image, page)
 
@@ -76,7 +67,10 @@ def _extra_samples(page: Page, count: int) -> Sequence[int]:
 
 
 def _ycbcr_to_rgb(image: VipsImage, page: Page) -> VipsImage:
-    """Luma and chroma as RGB, by the page's coefficients and its reference black and white (section 21)."""
+    """Luma and chroma as RGB, by the page's coefficients and its reference black and white (section 21).
+
+    Opacity behind them stays.
+    """
     highest, middle = (1 << page.bits) - 1, 1 << page.bits - 1
     red, green, blue = _fractions(page, Tag.YCBCR_COEFFICIENTS, LUMA)
     reference = _fractions(page, Tag.REFERENCE_BLACK_WHITE, (0, highest, middle, highest, middle, highest))
@@ -90,8 +84,11 @@ def _ycbcr_to_rgb(image: VipsImage, page: Page) -> VipsImage:
         [1, -blue * (2 - 2 * blue) / green, -red * (2 - 2 * red) / green],
         [1, 2 - 2 * blue, 0],
     ]
-    ycc = image.linear(scales, [-black * scale for black, scale in zip(blacks, scales, strict=True)])
+    offsets = [-black * scale for black, scale in zip(blacks, scales, strict=True)]
+    ycc = image.extract_band(0, n=3).linear(scales, offsets)
     rgb = ycc.recomb(matrix).rint().cast(image.format)
+    if image.bands > len(scales):
+        rgb = rgb.bandjoin(image.extract_band(len(scales)))
     return rgb.copy(interpretation=INTERPRETATIONS["srgb", page.bits // 8])
 
 

@@ -77,17 +77,15 @@ def reading(kind: str) -> Iterator[None]:
         raise (Unsupported if refused else Malformed)(f"libvips on a {kind} file: {words}") from error
 
 
-def load(data: bytes, kind: VipsFormat, *, reduce: int = 0, page: int = 0) -> VipsImage:
+def load(data: bytes, kind: VipsFormat, *, reduce: int = 0, is_whole: bool = True) -> VipsImage:
     """Open a file; pixels are decoded as they are asked for, from top to bottom, once.
 
-    `reduce` shrinks a JPEG on load by 2**reduce, `page` is one of a TIFF. Of an animation the first frame is taken. The
-    profile is in the image, orientation tags are left alone. Copies nothing; `data` must not change.
-    Raises `Malformed` and `Unsupported`.
+    `reduce` shrinks a JPEG on load by 2**reduce; one that is not whole is grey where it ends. Of an animation the first
+    frame is taken. The profile is in the image, orientation tags are left alone. Copies nothing; `data` must not
+    change. Raises `Malformed` and `Unsupported`.
     """
-    options: dict[str, object] = {"access": "sequential", "fail_on": "error"}
+    options: dict[str, object] = {"access": "sequential", "fail_on": "error" if is_whole else "none"}
     if kind == "jpeg" and reduce:
         options["shrink"] = 1 << reduce
-    if page:
-        options["page"] = page
     with reading(kind):
         return pyvips.Operation.call(f"{kind}load_source", pyvips.Source.new_from_memory(data), **options)

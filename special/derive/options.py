@@ -37,6 +37,8 @@ class Options:
     scheduler: str | None = None
     """Address of a Dask scheduler whose workers do the work, such as `tcp://host:8786`."""
     consent: Consent = field(default_factory=Consent)
+    strict: bool = False
+    """Whether masters that end early fail."""
     json: bool = False
     """Whether each outcome is a JSON object on standard output."""
 

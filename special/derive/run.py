@@ -52,7 +52,7 @@ async def run(
     console = console or Console(stderr=True, soft_wrap=True)
     for source in (settings.source, *(it.url for it in settings.sources)):
         check_apart(source, thumbs=settings.thumbs_url, home=settings.home, volume=settings.volume_directory)
-    resource_options = resource_options_of(settings, options.consent)
+    resource_options = resource_options_of(settings, options.consent, strict=options.strict)
     await check(resource_options)
     tally = Tally()
     try:
@@ -74,7 +74,7 @@ async def run(
     return 1 if tally.bad and options.queue is None else 0
 
 
-def resource_options_of(settings: Settings, consent: Consent) -> ResourceOptions:
+def resource_options_of(settings: Settings, consent: Consent, *, strict: bool = False) -> ResourceOptions:
     """The part of the settings that a run works with. Raises `ConfigurationError`."""
     return ResourceOptions(
         source=settings.source,
@@ -84,7 +84,7 @@ def resource_options_of(settings: Settings, consent: Consent) -> ResourceOptions
         policy=composition.rendition_policy(settings),
         rules=composition.rules(settings),
         consent=consent,
-        limits=composition.read_limits(settings),
+        limits=replace(composition.read_limits(settings), strict=strict),
         decoders=settings.decoders,
         decoder_memory_bytes=int(settings.decoder_memory),
     )

@@ -11,7 +11,25 @@ from special.formats.layout import Extract, Format, Layout, Piece, Stored, Tilin
 from special.formats.parser import Parser, drive, solve
 from special.storage import Span
 
-__all__ = ["Extract", "Format", "Layout", "Parser", "Piece", "Stored", "Tiling", "drive", "load", "parse", "solve"]
+__all__ = [
+    "Extract",
+    "Format",
+    "Layout",
+    "NoPicture",
+    "Parser",
+    "Piece",
+    "Stored",
+    "Tiling",
+    "drive",
+    "load",
+    "parse",
+    "solve",
+]
+
+
+class NoPicture(Unsupported):
+    """Bytes that begin no format that is known by name."""
+
 
 SNIFF_BYTES = 32
 """Enough to tell all formats apart."""
@@ -24,6 +42,19 @@ PARSERS = (
     (whole.is_gif, whole.parse_gif),
 )
 """For each format, the test of a file's first bytes, and its parser."""
+OTHERS = (
+    ("AVIF", b"ftypavif", 4),
+    ("HEIF", b"ftyphei", 4),
+    ("HEIF", b"ftypmif1", 4),
+    ("JPEG XL", b"\xff\x0a", 0),
+    ("JPEG XL", b"\0\0\0\x0cJXL ", 0),
+    ("JPEG XR", b"II\xbc\x01", 0),
+    ("BMP", b"BM", 0),
+    ("PDF", b"%PDF-", 0),
+    ("Photoshop", b"8BPS", 0),
+    ("DjVu", b"AT&TFORM", 0),
+)
+"""Formats that are refused by name: their first bytes, and where those are."""
 LOADERS = (
     (tiff.MAGIC, tiff.load),
     (jp2.MAGIC, jp2.load),
@@ -43,7 +74,9 @@ def parse(size_bytes: int) -> Parser[Layout]:
     for sniff, parse_format in PARSERS:
         if sniff(head):
             return (yield from parse_format(size_bytes))
-    raise Unsupported(f"the master starts with {head[:12]!r}: not a TIFF, JPEG 2000, JPEG, PNG, WebP or GIF")
+    name = next((name for name, start, at in OTHERS if head[at:].startswith(start)), None)
+    told = f"the master is a file of {name}" if name else f"the master starts with {head[:12]!r}"
+    raise (Unsupported if name else NoPicture)(f"{told}: not a TIFF, JPEG 2000, JPEG, PNG, WebP or GIF")
 
 
 def load(data: bytes) -> Layout:

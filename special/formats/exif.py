@@ -9,6 +9,10 @@ from special.geometry import Orientation
 PREFIX = b"Exif\0\0"
 """The bytes before the TIFF structure in a JPEG's APP1 segment, and in some WebP files."""
 
+ORIENTATION = 274
+KINDS = {3: "H", 4: "I"}
+"""SHORT, as the standard has it, and LONG, as some writers do."""
+
 
 def orientation(exif: bytes) -> Orientation:
     """The orientation that an Exif block gives, with or without its prefix.
@@ -22,9 +26,9 @@ def orientation(exif: bytes) -> Orientation:
         (at,) = struct.unpack_from(order + "I", tiff, 4)
         (count,) = struct.unpack_from(order + "H", tiff, at)
         for number in range(min(count, 200)):
-            tag, kind, _, value = struct.unpack_from(order + "HHIH", tiff, at + 2 + 12 * number)
-            if (tag, kind) == (274, 3):
-                return Orientation.of(value)
+            tag, kind = struct.unpack_from(order + "HH", tiff, at + 2 + 12 * number)
+            if tag == ORIENTATION and kind in KINDS:
+                return Orientation.of(*struct.unpack_from(order + KINDS[kind], tiff, at + 2 + 12 * number + 8))
     except struct.error:
         return Orientation.UPRIGHT
     return Orientation.UPRIGHT

@@ -65,6 +65,10 @@ class Piece:
     """Decode only this part, in pixels of the file at full resolution; the picture is then this part, reduced."""
     orientation: Orientation = Orientation.UPRIGHT
     """How to turn the cropped picture upright."""
+    incomplete: str = ""
+    """Why not all of the picture is there, in words; what is missing is shown grey. Empty where nothing is."""
+    missing: tuple[Box, ...] = ()
+    """Parts of the decoded picture of which the file has nothing: they are made grey, whatever the decoder gives."""
 
 
 @dataclass(frozen=True, slots=True)

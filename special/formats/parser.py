@@ -48,7 +48,7 @@ async def drive(
         while True:
             for span in wanted:
                 if span.stop > blob.size:
-                    message = f"{blob.url} ends at {blob.size}, before byte {span.stop} that its headers name"
+                    message = f"the file ends at byte {blob.size}, before byte {span.stop} that its headers name"
                     parser.close()
                     raise Malformed(message)
             missing = [
@@ -78,7 +78,7 @@ def solve(parser: Parser[T], data: bytes) -> T:
             for span in wanted:
                 if span.stop > len(data):
                     parser.close()
-                    raise Malformed(f"the object ends at {len(data)}, before byte {span.stop} that its headers name")
+                    raise Malformed(f"the file ends at byte {len(data)}, before byte {span.stop} that its headers name")
             wanted = parser.send([data[span.start : span.stop] for span in wanted])
     except StopIteration as end:
         result: T = end.value

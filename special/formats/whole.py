@@ -7,6 +7,7 @@ picture needs every byte. Small files do not suffer; for large ones the volume m
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,6 +27,14 @@ MAX_CHUNKS = 1000
 """Maximum number of chunks of a PNG or a WebP that are searched for an Exif block."""
 MAX_EXIF_BYTES = 65536
 """Longest Exif block that is read; those with embedded previews are as long as that."""
+EOI, SOS = b"\xff\xd9", b"\xff\xda"
+"""Of a JPEG: its last marker, and that before each scan. Coded data has neither: FF is followed by 00 there."""
+TAIL_BYTES = 16384
+"""How much of a PNG's end is read for an Exif block behind the pixels."""
+IEND = b"IEND\xae\x42\x60\x82"
+"""A PNG's last chunk, from its type on."""
+MAX_TRAILER_BYTES = 1 << 20
+"""How far from a PNG's end its last chunk is searched for: some programs put data behind."""
 _SERIAL = struct.Struct(">2sBQIIBBBB")
 
 
@@ -85,7 +94,14 @@ class WholeLayout:
         (data,) = parts
         if len(data) != self.size_bytes:
             raise Malformed(f"{len(data)} bytes were read of a file of {self.size_bytes}")
-        return Piece(data, self.format, extract.recipe, reduce=extract.level, orientation=self.orientation)
+        return Piece(
+            data,
+            self.format,
+            extract.recipe,
+            reduce=extract.level,
+            orientation=self.orientation,
+            incomplete=_incomplete(self.format, data),
+        )
 
     def complete(self) -> Parser[Layout] | None:
         return None
@@ -112,6 +128,16 @@ class WholeLayout:
     def _reduced(self, reduce: int) -> Size:
         """What the decoder gives: libjpeg rounds up."""
         return Size(ceil_div(self.raw_size.width, 1 << reduce), ceil_div(self.raw_size.height, 1 << reduce))
+
+
+def _incomplete(kind: Format, data: bytes) -> str:
+    """What is missing at the end of a file, in words; empty where nothing is."""
+    match kind:
+        case "jpeg" if not data.endswith(EOI) and data.rfind(EOI) < data.rfind(SOS):
+            return "the JPEG has no end (EOI)"
+        case "png" if data.find(IEND, len(data) - MAX_TRAILER_BYTES if len(data) > MAX_TRAILER_BYTES else 0) < 0:
+            return "the PNG has no end (IEND)"
+    return ""
 
 
 def load(data: bytes) -> Layout:
@@ -143,10 +169,10 @@ def is_gif(head: bytes) -> bool:
 
 
 def parse_png(size_bytes: int) -> Parser[Layout]:
-    """The layout of a PNG, from IHDR and a possible eXIf chunk before the pixels. Raises `Malformed`.
+    """The layout of a PNG, from IHDR and a possible eXIf chunk. Raises `Malformed`.
 
-    One behind them is not searched for: encoders write IDAT chunks of 8 to 64 KB, and to step over those of a large
-    master would cost a read for each.
+    One behind the pixels is searched for from the end: encoders write IDAT chunks of 8 to 64 KB, and to step over those
+    of a large master would cost a read for each.
     """
     (head,) = yield [Span(0, min(33, size_bytes))]
     if len(head) < 33 or head[12:16] != b"IHDR":
@@ -154,6 +180,9 @@ def parse_png(size_bytes: int) -> Parser[Layout]:
     width, height, _depth, color_type, _method, _filter, interlaced = struct.unpack(">IIBBBBB", head[16:29])
     size = checked("PNG", width, height)
     block = yield from _chunk(b"eXIf", b"IDAT", start=33, size_bytes=size_bytes, order=">")
+    if not block and size_bytes > 33:
+        (tail,) = yield [Span(max(33, size_bytes - TAIL_BYTES), size_bytes)]
+        block = _chunk_in(tail, b"eXIf")
     # color types 0 and 4 are grey, without and with alpha: W3C PNG table 8
     return WholeLayout(
         "png",
@@ -193,6 +222,17 @@ def parse_gif(size_bytes: int) -> Parser[Layout]:
     if len(head) < 10:
         raise Malformed(f"a GIF of {size_bytes} bytes ends inside its header")
     return WholeLayout("gif", size_bytes, checked("GIF", *struct.unpack("<HH", head[6:10])))
+
+
+def _chunk_in(tail: bytes, wanted: bytes) -> bytes:
+    """The data of a PNG's chunk somewhere in these bytes, known by its checksum; or nothing."""
+    at = tail.find(wanted)
+    while at >= 4:
+        stop = at + 4 + int.from_bytes(tail[at - 4 : at])
+        if tail[stop : stop + 4] == zlib.crc32(tail[at:stop]).to_bytes(4):
+            return tail[at + 4 : stop]
+        at = tail.find(wanted, at + 1)
+    return b""
 
 
 def _chunk(wanted: bytes, last: bytes, *, start: int, size_bytes: int, order: str) -> Parser[bytes]:

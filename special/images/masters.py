@@ -36,6 +36,8 @@ CHUNK_BYTES = 2048
 """The least that a later read takes: parsers know how much they want."""
 MAX_HEADS = 64
 """Masters whose first bytes are kept for the request that looked them up: it mostly asks for pixels next."""
+MAX_INCOMPLETE = 1000
+"""Masters of which it is remembered that their files end early."""
 MAX_GROWN_LAYOUTS = 256
 """Masters whose large indexes are kept in memory, the last ones that grew; some hundred KB each at the most."""
 
@@ -97,6 +99,7 @@ class Masters:
         )
         self._heads: LRUCache[Blob, list[Chunk]] = LRUCache(MAX_HEADS)
         self._grown: LRUCache[Blob, Layout] = LRUCache(MAX_GROWN_LAYOUTS)
+        self._incomplete: LRUCache[Blob, str] = LRUCache(MAX_INCOMPLETE)
         self._growing: WeakValueDictionary[Blob, asyncio.Lock] = WeakValueDictionary()
 
     async def find(self, identifier: str) -> Master:
@@ -176,6 +179,16 @@ class Masters:
         self._grown.put(blob, layout)
         self._store(blob, layout)
 
+    def put_incomplete(self, blob: Blob, why: str) -> None:
+        """Remember that not all of a master's picture is in its file."""
+        if self._incomplete.get(blob) is None:
+            log.warning("%s is shown in part: %s", blob.url, why)
+        self._incomplete.put(blob, why)
+
+    def incomplete(self, blob: Blob) -> str:
+        """Why not all of a master's picture is in its file, as far as its pixels were read; empty where all is."""
+        return self._incomplete.get(blob) or ""
+
     async def close(self) -> None:
         await self._known.close()
 
@@ -223,7 +236,7 @@ class Masters:
 
     async def _parse(self, blob: Blob, head: bytes) -> Layout:
         if not head:
-            raise Malformed(f"{blob.url} is empty")
+            raise Malformed("the file is empty: 0 bytes")
         seen = [(Span(0, len(head)), head)]
         layout = await drive(
             formats.parse(blob.size),

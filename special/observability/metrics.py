@@ -51,6 +51,11 @@ LANE_JOBS = Gauge(
 LANE_REFUSALS = Counter("special_lane_refusals", "Jobs refused because their lane was full or too slow.", ["lane"])
 
 
+INCOMPLETE_ANSWERS = Counter(
+    "special_incomplete_answers", "Answers made of masters that end early: what is missing is grey."
+)
+
+
 QUARANTINES = Counter("special_quarantines", "Masters not decoded for ten minutes: they cost two decoders.")
 
 

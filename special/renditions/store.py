@@ -11,7 +11,7 @@ from functools import partial
 from typing import TypeVar
 
 from special.concurrency import StoreSilence, TTLCache
-from special.errors import Changed, Malformed, Missing
+from special.errors import Changed, Missing, Unreadable
 from special.geometry import Size
 from special.iiif import MEDIA
 from special.images import OPEN, Access, Rendition, Rule, stricter
@@ -103,7 +103,7 @@ class RenditionStore:
         """What is stored of an image; None if nothing is.
 
         Costs nothing while it is believed, then two conditional GETs at once. Raises `SourceError`, and
-        `Malformed` where a file is there and cannot be read: what it restricts is then unknown.
+        `Unreadable` where a file is there and cannot be read: what it restricts is then unknown.
         """
         try:
             return (await self._known.get(identifier)).stored
@@ -372,5 +372,5 @@ def _is_unfinished(sidecar: Sidecar, listed: SizesFile) -> bool:
     return not sidecar.settled or (before < after and len(after - before) == 1)
 
 
-def _unreadable(blob: Blob, fault: Exception) -> Malformed:
-    return Malformed(f"{blob.url} cannot be read: {fault}; `special derive --force` writes it again")
+def _unreadable(blob: Blob, fault: Exception) -> Unreadable:
+    return Unreadable(f"{blob.url} cannot be read: {fault}; `special derive --force` writes it again")

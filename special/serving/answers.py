@@ -83,6 +83,8 @@ class Answer:
     """Which bytes of a larger object the body is; None for all of it."""
     total: int | None = None
     """Length of that larger object."""
+    incomplete: str = ""
+    """Why not all of the picture is there, in words."""
 
 
 class Route(Protocol):

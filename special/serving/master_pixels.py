@@ -15,7 +15,7 @@ from special.errors import Changed
 from special.formats import Layout, Piece, Stored
 from special.iiif import MEDIA, Job
 from special.images import Master, Masters
-from special.observability import trace
+from special.observability import metrics, trace
 from special.serving.answers import Answer, AnswerHead, PlannedRequest, pixels_etag
 from special.serving.read_piece import ReadLimits, plan_extract, read_extract
 from special.storage import Blob, Chunk, NotModified, Reader, Span, Unless, runs_of
@@ -49,7 +49,10 @@ class MasterRenderer:
             data = await make(master)
         etag = planned.etag if master.blob == planned.asset.blob else None
         etag = etag or pixels_etag(master.blob.etag, planned.job, self.encoding)
-        return master, Answer(data, MEDIA[planned.job.format], etag, len(data))
+        incomplete = self.masters.incomplete(master.blob)
+        if incomplete:
+            metrics.INCOMPLETE_ANSWERS.inc()
+        return master, Answer(data, MEDIA[planned.job.format], etag, len(data), incomplete=incomplete)
 
     async def render(self, master: Master, job: Job, reader: Reader, *, lane: str, deadline: Deadline) -> bytes:
         """What the job asks for. Raises `SourceError`, `MasterError`, `DecodeError`."""
@@ -97,6 +100,8 @@ class MasterRenderer:
                     async with deadline.limit(f"reading {blob.url}"):
                         found = await read_extract(reader, blob, layout, extract, limits=limits, seen=seen)
                 if isinstance(found, Piece):
+                    if found.incomplete:
+                        self.masters.put_incomplete(blob, found.incomplete)
                     yield found, admission
                     return
             layout = found

@@ -25,6 +25,8 @@ class ReadLimits:
     """Maximum number of bytes read."""
     max_pixels: int = 2_000_000_000
     """Maximum number of pixels decoded."""
+    strict: bool = False
+    """Whether a master that ends early is refused; else it is shown as far as it goes."""
 
     def check(self, blob: Blob, extract: Extract) -> None:
         """Raise `TooExpensive` for what is beyond the bounds, before any of it is read."""
@@ -67,13 +69,16 @@ async def read_extract(
     """A piece from what an extract names; where that shows that the headers lied, the layout to go on with instead."""
     parts = await read_spans(reader, blob, extract.spans, max_gap_bytes=limits.max_gap_bytes, seen=seen)
     try:
-        return await _rebuilt(layout, extract, parts)
+        piece = await _rebuilt(layout, extract, parts)
     except Malformed as lie:
         whole = layout.distrusted(str(lie))
         if whole is None:
             raise
         log.warning("%s is read whole from now on: %s", blob.url, lie)
         return whole
+    if piece.incomplete and limits.strict:
+        raise Malformed(piece.incomplete)
+    return piece
 
 
 async def _rebuilt(layout: Layout, extract: Extract, parts: Sequence[bytes]) -> Piece:

@@ -91,7 +91,7 @@ class TileRoute:
             if data is None:
                 return None
             self._hot.put(name, data)
-        return Answer(data, MEDIA["jpg"], etag, len(data))
+        return Answer(data, MEDIA["jpg"], etag, len(data), incomplete=self._renderer.masters.incomplete(blob))
 
     def purge(self, identifier: str) -> None:
         """Forget the tiles in memory of an image."""

@@ -104,6 +104,8 @@ async def send_answer(send: Send, answer: Answer, headers: Headers) -> int:
     Raises `Broken` where a streamed body fails after its headers were sent.
     """
     headers = [*headers, *_described(answer.etag, answer.media, answer.modified), _length(answer.size)]
+    if answer.incomplete:  # RFC 7234, section 5.5: 199 is for whatever is to be said to a person
+        headers.append((b"warning", f'199 - "{answer.incomplete}"'.encode("ascii", "replace")))
     status = 200
     if answer.span:
         status = 206

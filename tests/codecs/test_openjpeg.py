@@ -251,11 +251,31 @@ def test_a_profile_of_other_channels_is_not_handed_on():
 
 REFUSED = [
     pytest.param(colr(EYCC), "e-sYCC", id="e-sYCC"),
+    pytest.param(colr(1), "a video's range", id="YCbCr(1)"),
+    pytest.param(colr(77), "77, an unknown one", id="unknown"),
     pytest.param(
         box(b"colr", struct.pack(">BBB8I", 1, 0, 0, CIELAB, 100, 0, 170, 128, 200, 96, 0)), "CIELab", id="Lab"
     ),
-    pytest.param(profile(ICC[:16] + b"Lab " + ICC[20:]), r"profile of b'Lab '", id="a Lab profile"),
 ]
+
+
+@pytest.mark.parametrize(
+    ("described", "colour", "icc"),
+    [
+        pytest.param(profile(ICC[:16] + b"Lab " + ICC[20:]), "srgb", None, id="a Lab profile"),
+        pytest.param(profile(b"junk" * 50), "srgb", None, id="junk"),
+        pytest.param(profile(ICC[:16] + b"GRAY" + ICC[20:]), "srgb", None, id="a grey profile on RGB"),
+        pytest.param(box(b"colr", b"\3\0\0" + ICC), "srgb", ICC, id="any profile"),
+        pytest.param(box(b"colr", b"\4\0\0" + b"vendor") + profile(ICC), "srgb", ICC, id="a vendor's space first"),
+        pytest.param(colr(77) + colr(16), "srgb", None, id="an unknown space first"),
+        pytest.param(colr(77) + box(b"colr", b"\3\0\0" + ICC), "srgb", ICC, id="an unknown space, then a profile"),
+        pytest.param(colr(16) + box(b"colr", b"\3\1\0" + ICC), "srgb", ICC, id="a profile that takes precedence"),
+    ],
+)
+def test_the_first_usable_colour_specification_counts(described: bytes, colour: str, icc: bytes | None):
+    planes = openjpeg.decode(jp2(pillow_made(codestreams.rgb()), described))
+    assert (planes.colour, planes.icc) == (colour, icc)
+    assert (planes.pixels == codestreams.rgb()).all()
 
 
 @pytest.mark.parametrize(("described", "named"), REFUSED)

@@ -33,7 +33,7 @@ def test_every_fixture_is_known_by_its_content(path: Path) -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        pytest.param(b"%PDF-1.7 " + bytes(100), id="pdf"),
+        pytest.param(b"%!PS-Adobe-3.0 " + bytes(100), id="postscript"),
         pytest.param(b"<svg xmlns='http://www.w3.org/2000/svg'/>", id="svg"),
         pytest.param(b"RIFF\0\0\0\0WAVEfmt ", id="wave"),
         pytest.param(b"a", id="one-byte"),
@@ -43,6 +43,20 @@ def test_what_is_none_of_them_is_refused_by_its_first_bytes(data: bytes) -> None
     with pytest.raises(Unsupported) as refusal:
         solve(formats.parse(len(data)), data)
     assert repr(data[:12]) in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("start", "name"),
+    [
+        pytest.param(b"%PDF-1.7 ", "PDF", id="pdf"),
+        pytest.param(b"\0\0\0\x1cftypavif", "AVIF", id="avif"),
+        pytest.param(b"8BPS\0\1", "Photoshop", id="photoshop"),
+    ],
+)
+def test_known_formats_are_refused_by_their_names(start: bytes, name: str) -> None:
+    data = start + bytes(100)
+    with pytest.raises(Unsupported, match=f"is a file of {name}"):
+        solve(formats.parse(len(data)), data)
 
 
 def test_an_empty_master_is_malformed() -> None:

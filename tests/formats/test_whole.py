@@ -84,13 +84,21 @@ def png_chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def test_an_exif_chunk_behind_the_pixels_is_not_looked_for() -> None:
+def test_an_exif_chunk_behind_the_pixels_counts() -> None:
     plain, turned = encoded("PNG"), encoded("PNG", orientation=8)
     at = turned.index(b"eXIf") - 4
     (length,) = struct.unpack_from(">I", turned, at)
     chunk = turned[at : at + 12 + length]
     moved = plain[:-12] + chunk + plain[-12:]
-    assert parsed(moved).size == Size(WIDTH, HEIGHT)
+    assert parsed(moved).size == Size(HEIGHT, WIDTH)
+
+
+@pytest.mark.parametrize("kind", [3, 4], ids=["SHORT", "LONG"])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_an_orientation_is_a_short_or_a_long(kind: int, order: str) -> None:
+    value = struct.pack(order + ("HH" if kind == 3 else "I"), *((6, 0) if kind == 3 else (6,)))
+    block = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "IHHHI", 8, 1, 274, kind, 1) + value
+    assert exif.orientation(block) is Orientation.TURN_90
 
 
 def test_a_large_one_has_a_note() -> None:

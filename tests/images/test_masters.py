@@ -24,18 +24,22 @@ from tests.support.fakes import Call, CountingSource
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 
 
-def png(width: int, height: int) -> bytes:
+def noise(width: int, height: int, kind: str, **options: int) -> bytes:
     file = io.BytesIO()
-    noise = np.random.default_rng(1).integers(0, 256, (height, width), dtype=np.uint8)
-    Image.fromarray(noise).save(file, "png")
+    pixels = np.random.default_rng(1).integers(0, 256, (height, width), dtype=np.uint8)
+    Image.fromarray(pixels).save(file, kind, **options)
     return file.getvalue()
+
+
+def png(width: int, height: int) -> bytes:
+    return noise(width, height, "png")
 
 
 @pytest.fixture
 def source(tmp_path: Path) -> CountingSource:
     (tmp_path / "a").write_bytes(png(20, 10))
     (tmp_path / "b.jp2").write_bytes(png(30, 10))
-    (tmp_path / "large").write_bytes(png(400, 400))
+    (tmp_path / "large").write_bytes(noise(400, 400, "jpeg", quality=100))
     (tmp_path / "empty").touch()
     (tmp_path / "letter").write_bytes(b"Dear reader")
     return CountingSource(open_source(str(tmp_path)))

@@ -102,9 +102,9 @@ async def test_all_seen_is_nothing_read() -> None:
 
 async def test_a_span_past_the_end_is_the_files_lie() -> None:
     source = MemorySource({"x": b"short"})
-    with pytest.raises(Malformed, match="ends at 5, before byte 100"):
+    with pytest.raises(Malformed, match="ends at byte 5, before byte 100"):
         await drive(chained([Span(0, 100)]), source, source.blob("x"))
-    with pytest.raises(Malformed, match="ends at 5, before byte 100"):
+    with pytest.raises(Malformed, match="ends at byte 5, before byte 100"):
         solve(chained([Span(0, 100)]), b"short")
 
 

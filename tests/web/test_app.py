@@ -148,8 +148,8 @@ async def test_links(client: httpx.AsyncClient, path: str, link: str) -> None:
         pytest.param("/iiif/..%2F..%2Fetc%2Fpasswd/info.json", 404, id="traversal"),
         pytest.param("/iiif/%2Fetc%2Fpasswd/info.json", 404, id="absolute"),
         pytest.param("/iiif/a%00b/info.json", 400, id="NUL"),
-        pytest.param("/iiif/letter.txt/info.json", 500, id="not a picture"),
-        pytest.param("/iiif/broken.jpg/info.json", 500, id="broken"),
+        pytest.param("/iiif/letter.txt/info.json", 422, id="not a picture"),
+        pytest.param("/iiif/broken.jpg/info.json", 422, id="broken"),
         pytest.param("/thumbs/plain.png/full/100,/0/default.jpg", 404, id="nothing stored"),
         pytest.param("/thumbs/stored.jpg/full/400,300/0/default.jpg", 404, id="nothing that large is stored"),
         pytest.param("/thumbs/stored.jpg/0,0,9,9/max/0/default.jpg", 400, id="thumbs have one region"),
@@ -194,7 +194,7 @@ async def test_what_told_what_a_master_is_is_not_read_again(client: httpx.AsyncC
 
 
 async def test_a_broken_master_harms_nobody_else(client: httpx.AsyncClient) -> None:
-    assert (await get(client, "/iiif/broken.jpg/full/max/0/default.jpg")).status_code == 500
+    assert (await get(client, "/iiif/broken.jpg/full/max/0/default.jpg")).status_code == 422
     assert size_of(await get(client, "/iiif/plain.png/full/50,/0/default.jpg")) == (50, 38)
 
 

@@ -10,6 +10,7 @@ import struct
 from dataclasses import dataclass
 
 from special.errors import Malformed, Unsupported
+from special.formats.jp2.colours import Colours, colours
 from special.formats.jp2.reader import CodestreamReader, Reading
 from special.geometry import Size
 from special.storage import Span
@@ -20,11 +21,15 @@ RAW = bytes.fromhex("ff4fff51")
 """SOC and SIZ: what a raw codestream starts with (A.2)."""
 EXTENDED = b"\0\0\0\1"
 """A length of 1: the true one follows the type, in 8 bytes (I.4)."""
+VARIOUS_BITS = 255
+"""BPC of a file whose components differ in depth (I.5.3.1)."""
 MAX_BOXES = 1024
 MAX_HEADER_BYTES = 8 << 20
 """An ICC profile or a palette is far smaller."""
-GREYSCALE = 17
-"""The enumerated colour space of grey pictures (I.5.3.3)."""
+
+
+Boxes = list[tuple[bytes, bytes]]
+"""Types and contents."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,27 +46,24 @@ class Container:
     """Whether the header says that the picture is grey."""
 
     @property
-    def enumerated(self) -> int | None:
-        """EnumCS of the first colour specification, the one that decoders use (I.5.3.3); None without one."""
-        body = self._first(b"colr")
-        return int.from_bytes(body[3:7], "big") if len(body) >= 7 and body[0] == 1 else None
+    def colours(self) -> Colours:
+        """What the header says of colours. Raises `Unsupported` where that is unknown here."""
+        return _colours(self._inner())
 
     @property
     def defines_opacity(self) -> bool:
         """Whether a channel definition names an opacity channel (I.5.3.6)."""
-        body = self._first(b"cdef")
-        kinds = [int.from_bytes(body[at : at + 2], "big") for at in range(4, len(body) - 1, 6)]
-        return any(kind in (1, 2) for kind in kinds)
+        return any(kind in (1, 2) for kind in _channel_kinds(self._inner()))
 
-    def _first(self, wanted: bytes) -> bytes:
-        """The contents of the first box of a kind inside `jp2h`; empty without one."""
+    def _inner(self) -> Boxes:
+        """The boxes inside `jp2h`; none around a raw codestream."""
         at = 0
         while at < len(self.header):
             kind, _, stop = _bounds(self.header[at : at + 16], at, len(self.header))
             if kind == b"jp2h":
-                return next((body for kind, body in _inner(self.header[at:stop]) if kind == wanted), b"")
+                return _inner(self.header[at:stop])
             at = stop
-        return b""
+        return []
 
     def wrap(self, codestream: bytes, size: Size) -> bytes:
         """A file of another codestream in the same boxes, with its own size in `ihdr` (I.5.3.1). One copy."""
@@ -136,22 +138,40 @@ def _bounds(head: bytes, at: int, end: int) -> tuple[bytes, int, int]:
 
 
 def _container(codestream: Span, copied: list[bytes]) -> Container:
-    channels, is_grey = 0, False
     header = next(box for box in copied if box[4:8] == b"jp2h")
     inner = list(_inner(header))
     if not inner or inner[0][0] != b"ihdr" or len(inner[0][1]) != 14:
         raise Malformed("the JP2 header box (jp2h) does not begin with an image header (ihdr)")
-    for kind, body in inner:
-        if kind == b"pclr" and len(body) >= 3:
-            channels = body[2]
-        elif kind == b"colr" and len(body) >= 7 and body[0] == 1:
-            is_grey = int.from_bytes(body[3:7], "big") == GREYSCALE
-    return Container(codestream, b"".join(copied), channels, is_grey)
+    return Container(codestream, b"".join(copied), _palette_channels(inner), _colours(inner).is_grey)
 
 
-def _inner(superbox: bytes) -> list[tuple[bytes, bytes]]:
-    """The boxes inside `jp2h`: (type, contents)."""
-    found: list[tuple[bytes, bytes]] = []
+def _palette_channels(inner: Boxes) -> int:
+    """Columns of the palette (I.5.3.4); 0 without one."""
+    return next((body[2] for kind, body in inner if kind == b"pclr" and len(body) >= 3), 0)
+
+
+def _channel_kinds(inner: Boxes) -> list[int]:
+    """What the channel definition calls each channel: 0 is a colour (I.5.3.6); nothing without a definition."""
+    body = next((body for kind, body in inner if kind == b"cdef"), b"")
+    return [int.from_bytes(body[at : at + 2], "big") for at in range(4, len(body) - 1, 6)]
+
+
+def _colours(inner: Boxes) -> Colours:
+    components, bits = next(
+        ((int.from_bytes(body[8:10], "big"), body[10]) for kind, body in inner if kind == b"ihdr"), (0, 8)
+    )
+    kinds = _channel_kinds(inner)
+    return colours(
+        [body for kind, body in inner if kind == b"colr"],
+        channels=_palette_channels(inner) or components,
+        extra=sum(kind != 0 for kind in kinds) if kinds else None,
+        bits=8 if bits == VARIOUS_BITS else (bits & 0x7F) + 1,
+    )
+
+
+def _inner(superbox: bytes) -> Boxes:
+    """The boxes inside `jp2h`."""
+    found: Boxes = []
     _, at, _ = _bounds(superbox[:16], 0, len(superbox))
     while at + 8 <= len(superbox) and len(found) < MAX_BOXES:
         kind, body, stop = _bounds(superbox[at : at + 16], at, len(superbox))

@@ -17,7 +17,7 @@ from special.formats.jp2.extract import PickedPackets, WholeObject, WholeTiles
 from special.formats.jp2.main_header import Canvas, Header
 from special.formats.jp2.packet_headers import PacketCutShort, Precinct
 from special.formats.jp2.precincts import Ints, TileGeometry, place
-from special.formats.jp2.tile_parts import SOT
+from special.formats.jp2.tile_parts import EOC, SOT
 from special.formats.layout import Extract, Piece
 from special.geometry import Size
 from special.storage import Span
@@ -27,9 +27,12 @@ def rebuild(container: Container, header: Header, extract: Extract, parts: Seque
     """The piece of an extract. Copies what was read three times at most. Raises `Malformed`."""
     if [len(part) for part in parts] != [len(span) for span in extract.spans]:
         raise Malformed("parts of other lengths than the spans that were asked for")
+    incomplete = ""
     match extract.recipe:
         case WholeObject(window):
             data = bytes(parts[0])
+            if data[container.codestream.stop - len(EOC) : container.codestream.stop] != EOC:
+                incomplete = "the codestream has no end (EOC)"
         case WholeTiles(window, canvas, numbers):
             head = codestream_writer.main_header(header, canvas, 0, keep_sop=True)
             for part in parts:
@@ -45,7 +48,7 @@ def rebuild(container: Container, header: Header, extract: Extract, parts: Seque
             data = _wrapped(container, canvas, codestream_writer.codestream(head, tiles))
         case _:
             raise TypeError("an extract of another layout")
-    return Piece(data, "jp2", window.crop, window.reduce, window.area)
+    return Piece(data, "jp2", window.crop, window.reduce, window.area, incomplete=incomplete)
 
 
 def _wrapped(container: Container, canvas: Canvas, codestream: bytes) -> bytes:

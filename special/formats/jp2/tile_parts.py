@@ -107,8 +107,14 @@ class PartIndex:
         return np.frombuffer(self.lengths, np.uint32, count, offset=4 * self.firsts[row]).astype(np.int64)
 
     def is_complete(self, tile: int) -> bool:
-        """Whether all parts of a tile are known."""
-        return self.frontier is None or len(self.rows.get(tile, ())) == self.declared.get(tile, -1)
+        """Whether all parts of a tile are known: all of the file's, or as many as the tile has by its SOTs (TNsot).
+
+        Encoders miscount, so parts that follow one another must also be followed by one of another tile.
+        """
+        rows = self.rows.get(tile, [])
+        if self.frontier is None or len(rows) != self.declared.get(tile, -1):
+            return self.frontier is None
+        return rows[-1] - rows[0] == len(rows) - 1 and rows[-1] < len(self.tiles) - 1
 
     def lacks_lengths(self, tile: int) -> bool:
         """Whether the first part of a tile that holds packets does not list them."""

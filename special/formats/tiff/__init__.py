@@ -6,7 +6,6 @@ page           one directory -> a grid of tiles, or a refusal by name
 layout         pages -> levels; box and size -> spans -> a small TIFF
 writer         headers and directories; the small TIFF
 pyramid        the pyramids that special makes: their grid, directories and index
-planes         separate samples -> a page for each
 embedded_jpeg  a stored JPEG tile -> a JPEG
 empty_tile     a JPEG tile of zeros
 serial         directories <-> bytes
@@ -17,30 +16,46 @@ from __future__ import annotations
 from special.formats.layout import Layout
 from special.formats.parser import Parser
 from special.formats.tiff import pyramid, serial
-from special.formats.tiff.ifd import directories
+from special.formats.tiff.ifd import Field, directories
 from special.formats.tiff.layout import TiffLayout
 from special.formats.tiff.page import Page, StoredTile, read_page
-from special.formats.tiff.planes import as_grey_pages
 from special.formats.tiff.pyramid import HEAD_BYTES, Grid, Place, PyramidIndex
-from special.formats.tiff.tags import JPEG_2000, Compression, Photometric, Tag
+from special.formats.tiff.tags import (
+    BYTES,
+    COLOUR_SAMPLES,
+    JPEG_2000,
+    LAB,
+    Compression,
+    Photometric,
+    SampleFormat,
+    Tag,
+    Type,
+)
+from special.formats.tiff.writer import rebuild_page
 
 __all__ = [
+    "BYTES",
+    "COLOUR_SAMPLES",
     "HEAD_BYTES",
     "JPEG_2000",
+    "LAB",
     "Compression",
+    "Field",
     "Grid",
     "Page",
     "Photometric",
     "Place",
     "PyramidIndex",
+    "SampleFormat",
     "StoredTile",
     "Tag",
     "TiffLayout",
-    "as_grey_pages",
+    "Type",
     "load",
     "parse",
     "pyramid",
     "read_page",
+    "rebuild_page",
     "sniff",
 ]
 
@@ -55,10 +70,11 @@ def sniff(head: bytes) -> bool:
 
 def parse(size_bytes: int) -> Parser[Layout]:
     """The layout of a TIFF's first picture. Raises `Malformed`, or `Unsupported` by name."""
-    return TiffLayout.of((yield from directories(size_bytes)), size_bytes=size_bytes)
+    found, fault = yield from directories(size_bytes)
+    return TiffLayout.of(found, size_bytes=size_bytes, fault=fault)
 
 
 def load(data: bytes) -> Layout:
     """The layout that `dump` wrote. Raises `Malformed` for anything else."""
-    found, size_bytes = serial.load(data)
-    return TiffLayout.of(found, size_bytes=size_bytes)
+    found, size_bytes, fault = serial.load(data)
+    return TiffLayout.of(found, size_bytes=size_bytes, fault=fault)

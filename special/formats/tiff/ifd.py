@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 from special.errors import Malformed
 from special.formats.parser import Parser
 from special.formats.tiff.ifd_prefetch import ExpectedPyramid
-from special.formats.tiff.tags import COPIED, NUMBERS, WIDTHS, Tag, Type
+from special.formats.tiff.tags import COPIED, NUMBERS, REALS, WIDTHS, Tag, Type
 from special.geometry import Size
 from special.storage import Span
 
@@ -95,12 +95,12 @@ class Directory:
     @property
     def is_reduced(self) -> bool:
         """Whether the page says that it is a smaller version of another one (bit 0 of NewSubfileType)."""
-        return bool(self.number(Tag.NEW_SUBFILE_TYPE, 0) & 1)
+        return bool(self.hint(Tag.NEW_SUBFILE_TYPE, 0) & 1)
 
     @property
     def is_other_page(self) -> bool:
         """Whether it says that it is a page of a document (bit 1 of NewSubfileType, PageNumber), and not reduced."""
-        is_page = self.number(Tag.NEW_SUBFILE_TYPE, 0) & 2 or Tag.PAGE_NUMBER in self.fields
+        is_page = self.hint(Tag.NEW_SUBFILE_TYPE, 0) & 2 or Tag.PAGE_NUMBER in self.fields
         return bool(is_page) and not self.is_reduced
 
     def smaller_than(self, first: Directory) -> bool:
@@ -124,6 +124,13 @@ class Directory:
             raise Malformed(f"the TIFF directory has no {tag.name}")
         return default
 
+    def hint(self, tag: Tag, default: int) -> int:
+        """The first value of a field that pixels can do without; `default` too where it cannot be read."""
+        try:
+            return self.number(tag, default)
+        except Malformed:
+            return default
+
     def fractions(self, tag: Tag) -> tuple[float, ...]:
         """All values of a field of unsigned fractions; none if it is absent, of another type, or divides by 0."""
         entry = self.fields.get(tag)
@@ -131,6 +138,13 @@ class Directory:
             return ()
         pairs = list(struct.iter_unpack(f"{self.order}II", entry.raw))
         return tuple(above / below for above, below in pairs) if all(below for _, below in pairs) else ()
+
+    def reals(self, tag: Tag) -> tuple[float, ...]:
+        """All values of a field that holds values of samples; none if it is absent or of another type."""
+        entry = self.fields.get(tag)
+        if entry is None or entry.type not in REALS or entry.raw is None:
+            return ()
+        return struct.unpack(f"{self.order}{entry.values}{REALS[entry.type]}", entry.raw)
 
     def _known(self, entry: Field) -> bytes:
         """The packed values of a whole-number field."""
@@ -160,11 +174,11 @@ class Dialect:
         (count,) = count_of.unpack_from(head)
         return int(count_of.size + min(count, MAX_ENTRIES) * entry.size)
 
-    def directory(self, data: bytes, at: int, *, data_at: int) -> tuple[Directory, int]:
-        """Fields that are wanted, and the next directory's offset, of the directory at byte `at` of the file.
+    def directory(self, data: bytes, at: int, *, data_at: int, end: int) -> tuple[Directory, int]:
+        """Wanted fields, and the next directory's offset, of the directory at byte `at`; the file ends at `end`.
 
         `data` is the file from byte `data_at` on. Values inside it are taken at once: libtiff puts them right behind
-        their directory.
+        their directory. Fields that pixels can do without are passed over where their values are beyond the file's end.
         """
         count_of, entry, pointer = self.structs
         inline_bytes = pointer.size
@@ -194,6 +208,10 @@ class Dialect:
                 fields[tag] = Field(tag, kind, count, value_at, inline[:size_bytes])
                 continue
             (far_at,) = pointer.unpack(inline)
+            if far_at + size_bytes > end:
+                if tag in COPIED or tag in INDEX:
+                    raise Malformed(f"{Tag(tag).name} is said to end at byte {far_at + size_bytes} of {end}")
+                continue
             is_here = data_at < far_at and far_at + size_bytes <= data_stop
             raw = data[far_at - data_at : far_at - data_at + size_bytes] if is_here else None
             fields[tag] = Field(tag, kind, count, far_at, raw)
@@ -228,19 +246,20 @@ def header(head: bytes) -> tuple[Dialect, int]:
 def first_directory(data: bytes) -> Directory:
     """The first directory of a whole, small file in memory, with all its values. Raises `Malformed`."""
     dialect, at = header(data[:16])
-    found, _ = dialect.directory(data, at, data_at=0)
+    found, _ = dialect.directory(data, at, data_at=0, end=len(data))
     for entry in found.fields.values():
         if entry.raw is None:
             raise Malformed(f"the TIFF of {len(data)} bytes has its {Tag(entry.tag).name} at byte {entry.at}")
     return found
 
 
-def directories(size_bytes: int) -> Parser[list[Directory]]:
+def directories(size_bytes: int) -> Parser[tuple[list[Directory], str]]:
     """The first directory, and those linked from it that may be smaller levels of the same picture.
 
     These are its sub-directories if it has any, else the chain as long as it grows smaller.
     Asks one after the other for the header, each directory of the chain (all sub-directories at
-    once), and last the long values of all. Raises `Malformed`.
+    once), and last the long values of all. Raises `Malformed` for the first one; what is wrong with one behind it is
+    returned in words.
     """
     (head,) = yield [Span(0, min(16, size_bytes))]
     dialect, at = header(head)
@@ -251,18 +270,23 @@ def directories(size_bytes: int) -> Parser[list[Directory]]:
         tail = size_bytes - TAIL_BYTES
         wanted.append(Span(tail, size_bytes))
     parts = yield wanted
-    first, following = dialect.directory(parts[0], at, data_at=at)
-    found = [first]
+    first, following = dialect.directory(parts[0], at, data_at=at, end=size_bytes)
+    found, fault = [first], ""
     if Tag.SUB_IFDS in first.fields:
         yield from _fill([first], {Tag.SUB_IFDS})
-        links = first.numbers(Tag.SUB_IFDS)[: MAX_DIRECTORIES - 1]
-        parts = yield [seen.follow(at) for at in links]
-        found += [dialect.directory(data, at, data_at=at)[0] for at, data in zip(links, parts, strict=True)]
+        try:
+            links = first.numbers(Tag.SUB_IFDS)[: MAX_DIRECTORIES - 1]
+            parts = yield [seen.follow(at) for at in links]
+            for at, data in zip(links, parts, strict=True):
+                found.append(dialect.directory(data, at, data_at=at, end=size_bytes)[0])
+        except Malformed as error:
+            fault = str(error)
     else:
-        found += yield from _chain(dialect, seen, first, at, following, tail=tail)
+        smaller, fault = yield from _chain(dialect, seen, first, at, following, tail=tail)
+        found += smaller
     _spare_profiles(found)
     yield from _fill(found, WANTED)
-    return found
+    return found, fault
 
 
 def _spare_profiles(found: Sequence[Directory]) -> None:
@@ -275,19 +299,25 @@ def _spare_profiles(found: Sequence[Directory]) -> None:
 
 def _chain(
     dialect: Dialect, seen: _Links, first: Directory, at: int, following: int, *, tail: int
-) -> Parser[list[Directory]]:
+) -> Parser[tuple[list[Directory], str]]:
     """The directories behind the first, as long as they grow smaller; each with the long values of the one before.
 
-    Each read takes also those behind the next, where their offsets can be estimated.
+    Each read takes also those behind the next, where their offsets can be estimated. What is wrong with the next one is
+    returned in words.
     """
-    found, links = [first], [at]
+    found, links, fault = [first], [at], ""
     pyramid = _pyramid(first, at)
     read = [Span(tail, seen.size_bytes)] if tail < seen.size_bytes else []
     while following and len(found) < MAX_DIRECTORIES:
         links.append(following)
         directory_bytes = pyramid.directory_bytes(len(found)) if pyramid else DIRECTORY_BYTES
         here = next((span for span in read if span.start <= following < span.stop), None)
-        wanted = [seen.follow(following, min(directory_bytes, here.stop - following) if here else directory_bytes)]
+        length = min(directory_bytes, here.stop - following) if here else directory_bytes
+        try:
+            wanted = [seen.follow(following, length)]
+        except Malformed as error:
+            fault = str(error)
+            break
         if here is None and pyramid:
             wanted += pyramid.windows(links, size_bytes=seen.size_bytes, tail=tail)
             read += wanted[1:]
@@ -297,11 +327,15 @@ def _chain(
         head = parts[0]
         if dialect.entries_bytes(head) > len(head):
             (head,) = yield [seen.span(following, DIRECTORY_BYTES)]
-        directory, following = dialect.directory(head, following, data_at=following)
-        if not (first.is_reduced or directory.smaller_than(first)):
+        try:
+            directory, following = dialect.directory(head, following, data_at=following, end=seen.size_bytes)
+            if not (first.is_reduced or directory.smaller_than(first)):
+                break
+        except Malformed as error:
+            fault = str(error)
             break
         found.append(directory)
-    return found[1:]
+    return found[1:], fault
 
 
 def _pyramid(first: Directory, at: int) -> ExpectedPyramid | None:

@@ -45,6 +45,8 @@ class TiffRecipe:
     """One for each tile, plane after plane, each row by row."""
     profile: Span | None
     """A colour profile that was too long to be read with the headers."""
+    short: frozenset[int]
+    """Which of the tiles the file ends before or inside of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,32 +60,36 @@ class TiffLayout:
     orientation: Orientation
     profile: Field | None
     """The colour profile (ICC) of the full picture, which holds for all levels."""
+    fault: str = ""
+    """What is wrong with the pages behind the full picture, in words."""
 
     @classmethod
-    def of(cls, directories: Sequence[Directory], *, size_bytes: int) -> TiffLayout:
+    def of(cls, directories: Sequence[Directory], *, size_bytes: int, fault: str = "") -> TiffLayout:
         """The layout of the first picture among these pages.
 
         Raises `Malformed` or `Unsupported` where that picture cannot be shown; any other page
         that cannot be used as a level is left out.
         """
         base = next((page for page in directories if not page.is_reduced), directories[0])
-        full = Page.of(base)
+        full = Page.of(base, size_bytes=size_bytes)
         pyramid = {1: PyramidLevel(full, 1)}
         is_nested = Tag.SUB_IFDS in directories[0].fields
         for directory in directories:
-            factor = _factor(directory, full.size) if directory is not base else None
-            if factor is not None and factor not in pyramid:
-                try:
-                    page = Page.of(directory)
-                except (Malformed, Unsupported):
+            try:
+                factor = _factor(directory, full.size) if directory is not base else None
+                if factor is None or factor in pyramid:
                     continue
-                if _is_level(page, full, is_nested=is_nested):
-                    pyramid[factor] = PyramidLevel(page, factor)
+                page = Page.of(directory, size_bytes=size_bytes)
+            except (Malformed, Unsupported):
+                continue
+            if _is_level(page, full, is_nested=is_nested):
+                pyramid[factor] = PyramidLevel(page, factor)
         return cls(
             size_bytes,
             tuple(pyramid[factor] for factor in sorted(pyramid)),
-            Orientation.of(base.number(Tag.ORIENTATION, 1)),
+            Orientation.of(base.hint(Tag.ORIENTATION, 1)),
             base.fields.get(Tag.ICC_PROFILE),
+            fault,
         )
 
     @property
@@ -123,7 +129,7 @@ class TiffLayout:
     @property
     def advice(self) -> tuple[str, ...]:
         full = self.full
-        found: list[str] = []
+        found = [f"The pages behind the first are not read: {self.fault}."] if self.fault else []
         if not full.tiled and full.size.width > 2 * 512:
             found.append(
                 f"Stored in strips of {full.tile.height} rows: a tile needs every strip it touches, "
@@ -161,14 +167,17 @@ class TiffLayout:
         tiles = _bounded(page, page.covering(frame))
         area = page.area(tiles)
         crop = Frame(frame.x - area.x, frame.y - area.y, frame.width, frame.height)
-        wanted = tuple(self._span(page, tile) for run in page.numbers(tiles) for tile in run)
+        promised = [page.span(tile) for run in page.numbers(tiles) for tile in run]
+        wanted = tuple(self._inside(span) for span in promised)
+        short = frozenset(number for number, span in enumerate(wanted) if span != promised[number])
         profile = self.profile.span if self.profile is not None and self.profile.raw is None else None
         spans = coalesce([span for span in (*wanted, profile) if span is not None], max_gap_bytes=0)
         return Extract(
             spans=tuple(spans),
             level=number,
             pixels=tiles.width * page.tile.width * tiles.height * page.tile.height,
-            recipe=TiffRecipe(tiles, crop, wanted, profile),
+            recipe=TiffRecipe(tiles, crop, wanted, profile, short),
+            components=_components(page) if page.is_unpacked else 1,
         )
 
     def rebuild(self, extract: Extract, parts: Sequence[bytes]) -> Piece:
@@ -182,18 +191,53 @@ class TiffLayout:
             copied.append(
                 self.profile if recipe.profile is None else self.profile._replace(raw=joined.cut(recipe.profile, parts))
             )
-        filler = _filler(page) if None in recipe.wanted else b""
+        filler = _filler(page) if recipe.short or None in recipe.wanted else b""
         unwritten = (joined.size_bytes, len(filler)) if filler else (0, 0)
+        places = [joined.place(span) if span is not None else unwritten for span in recipe.wanted]
+        at = joined.size_bytes + len(filler)
+        changed, more, missing = self._completed(page, recipe, parts, joined, unwritten, at)
         data = writer.rebuild_page(
             page.directory.order,
             copied,
             size=page.area(recipe.tiles).size,
             tile=page.tile,
             tiled=page.tiled,
-            places=[joined.place(span) if span is not None else unwritten for span in recipe.wanted],
-            data=[*parts, filler],
+            places=[changed.get(number, place) for number, place in enumerate(places)],
+            data=[*parts, filler, *more],
         )
-        return Piece(data, "tiff", recipe.crop, orientation=self.orientation)
+        incomplete = f"{len(recipe.short)} of {len(places)} tiles are not whole in the file" if recipe.short else ""
+        return Piece(data, "tiff", recipe.crop, orientation=self.orientation, incomplete=incomplete, missing=missing)
+
+    def _completed(
+        self,
+        page: Page,
+        recipe: TiffRecipe,
+        parts: Sequence[bytes],
+        joined: _Joined,
+        unwritten: tuple[int, int],
+        at: int,
+    ) -> tuple[dict[int, tuple[int, int]], list[bytes], tuple[Box, ...]]:
+        """For the tiles that the file ends in: their places, filled up from byte `at` on; that data; what is missing.
+
+        Of a tile that is not compressed the rows that are there are kept, any other counts as never written.
+        """
+        places: dict[int, tuple[int, int]] = {}
+        more: list[bytes] = []
+        missing: list[Box] = []
+        first = page.area(recipe.tiles)
+        for number in sorted(recipe.short):
+            span, place = recipe.wanted[number], unwritten
+            row, column = divmod(number % recipe.tiles.size.area, recipe.tiles.width)
+            box, rows = page.area(Box(recipe.tiles.x + column, recipe.tiles.y + row, 1, 1)), 0
+            if span is not None and page.compression is Compression.NONE:
+                body = joined.cut(span, parts).ljust(page.row_bytes * (page.tile if page.tiled else box).height, b"\0")
+                rows, place = len(span) // page.row_bytes, (at, len(body))
+                more.append(body)
+                at += len(body)
+            places[number] = place
+            if rows < box.height:
+                missing.append(Box(box.x - first.x, box.y - first.y + rows, box.width, box.height - rows))
+        return places, more, tuple(missing)
 
     def complete(self) -> Parser[Layout] | None:
         return None
@@ -210,12 +254,15 @@ class TiffLayout:
                 padded = tile.right * size.width > page.size.width or tile.bottom * size.height > page.size.height
                 if not aligned or padded:
                     return None
-                span = self._span(page, tile.y * page.columns + tile.x)
-                return embedded_jpeg.stored(page, span, self.profile) if span is not None else None
+                span = page.span(tile.y * page.columns + tile.x)
+                if span is None or span.stop > self.size_bytes:
+                    return None
+                return embedded_jpeg.stored(page, span, self.profile)
         return None
 
     def dump(self) -> bytes:
-        return serial.dump([level.page.directory for level in self.pyramid], size_bytes=self.size_bytes)
+        directories = [level.page.directory for level in self.pyramid]
+        return serial.dump(directories, size_bytes=self.size_bytes, fault=self.fault)
 
     def _level(self, box: Box, size: Size) -> tuple[int, Frame]:
         """The number of the smallest level that serves, and the box in its pixels."""
@@ -225,11 +272,11 @@ class TiffLayout:
         level = self.pyramid[number]
         return number, Frame.of(box, 1 / level.factor, 1 / level.factor).within(level.page.size)
 
-    def _span(self, page: Page, number: int) -> Span | None:
-        span = page.span(number)
-        if span is not None and span.stop > self.size_bytes:
-            raise Malformed(f"tile {number} is said to end at byte {span.stop} of {self.size_bytes}")
-        return span
+    def _inside(self, span: Span | None) -> Span | None:
+        """What the file has of a tile."""
+        if span is None or span.stop <= self.size_bytes:
+            return span
+        return Span(span.start, self.size_bytes) if span.start < self.size_bytes else None
 
     def _prepared(self, number: int, runs: Sequence[range]) -> Parser[Layout]:
         level = self.pyramid[number]
@@ -274,6 +321,12 @@ class _Joined:
         number = bisect_right(self.spans, span.start, key=attrgetter("start")) - 1
         start = span.start - self.spans[number].start
         return parts[number][start : start + len(span)]
+
+
+def _components(page: Page) -> int:
+    """For how many samples of 8 bits memory is needed: those stored, those in numbers for a while, and those shown."""
+    stored_bytes = ceil_div(page.bits, 8)
+    return page.samples * (2 * stored_bytes + (2 if page.bits <= 8 else 10)) // 2
 
 
 def _filler(page: Page) -> bytes:

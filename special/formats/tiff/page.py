@@ -5,20 +5,28 @@ A strip is a tile as wide as the picture; only the last one may be lower than th
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import NamedTuple
 
 from special.errors import Malformed, Unsupported
 from special.formats.levels import checked
 from special.formats.tiff.ifd import EAGER_INDEX_BYTES, Directory, Field, first_directory
 from special.formats.tiff.tags import (
+    BEYOND_LIBVIPS,
+    BYTES,
+    CCITT,
+    COLOUR_SAMPLES,
     COMPRESSIONS,
     COPIED,
+    IMAGECODECS,
     JOINABLE,
     JPEG_2000,
+    LAB,
     NUMBERS,
     PHOTOMETRICS,
     REFUSED_COMPRESSIONS,
@@ -26,13 +34,32 @@ from special.formats.tiff.tags import (
     WIDTHS,
     Compression,
     Photometric,
+    SampleFormat,
     Tag,
+    Type,
 )
 from special.geometry import Box, Frame, Size, ceil_div
 from special.storage import Span
 
 MAX_JPEG_SIDE = 65535
 """ITU-T T.81 section B.2.2: sides have 16 bits."""
+MAX_SAMPLES = 64
+DEPTHS: dict[int, tuple[int, ...]] = {
+    SampleFormat.UNSIGNED: (*range(1, 17), 32),
+    SampleFormat.SIGNED: (8, 16, 32),
+    SampleFormat.FLOAT: (16, 32, 64),
+}
+"""Bits of samples that are read, by their format."""
+DEPTHS_OF = {
+    Photometric.PALETTE: (1, 2, 4, 8),
+    Photometric.YCBCR: (8, 16),
+    Photometric.CIELAB: (8, 16),
+    Photometric.ICCLAB: (8, 16),
+}
+"""Bits of samples, unsigned, of colour models in which no others are read."""
+MISREAD_IN_PLANES = frozenset({Photometric.MIN_IS_BLACK, Photometric.MIN_IS_WHITE, Photometric.YCBCR})
+"""Colour models that libvips takes for others where samples are in strips of their own."""
+SAMPLE_FORMATS = {1: "unsigned", 2: "signed", 3: "fractions", 5: "complex integers", 6: "complex fractions"}
 CHUNK_BYTES = 8192
 """How much of a long list of tiles is read at a time: 1,024 offsets of a BigTIFF."""
 
@@ -120,6 +147,7 @@ class Page:
     """Samples per pixel, alpha included."""
     bits: int
     """Bits per sample."""
+    sample_format: SampleFormat
     planes: int
     """How many times the grid is stored: once, or once for each sample."""
     offsets: TileList
@@ -128,30 +156,49 @@ class Page:
     """How many bytes each tile has; none for one that was never written."""
 
     @classmethod
-    def of(cls, directory: Directory) -> Page:
-        """The page that a directory describes. Raises `Malformed`, or `Unsupported` by name."""
+    def of(cls, directory: Directory, *, size_bytes: int) -> Page:
+        """The page that a directory of a file of `size_bytes` describes.
+
+        Raises `Malformed`, or `Unsupported` by name.
+        """
+        directory = _completed(directory)
         size = _size(directory, Tag.IMAGE_WIDTH, Tag.IMAGE_LENGTH)
-        samples = directory.number(Tag.SAMPLES_PER_PIXEL, 1)
+        samples = directory.number(Tag.SAMPLES_PER_PIXEL)
         bits = directory.numbers(Tag.BITS_PER_SAMPLE) or (1,)
         compression, photometric = _compression(directory), _photometric(directory)
-        _check_samples(directory, samples, bits)
+        sample_format = _sample_format(directory, samples, bits)
         for entry in directory.fields.values():
             if entry.raw is None and entry.tag in COPIED:
                 raise Malformed(f"{Tag(entry.tag).name} is {entry.size_bytes} bytes long")
         tiled = Tag.TILE_WIDTH in directory.fields
         if tiled:
             tile = _size(directory, Tag.TILE_WIDTH, Tag.TILE_LENGTH)
-            offsets, counts = _index(directory, Tag.TILE_OFFSETS), _index(directory, Tag.TILE_BYTE_COUNTS)
         else:
             rows = directory.number(Tag.ROWS_PER_STRIP, size.height)
             tile = Size(size.width, min(rows, size.height) or size.height)
-            offsets, counts = _index(directory, Tag.STRIP_OFFSETS), _index(directory, Tag.STRIP_BYTE_COUNTS)
         planes = samples if directory.number(Tag.PLANAR_CONFIGURATION, 1) == 2 else 1
-        if compression in JPEG_2000:
-            _check_joinable("JPEG 2000 tiles", photometric, samples, bits[0], planes=planes)
-        elif tiled and planes > 1:
-            _check_joinable("separate tiles", photometric, samples, bits[0], planes=planes)
-        page = cls(directory, size, tile, tiled, compression, photometric, samples, bits[0], planes, offsets, counts)
+        row_bytes = ceil_div(tile.width * (samples // planes) * bits[0], 8)
+        directory, offsets, counts = _places(
+            directory,
+            tiled,
+            tile_bytes=row_bytes * tile.height if compression is Compression.NONE else 0,
+            end=size_bytes,
+        )
+        page = cls(
+            directory,
+            size,
+            tile,
+            tiled,
+            compression,
+            photometric,
+            samples,
+            bits[0],
+            sample_format,
+            planes,
+            offsets,
+            counts,
+        )
+        _check_shown(page)
         if compression is Compression.JPEG and tile.long_side > MAX_JPEG_SIDE:
             raise Malformed(f"a JPEG cannot hold a tile of {tile} pixels; {MAX_JPEG_SIDE} is the longest side")
         listed, needed = min(offsets.count, counts.count), page.tile_count
@@ -168,6 +215,32 @@ class Page:
     def rows(self) -> int:
         """Tiles one above the other."""
         return ceil_div(self.size.height, self.tile.height)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row of a tile that is not compressed."""
+        return ceil_div(self.tile.width * (self.samples // self.planes) * self.bits, 8)
+
+    @property
+    def is_unpacked(self) -> bool:
+        """Whether its samples are unpacked one by one: as they are stored, libvips refuses or misreads them."""
+        if self.compression in BEYOND_LIBVIPS or (
+            self.planes > 1
+            and (self.tiled or self.photometric in MISREAD_IN_PLANES)
+            and self.compression not in JPEG_2000
+        ):
+            return True
+        if self.compression is Compression.JPEG:
+            has_extra = self.samples in (2, 4) and self.photometric is not Photometric.SEPARATED
+            return has_extra or self.photometric in LAB
+        return self.compression in BYTES and (
+            self.sample_format is not SampleFormat.UNSIGNED
+            or self.bits not in (1, 2, 4, 8, 16)
+            or self.photometric in LAB
+            or (self.tiled and bool(self.tile.width % 16 or self.tile.height % 16))
+            or (self.samples > 1 and (self.bits < 8 or self.photometric is Photometric.PALETTE))
+            or (self.samples > 3 and self.photometric is Photometric.YCBCR)
+        )
 
     @property
     def tables(self) -> bytes:
@@ -236,7 +309,7 @@ class Page:
 
 def read_page(data: bytes) -> Page:
     """The first page of a whole, small TIFF in memory, such as `rebuild` makes. Raises `Malformed`, `Unsupported`."""
-    return Page.of(first_directory(data))
+    return Page.of(first_directory(data), size_bytes=len(data))
 
 
 def _size(directory: Directory, width_tag: Tag, height_tag: Tag) -> Size:
@@ -248,7 +321,12 @@ def _compression(directory: Directory) -> Compression:
     compression = COMPRESSIONS.get(code)
     if compression is None:
         name = REFUSED_COMPRESSIONS.get(code, "an unknown one")
-        raise Unsupported(f"TIFF compression {code}, {name}, cannot be read here; re-encode as JPEG or deflate")
+        raise Unsupported(f"TIFF compression {code} ({name}) is not decoded here; re-encode as JPEG or deflate")
+    if compression in IMAGECODECS and importlib.util.find_spec("imagecodecs") is None:
+        raise Unsupported(
+            f"TIFF compression {code} ({compression.name}) needs a package that is not installed: "
+            "pip install 'special-iiif[imagecodecs]'"
+        )
     return compression
 
 
@@ -257,17 +335,77 @@ def _photometric(directory: Directory) -> Photometric:
     photometric = PHOTOMETRICS.get(code)
     if photometric is None:
         name = REFUSED_PHOTOMETRICS.get(code, "an unknown one")
-        raise Unsupported(f"TIFF colour model {code}, {name}, cannot be shown; re-encode as RGB or grey")
+        raise Unsupported(f"TIFF colour model {code} ({name}) is not shown here; re-encode as RGB or grey")
     return photometric
 
 
-def _check_samples(directory: Directory, samples: int, bits: tuple[int, ...]) -> None:
-    if not 1 <= samples <= 64 or len(set(bits)) != 1 or len(bits) > samples:
-        raise Unsupported(f"{samples} TIFF samples of {bits[:8]} bits; all must be of one depth")
-    if bits[0] not in (1, 2, 4, 8, 16):
-        raise Unsupported(f"TIFF samples of {bits[0]} bits; 1, 2, 4, 8 and 16 can be shown")
-    if not {1}.issuperset(directory.numbers(Tag.SAMPLE_FORMAT)):
-        raise Unsupported("TIFF samples that are signed or fractions; re-encode as unsigned integers")
+def _completed(directory: Directory) -> Directory:
+    """The directory with fields that some writers leave out, and that libtiff would guess or demand."""
+    fields = dict(directory.fields)
+
+    def add(tag: Tag, number: int) -> None:
+        fields[tag] = Field(tag, Type.SHORT, 1, 0, struct.pack(directory.order + "H", number))
+
+    if not {int(SampleFormat.UNSIGNED), 4}.isdisjoint(directory.numbers(Tag.SAMPLE_FORMAT)):
+        del fields[Tag.SAMPLE_FORMAT]  # unsigned is the default
+    if Tag.SAMPLES_PER_PIXEL not in fields:
+        photometric = PHOTOMETRICS.get(directory.number(Tag.PHOTOMETRIC, Photometric.MIN_IS_BLACK))
+        colours = COLOUR_SAMPLES[photometric] if photometric is not None else 1
+        add(Tag.SAMPLES_PER_PIXEL, max(colours, len(directory.numbers(Tag.BITS_PER_SAMPLE))))
+    if Tag.PHOTOMETRIC not in fields:
+        completed = Directory(directory.order, fields)
+        is_fax = directory.number(Tag.COMPRESSION, Compression.NONE) in CCITT
+        has_color = completed.number(Tag.SAMPLES_PER_PIXEL) >= 3
+        single = Photometric.PALETTE if Tag.COLOR_MAP in fields else Photometric.MIN_IS_BLACK
+        add(Tag.PHOTOMETRIC, Photometric.RGB if has_color else Photometric.MIN_IS_WHITE if is_fax else single)
+    return directory if fields == directory.fields else Directory(directory.order, fields)
+
+
+def _sample_format(directory: Directory, samples: int, bits: tuple[int, ...]) -> SampleFormat:
+    if not 1 <= samples <= MAX_SAMPLES or len(set(bits)) != 1 or len(bits) > samples:
+        raise Unsupported(
+            f"{samples} TIFF samples of {', '.join(map(str, bits[:8]))} bits; "
+            f"1 to {MAX_SAMPLES} can be read, and all must be of one depth"
+        )
+    formats = set(directory.numbers(Tag.SAMPLE_FORMAT)) or {SampleFormat.UNSIGNED}
+    if len(formats) > 1 or bits[0] not in DEPTHS.get(min(formats), ()):
+        kinds = ", ".join(SAMPLE_FORMATS.get(kind, f"of the unknown format {kind}") for kind in sorted(formats))
+        raise Unsupported(
+            f"TIFF samples of {bits[0]} bits that are {kinds} are not read here; re-encode in 8 or 16 bits"
+        )
+    return SampleFormat(min(formats))
+
+
+def _check_shown(page: Page) -> None:
+    """Raise `Unsupported` for combinations that no decoder here reads, so that they are refused by their headers."""
+    samples, bits, compression, photometric = page.samples, page.bits, page.compression, page.photometric
+    if samples < COLOUR_SAMPLES[photometric]:
+        raise Unsupported(f"a TIFF of {samples} samples in the colour model {photometric.name}, which takes more")
+    if photometric is Photometric.SEPARATED and page.directory.number(Tag.INK_SET, 1) == 2:
+        raise Unsupported("the TIFF holds inks other than CMYK (InkSet 2); re-encode as RGB or CMYK")
+    is_plain = page.sample_format is SampleFormat.UNSIGNED and bits in DEPTHS_OF.get(photometric, (bits,))
+    if not is_plain and photometric in DEPTHS_OF:
+        raise Unsupported(f"TIFF samples of {bits} bits in the colour model {photometric.name} are not shown here")
+    if compression in JPEG_2000:
+        _check_joinable("JPEG 2000 tiles", photometric, samples, bits, planes=page.planes)
+    elif compression in CCITT and (bits, samples) != (1, 1):
+        raise Unsupported(f"{samples} TIFF samples of {bits} bits, compressed as fax; only one of 1 bit can be read")
+    elif compression in (Compression.JPEG, Compression.WEBP) and (bits != 8 or not is_plain or samples > 4):
+        raise Unsupported(f"{samples} TIFF samples of {bits} bits in {compression.name}; up to 4 of 8 bits can be read")
+    elif compression is Compression.JPEG and photometric is Photometric.PALETTE:
+        raise Unsupported("a TIFF with a palette in JPEG is not shown here; re-encode with deflate")
+    subsampling = page.directory.numbers(Tag.YCBCR_SUB_SAMPLING) or (2, 2)
+    is_jpeg = compression is Compression.JPEG
+    if page.is_unpacked and photometric is Photometric.YCBCR and (is_jpeg or subsampling != (1, 1)):
+        raise Unsupported(
+            f"YCbCr of {samples} samples, subsampled by {'×'.join(map(str, subsampling))}, in {compression.name} "
+            "is not shown here; re-encode as RGB"
+        )
+    predictor = page.directory.number(Tag.PREDICTOR, 1)
+    if page.is_unpacked and compression in BYTES and predictor != 1:
+        is_float = page.sample_format is SampleFormat.FLOAT
+        if predictor not in (2, 3) or bits not in (8, 16, 32, 64) or (predictor == 3 and not is_float):
+            raise Unsupported(f"TIFF predictor {predictor} of samples of {bits} bits is not undone here")
 
 
 def _check_joinable(what: str, photometric: Photometric, samples: int, bits: int, *, planes: int) -> None:
@@ -281,8 +419,29 @@ def _check_joinable(what: str, photometric: Photometric, samples: int, bits: int
         )
 
 
-def _index(directory: Directory, tag: Tag) -> TileList:
-    entry = directory.fields.get(tag)
+def _places(directory: Directory, tiled: bool, *, tile_bytes: int, end: int) -> tuple[Directory, TileList, TileList]:
+    """Where tiles are and how long they are, and the directory with their lengths where it had none.
+
+    Those are of `tile_bytes` or, where that is 0, reach to the next tile or to the end of the file.
+    """
+    offsets_tag, counts_tag = (
+        (Tag.TILE_OFFSETS, Tag.TILE_BYTE_COUNTS) if tiled else (Tag.STRIP_OFFSETS, Tag.STRIP_BYTE_COUNTS)
+    )
+    entry, listed = directory.fields.get(offsets_tag), directory.fields.get(counts_tag)
     if entry is None:
-        raise Unsupported(f"the TIFF directory has no {tag.name}")
-    return TileList.of(directory, entry)
+        raise Malformed(f"the TIFF directory has no {offsets_tag.name}")
+    offsets = TileList.of(directory, entry)
+    is_zero = listed is not None and listed.raw is not None and not any(listed.raw)
+    if (listed is None or is_zero) and entry.raw is not None and any(entry.raw):
+        starts = offsets.known()
+        edges = sorted({*starts, end})
+        following = dict(pairwise(edges))
+        lengths = [
+            min(tile_bytes or end, max(0, following.get(start, end) - start)) if start else 0 for start in starts
+        ]
+        raw = struct.pack(f"{directory.order}{len(lengths)}Q", *lengths)
+        listed = Field(counts_tag, Type.LONG8, len(lengths), 0, raw)
+        directory = Directory(directory.order, {**directory.fields, counts_tag: listed})
+    if listed is None:
+        raise Malformed(f"the TIFF directory has no {counts_tag.name}")
+    return directory, offsets, TileList.of(directory, listed)

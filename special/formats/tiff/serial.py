@@ -6,6 +6,7 @@ same checks as the file did. Layout, big-endian:
     "T" version | order | file length u64 | directories u8
     for each directory: fields u8
     for each field: tag u16, type u16, count u64, offset u64, known u8, then its values if known
+    what is wrong with the pages behind, in UTF-8 up to the end
 """
 
 from __future__ import annotations
@@ -23,19 +24,20 @@ _HEAD = struct.Struct(">2s1sQB")
 _FIELD = struct.Struct(">HHQQB")
 
 
-def dump(directories: Sequence[Directory], *, size_bytes: int) -> bytes:
-    """Directories as bytes."""
+def dump(directories: Sequence[Directory], *, size_bytes: int, fault: str = "") -> bytes:
+    """Directories as bytes, and what was wrong with those that were left out."""
     out = [_HEAD.pack(MAGIC, directories[0].order.encode(), size_bytes, len(directories))]
     for directory in directories:
         out.append(struct.pack(">B", len(directory.fields)))
         for field in directory.fields.values():
             out.append(_FIELD.pack(field.tag, field.type, field.values, field.at, field.raw is not None))
             out.append(field.raw or b"")
+    out.append(fault.encode())
     return b"".join(out)
 
 
-def load(data: bytes) -> tuple[list[Directory], int]:
-    """The directories and the file's length. Raises `Malformed` for anything that `dump` did not write."""
+def load(data: bytes) -> tuple[list[Directory], int, str]:
+    """The directories, the file's length, and the fault. Raises `Malformed` for anything that `dump` did not write."""
     try:
         magic, order, size_bytes, count = _HEAD.unpack_from(data)
         if magic != MAGIC or order not in (b"<", b">") or not count:
@@ -58,4 +60,4 @@ def load(data: bytes) -> tuple[list[Directory], int]:
             directories.append(directory)
     except (struct.error, IndexError, KeyError) as error:
         raise Malformed(f"a stored TIFF layout is damaged ({error}); read the master again") from None
-    return directories, size_bytes
+    return directories, size_bytes, data[at:].decode(errors="replace")

@@ -39,12 +39,15 @@ class Tag(IntEnum):
     INK_SET = 332
     EXTRA_SAMPLES = 338
     SAMPLE_FORMAT = 339
+    S_MIN_SAMPLE_VALUE = 340
+    S_MAX_SAMPLE_VALUE = 341
     JPEG_TABLES = 347
     YCBCR_COEFFICIENTS = 529
     YCBCR_SUB_SAMPLING = 530
     YCBCR_POSITIONING = 531
     REFERENCE_BLACK_WHITE = 532
     ICC_PROFILE = 34675
+    LERC_PARAMETERS = 50674
 
 
 class Type(IntEnum):
@@ -74,6 +77,9 @@ WIDTHS = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12
 NUMBERS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
 """The `struct` codes of the types that a count, a size or an offset may have."""
 
+REALS = {3: "H", 4: "I", 11: "f", 12: "d"}
+"""The `struct` codes of the types that the value of a sample may have."""
+
 COPIED = frozenset(
     {
         Tag.BITS_PER_SAMPLE,
@@ -89,18 +95,21 @@ COPIED = frozenset(
         Tag.INK_SET,
         Tag.EXTRA_SAMPLES,
         Tag.SAMPLE_FORMAT,
+        Tag.S_MIN_SAMPLE_VALUE,
+        Tag.S_MAX_SAMPLE_VALUE,
         Tag.JPEG_TABLES,
         Tag.YCBCR_COEFFICIENTS,
         Tag.YCBCR_SUB_SAMPLING,
         Tag.YCBCR_POSITIONING,
         Tag.REFERENCE_BLACK_WHITE,
+        Tag.LERC_PARAMETERS,
     }
 )
 """Fields that mean the same for some of the tiles as for all of them."""
 
 
 class Compression(IntEnum):
-    """Compressions that libtiff in the libvips wheel undoes, and JPEG 2000, which OpenJPEG does."""
+    """Compressions that are undone here."""
 
     NONE = 1
     CCITT_RLE = 2
@@ -111,11 +120,16 @@ class Compression(IntEnum):
     DEFLATE = 8
     ADOBE_DEFLATE = 32946
     PACKBITS = 32773
+    LERC = 34887
+    LZMA = 34925
     APERIO_JPEG_2000_YCBCR = 33003
     JPEG_2000_LOSSY = 33004
     APERIO_JPEG_2000_RGB = 33005
     JPEG_2000 = 34712
+    ZSTANDARD = 50000
     WEBP = 50001
+    JPEG_XL = 50002
+    JPEG_XL_DNG = 52546
 
 
 COMPRESSIONS = {int(compression): compression for compression in Compression}
@@ -131,6 +145,27 @@ JPEG_2000 = frozenset(
 )
 """Compressions whose tiles are codestreams."""
 
+BYTES = frozenset(
+    {
+        Compression.NONE,
+        Compression.LZW,
+        Compression.DEFLATE,
+        Compression.ADOBE_DEFLATE,
+        Compression.PACKBITS,
+        Compression.LZMA,
+        Compression.ZSTANDARD,
+    }
+)
+"""Compressions that give back the bytes of samples, whatever those mean."""
+
+CCITT = frozenset({Compression.CCITT_RLE, Compression.CCITT_T4, Compression.CCITT_T6})
+
+IMAGECODECS = frozenset({Compression.LERC, Compression.JPEG_XL, Compression.JPEG_XL_DNG})
+"""Compressions that are undone by the package imagecodecs alone, an extra."""
+
+BEYOND_LIBVIPS = IMAGECODECS | {Compression.LZMA, Compression.ZSTANDARD}
+"""Compressions that the libtiff inside libvips' wheel does not undo."""
+
 REFUSED_COMPRESSIONS = {
     6: "old-style JPEG",
     9: "JBIG (T.85)",
@@ -141,17 +176,13 @@ REFUSED_COMPRESSIONS = {
     34661: "JBIG",
     34676: "SGI LogLuv",
     34677: "SGI LogLuv 24",
-    34887: "LERC",
     34892: "lossy JPEG of DNG",
-    34925: "LZMA",
-    50000: "Zstandard",
-    50002: "JPEG XL",
 }
 """Compressions with a name that nothing here undoes: libvips would give black for some of them, in silence."""
 
 
 class Photometric(IntEnum):
-    """What the samples mean, of what libvips turns into sRGB or grey."""
+    """What the samples mean, of what is shown here."""
 
     MIN_IS_WHITE = 0
     MIN_IS_BLACK = 1
@@ -160,17 +191,40 @@ class Photometric(IntEnum):
     SEPARATED = 5
     YCBCR = 6
     CIELAB = 8
+    ICCLAB = 9
 
 
 PHOTOMETRICS = {int(photometric): photometric for photometric in Photometric}
 """By code."""
+
+COLOUR_SAMPLES = {
+    Photometric.MIN_IS_WHITE: 1,
+    Photometric.MIN_IS_BLACK: 1,
+    Photometric.RGB: 3,
+    Photometric.PALETTE: 1,
+    Photometric.SEPARATED: 4,
+    Photometric.YCBCR: 3,
+    Photometric.CIELAB: 3,
+    Photometric.ICCLAB: 3,
+}
+"""Samples of a pixel that are colours; all others are extra ones."""
+
+LAB = frozenset({Photometric.CIELAB, Photometric.ICCLAB})
+
+
+class SampleFormat(IntEnum):
+    """How a sample's bits are read, TIFF 6.0 section 19. 4, "undefined", counts as unsigned, as the section allows."""
+
+    UNSIGNED = 1
+    SIGNED = 2
+    FLOAT = 3
+
 
 JOINABLE = {Photometric.MIN_IS_BLACK: 1, Photometric.RGB: 3, Photometric.SEPARATED: 4}
 """Colour models, and how many samples they have, of pages whose tiles are decoded one by one and then joined."""
 
 REFUSED_PHOTOMETRICS = {
     4: "a transparency mask",
-    9: "ICC L*a*b*",
     10: "ITU L*a*b*",
     32803: "a colour filter array (camera raw)",
     32844: "LogL",

@@ -11,8 +11,7 @@ import pytest
 import pyvips
 import tifffile
 
-from special.codecs import tiff_planes
-from special.errors import Unsupported
+from special.codecs import tiff_unpacking
 from special.formats.tiff import read_page
 from tests.support.pieces import smooth
 
@@ -29,7 +28,7 @@ def written(samples: int, photometric: str, **options: Any) -> bytes:
 def decoded(data: bytes) -> pyvips.Image:
     page = read_page(data)
     assert page.planes > 1
-    return tiff_planes.decode(data, page)
+    return tiff_unpacking.decode(data, page)
 
 
 @pytest.mark.parametrize(
@@ -74,8 +73,3 @@ def test_the_profile_goes_along() -> None:
     profile = bytes(pyvips.Image.profile_load("p3"))
     data = written(3, "rgb", iccprofile=profile)
     assert decoded(data).get("icc-profile-data") == profile
-
-
-def test_colour_models_that_cannot_be_joined_are_refused_by_name() -> None:
-    with pytest.raises(Unsupported, match="2 samples of 8 bits, colour model MIN_IS_WHITE, in separate tiles"):
-        decoded(written(2, "miniswhite"))

@@ -1,0 +1,65 @@
+"""Masters that are not shown, and what their refusal must name."""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Iterator
+
+import numpy as np
+from PIL import Image
+
+from fixtures.tiff_pages import Page, put_together
+from tests.sweep import jp2_inputs
+from tests.sweep.pictures import Input
+
+SIDE = 16
+
+
+def page(**fields: tuple[int, tuple[float, ...]]) -> bytes:
+    """A TIFF of one grey strip, with other fields: t259=(3, (34661,))."""
+    usual: dict[int, tuple[int, tuple[float, ...]]] = {
+        256: (4, (SIDE,)),
+        257: (4, (SIDE,)),
+        258: (3, (8,)),
+        259: (3, (1,)),
+        262: (3, (1,)),
+        277: (3, (1,)),
+        278: (4, (SIDE,)),
+    }
+    usual |= {int(name[1:]): value for name, value in fields.items()}
+    return put_together([Page(usual, [bytes(SIDE * SIDE * 16)], tiled=False)])
+
+
+def inputs() -> Iterator[Input]:
+    tiffs = {
+        "jbig": ("34661 (JBIG)", page(t259=(3, (34661,)))),
+        "logluv": ("32845 (LogLuv)", page(t262=(3, (32845,)))),
+        "camera": ("camera raw", page(t262=(3, (32803,)))),
+        "complex": ("complex fractions", page(t339=(3, (6,)), t258=(3, (64,)))),
+        "float8": ("fractions", page(t339=(3, (3,)))),
+        "inks": ("inks other than CMYK", page(t262=(3, (5,)), t277=(3, (4,)), t258=(3, (8,) * 4), t332=(3, (2,)))),
+        "depths": ("of one depth", page(t262=(3, (2,)), t277=(3, (3,)), t258=(3, (5, 6, 5)))),
+        "few": ("1 samples in the colour model RGB", page(t262=(3, (2,)))),
+        "fax": ("compressed as fax", page(t259=(3, (4,)))),
+        "jpeg12": ("up to 4 of 8 bits", page(t259=(3, (7,)), t258=(3, (12,)))),
+        "deep palette": ("colour model PALETTE", page(t262=(3, (3,)), t258=(3, (16,)))),
+        "predictor": ("predictor 3", page(t259=(3, (8,)), t317=(3, (3,)), t258=(3, (32,)))),
+        "no offsets": ("no STRIP_OFFSETS", page().replace(struct.pack("<H", 273), struct.pack("<H", 275), 1)),
+    }
+    for name, (reason, data) in tiffs.items():
+        yield Input(f"{name.replace(' ', '-')}.tif", data, None, refusal=reason)
+    code = jp2_inputs.coded(np.zeros((SIDE, SIDE, 3), np.uint8))
+    for number, reason in {1: "YCbCr(1)", 13: "YCCK", 24: "e-sYCC", 99: "99, an unknown one"}.items():
+        data = jp2_inputs.jp2(code, SIDE, SIDE, 3, 8, jp2_inputs.enumerated(number))
+        yield Input(f"space-{number}.jp2", data, None, refusal=reason)
+    picture = Image.fromarray(np.zeros((SIDE, SIDE, 3), np.uint8))
+    for kind, reason in {"AVIF": "AVIF", "BMP": "BMP", "PPM": "starts with b'P6"}.items():
+        file = io.BytesIO()
+        picture.save(file, kind)
+        yield Input(f"other.{kind.lower()}", file.getvalue(), None, refusal=reason)
+    file = io.BytesIO()
+    picture.save(file, "JPEG")
+    arithmetic = file.getvalue().replace(b"\xff\xc0", b"\xff\xc9")
+    yield Input("arithmetic.jpg", arithmetic, None, refusal="arithmetic-coded")
+    yield Input("letter.txt", b"Dear Sir or Madam, " * 10, None, refusal="starts with b'Dear")
