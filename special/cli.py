@@ -1,4 +1,4 @@
-"""The command `special`: serve, derive, inspect, mount, volume, catalogue.
+"""The command `special`: serve, derive, inspect, compare, mount, volume, catalogue.
 
 Exit codes: 0 done, 1 something failed (said which), 2 bad usage or a setting that cannot work.
 
@@ -299,6 +299,70 @@ def mount(
         in_background(work)
     else:
         work()
+
+
+@cli.command(
+    name="compare",
+    epilog="""
+[bold]Examples[/]
+
+  special compare access.log.gz --old https://old.example.org/iiif/2 --new http://localhost:8000/iiif/2 --report it.html
+
+  special compare access.log --old 'https://old.example.org/iipsrv.fcgi?IIIF=' --record old.sqlite
+
+  special compare --old old.sqlite --new http://localhost:8000/iiif/2 --tolerate 0.5 --ignore headers,rounding
+""",
+)
+def compare_command(
+    old: Annotated[str, typer.Option(help="Address of the old server up to the identifier, or a recording of it.")],
+    logs: Annotated[
+        list[str] | None, typer.Argument(help="Access logs or lists of URLs, .gz too; - for standard input.")
+    ] = None,
+    new: Annotated[str | None, typer.Option(help="Address of the new server up to the identifier.")] = None,
+    prefix: Annotated[
+        str | None, typer.Option(help="What the log's addresses begin with. Default: the path of --old.")
+    ] = None,
+    limit: Annotated[int, typer.Option(help="Maximum number of lines that are asked: a sample.", min=1)] = 10_000,
+    rate: Annotated[float, typer.Option(help="Maximum number of requests a second to each server.", min=0.01)] = 10.0,
+    concurrency: Annotated[int, typer.Option(help="Maximum number of addresses asked at a time.", min=1, max=64)] = 4,
+    psnr: Annotated[float, typer.Option(help="Pictures differ below this PSNR, in dB.", min=0)] = 30.0,
+    ignore: Annotated[
+        str, typer.Option(help="Kinds of differences that are told and do not count, with commas.")
+    ] = "headers",
+    tolerate: Annotated[float, typer.Option(help="Percent of requests that may differ.", min=0, max=100)] = 0.0,
+    record: Annotated[Path | None, typer.Option(help="Record the old server's answers to this file.")] = None,
+    prices: Annotated[
+        Path | None, typer.Option(help="TOML file with currency, per_1000_gets and per_gb of the store.")
+    ] = None,
+    report: Annotated[Path | None, typer.Option(help="Write a report with both pictures to this HTML file.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print all that was found as one JSON object.")] = False,
+) -> None:
+    """Ask an old server and a new one what an access log has, and tell what differs.
+
+    Of the log only the paths below the prefix are used: no address, query or user agent leaves it. Exits with 1 if
+    more requests differ than are tolerated.
+    """
+    from special.compare import DIFFERENCES, Options, Prices, run
+
+    ignored = {it.strip() for it in ignore.split(",")} - {""}
+    if unknown := ignored - set(DIFFERENCES):
+        raise ConfigurationError(f"--ignore: '{unknown.pop()}' is none of {', '.join(DIFFERENCES)}")
+    options = Options(
+        old,
+        new,
+        prefix,
+        limit=limit,
+        rate=rate,
+        concurrency=concurrency,
+        psnr_db=psnr,
+        ignore=frozenset(kind for kind in DIFFERENCES if kind in ignored),
+        tolerate_percent=tolerate,
+        record=record,
+        prices=Prices.load(prices) if prices else Prices(),
+        report=report,
+        json=json,
+    )
+    sys.exit(asyncio.run(run(logs or [], options, out=Console(), progress=Console(stderr=True))))
 
 
 Directory = Annotated[Path, typer.Argument(help="The volume's folder.")]

@@ -266,8 +266,14 @@ def flow(settings: Settings) -> Flow | None:
     """How users log in; None where the settings name no profile."""
     if settings.auth_profile is None:
         return None
-    label = settings.auth_label or ""
-    return Flow(settings.auth_profile, settings.auth_login_url, settings.auth_logout_url, label)
+    return Flow(
+        settings.auth_profile,
+        settings.auth_login_url,
+        settings.auth_logout_url,
+        settings.auth_label or "",
+        settings.auth_note or "",
+        frozenset(map(int, settings.auth_versions)),
+    )
 
 
 def rendition_policy(settings: Settings) -> Policy:

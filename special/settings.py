@@ -403,14 +403,25 @@ class Settings(BaseSettings):
     )
     jwt_issuer: str | None = Field(None, description="Issuer (`iss`) that JWTs must name.")
     jwt_audience: str | None = Field(None, description="Audience (`aud`) that JWTs must name.")
-    auth_profile: Literal["active", "external", "kiosk"] | None = Field(
+    auth_profile: Literal["active", "clickthrough", "external", "kiosk"] | None = Field(
         None,
-        description="How viewers take users to the login page (IIIF Authorization Flow 2.0): active, external, kiosk.",
+        description="How viewers take users to the login page: active (a login), clickthrough (terms of use), "
+        "external, kiosk.",
+    )
+    auth_versions: Annotated[tuple[Literal["1", "2"], ...], NoDecode] = Field(
+        ("2",),
+        min_length=1,
+        description="IIIF APIs for the login that info.json names: `1`, Authentication 1.0, which Mirador and the "
+        "Universal Viewer know; `2`, Authorization Flow 2.0. With `1`, info.json of an image that a caller may not see "
+        "in full leads by 302 to that of the smaller picture.",
     )
     auth_login_url: str | None = Field(None, description="The login page, which sets `jwt_cookie` and closes its tab.")
     auth_logout_url: str | None = Field(None, description="The page that takes `jwt_cookie` away again.")
     auth_label: str | None = Field(
         None, description="What viewers call the login; it should name the institution. Default: by the page's host."
+    )
+    auth_note: str | None = Field(
+        None, description="What viewers say before the login, such as terms of use; default: a sentence."
     )
     auth_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
@@ -431,6 +442,7 @@ class Settings(BaseSettings):
         "default_roles",
         "jwt_algorithms",
         "auth_origins",
+        "auth_versions",
         mode="before",
     )
     @classmethod
@@ -476,7 +488,7 @@ class Settings(BaseSettings):
             raise ValueError("jwt_jwks has public keys; for HS… algorithms set jwt_key")
         if self.auth_profile is not None and not (keyed and self.jwt_cookie):
             raise ValueError("auth_profile needs jwt_cookie and a key: the token service reads that cookie")
-        if self.auth_profile in ("active", "kiosk") and not self.auth_login_url:
+        if self.auth_profile in ("active", "clickthrough", "kiosk") and not self.auth_login_url:
             raise ValueError(f"auth_profile '{self.auth_profile}' needs auth_login_url")
         return self
 

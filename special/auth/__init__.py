@@ -2,7 +2,8 @@
 
 from special.auth import access, flow
 from special.auth.access import ANONYMOUS, Grant, Identity, PatternRule, Rules, RulesInForce
-from special.auth.flow import AUTH_CONTEXT, MEDIA, Flow, Refusal
+from special.auth.authentication import STATUS, Refusal
+from special.auth.flow import AUTH_CONTEXT, MEDIA, Flow
 from special.auth.identity import Proof, Verifier, bearer
 from special.auth.jwks import key_file, key_set
 from special.auth.tokens import AccessTokens
@@ -11,6 +12,7 @@ __all__ = [
     "ANONYMOUS",
     "AUTH_CONTEXT",
     "MEDIA",
+    "STATUS",
     "AccessTokens",
     "Flow",
     "Grant",

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from special.auth import Grant
 from special.codecs import Encoding
@@ -21,6 +21,9 @@ PIXELS_VERSION: Final = 1
 """Goes up when the same request on the same master gives other bytes than before."""
 
 
+Access = Literal["full", "part", "none"]
+
+
 @dataclass(frozen=True, slots=True)
 class InfoDocument:
     """info.json, and how it may be passed on."""
@@ -30,6 +33,11 @@ class InfoDocument:
     """The compliance level that it describes."""
     asset: Asset
     """The image that it describes."""
+    access: Access
+    """How much of the image the caller may see.
+
+    Where it is none, what is described is what others see: viewers hang on a description without sizes and tiles.
+    """
     is_personal: bool = False
     """Whether the operator's own code may show another caller something else."""
 

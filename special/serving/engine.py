@@ -16,7 +16,7 @@ from special.errors import RequestError
 from special.iiif import ImageRequest, Job, Limits, Version
 from special.images import Asset, Description
 from special.serving import info, routing
-from special.serving.answers import Answer, AnswerHead, InfoDocument, PlannedRequest, Route
+from special.serving.answers import Access, Answer, AnswerHead, InfoDocument, PlannedRequest, Route
 from special.serving.catalog import Catalog
 from special.serving.gallery import Gallery
 from special.serving.info import Services
@@ -119,10 +119,11 @@ class Engine:
         """info.json at level 2, at level 0 for callers who may see less. `services` lead them to a login."""
         asset = await self.catalog.find(identifier)
         grant = access.grant(asset, identity)
-        document = info.info(asset, uri, version=version, limits=self.limits, grant=grant, services=services)
-        return InfoDocument(
-            await self._described(document, asset, version), info.level(grant), asset, grant.is_personal
-        )
+        seen: Access = "full" if grant.unlimited else "part" if grant.max_side else "none"
+        described = Grant() if seen == "none" else grant
+        document = info.info(asset, uri, version=version, limits=self.limits, grant=described, services=services)
+        document = await self._described(document, asset, version)
+        return InfoDocument(document, info.level(described), asset, seen, grant.is_personal)
 
     async def thumbs_info(
         self, identifier: str, uri: str, *, version: Version, identity: Identity, services: Services = ()
@@ -130,8 +131,10 @@ class Engine:
         """info.json of `/thumbs/`, at level 0."""
         asset = await self.catalog.find_stored(identifier)
         grant = access.grant(asset, identity)
-        document = info.info_thumbs(asset, uri, version=version, grant=grant, services=services)
-        return InfoDocument(await self._described(document, asset, version), 0, asset, grant.is_personal)
+        seen: Access = "full" if grant.unlimited else "part" if info.listed_thumbs(asset, grant) else "none"
+        described = Grant() if seen == "none" else grant
+        document = info.info_thumbs(asset, uri, version=version, grant=described, services=services)
+        return InfoDocument(await self._described(document, asset, version), 0, asset, seen, grant.is_personal)
 
     async def _described(self, document: dict[str, Any], asset: Asset, version: Version) -> dict[str, Any]:
         """With what settings, catalogue and the operator's own code say of the image."""

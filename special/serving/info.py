@@ -150,9 +150,15 @@ def _with_services(document: dict[str, Any], services: Services, version: Versio
     """Authorization Flow 2.0, section 2.1: its context comes before the image's; 2.1 keeps it inside the service."""
     if not services:
         return document
-    if version == 3:
-        return document | {"@context": [AUTH_CONTEXT, CONTEXT[3]], "service": list(services)}
-    return document | {"service": [{"@context": AUTH_CONTEXT} | service for service in services]}
+    if version == 3 and any(service["@context"] == AUTH_CONTEXT for service in services):
+        named = {"@context": [AUTH_CONTEXT, CONTEXT[3]]}
+        inside = [_without_context(it) if it["@context"] == AUTH_CONTEXT else it for it in services]
+        return document | named | {"service": inside}
+    return document | {"service": list(services)}
+
+
+def _without_context(service: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in service.items() if name != "@context"}
 
 
 def described(document: dict[str, Any], said: Description, version: Version) -> dict[str, Any]:

@@ -112,7 +112,7 @@ class AnswersAtHand:
             await send(message)
             if message["type"] == "http.response.start":
                 head = _lines(message["headers"]) + b"\r\n"
-                path = f"/{call.prefix}/{call.path}"
+                path = f"/{call.tier}{call.prefix}/{call.path}"
                 self._answers.put(key, AnswerAtHand(call.method, path, message["status"], head, cost, body))
 
         return sending

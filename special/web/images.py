@@ -50,6 +50,7 @@ from special.web.response import CHUNK_BYTES, CORS, Headers, cors, send_answer, 
 from special.web.unsent import UnsentAnswers
 
 PREFIXES: Final = ("iiif", "iiif-img", "thumbs")
+OPEN_TIER: Final = "auth/open/"
 MAX_PLANS: Final = 10_000
 """Maximum number of plans that are kept in memory, of some 2 KB each."""
 
@@ -85,6 +86,8 @@ class Document:
     etag: str
     private: bool
     """Whether another client would get another document."""
+    status: Literal[200, 302, 401]
+    """401: this caller may see nothing of the image; 302: what they may see is described elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +142,14 @@ class Images:
         if self._verifier.has_token(call.headers):
             async with self._deadline(call, "stored").limit("verifying a token"):
                 identity = await self._verifier.identify(call.headers)
-        if call.prefix == "auth" and self._auth:
-            return await self._authorise(self._auth, call, identity, send)
+        if self._auth:
+            if call.prefix == "auth" and (opened := self._opened(self._auth, call)):
+                call, identity = opened, ANONYMOUS
+            elif call.prefix == "auth":
+                return await self._authorise(self._auth, call, identity, send)
+            elif self._auth.flow.tells_by_status and call.path.endswith("/info.json"):
+                # Authentication 1.0, section 2.2.5: the token stands for the cookie here, and at no picture.
+                identity = self._auth.bearer_of(call.headers, identity)
         segments, form = self._options.id_segments, self._options.form
         if call.prefix == "iiif" and (manifest := iiif.parse_manifest(call.path, id_segments=segments, form=form)):
             return await self._manifest(call, manifest, identity, send)
@@ -175,18 +184,26 @@ class Images:
         version = call.form(request.version).version
         uri = self._uri(call, request)
         make = self.engine.thumbs_info if call.level0 else self.engine.info
-        services = self._auth.flow.services(call.base, uri) if self._auth else ()
+        services = self._auth.flow.services(call.base, self._uri(replace(call, tier=""), request)) if self._auth else ()
         async with self._deadline(call, "stored").limit("looking up the image"):
             found = await make(request.identifier, uri, version=version, identity=identity, services=services)
         data = _json(found.document)
         private = found.asset.restricted or found.is_personal
-        document = Document(found.asset, version, info.profile(version, found.level), data, _etag(data), private)
+        profile = info.profile(version, found.level)
+        status: Literal[200, 302, 401] = 401 if found.access == "none" else 200
+        tiered = self._auth is not None and self._auth.flow.tells_by_status and not call.level0
+        if found.access == "part" and tiered and not call.tier:
+            status = 302
+        document = Document(found.asset, version, profile, data, _etag(data), private, status)
         self._documents.put(_key(call, identity), document)
         return document
 
     async def _send_info(self, call: HttpRequest, document: Document, send: Send) -> int:
         headers = [*self._cors(call), *self._caching(call, *self._vary, private=document.private, age_s=60)]
         headers += self._tag(document.asset)
+        if document.status == 302:
+            location = f"{call.base}/{OPEN_TIER}{call.prefix}/{call.quoted_path}".encode()
+            return await send_bytes(send, 302, [*headers, (b"location", location)], b"")
         media: str = call.form(document.version).media
         context = info.CONTEXT[document.version]
         link = f'<{document.profile}>;rel="profile"'
@@ -195,6 +212,9 @@ class Images:
         elif document.version == 3:
             media += f';profile="{context}"'
         headers += [(b"content-type", media.encode()), (b"link", link.encode())]
+        if document.status == 401:
+            headers.append((b"www-authenticate", b"Bearer"))  # RFC 9110, section 15.5.2
+            return await send_bytes(send, 401, headers, document.data, head=call.head)
         if self._may_be_at_hand(document.asset):
             send = self._at_hand.recording(call, send, partial(self._current_data, document))
         return await _send_json(call, headers, document.data, document.etag, send)
@@ -371,9 +391,21 @@ class Images:
 
     # Login
 
+    def _opened(self, auth: Auth, call: HttpRequest) -> HttpRequest | None:
+        """The request to an image service as it is for strangers; None for a request to something else."""
+        prefix, _, path = call.path.removeprefix("open/").partition("/")
+        if not (auth.flow.tells_by_status and call.path.startswith("open/") and prefix in PREFIXES):
+            return None
+        return replace(call, prefix=prefix, path=path, tier=OPEN_TIER)
+
     async def _authorise(self, auth: Auth, call: HttpRequest, identity: Identity, send: Send) -> int:
         private, head = self._caching(call, private=True, age_s=0), call.head
         service, _, rest = call.path.partition("/")
+        if service == "token" and not rest and auth.wants_json(call.query):
+            async with self._deadline(call, "stored").limit("verifying a token"):
+                status, fields = await auth.token_json(call.headers)
+            plain = [(b"content-type", b"application/json"), (b"x-content-type-options", b"nosniff")]
+            return await send_bytes(send, status, [*private, *plain], json.dumps(fields).encode(), head=head)
         if service == "token" and not rest:
             async with self._deadline(call, "stored").limit("verifying a token"):
                 page, policy = await auth.token_page(call.headers, call.query)
@@ -453,7 +485,7 @@ def _caller(call: HttpRequest, identifier: str, identity: Identity) -> Caller:
 
 
 def _key(call: HttpRequest, identity: Identity) -> Key:
-    return call.prefix, call.path, call.base, call.is_shareable, call.form(None).version, identity
+    return call.tier + call.prefix, call.path, call.base, call.is_shareable, call.form(None).version, identity
 
 
 def _offloaded(headers: Headers, location: str, url: str) -> Headers:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from typing import Final
+from typing import Final, Literal
 from urllib.parse import quote
 
 from starlette.types import Scope
@@ -60,6 +60,8 @@ class HttpRequest:
     """When it arrived, by the monotonic clock."""
     key: RequestKey | None = None
     """Where the answer may be one that the connection gives by itself the next time."""
+    tier: Literal["", "auth/open/"] = ""
+    """What stands before the prefix: the image service as it is for all, or that for strangers."""
 
     @classmethod
     def of(cls, scope: Scope, prefix: str, path: str, *, address: PublicAddress, arrived_s: float) -> HttpRequest:
@@ -107,7 +109,7 @@ class HttpRequest:
     def uri(self, request: ImageRequest | InfoRequest | BaseRequest, *, id_segments: int) -> str:
         """The image's base URI as it was asked for: with the version segment, and in the same spelling."""
         segments = self.quoted_path.split("/")[: id_segments + bool(request.version)]
-        return f"{self.base}/{self.prefix}/{'/'.join(segments)}"
+        return f"{self.base}/{self.tier}{self.prefix}/{'/'.join(segments)}"
 
     @property
     def quoted_path(self) -> str:

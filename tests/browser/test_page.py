@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from urllib.parse import quote
 
 import pytest
@@ -20,7 +16,7 @@ from special.web import viewer
 from tests.conftest import Serve
 from tests.support import npm
 from tests.support.live import MASTERS, LiveServer
-from tests.support.logins import SECRET, token
+from tests.support.logins import SECRET, login_page
 from tests.support.sites import site
 
 pytestmark = pytest.mark.browser
@@ -244,30 +240,6 @@ def test_without_the_library_the_image_is_shown_whole(live_server: LiveServer, p
     expect(page.get_by_role("alert")).to_contain_text("OpenSeadragon could not be loaded")
     expect(page.locator("#canvas img")).to_have_js_property("complete", True)
     assert page.locator("#canvas img").evaluate("(it) => Math.max(it.naturalWidth, it.naturalHeight)") == 1600
-
-
-class LoginPage(BaseHTTPRequestHandler):
-    """Somebody else's login page: whoever presses its button is a reader."""
-
-    def do_GET(self) -> None:
-        entered = self.path.startswith("/in")
-        self.send_response(200)
-        self.send_header("Content-Type", "text/html")
-        if entered:  # cookies know no ports: it is sent to the image server too
-            self.send_header("Set-Cookie", f"login={token('reader')}; Path=/; HttpOnly; SameSite=Lax")
-        self.end_headers()
-        self.wfile.write(b"<script>close()</script>" if entered else b"<form action=in><button>I am a reader</button>")
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
-@contextmanager
-def login_page() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), LoginPage) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}/"
-        server.shutdown()
 
 
 def restricted(serve: Serve, folder: Path, login: str) -> LiveServer:

@@ -22,7 +22,8 @@ function report(problem) {
 
 async function get(url) {
   const response = await fetch(url);
-  if (response.ok) return response;
+  // Of an image that may not be seen at all info.json is 401, and describes it all the same.
+  if (response.ok || (response.status === 401 && response.headers.get("content-type").includes("json"))) return response;
   throw Object.assign(new Error((await response.text()).trim() || `${url}: ${response.status}`), { status: response.status });
 }
 
@@ -125,12 +126,14 @@ const loadLibrary = () =>
 
 async function open(id) {
   const path = images.get(id) ?? (await ask(`viewer/images.json?${new URLSearchParams({ id })}`)).images[0].path;
-  const info = await ask(`${path}/info.json`);
+  const described = await get(`${path}/info.json`);
+  const info = await described.json();
   if (id !== current) return; // something else was opened meanwhile
   show(true);
   describe(id, info, path);
   info.id = service = new URL(path, document.baseURI).href; // ask the server that gave this page, whatever its public name
   offer(waysIn(info)[0]).catch(report);
+  if (described.status === 401) return viewer?.close(); // nothing may be seen
   try {
     await loadLibrary();
   } catch (problem) {
