@@ -30,19 +30,19 @@ def decode(piece: Piece, *, max_pixels: int, threads: int = 1) -> Raster | VipsI
     """
     match piece.format:
         case "jp2":
-            _check(_codestream_size(piece), max_pixels)
+            check_size(_codestream_size(piece), max_pixels)
             return _from_planes(openjpeg.decode(piece.data, reduce=piece.reduce, area=piece.area, threads=threads))
         case "jpeg":
             return _decode_jpeg(piece, max_pixels)
         case "tiff":
             page = read_page(piece.data)
-            _check(page.size, max_pixels)
+            check_size(page.size, max_pixels)
             picture = _decode_tiles(piece.data, page)
             if picture is None:
                 picture = tiff_samples.load(piece.data, page)
             return picture if isinstance(picture, np.ndarray) else tiff_samples.shown(picture, page)
     image = vips.load(piece.data, piece.format)
-    _check(Size(image.width, image.height), max_pixels)
+    check_size(Size(image.width, image.height), max_pixels)
     return image
 
 
@@ -65,19 +65,20 @@ def _decode_jpeg(piece: Piece, max_pixels: int) -> Raster | VipsImage:
         jpeg.check_scans(piece.data)
     if head is not None:
         size = Size(ceil_div(head.size.width, factor), ceil_div(head.size.height, factor))
-        _check(size, max_pixels)
+        check_size(size, max_pixels)
         raster = jpeg.decode(piece.data, head, reduce=piece.reduce)
         if raster is not None:
             return colour.tagged(raster, head.profile)
     image = vips.load(piece.data, "jpeg", reduce=piece.reduce)
-    _check(Size(image.width, image.height), max_pixels)
+    check_size(Size(image.width, image.height), max_pixels)
     if head is None:
         return image
     # libvips drops a last row or column that shrinking fills in part only; the one before is repeated.
     return image.embed(0, 0, size.width, size.height, extend="copy")
 
 
-def _check(size: Size, max_pixels: int) -> None:
+def check_size(size: Size, max_pixels: int) -> None:
+    """Raise `TooExpensive` for a picture of more pixels than are to be decoded."""
     if size.area > max_pixels:
         raise TooExpensive(f"{size.width}×{size.height} pixels to decode; max_master_pixels allows {max_pixels}")
 

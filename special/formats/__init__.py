@@ -9,9 +9,23 @@ from special.errors import Malformed, Unsupported
 from special.formats import jp2, jpeg, tiff, whole
 from special.formats.layout import Extract, Format, Layout, Piece, Stored, Tiling
 from special.formats.parser import Parser, drive, solve
+from special.formats.whole import WholeLayout
 from special.storage import Span
 
-__all__ = ["Extract", "Format", "Layout", "Parser", "Piece", "Stored", "Tiling", "drive", "load", "parse", "solve"]
+__all__ = [
+    "Extract",
+    "Format",
+    "Layout",
+    "Parser",
+    "Piece",
+    "Stored",
+    "Tiling",
+    "WholeLayout",
+    "drive",
+    "load",
+    "parse",
+    "solve",
+]
 
 SNIFF_BYTES = 32
 """Enough to tell all formats apart."""

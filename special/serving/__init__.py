@@ -8,8 +8,8 @@ from special.serving.engine import Engine, Resources
 from special.serving.info import granted, listed_thumbs
 from special.serving.master_pixels import MasterRenderer
 from special.serving.prefetch import Prefetcher
-from special.serving.pyramid_builder import LANE as PYRAMID_LANE
 from special.serving.pyramid_builder import PyramidBuilder
+from special.serving.pyramid_maker import LANE as PYRAMID_LANE
 from special.serving.read_piece import ReadLimits, read_piece
 from special.serving.routing import LaneName, Thumb, lane_of
 from special.serving.stream import StreamRoute

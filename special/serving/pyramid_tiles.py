@@ -81,6 +81,10 @@ class PyramidTiles:
             piece = index.layout.rebuild(extract, found)
             return await renderer.decode(piece, job, admission, quarantine_key=key, encoding=careful)
 
+    def look_again(self, blob: Blob) -> None:
+        """A pyramid may be there by now: the next request asks the disk at once."""
+        self._checked_s.pop(blob.url, None)
+
     async def _find(self, blob: Blob) -> PackFile | None:
         """The pyramid, if there is one by now; the disk is asked once in `CHECK_S`, however many requests ask."""
         now = monotonic()
