@@ -156,7 +156,7 @@ def assemble(
         {
             "thumb": ThumbRoute(store),
             "derivative": DerivativeRoute(store, renderer),
-            "stream": StreamRoute(renderer, source, writer),
+            "stream": StreamRoute(renderer, source, writer, tile.render_full),
             "tile": tile,
         },
         source=source,

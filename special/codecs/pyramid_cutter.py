@@ -111,16 +111,26 @@ def _bands(parent: Parent, picture: FlatPicture) -> Iterator[Raster]:
 
 
 def _rows(decoded: Raster | VipsImage, box: Box, count: int) -> Iterator[Raster]:
+    # One region for all rows: libvips drops the lines that it has decoded in advance at the end of each evaluation.
+    region = None if isinstance(decoded, np.ndarray) else pyvips.Region.new(decoded)
     for y in range(box.y, box.bottom, count):
         part = Box(box.x, y, box.width, min(count, box.bottom - y))
-        if isinstance(decoded, np.ndarray):
+        if region is None:
             raster = cut(decoded, part)
         else:
-            image = decoded.crop(part.x, part.y, part.width, part.height)
+            image = _fetched(region, decoded, part)
             raster = colour.from_inks(image) if colour.is_ink(image) else from_vips(colour.to_srgb(image))
         if rasters.has_alpha(raster):
             raise Unsupported("the picture has opacity, which a pyramid of JPEGs cannot hold")
         yield raster
+
+
+def _fetched(region: pyvips.Region, of: VipsImage, part: Box) -> VipsImage:
+    """A part of an image, decoded."""
+    data = region.fetch(part.x, part.y, part.width, part.height)
+    image = pyvips.Image.new_from_memory(data, part.width, part.height, of.bands, of.format)
+    image = image.copy(interpretation=of.interpretation, coding=of.coding)
+    return colour.with_profile(image, of.get(colour.ICC_FIELD)) if of.get_typeof(colour.ICC_FIELD) else image
 
 
 def _open(source: bytes | pyvips.Source, picture: FlatPicture) -> VipsImage:

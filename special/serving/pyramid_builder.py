@@ -42,6 +42,8 @@ MAX_STATES: Final = 10_000
 """Maximum number of masters whose tiles are counted; the least recently used is forgotten first."""
 ELSEWHERE_POLL_S: Final = 0.5
 """How often waiting requests look whether another process has finished a pyramid."""
+ANSWER_S: Final = 0.25
+"""Part of a deadline that is left to say that a pyramid is being prepared."""
 UNKNOWN_S: Final = 3.0
 """How long a build may take of which nothing is known yet."""
 
@@ -186,6 +188,7 @@ class PyramidBuilder:
         Raises `Preparing` at the deadline.
         """
         state = self._state(master)
+        deadline = Deadline(deadline.at_s - ANSWER_S, deadline.clock)
         try:
             async with deadline.limit(f"waiting for the pyramid of {master.blob.url}"):
                 if not state.trying:

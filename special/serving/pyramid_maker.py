@@ -44,9 +44,9 @@ Tiles = Sequence[tuple[Place, Sequence[bytes]]]
 Put = Callable[[Tiles], Awaitable[None]]
 
 
-def is_flat(layout: Layout) -> bool:
+def is_flat(layout: Layout, *, large_pixels: int = LARGE_PIXELS) -> bool:
     """Whether a master is so large, and so stored, that all tiles are best made of one decode."""
-    if layout.size.area < LARGE_PIXELS:
+    if layout.size.area < large_pixels:
         return False
     return layout.format in ("jpeg", "png") or (isinstance(layout, TiffLayout) and len(layout.levels) == 1)
 
@@ -59,13 +59,15 @@ class PyramidMaker:
     reader: Reader
     tile: int
     """Side of a tile in pixels."""
+    large_pixels: int = LARGE_PIXELS
+    """Smallest size of a flat master that is decoded once for all tiles."""
 
     async def make(self, master: Master, put: Put) -> int:
         """Make all tiles, and hand each to `put` once; returns their number of channels, 1 or 3.
 
         Raises `SourceError`, `MasterError`, `DecodeError`, and what `put` raises.
         """
-        if is_flat(master.layout):
+        if is_flat(master.layout, large_pixels=self.large_pixels):
             return await self._make_flat(master, put)
         grid, channels = Grid(master.layout.size, self.tile), 0
         for level, chunk in chunks(master.layout, grid):

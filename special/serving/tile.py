@@ -19,6 +19,7 @@ from special.concurrency import Deadline, KeyedLimiter, LRUCache, SingleFlight
 from special.errors import Preparing, TimedOut
 from special.formats import Stored
 from special.formats.tiff import Grid
+from special.geometry import Size
 from special.iiif import MEDIA, Job
 from special.images import Asset, Master
 from special.observability import trace
@@ -155,10 +156,23 @@ class TileRoute:
     async def _from_master(self, master: Master, job: Job, deadline: Deadline) -> bytes:
         return await self._renderer.render(master, job, self._reader, lane="tile", deadline=deadline)
 
+    async def render_full(self, master: Master, job: Job, *, deadline: Deadline) -> bytes | None:
+        """The full region of a large flat master, from its pyramid; None where that has none, or would lose by it.
+
+        One is begun for the size that a viewer asks for as the smallest tile, not for a single picture of any other.
+        """
+        grid = self._builder.grid(master.layout)
+        twice = Size(2 * job.size.width - 1, 2 * job.size.height - 1)
+        if grid is None or not is_flat(master.layout) or not _is_lossy(job) or not master.layout.size.covers(twice):
+            return None
+        if grid.find(job.box, job.size) or self._builder.is_building(master):
+            return await self._from_pyramid(master, job, deadline)
+        return await self._at_hand(master, job, deadline)
+
     async def _render_expensive(self, master: Master, job: Job, deadline: Deadline) -> bytes:
         """A tile of an expensive master: from its pyramid, or else made beside some others."""
         version = master.blob.version
-        lossy = job.format in ("jpg", "webp") and job.quality != "bitonal"
+        lossy = _is_lossy(job)
         self._crowds[version] += 1
         try:
             if lossy and (data := await self._from_pyramid(master, job, deadline)) is not None:
@@ -202,8 +216,14 @@ class TileRoute:
             return True
         if master.layout.size.area < LARGE_PIXELS:
             return False
-        if is_flat(master.layout) and self._builder.is_building(master) and grid.find(job.box, job.size):
+        is_whole = job.box.size == master.layout.size
+        if is_flat(master.layout) and self._builder.is_building(master) and (is_whole or grid.find(job.box, job.size)):
             return True
         layout = await self._renderer.masters.prepared(master, job.box, job.size, self._reader)
         extract = await plan_extract(master.blob, layout, job.box, job.size, limits=self._renderer.limits)
         return 2 * sum(map(len, extract.spans)) > master.blob.size
+
+
+def _is_lossy(job: Job) -> bool:
+    """Whether a picture may be made of JPEGs."""
+    return job.format in ("jpg", "webp") and job.quality != "bitonal"
