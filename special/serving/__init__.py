@@ -10,6 +10,7 @@ from special.serving.master_pixels import MasterRenderer
 from special.serving.prefetch import Prefetcher
 from special.serving.pyramid_builder import PyramidBuilder
 from special.serving.pyramid_maker import LANE as PYRAMID_LANE
+from special.serving.pyramid_maker import is_flat
 from special.serving.read_piece import ReadLimits, read_piece
 from special.serving.routing import LaneName, Thumb, lane_of
 from special.serving.stream import StreamRoute
@@ -39,6 +40,7 @@ __all__ = [
     "govern",
     "granted",
     "info",
+    "is_flat",
     "lane_of",
     "listed_thumbs",
     "manifests",

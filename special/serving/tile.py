@@ -35,6 +35,8 @@ from special.volume import Volume
 
 MAX_WAITING: Final = 1024
 """Requests that may wait for tiles of one expensive master: they cost nothing but their connections."""
+LARGE_PART: Final = 0.125
+"""Part of a large master's bytes from which on a tile is better waited for than made: a view has as many of them."""
 DECODE_RESERVE_S: Final = 2.0
 """Least time that is left for a second try, where a request shared one that had less."""
 
@@ -221,7 +223,7 @@ class TileRoute:
             return True
         layout = await self._renderer.masters.prepared(master, job.box, job.size, self._reader)
         extract = await plan_extract(master.blob, layout, job.box, job.size, limits=self._renderer.limits)
-        return 2 * sum(map(len, extract.spans)) > master.blob.size
+        return sum(map(len, extract.spans)) > LARGE_PART * master.blob.size
 
 
 def _is_lossy(job: Job) -> bool:
