@@ -61,6 +61,8 @@ class PyramidMaker:
     """Side of a tile in pixels."""
     large_pixels: int = LARGE_PIXELS
     """Smallest size of a flat master that is decoded once for all tiles."""
+    lane: str = LANE.name
+    """The lane of its jobs."""
 
     async def make(self, master: Master, put: Put) -> int:
         """Make all tiles, and hand each to `put` once; returns their number of channels, 1 or 3.
@@ -95,11 +97,11 @@ class PyramidMaker:
         extract = layout.extract(_upright(strips.box(0), layout) if strips else Box.whole(layout.size), layout.size)
         renderer.limits.check(master.blob, extract)
         cost_bytes = memory_estimate.pyramid_bytes(picture, extract, in_memory=_is_held(layout, extract))
-        async with renderer.admission.admit(LANE.name, cost_bytes, deadline=NEVER, master=master.blob.version):
+        async with renderer.admission.admit(self.lane, cost_bytes, deadline=NEVER, master=master.blob.version):
             talk, key = Talk(ahead.answer, take, MOST_TILE_BYTES), _quarantine_key(master)
             try:
                 channels = await renderer.workers.run(
-                    cut_pyramid, picture, lane=LANE.name, deadline=NEVER, quarantine_key=key, talk=talk
+                    cut_pyramid, picture, lane=self.lane, deadline=NEVER, quarantine_key=key, talk=talk
                 )
             finally:
                 await ahead.close()
@@ -117,7 +119,7 @@ class PyramidMaker:
         ]
         boxes = [grid.box(level, Box(place.column, place.row, 1, 1)) for place in places]
         job = Job(box, size, False, 0.0, "default", "jpg")
-        async with renderer.piece(blob, layout, job, self.reader, lane=LANE.name, deadline=NEVER) as (
+        async with renderer.piece(blob, layout, job, self.reader, lane=self.lane, deadline=NEVER) as (
             piece,
             admission,
         ):
@@ -129,7 +131,7 @@ class PyramidMaker:
                 self.tile,
                 renderer.encoding.jpeg_quality,
                 renderer.limits.max_pixels,
-                lane=LANE.name,
+                lane=self.lane,
                 deadline=admission.deadline,
                 quarantine_key=_quarantine_key(master),
             )

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from special.concurrency import Deadline
 from special.iiif import Job
-from special.images import Master
+from special.images import Asset, Master
 from special.renditions import RenditionWriter
 from special.serving.answers import Answer, AnswerHead, PlannedRequest, pixels_etag
 from special.serving.master_pixels import MasterRenderer
@@ -21,7 +21,7 @@ from special.storage import NotModified, Reader, Span, Unless
 class FromPyramid(Protocol):
     """Makes the full region of a master from its pyramid."""
 
-    async def __call__(self, master: Master, job: Job, *, deadline: Deadline) -> bytes | None:
+    async def __call__(self, asset: Asset, master: Master, job: Job, *, deadline: Deadline) -> bytes | None:
         """The picture; None where it has to be made of the master itself."""
         ...
 
@@ -56,7 +56,7 @@ class StreamRoute:
         async def make(master: Master) -> bytes:
             nonlocal from_pyramid
             if self.from_pyramid is not None:
-                data = await self.from_pyramid(master, planned.job, deadline=deadline)
+                data = await self.from_pyramid(planned.asset, master, planned.job, deadline=deadline)
                 if data is not None:
                     from_pyramid = True
                     return data

@@ -26,8 +26,10 @@ from special.observability import trace
 from special.serving.answers import Answer, AnswerHead, PlannedRequest, pixels_etag
 from special.serving.master_pixels import MasterRenderer, stored_tile
 from special.serving.prefetch import Prefetcher
+from special.serving.published_tiles import PublishedTiles
 from special.serving.pyramid_builder import PyramidBuilder
 from special.serving.pyramid_maker import LARGE_PIXELS, is_flat
+from special.serving.pyramid_publisher import PyramidPublisher
 from special.serving.pyramid_tiles import PyramidTiles
 from special.serving.read_piece import plan_extract
 from special.storage import Blob, NotModified, Reader, Span, Unless
@@ -50,7 +52,10 @@ class TileRoute:
         volume: Volume,
         reader: Reader,
         builder: PyramidBuilder,
+        pyramids: PyramidTiles,
+        published: PublishedTiles,
         *,
+        publisher: PyramidPublisher | None,
         master_of: Callable[[Asset], Master],
         prefetcher: Prefetcher | None,
         max_running: int,
@@ -64,9 +69,11 @@ class TileRoute:
         self._volume = volume
         self._reader = reader
         self._builder = builder
+        self._published = published
         self._master_of = master_of
         self._prefetcher = prefetcher
-        self._pyramids = PyramidTiles(renderer, volume.pyramids, builder.name, tile=builder.tile)
+        self._pyramids = pyramids
+        self._publisher = publisher
         self._limiter = KeyedLimiter(max_running, max_waiting=MAX_WAITING)
         self._crowds: Counter[str] = Counter()
         """How many different tiles are asked for now, by version of their master."""
@@ -109,7 +116,10 @@ class TileRoute:
     ) -> Answer:
         if unless and planned.etag and unless.hold(planned.etag):
             raise NotModified(planned.etag)
-        _, answer = await self._renderer.answer(planned, partial(self.render, job=planned.job, deadline=deadline))
+        make = partial(self.render, planned.asset, job=planned.job, deadline=deadline)
+        master, answer = await self._renderer.answer(planned, make)
+        if self._publisher is not None and not planned.grant.is_personal:
+            self._publisher.submit(planned.asset, master)
         trace().preparing = self._builder.is_building(self._master_of(planned.asset))
         return answer
 
@@ -122,7 +132,7 @@ class TileRoute:
     async def signed_url(self, planned: PlannedRequest) -> str | None:
         return None
 
-    async def render(self, master: Master, job: Job, *, deadline: Deadline) -> bytes:
+    async def render(self, asset: Asset, master: Master, job: Job, *, deadline: Deadline) -> bytes:
         """What the job asks for. Raises `SourceError`, `MasterError`, `DecodeError`."""
         if self._builder.grid(master.layout) is None:
             data = await self._from_master(master, job, deadline)
@@ -134,12 +144,12 @@ class TileRoute:
             return await self._from_master(master, job, deadline)
         key = (master.blob.version, job)
         try:
-            return await self._single_flight.run(key, partial(self._render_expensive, master, job, deadline))
+            return await self._single_flight.run(key, partial(self._render_expensive, asset, master, job, deadline))
         except (TimedOut, Preparing):
             if deadline.left_s < DECODE_RESERVE_S:
                 raise
         # The first request for this tile had less time left than this one.
-        return await self._single_flight.run(key, partial(self._render_expensive, master, job, deadline))
+        return await self._single_flight.run(key, partial(self._render_expensive, asset, master, job, deadline))
 
     def _stored_or_pyramid_tile(self, blob: Blob, job: Job, stored: Stored | None) -> bytes | None:
         """The answer, if it is a tile in memory: some microseconds.
@@ -158,7 +168,7 @@ class TileRoute:
     async def _from_master(self, master: Master, job: Job, deadline: Deadline) -> bytes:
         return await self._renderer.render(master, job, self._reader, lane="tile", deadline=deadline)
 
-    async def render_full(self, master: Master, job: Job, *, deadline: Deadline) -> bytes | None:
+    async def render_full(self, asset: Asset, master: Master, job: Job, *, deadline: Deadline) -> bytes | None:
         """The full region of a large flat master, from its pyramid; None where that has none, or would lose by it.
 
         One is begun for the size that a viewer asks for as the smallest tile, not for a single picture of any other.
@@ -168,19 +178,19 @@ class TileRoute:
         if grid is None or not is_flat(master.layout) or not _is_lossy(job) or not master.layout.size.covers(twice):
             return None
         if grid.find(job.box, job.size) or self._builder.is_building(master):
-            return await self._from_pyramid(master, job, deadline)
-        return await self._at_hand(master, job, deadline)
+            return await self._from_pyramid(asset, master, job, deadline)
+        return await self._at_hand(asset, master, job, deadline)
 
-    async def _render_expensive(self, master: Master, job: Job, deadline: Deadline) -> bytes:
+    async def _render_expensive(self, asset: Asset, master: Master, job: Job, deadline: Deadline) -> bytes:
         """A tile of an expensive master: from its pyramid, or else made beside some others."""
         version = master.blob.version
         lossy = _is_lossy(job)
         self._crowds[version] += 1
         try:
-            if lossy and (data := await self._from_pyramid(master, job, deadline)) is not None:
+            if lossy and (data := await self._from_pyramid(asset, master, job, deadline)) is not None:
                 return data
             async with self._limiter.slot(version, deadline=deadline) as state:
-                if lossy and (data := await self._at_hand(master, job, deadline)) is not None:
+                if lossy and (data := await self._at_hand(asset, master, job, deadline)) is not None:
                     return data
                 # Decoders share the processors: the fewer tiles are made on the way, the sooner there is a pyramid.
                 async with state.alone if self._builder.is_building(master) else nullcontext():
@@ -190,12 +200,12 @@ class TileRoute:
             if not self._crowds[version]:
                 del self._crowds[version]
 
-    async def _from_pyramid(self, master: Master, job: Job, deadline: Deadline) -> bytes | None:
+    async def _from_pyramid(self, asset: Asset, master: Master, job: Job, deadline: Deadline) -> bytes | None:
         """The answer from a pyramid that exists, or is made now because that costs less; None if there is none.
 
         Raises `Preparing` where it is not far enough at the deadline.
         """
-        while (data := await self._at_hand(master, job, deadline)) is None:
+        while (data := await self._at_hand(asset, master, job, deadline)) is None:
             if not (await self._is_worth_it(master, job) and self._builder.begin(master)):
                 self._builder.count_tiles(master)
                 return None
@@ -205,10 +215,14 @@ class TileRoute:
             self._pyramids.look_again(master.blob)
         return data
 
-    async def _at_hand(self, master: Master, job: Job, deadline: Deadline) -> bytes | None:
-        """The answer from a pyramid, or from what is made of it already."""
+    async def _at_hand(self, asset: Asset, master: Master, job: Job, deadline: Deadline) -> bytes | None:
+        """The answer from a pyramid: the volume's, what is made of it already, or a published one."""
         data = await self._pyramids.render(master, job, deadline=deadline)
-        return data if data is not None else await self._builder.peek(master, job)
+        if data is None:
+            data = await self._builder.peek(master, job)
+        if data is None:
+            data = await self._published.render(asset, master.blob, job, deadline=deadline)
+        return data
 
     async def _is_worth_it(self, master: Master, job: Job) -> bool:
         """Whether to wait for a pyramid costs less than to make this tile, and those that others ask for now."""
