@@ -191,6 +191,12 @@ def derive(
     migrate: Annotated[
         bool, typer.Option("--migrate-legacy", help="Take over files at the keys of older sites; decode nothing.")
     ] = False,
+    pyramids: Annotated[
+        bool, typer.Option("--pyramids", help="Publish pyramids of masters whose tiles are expensive, too.")
+    ] = False,
+    static: Annotated[
+        str | None, typer.Option(help="Write static tile sets of open images to this folder or bucket; needs base_url.")
+    ] = None,
     prune: Annotated[bool, typer.Option("--prune", help="Remove our own files that no sizes file names.")] = False,
     adopt: Annotated[
         bool, typer.Option("--adopt", help="Take over sizes files that others wrote, with their restrictions.")
@@ -238,6 +244,8 @@ def derive(
         task=tasks[0] if tasks else "make",
         names_from=names_from,
         failed_to=failed_to,
+        pyramids=pyramids,
+        static=static,
         prune=prune,
         queue=queue,
         keep_removed=keep_removed,

@@ -22,15 +22,19 @@ from special.concurrency import StoreSilence
 from special.errors import ConfigurationError
 from special.iiif import IdentifierForm, Limits
 from special.images import OPEN, Description, KeyTemplates, Masters, Rule
-from special.renditions import Policy, RenditionStore, RenditionWriter
+from special.renditions import Policy, PyramidName, RenditionStore, RenditionWriter
 from special.serving import (
+    PIXELS_VERSION,
     PYRAMID_LANE,
     Catalog,
     DerivativeRoute,
     Engine,
     MasterRenderer,
     Prefetcher,
+    PublishedTiles,
     PyramidBuilder,
+    PyramidPublisher,
+    PyramidTiles,
     ReadLimits,
     Resources,
     StreamRoute,
@@ -129,6 +133,12 @@ def assemble(
     renderer = MasterRenderer(masters, workers, admission, encoding, read_limits(settings))
     reader = volume.reader(source)
     builder = PyramidBuilder(renderer, volume, reader, after=settings.promote_after, tile=settings.tile_size)
+    name = PyramidName(settings.tile_size, settings.jpeg_quality, PIXELS_VERSION)
+    published = PublishedTiles(
+        renderer, store.source, volume.reader(store.source), name, always=settings.publish_pyramids
+    )
+    pyramids = PyramidTiles(renderer, volume.pyramids, builder.name, tile=builder.tile)
+    publisher = PyramidPublisher(store.source, pyramids, published) if settings.publish_pyramids else None
     prefetcher = Prefetcher(volume, source, masters, is_busy=lambda: workers.busy) if settings.read_ahead else None
     writer = RenditionWriter(store, policy) if settings.store_on_miss else None
     in_force = in_force or RulesInForce(rules(settings))
@@ -138,6 +148,9 @@ def assemble(
         volume,
         reader,
         builder,
+        pyramids,
+        published,
+        publisher=publisher,
         master_of=catalog.master,
         prefetcher=prefetcher,
         max_running=2 * settings.decoders,  # enough to keep all decoders busy while others are being read
@@ -150,13 +163,13 @@ def assemble(
             await volume.remove(url)
 
     tile_s, full_s, max_s = (it.deadline_s for it in standard_lanes(1))
-    background = (writer, builder, prefetcher)
+    background = (writer, builder, prefetcher, publisher, published)
     return Engine(
         catalog,
         {
             "thumb": ThumbRoute(store),
             "derivative": DerivativeRoute(store, renderer),
-            "stream": StreamRoute(renderer, source, writer),
+            "stream": StreamRoute(renderer, source, writer, tile.render_full),
             "tile": tile,
         },
         source=source,

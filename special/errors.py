@@ -24,6 +24,7 @@
     │   │   └── Quarantined       503  others died on the same master before; it is not decoded for now
     │   ├── TimedOut              503  the deadline passed; the process was killed
     │   └── Busy                  503  no decoder will be free in time
+    │       └── Preparing         503  its pyramid is being made, and goes on while the client waits
     ├── CatalogueError            503  a catalogue does not answer, or what it says makes no sense
     ├── HookError                 500  the operator's own code failed on this one request
     └── ConfigurationError        a setting that cannot work; the command line exits with 2
@@ -255,6 +256,13 @@ class Busy(DecodeError):
     @property
     def retry_after_s(self) -> int:
         return max(1, math.ceil(self._after_s))
+
+
+class Preparing(Busy):
+    """The image's pyramid is being made, and goes on being made: a retry after `after_s` finds it further on."""
+
+    code = "preparing"
+    sentence = "The image is being prepared for viewing; ask again."
 
 
 class CatalogueError(SpecialError):

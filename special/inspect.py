@@ -14,8 +14,8 @@ from special.catalogue import Entry
 from special.errors import BadRequest, ConfigurationError, Denied, Missing, SpecialError
 from special.geometry import Box, Size, ceil_div
 from special.iiif import IdentifierForm, ImageRequest
-from special.images import Master
-from special.serving import Engine
+from special.images import Asset, Master
+from special.serving import Engine, is_flat
 from special.storage import Blob
 
 
@@ -30,7 +30,7 @@ async def inspect(engine: Engine, identifier: str, request: str | None, console:
         asset = await engine.catalog.find(identifier)
         master = engine.catalog.master(asset)
         entry = engine.catalog.catalogue.peek(identifier) if engine.catalog.catalogue is not None else None
-        console.print(_master_table(identifier, master, entry.origin if entry is not None else None))
+        console.print(_master_table(asset, master, entry.origin if entry is not None else None))
         for advice in master.layout.advice:
             console.print(f"• {advice}", highlight=False)
         if request is None:
@@ -88,9 +88,9 @@ async def _object(engine: Engine, entry: Entry) -> Blob | None:
     return None
 
 
-def _master_table(identifier: str, master: Master, origin: str | None) -> Table:
+def _master_table(asset: Asset, master: Master, origin: str | None) -> Table:
     layout, blob = master.layout, master.blob
-    table = Table(title=identifier, show_header=False, title_justify="left", title_style="bold")
+    table = Table(title=asset.identifier, show_header=False, title_justify="left", title_style="bold")
     if origin is not None:
         table.add_row("known to", origin)
     table.add_row("object", blob.url)
@@ -106,7 +106,21 @@ def _master_table(identifier: str, master: Master, origin: str | None) -> Table:
         table.add_row("tiles", f"{tile.width}×{tile.height} at scale factors {factors}")
     else:
         table.add_row("tiles", "no grid of its own")
+    table.add_row("in a viewer", _viewing(asset, master))
     return table
+
+
+def _viewing(asset: Asset, master: Master) -> str:
+    """What it costs to open a master in a viewer."""
+    blob, pixels = master.blob, master.layout.size.area
+    if asset.tiling is None or asset.tiling == master.layout.tiling:
+        return "each tile is read and decoded by itself"
+    if is_flat(master.layout):
+        return (
+            f"the first tile reads all {blob.size:,} bytes and decodes all {pixels:,} pixels, once for all tiles; "
+            "they are kept in the volume"
+        )
+    return f"tiles are decoded one by one, until all {pixels:,} pixels are, once; then tiles are kept in the volume"
 
 
 async def _costs(engine: Engine, identifier: str) -> Table:

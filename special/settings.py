@@ -225,6 +225,11 @@ class Settings(BaseSettings):
         ge=0,
         description="Tiles after which the volume makes a pyramid of a master whose tiles are expensive; 0: never.",
     )
+    publish_pyramids: bool = Field(
+        False,
+        description="Whether pyramids that the volume made are stored beside the renditions, for all servers and for "
+        "good.",
+    )
     tile_size: int = Field(
         512,
         ge=64,

@@ -2,6 +2,7 @@
 
 import io
 import re
+from pathlib import Path
 
 import httpx
 import pytest
@@ -15,9 +16,9 @@ from special.settings import load
 from tests.support.live import MASTERS, LiveServer
 
 
-async def told(identifier: str, request: str | None = None) -> str:
+async def told(identifier: str, request: str | None = None, *, source: Path = MASTERS) -> str:
     out = io.StringIO()
-    await inspect(composition.engine(load(source=str(MASTERS))), identifier, request, Console(file=out, width=200))
+    await inspect(composition.engine(load(source=str(source))), identifier, request, Console(file=out, width=240))
     return out.getvalue()
 
 
@@ -25,6 +26,15 @@ async def test_it_tells_what_a_master_is_and_what_its_sizes_and_tiles_cost() -> 
     text = await told("herbarium.tif")
     for words in ("tiff", "2100 × 2800", "1050×1400", "256×256 at scale factors 1 2 4 8 16", "full/1050,1400", "tile"):
         assert words in text
+
+
+async def test_it_tells_what_it_costs_to_open_a_master_in_a_viewer(tmp_path: Path) -> None:
+    assert "each tile is read and decoded by itself" in await told("herbarium.tif")
+    assert "tiles are decoded one by one, until all" in await told("map.jp2")
+    Image.new("L", (4200, 4000)).save(tmp_path / "flat.png")
+    size = f"{(tmp_path / 'flat.png').stat().st_size:,}"
+    text = " ".join((await told("flat.png", source=tmp_path)).split())
+    assert f"the first tile reads all {size} bytes and decodes all 16,800,000 pixels, once for all tiles" in text
 
 
 @pytest.mark.parametrize(

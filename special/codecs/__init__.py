@@ -2,14 +2,17 @@
 
 from special.codecs import memory_estimate
 from special.codecs.jpeg import subsampling
+from special.codecs.pyramid_cutter import FlatPicture, cut_pyramid
 from special.codecs.render import Encoding, Rendered, prepare, render, render_all
 from special.codecs.tile_cutter import CutTiles, TileCut, cut_tiles
 
 __all__ = [
     "CutTiles",
     "Encoding",
+    "FlatPicture",
     "Rendered",
     "TileCut",
+    "cut_pyramid",
     "cut_tiles",
     "memory_estimate",
     "prepare",

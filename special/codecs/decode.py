@@ -49,13 +49,13 @@ def decode(piece: Piece, *, max_pixels: int, threads: int = 1) -> Raster | VipsI
 def _decoded(piece: Piece, max_pixels: int, threads: int) -> Raster | VipsImage:
     match piece.format:
         case "jp2":
-            _check(_codestream_size(piece), max_pixels)
+            check_size(_codestream_size(piece), max_pixels)
             return _from_planes(openjpeg.decode(piece.data, reduce=piece.reduce, area=piece.area, threads=threads))
         case "jpeg":
             return _decode_jpeg(piece, max_pixels)
         case "tiff":
             page = read_page(piece.data)
-            _check(page.size, max_pixels)
+            check_size(page.size, max_pixels)
             picture = _decode_tiles(piece.data, page)
             if picture is None:
                 picture = tiff_samples.load(piece.data, page)
@@ -64,7 +64,7 @@ def _decoded(piece: Piece, max_pixels: int, threads: int) -> Raster | VipsImage:
             whole = png_completion.completed(piece.data, max_pixels=max_pixels)
             return vips.load(whole, "png").copy_memory()  # libvips does not keep the bytes of `whole` alive
     image = vips.load(piece.data, piece.format)
-    _check(Size(image.width, image.height), max_pixels)
+    check_size(Size(image.width, image.height), max_pixels)
     return image
 
 
@@ -105,21 +105,22 @@ def _decode_jpeg(piece: Piece, max_pixels: int) -> Raster | VipsImage:
         jpeg.check_scans(piece.data)
     if head is not None:
         size = Size(ceil_div(head.size.width, factor), ceil_div(head.size.height, factor))
-        _check(size, max_pixels)
+        check_size(size, max_pixels)
         raster = jpeg.decode(piece.data, head, reduce=piece.reduce, is_whole=not piece.incomplete)
         if raster is not None:
             return colour.tagged(raster, head.profile)
     image = vips.load(piece.data, "jpeg", reduce=piece.reduce, is_whole=not piece.incomplete)
     if piece.incomplete:
         image = image.copy_memory()  # libvips does not keep the bytes of a copy alive
-    _check(Size(image.width, image.height), max_pixels)
+    check_size(Size(image.width, image.height), max_pixels)
     if head is None:
         return image
     # libvips drops a last row or column that shrinking fills in part only; the one before is repeated.
     return image.embed(0, 0, size.width, size.height, extend="copy")
 
 
-def _check(size: Size, max_pixels: int) -> None:
+def check_size(size: Size, max_pixels: int) -> None:
+    """Raise `TooExpensive` for a picture of more pixels than are to be decoded."""
     if size.area > max_pixels:
         raise TooExpensive(f"{size.width}×{size.height} pixels to decode; max_master_pixels allows {max_pixels}")
 

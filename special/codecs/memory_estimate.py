@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from special.codecs.pyramid_cutter import READ_BYTES, FlatPicture
 from special.formats import Extract, Format
 from special.geometry import Size, ceil_div
 from special.iiif import Job
@@ -26,6 +27,8 @@ OTHER: Final = 12
 """Bytes for each pixel of any other answer: a copy that is turned, what encoders hold, and longer files."""
 ENCODED: Final = 6
 """Copies of what is read: as it came, as one piece, as a message, and whatever a decoder makes of it."""
+ROW_PIXEL: Final = 4
+"""Bytes for each pixel of the rows that a pyramid is made of: three, and what is on its way to another thread."""
 ALWAYS: Final = 8 << 20
 """Bytes for the smallest of answers: what libraries take when they are first used is among them."""
 
@@ -39,6 +42,20 @@ def decode_bytes(format: Format, extract: Extract, job: Job) -> int:  # noqa: A0
 def rendition_bytes(rendition: Size, job: Job) -> int:
     """The same for a stored rendition that is shrunk: a JPEG, of at most a byte a pixel."""
     return _estimate("jpeg", rendition.area, rendition.area, job)
+
+
+def pyramid_bytes(picture: FlatPicture, encoded: Extract, *, in_memory: bool) -> int:
+    """The most memory that it takes to make all tiles of a picture from one decode.
+
+    `encoded` is the largest piece of it that is decoded at once, of a TIFF, or the whole; `in_memory`: whether its
+    codec holds all of its pixels, of an interlaced PNG or a progressive JPEG, rather than some rows.
+    """
+    # Of each size two rows of tiles, and the rows that come meanwhile; the smaller sizes together are as large.
+    rows = 2 * (2 * picture.tile + 2 * picture.band_rows)
+    held_bytes = ROW_PIXEL * min(rows, 2 * picture.stored.height) * picture.stored.width
+    decoded = encoded.pixels if in_memory else min(encoded.pixels, 2 * picture.band_rows * picture.stored.width)
+    read_bytes = sum(map(len, encoded.spans)) if picture.format == "tiff" else 2 * READ_BYTES
+    return ALWAYS + ENCODED * read_bytes + DECODED[picture.format] * decoded + held_bytes
 
 
 def _estimate(format: Format, encoded_bytes: int, pixels: int, job: Job) -> int:  # noqa: A002

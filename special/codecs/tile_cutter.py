@@ -66,11 +66,12 @@ def cut_tiles(piece: Piece, cuts: Sequence[TileCut], tile: int, quality: int, ma
             if rasters.has_alpha(raster):
                 raise Unsupported("the picture has opacity, which a pyramid of JPEGs cannot hold")
             channels = raster.shape[2]
-            encoded.append(_encoded(raster, tile, quality))
+            encoded.append(encode_tile(raster, tile, quality))
     return CutTiles(tuple(encoded), channels)
 
 
-def _encoded(raster: Raster, tile: int, quality: int) -> tuple[bytes, ...]:
+def encode_tile(raster: Raster, tile: int, quality: int) -> tuple[bytes, ...]:
+    """A tile's JPEG and, where it is smaller than a whole one of side `tile`, that of it filled up to one."""
     height, width, _ = raster.shape
     shown = jpeg.encode(raster, quality=quality)
     if (width, height) == (tile, tile):

@@ -77,8 +77,8 @@ def reading(kind: str) -> Iterator[None]:
         raise (Unsupported if refused else Malformed)(f"libvips on a {kind} file: {words}") from error
 
 
-def load(data: bytes, kind: VipsFormat, *, reduce: int = 0, is_whole: bool = True) -> VipsImage:
-    """Open a file; pixels are decoded as they are asked for, from top to bottom, once.
+def load(data: bytes | pyvips.Source, kind: VipsFormat, *, reduce: int = 0, is_whole: bool = True) -> VipsImage:
+    """Open a file, or what a source gives of one; pixels are decoded as they are asked for, from top to bottom, once.
 
     `reduce` shrinks a JPEG on load by 2**reduce; one that is not whole is grey where it ends. Of an animation the first
     frame is taken. The profile is in the image, orientation tags are left alone. Copies nothing; `data` must not
@@ -88,4 +88,5 @@ def load(data: bytes, kind: VipsFormat, *, reduce: int = 0, is_whole: bool = Tru
     if kind == "jpeg" and reduce:
         options["shrink"] = 1 << reduce
     with reading(kind):
-        return pyvips.Operation.call(f"{kind}load_source", pyvips.Source.new_from_memory(data), **options)
+        source = pyvips.Source.new_from_memory(data) if isinstance(data, bytes) else data
+        return pyvips.Operation.call(f"{kind}load_source", source, **options)

@@ -65,7 +65,7 @@ def work_off(resource_options: ResourceOptions, options: Options, images: list[I
 
     async def work() -> list[Outcome]:
         async with options.open(replace(resource_options, decoders=1)) as resources:
-            outcomes = derive_all(stream(), options.work(resources.generator), batching=BatchOptions(IMAGES_AT_ONCE))
+            outcomes = derive_all(stream(), options.work(resources), batching=BatchOptions(IMAGES_AT_ONCE))
             return [outcome async for outcome in outcomes]
 
     return asyncio.run(work())

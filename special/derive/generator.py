@@ -16,13 +16,23 @@ from special.codecs import Rendered
 from special.derive.inputs import InputImage, locate
 from special.derive.outcome import Outcome, Work
 from special.derive.plan import AccessPlan, Consent, Steps, Target, is_left_alone, is_of, plan, plan_access, remembered
+from special.derive.pyramids import current_key
 from special.errors import Changed, MasterError, Missing
 from special.formats import Layout, Parser, Piece, drive
 from special.geometry import Box
 from special.iiif import MEDIA, Job
 from special.images import OPEN, Access, KeyTemplates, Rendition, Rule, stricter
 from special.observability import trace
-from special.renditions import Policy, RenditionStore, Sidecar, SizesFile, StoredRenditions, dump_layout
+from special.renditions import (
+    Policy,
+    PyramidName,
+    RenditionStore,
+    Sidecar,
+    SizesFile,
+    StoredRenditions,
+    dump_layout,
+    pyramid_file,
+)
 from special.serving import ReadLimits, govern, read_piece
 from special.storage import Blob, Chunk, Source, Span, body
 
@@ -62,8 +72,13 @@ class Generator:
         catalogue: Catalogue | None = None,
         bounds: ReadLimits,
         masters_at_once: int,
+        pyramid_name: PyramidName,
     ) -> None:
-        """`masters_at_once`: how many may be in memory to be decoded, of all images in progress."""
+        """`masters_at_once`: how many may be in memory to be decoded, of all images in progress.
+
+        `pyramid_name`: of the published pyramids that are current; others are strays.
+        """
+        self._pyramid_name = pyramid_name
         self._source = source
         self._store = store
         self._decode = decode
@@ -155,7 +170,9 @@ class Generator:
         return both
 
     async def prune(self, identifier: str) -> int:
-        """Take away rendition files that the sizes file does not name; how many those were. Three lists.
+        """Take away rendition files that the sizes file does not name, and pyramids of other versions or settings.
+
+        Returns how many those were. Five lists.
 
         Where there is no sizes file of ours the files may be those of others.
         """
@@ -169,6 +186,8 @@ class Generator:
             for key, _ in await self._store.list_files(identifier, access)
             if (access, key.rpartition("/")[2]) not in named
         ]
+        current = current_key(self._pyramid_name, identifier, stored.sidecar) if stored.sidecar else None
+        strays += [key for key in await self._store.list_pyramids(identifier) if key != current]
         for key in strays:
             await self._store.source.delete(key)
         return len(strays)
@@ -316,7 +335,10 @@ class Generator:
     async def _sweep(self, target: Target) -> None:
         """Take what is restricted out of `open/`."""
         if target.max_unauthorised is not None:
-            for key in await self._restricted(target.identifier, target.max_unauthorised):
+            identifier = target.identifier
+            open_pyramid, _ = pyramid_file.prefixes(identifier)
+            pyramids = [it for it in await self._store.list_pyramids(identifier) if it.startswith(open_pyramid)]
+            for key in [*await self._restricted(identifier, target.max_unauthorised), *pyramids]:
                 await self._store.source.delete(key)
 
     async def _open(self, blob: Blob) -> OpenMaster:

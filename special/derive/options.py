@@ -28,6 +28,10 @@ class Options:
     """A file of identifiers, an S3 inventory, or `-`."""
     failed_to: Path | None = None
     """Where identifiers go that need another run; `names_from` takes it back."""
+    pyramids: bool = False
+    """Whether pyramids of expensive masters are published too."""
+    static: str | None = None
+    """Folder or URL to which static tile sets are written."""
     prune: bool = False
     """Whether files that no sizes file names are taken away."""
     queue: str | None = None
@@ -45,6 +49,12 @@ class Options:
     def __post_init__(self) -> None:
         if self.prune and self.task in READS_ONLY:
             raise ConfigurationError("--prune removes files, --plan and --verify only look: choose one")
+        if self.pyramids and self.task not in ("make", "remake", "estimate"):
+            raise ConfigurationError("--pyramids goes with --force or --plan at most: leave out every other task")
+        if self.static is not None and self.task not in DECODES:
+            raise ConfigurationError("--static writes files: leave out --plan, --verify and --migrate-legacy")
+        if self.queue is not None and (self.pyramids or self.static is not None):
+            raise ConfigurationError("--queue makes renditions alone: run --pyramids or --static by itself")
         if self.queue is not None and (self.task != "make" or self.names_from is not None):
             raise ConfigurationError("--queue makes what its messages name: leave out --from and every other task")
         if self.queue is not None and self.scheduler is not None:
@@ -60,17 +70,26 @@ class Options:
         """What the task works with; decoders only where it decodes. Raises `ConfigurationError`."""
         return open_with_decoders(options) if self.task in DECODES else open_read_only(options)
 
-    def work(self, generator: Generator) -> Work:
+    def work(self, resources: Resources) -> Work:
         """What is done for each image."""
+        generator, work = resources.generator, self._basic(resources.generator)
+        if self.pyramids:
+            publisher = resources.pyramids
+            is_plan = self.task == "estimate"
+            work = publisher.planning(work) if is_plan else publisher.publishing(work, remake=self.task == "remake")
+        if resources.static is not None:
+            work = resources.static.writing(work)
+        return generator.pruning(work) if self.prune else work
+
+    def _basic(self, generator: Generator) -> Work:
         match self.task:
             case "make":
-                work = generator.make
+                return generator.make
             case "remake":
-                work = generator.remake
+                return generator.remake
             case "migrate":
-                work = generator.migrate
+                return generator.migrate
             case "estimate":
-                work = generator.estimate
+                return generator.estimate
             case "verify":
-                work = generator.verify
-        return generator.pruning(work) if self.prune else work
+                return generator.verify

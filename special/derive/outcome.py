@@ -37,11 +37,14 @@ class Outcome:
     """Bytes that they asked for."""
     decode_ms: float = 0.0
     """Time in the decoder process, encoding included."""
+    planned_bytes: int = 0
+    """About what a pyramid that is due will take in the store."""
 
     def plain(self) -> dict[str, Any]:
         """One line of `--json`."""
         fields = asdict(self) | {"decode_ms": round(self.decode_ms, 1)}
-        return fields if self.access else {name: value for name, value in fields.items() if name != "access"}
+        left_out = {name for name in ("access", "planned_bytes") if not fields[name]}
+        return {name: value for name, value in fields.items() if name not in left_out}
 
 
 Work = Callable[[InputImage], Awaitable[Outcome]]

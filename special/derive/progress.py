@@ -26,6 +26,8 @@ NOTICES: dict[Notice, str] = {
     "foreign": "{} with a sizes file of others, left alone (--adopt takes them over)",
 }
 """What a run says of restrictions at its end."""
+DOLLARS_PER_GB_MONTH = 0.023
+"""What S3 Standard costs in most regions, in 2026."""
 NAMED_IMAGES = 5
 """Images that a notice names; `--json` names all."""
 LINE_EVERY_S = 10.0
@@ -44,6 +46,9 @@ class Tally:
     gets: int = 0
     bytes: int = 0
     decode_ms: float = 0.0
+    pyramids: int = 0
+    """How many pyramids are due."""
+    planned_bytes: int = 0
     _start: float = field(default_factory=perf_counter)
     _start_cpu_s: float = field(default_factory=lambda: _cpu_s())
 
@@ -54,6 +59,8 @@ class Tally:
         self.gets += outcome.gets
         self.bytes += outcome.bytes
         self.decode_ms += outcome.decode_ms
+        self.pyramids += outcome.planned_bytes > 0
+        self.planned_bytes += outcome.planned_bytes
         notice = _notice(outcome)
         if notice is not None:
             self.noticed[notice] += 1
@@ -89,6 +96,13 @@ class Tally:
                 names = ", ".join(examples) + (", …" if count > len(examples) else "")
                 lines.append(text.format(f"{count:,} images") + (f": {names}" if names else ""))
         return lines
+
+    def plans(self) -> list[str]:
+        """What the pyramids that are due will take, and cost; nothing if there are none."""
+        if not self.pyramids:
+            return []
+        dollars, size = self.planned_bytes / 1e9 * DOLLARS_PER_GB_MONTH, f"{self.planned_bytes / 1e6:,.1f} MB"
+        return [f"{self.pyramids:,} pyramids would take about {size}, some ${dollars:,.2f} a month in S3 Standard."]
 
     def summary(self) -> str:
         """What the run did and what it cost. Decoders' CPU time counts once they have ended."""

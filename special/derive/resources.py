@@ -12,16 +12,19 @@ from special.codecs import Rendered, render_all
 from special.concurrency import Deadline
 from special.derive.generator import Decode, Generator
 from special.derive.plan import Consent
+from special.derive.pyramids import PyramidPublisher
+from special.derive.static import StaticWriter
 from special.formats import Piece
 from special.iiif import Job
-from special.images import KeyTemplates
-from special.renditions import Policy, RenditionStore
-from special.serving import ReadLimits
+from special.images import KeyTemplates, Masters
+from special.renditions import Policy, PyramidName, RenditionStore
+from special.serving import MasterRenderer, PyramidMaker, ReadLimits
 from special.storage import RetryPolicy, Source, check_source, open_source
-from special.workers import Lane, Workers
+from special.workers import AdmissionController, Lane, Workers
 
 DECODE_DEADLINE_S = 300.0
 """What one master may take to decode: no client is waiting, so the most expensive may have their time."""
+LANE = "derive"
 PREFETCHED_MASTERS = 2
 """Masters that are read while as many as there are decoders are decoded; all of them are in memory."""
 IMAGES_AT_ONCE = 32
@@ -52,6 +55,11 @@ class ResourceOptions:
     """Decoder processes."""
     decoder_memory_bytes: int
     """Address space of each of them."""
+    memory_bytes: int
+    """Memory for all pyramids that are made at a time."""
+    pyramid_name: PyramidName
+    static: tuple[str, str] | None = None
+    """Where static tile sets are written, and where they will be found; None: nowhere."""
 
     @property
     def masters_at_once(self) -> int:
@@ -66,6 +74,8 @@ class Resources:
     source: Source
     store: RenditionStore
     generator: Generator
+    pyramids: PyramidPublisher
+    static: StaticWriter | None
     templates: KeyTemplates
     catalogue: Catalogue | None
 
@@ -81,7 +91,7 @@ async def check(options: ResourceOptions) -> None:
 async def open_read_only(options: ResourceOptions) -> AsyncIterator[Resources]:
     """Resources for a run that decodes nothing: there are no decoder processes."""
     async with AsyncExitStack() as stack:
-        yield _resources(stack, options, _decode_nothing)
+        yield _resources(stack, options, None)
 
 
 @asynccontextmanager
@@ -91,7 +101,7 @@ async def open_with_decoders(options: ResourceOptions) -> AsyncIterator[Resource
         yield _resources(stack, options, await _decoders(stack, options))
 
 
-def _resources(stack: AsyncExitStack, options: ResourceOptions, decode: Decode) -> Resources:
+def _resources(stack: AsyncExitStack, options: ResourceOptions, workers: Workers | None) -> Resources:
     source: Source
     catalogue: Catalogue | None = None
     if options.catalogue is None:
@@ -109,7 +119,7 @@ def _resources(stack: AsyncExitStack, options: ResourceOptions, decode: Decode) 
     generator = Generator(
         source,
         store,
-        decode,
+        _decode_by(workers, options) if workers else _decode_nothing,
         options.policy,
         rules=options.rules,
         consent=options.consent,
@@ -117,26 +127,50 @@ def _resources(stack: AsyncExitStack, options: ResourceOptions, decode: Decode) 
         catalogue=catalogue,
         bounds=options.limits,
         masters_at_once=options.masters_at_once,
+        pyramid_name=options.pyramid_name,
     )
-    return Resources(source, store, generator, options.templates, catalogue)
+    gap_bytes = options.limits.max_gap_bytes
+    masters = Masters(source, templates=options.templates, max_gap_bytes=gap_bytes, locator=catalogue)
+    stack.push_async_callback(masters.close)
+    maker, static = None, None
+    if workers is not None:
+        admission = AdmissionController([_lane(options)], budget_bytes=options.memory_bytes)
+        renderer = MasterRenderer(masters, workers, admission, options.policy.qualities, options.limits)
+        maker = PyramidMaker(renderer, source, options.pyramid_name.tile, lane=LANE)
+        if options.static is not None:
+            target = open_source(options.static[0], create=True, retry_policy=LONG_RETRY)
+            stack.push_async_callback(target.close)
+            static = StaticWriter(store, masters, maker, target, options.static[1])
+    pyramids = PyramidPublisher(store, masters, options.pyramid_name, maker)
+    return Resources(source, store, generator, pyramids, static, options.templates, catalogue)
 
 
-async def _decoders(stack: AsyncExitStack, options: ResourceOptions) -> Decode:
-    """Decoder processes for as long as the stack is open."""
-    lane = Lane(
-        "derive",
+def _lane(options: ResourceOptions) -> Lane:
+    return Lane(
+        LANE,
         running=options.decoders,
-        queue=options.masters_at_once,  # all of them, while decoders start or are replaced
+        queue=IMAGES_AT_ONCE,  # all images in progress, while decoders start or are replaced
         deadline_s=2 * DECODE_DEADLINE_S,
     )
-    workers = await stack.enter_async_context(
-        Workers(options.decoders, memory_bytes=options.decoder_memory_bytes, lanes=[lane], spare=0)
+
+
+async def _decoders(stack: AsyncExitStack, options: ResourceOptions) -> Workers:
+    """Decoder processes for as long as the stack is open."""
+    return await stack.enter_async_context(
+        Workers(options.decoders, memory_bytes=options.decoder_memory_bytes, lanes=[_lane(options)], spare=0)
     )
 
+
+def _decode_by(workers: Workers, options: ResourceOptions) -> Decode:
     async def decode(piece: Piece, jobs: Sequence[Job]) -> Sequence[Rendered]:
         deadline = Deadline.after(DECODE_DEADLINE_S)
         return await workers.run(
-            render_all, piece, jobs, options.policy.qualities, options.limits.max_pixels, deadline=deadline
+            render_all,
+            piece,
+            jobs,
+            options.policy.qualities,
+            options.limits.max_pixels,
+            deadline=deadline,
         )
 
     return decode

@@ -28,6 +28,8 @@ from special.derive.queue_worker import QueueWorker
 from special.derive.resources import IMAGES_AT_ONCE, ResourceOptions, Resources, check, open_read_only
 from special.derive.sqs import SqsQueue
 from special.errors import ConfigurationError, SpecialError
+from special.renditions import PyramidName
+from special.serving import PIXELS_VERSION
 from special.settings import Settings
 from special.storage import check_apart
 
@@ -52,7 +54,7 @@ async def run(
     console = console or Console(stderr=True, soft_wrap=True)
     for source in (settings.source, *(it.url for it in settings.sources)):
         check_apart(source, thumbs=settings.thumbs_url, home=settings.home, volume=settings.volume_directory)
-    resource_options = resource_options_of(settings, options.consent, strict=options.strict)
+    resource_options = resource_options_of(settings, options.consent, strict=options.strict, static=options.static)
     await check(resource_options)
     tally = Tally()
     try:
@@ -68,14 +70,18 @@ async def run(
         console.print(f"Interrupted. {tally.summary()}", markup=False, highlight=False)
         raise
     always: tuple[Notice, ...] = ("would open", "would close") if options.task == "estimate" else ()
-    for line in (tally.summary(), *tally.notices(always)):
+    for line in (tally.summary(), *tally.notices(always), *tally.plans()):
         console.print(line, markup=False, highlight=False)
     # What failed on its way through a queue comes again there.
     return 1 if tally.bad and options.queue is None else 0
 
 
-def resource_options_of(settings: Settings, consent: Consent, *, strict: bool = False) -> ResourceOptions:
+def resource_options_of(
+    settings: Settings, consent: Consent, *, strict: bool = False, static: str | None = None
+) -> ResourceOptions:
     """The part of the settings that a run works with. Raises `ConfigurationError`."""
+    if static is not None and settings.base_url is None:
+        raise ConfigurationError("--static needs to know where its files will be found: set base_url")
     return ResourceOptions(
         source=settings.source,
         thumbs=settings.thumbs_url,
@@ -87,6 +93,9 @@ def resource_options_of(settings: Settings, consent: Consent, *, strict: bool = 
         limits=replace(composition.read_limits(settings), strict=strict),
         decoders=settings.decoders,
         decoder_memory_bytes=int(settings.decoder_memory),
+        memory_bytes=settings.decode_budget_bytes,
+        pyramid_name=PyramidName(settings.tile_size, settings.jpeg_quality, PIXELS_VERSION),
+        static=None if static is None else (static, (settings.base_url or "").rstrip("/")),
     )
 
 
@@ -107,7 +116,7 @@ def _outcomes(
     chosen = _chosen(resources, identifiers, options)
     if options.scheduler is not None:
         return derive_on_cluster(chosen, resource_options, options, scheduler=options.scheduler)
-    return derive_all(chosen, options.work(generator), batching=batching)
+    return derive_all(chosen, options.work(resources), batching=batching)
 
 
 async def _follow_queue(worker: QueueWorker) -> AsyncGenerator[Outcome, None]:

@@ -9,6 +9,7 @@ from special.errors import Malformed, Unsupported
 from special.formats import jp2, jpeg, tiff, whole
 from special.formats.layout import Extract, Format, Layout, Piece, Stored, Tiling
 from special.formats.parser import Parser, drive, solve
+from special.formats.whole import WholeLayout
 from special.storage import Span
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Piece",
     "Stored",
     "Tiling",
+    "WholeLayout",
     "drive",
     "load",
     "parse",

@@ -15,6 +15,7 @@ from special.errors import Changed, Missing, Unreadable
 from special.geometry import Size
 from special.iiif import MEDIA
 from special.images import OPEN, Access, Rendition, Rule, stricter
+from special.renditions import pyramid_file
 from special.renditions.addition import Addition
 from special.renditions.sidecar import SIDECAR_NAME, Sidecar
 from special.renditions.sizes_file import SIZES_NAMES, SizesFile
@@ -244,6 +245,13 @@ class RenditionStore:
                     found.append((blob.key, int(match[1])))
         return found
 
+    async def list_pyramids(self, identifier: str) -> list[str]:
+        """Keys of an image's published pyramids, of whatever version; two lists."""
+        found: list[str] = []
+        for prefix in pyramid_file.prefixes(identifier):
+            found += [it.key async for it in self.source.list(prefix) if pyramid_file.is_pyramid(identifier, it.key)]
+        return found
+
     async def legacy(self, identifier: str) -> list[tuple[str, Size]]:
         """Keys and sizes of the files that an older site left, largest first; one list."""
         prefix = f"{identifier}/full/"
@@ -263,7 +271,7 @@ class RenditionStore:
         for name in SIZES_NAMES:
             await self.source.delete(f"{identifier}/{name}")
         files = [key for access in _FOLDERS for key, _ in await self.list_files(identifier, access)]
-        for key in files:
+        for key in [*files, *await self.list_pyramids(identifier)]:
             await self.source.delete(key)
         if leaving is not None:
             await self.write_sidecar(identifier, leaving)

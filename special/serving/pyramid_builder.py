@@ -1,9 +1,9 @@
-"""Builds pyramids of masters whose tiles are expensive, while tiles are still made from spans.
+"""Builds pyramids of masters whose tiles are expensive, in the volume, while requests go on.
 
-A tile of an untiled JPEG 2000 costs a tenth of a second, of a large JPEG a third. As soon as a
-viewer zooms, the volume gets a pyramid of that master: all tiles of all levels, each made as it
-would have been made for a viewer, and encoded once. The master is read, decoded and written in
-chunks, so that memory does not grow with it; one master at a time.
+A tile of an untiled JPEG 2000 costs a tenth of a second: as soon as a viewer zooms, the volume gets a pyramid of that
+master, all tiles of all levels, each encoded once. Where one tile needs most of a large master, that tile would cost
+as much as all of them: it begins the pyramid, and all requests wait for their tiles of it. A deadline ends a wait and
+never a build, so that the next try finds it further on.
 """
 
 from __future__ import annotations
@@ -13,42 +13,74 @@ import logging
 import math
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
 from typing import Final
 
-from special.codecs import TileCut, cut_tiles, subsampling
-from special.concurrency import NEVER, KeyedTasks
-from special.errors import MasterError, SpecialError
-from special.formats import Layout, Piece, Tiling
+from special.codecs import subsampling
+from special.concurrency import Deadline, KeyedTasks
+from special.errors import MasterError, Preparing, SourceError, SpecialError, TimedOut
+from special.formats import Layout, Tiling
 from special.formats.tiff import HEAD_BYTES, Grid, Place, pyramid
-from special.geometry import Box, Frame, Size
 from special.iiif import Job
 from special.images import Master
 from special.observability import PROMOTIONS
 from special.serving.answers import PIXELS_VERSION
 from special.serving.master_pixels import MasterRenderer
+from special.serving.pyramid_maker import PyramidMaker, Tiles
 from special.storage import Reader, Span
 from special.volume import Elsewhere, NoSpace, PyramidWriter, Volume
-from special.workers import Lane
 
-LANE: Final = Lane("pyramid", running=1, queue=1, deadline_s=120.0, share=0.5)
-"""One chunk at a time, in a lane of its own, with at most half of the memory."""
-CHUNK_PIXELS: Final = 32_000_000
-"""Maximum number of pixels decoded at once: 100 MB as 8-bit RGB."""
-JP2_CHUNK_PIXELS: Final = 8_000_000
-"""The same for JPEG 2000, where OpenJPEG's planes take 12 bytes a pixel, and its tables as much again."""
 FIRST_PAUSE_S: Final = 60.0
 LONGEST_PAUSE_S: Final = 3600.0
 """Pause after a build that failed; doubles each time, up to the longest."""
 LEFT_PAUSE_S: Final = 5.0
-"""Pause after a build that another process has done or does, or for which the volume has no space."""
+"""Pause after a build that another process has done or does, whose store failed, or for which there is no space."""
 MAX_STATES: Final = 10_000
 """Maximum number of masters whose tiles are counted; the least recently used is forgotten first."""
+ELSEWHERE_POLL_S: Final = 0.5
+"""How often waiting requests look whether another process has finished a pyramid."""
+ANSWER_S: Final = 0.25
+"""Part of a deadline that is left to say that a pyramid is being prepared."""
+UNKNOWN_S: Final = 3.0
+"""How long a build may take of which nothing is known yet."""
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class Draft:
+    """A pyramid that is being made here: what of it is there already."""
+
+    writer: PyramidWriter
+    grid: Grid
+    start_s: float
+    shown: dict[Place, Span] = field(default_factory=dict)
+    """Tiles as viewers ask for them."""
+    whole: dict[Place, Span] = field(default_factory=dict)
+    """Tiles as the directories name them: filled up where they are at an edge."""
+    grew: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set, and replaced, when there are more tiles, and at the end."""
+
+    async def add(self, tiles: Tiles) -> None:
+        spans = iter(await self.writer.append([data for _, files in tiles for data in files]))
+        for place, files in tiles:
+            found = [next(spans) for _ in files]
+            self.shown[place], self.whole[place] = found[0], found[-1]
+        self.wake()
+
+    def wake(self) -> None:
+        """Let all who wait look again."""
+        grew, self.grew = self.grew, asyncio.Event()
+        grew.set()
+
+    def left_s(self, now_s: float) -> float:
+        """How long the rest will take, if it goes on as it went."""
+        count = sum(self.grid.columns(level) * self.grid.rows(level) for level in range(self.grid.levels))
+        took_s, made = now_s - self.start_s, len(self.whole)
+        return max(1.0, took_s * (count - made) / made) if made else UNKNOWN_S
 
 
 @dataclass(slots=True)
@@ -63,10 +95,21 @@ class BuildState:
     """Pause after the next failure."""
     building_until_s: float = 0.0
     """Until when some process, this one or another, is believed to build its pyramid."""
+    draft: Draft | None = None
+    """What is being built here."""
+    trying: bool = False
+    """Whether a try runs here, or waits for its turn."""
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set, and replaced, when a draft comes or goes, and at the end of a try."""
+
+    def wake(self) -> None:
+        """Let all who wait look again."""
+        changed, self.changed = self.changed, asyncio.Event()
+        changed.set()
 
 
 class PyramidBuilder:
-    """Counts the tiles of expensive masters, and builds a pyramid after enough of them."""
+    """Counts the tiles of expensive masters, and builds a pyramid after enough of them, or when one needs it."""
 
     def __init__(
         self,
@@ -82,7 +125,7 @@ class PyramidBuilder:
         """Name of pyramids that are made with these settings; others are ignored."""
         self._renderer = renderer
         self._volume = volume
-        self._reader = reader
+        self._maker = PyramidMaker(renderer, reader, tile)
         self.tile = tile
         """Side of a tile in pixels."""
         self._after = after
@@ -115,19 +158,67 @@ class PyramidBuilder:
         grid = self.grid(layout)
         return None if grid is None else grid.tiling
 
+    def is_enough(self, tiles: int) -> bool:
+        """Whether so many tiles are worth a pyramid."""
+        return tiles >= self._after
+
     def count_tiles(self, master: Master, tiles: int = 1) -> None:
         """Count requests for tiles that a pyramid would have answered; start a build after enough of them."""
+        state = self._state(master)
+        state.tiles += tiles
+        if state.tiles >= self._after:
+            self._start(master, state)
+
+    def begin(self, master: Master) -> bool:
+        """Start a build if none is under way; False where none can be started now, and none waits to start."""
+        state = self._state(master)
+        return state.trying or self.is_building(master) or self._start(master, state)
+
+    async def peek(self, master: Master, job: Job) -> bytes | None:
+        """The job's tile, if a build that is under way here has made it."""
+        state = self._states.get(master.blob.version)
+        if state is None or (draft := state.draft) is None or not job.plain or job.format != "jpg":
+            return None
+        place = draft.grid.find(job.box, job.size)
+        return await draft.writer.read(draft.shown[place]) if place is not None and place in draft.shown else None
+
+    async def wait(self, master: Master, job: Job, *, deadline: Deadline) -> bytes | None:
+        """The job's tile, as soon as a build has made it here; None at the end of the build, or when it is elsewhere.
+
+        Raises `Preparing` at the deadline.
+        """
+        state = self._state(master)
+        deadline = Deadline(deadline.at_s - ANSWER_S, deadline.clock)
+        try:
+            async with deadline.limit(f"waiting for the pyramid of {master.blob.url}"):
+                if not state.trying:
+                    await asyncio.sleep(ELSEWHERE_POLL_S)
+                while state.trying:
+                    if (data := await self.peek(master, job)) is not None:
+                        return data
+                    await (state.draft.grew if state.draft else state.changed).wait()
+        except TimedOut as error:
+            left_s = draft.left_s(self._clock()) if (draft := state.draft) is not None else UNKNOWN_S
+            raise Preparing(str(error), after_s=left_s) from None
+        return None
+
+    def _state(self, master: Master) -> BuildState:
         key = master.blob.version
         state = self._states.setdefault(key, BuildState())
         self._states.move_to_end(key)
-        state.tiles += tiles
-        is_due = state.tiles >= self._after and state.not_before_s <= self._clock()
-        if is_due and self._tasks.start(key, partial(self._build, master, state)):
-            state.tiles = 0
         if len(self._states) > MAX_STATES:
             idle = next((it for it in self._states if it not in self._tasks), None)
             if idle is not None:
                 del self._states[idle]
+        return state
+
+    def _start(self, master: Master, state: BuildState) -> bool:
+        if state.not_before_s > self._clock():
+            return False
+        if not self._tasks.start(master.blob.version, partial(self._build, master, state)):
+            return False
+        state.tiles, state.trying = 0, True
+        return True
 
     async def _build(self, master: Master, state: BuildState) -> None:
         outcome, start = "failed", self._clock()
@@ -136,7 +227,7 @@ class PyramidBuilder:
                 start = self._clock()
                 state.building_until_s = math.inf
                 try:
-                    outcome = "made" if await self._build_in_volume(master) else "left"
+                    outcome = "made" if await self._build_in_volume(master, state) else "left"
                 finally:
                     state.building_until_s = 0.0
                 state.not_before_s = self._clock() + LEFT_PAUSE_S
@@ -147,6 +238,9 @@ class PyramidBuilder:
         except Elsewhere:
             outcome = "left"
             state.not_before_s = state.building_until_s = self._clock() + LEFT_PAUSE_S
+        except SourceError as error:
+            state.not_before_s = self._clock() + LEFT_PAUSE_S
+            log.warning("no pyramid of %s: %s", master.blob.url, error)
         except (SpecialError, NoSpace, OSError, sqlite3.Error) as error:
             state.not_before_s = self._clock() + state.pause_s
             state.pause_s = min(2 * state.pause_s, LONGEST_PAUSE_S)
@@ -155,89 +249,27 @@ class PyramidBuilder:
             outcome = "cancelled"
             raise
         finally:
+            state.trying = False
+            state.wake()
             PROMOTIONS.labels(outcome).inc()
             log.info("pyramid of %s: %s after %.1f s", master.blob.url, outcome, self._clock() - start)
 
-    async def _build_in_volume(self, master: Master) -> bool:
+    async def _build_in_volume(self, master: Master, state: BuildState) -> bool:
         """Build a pyramid; False where another process has, or where the volume cannot hold it."""
         grid = Grid(master.layout.size, self.tile)
         async with self._volume.pyramids.making(master.blob, self.name, head_bytes=HEAD_BYTES) as making:
             if making is None:
                 return False
-            tiles: dict[Place, Span] = {}
-            channels = 0
-            for level, chunk in chunks(master.layout, grid):
-                channels = await self._chunk(master, grid, level, chunk, making, tiles)
-            first = making.size_bytes
-            sampling = subsampling(self._renderer.encoding.jpeg_quality)
-            await making.append([pyramid.directories(grid, tiles, channels=channels, subsampling=sampling, at=first)])
-            await making.publish(pyramid.head(first))
+            draft = state.draft = Draft(making, grid, self._clock())
+            state.wake()
+            try:
+                channels = await self._maker.make(master, draft.add)
+                first = making.size_bytes
+                sampling = subsampling(self._renderer.encoding.jpeg_quality)
+                directories = pyramid.directories(grid, draft.whole, channels=channels, subsampling=sampling, at=first)
+                await making.append([directories])
+                await making.publish(pyramid.head(first))
+            finally:
+                state.draft = None
+                draft.wake()
         return True
-
-    async def _chunk(
-        self, master: Master, grid: Grid, level: int, chunk: Box, making: PyramidWriter, tiles: dict[Place, Span]
-    ) -> int:
-        """Make and write some tiles of a level, add them to `tiles`, and return their number of channels."""
-        blob, box = master.blob, grid.box(level, chunk)
-        size = grid.shown(level, box)
-        layout = await self._renderer.masters.prepared(master, box, size, self._reader)
-        places = [
-            Place(level, column, row) for row in range(chunk.y, chunk.bottom) for column in range(chunk.x, chunk.right)
-        ]
-        boxes = [grid.box(level, Box(place.column, place.row, 1, 1)) for place in places]
-        job = Job(box, size, False, 0.0, "default", "jpg")
-        async with self._renderer.piece(blob, layout, job, self._reader, lane=LANE.name, deadline=NEVER) as (
-            piece,
-            admission,
-        ):
-            cuts = [TileCut(_crop(piece, box, part), grid.shown(level, part)) for part in boxes]
-            made = await self._renderer.workers.run(
-                cut_tiles,
-                piece,
-                cuts,
-                self.tile,
-                self._renderer.encoding.jpeg_quality,
-                self._renderer.limits.max_pixels,
-                lane=LANE.name,
-                deadline=admission.deadline,
-                quarantine_key=f"{blob.version} (its pyramid)",  # its tiles may go well all the same
-            )
-        spans = iter(await making.append([data for encoded in made.encoded for data in encoded]))
-        for place, encoded in zip(places, made.encoded, strict=True):
-            tiles[place] = [next(spans) for _ in encoded][-1]
-        return made.channels
-
-
-def chunks(layout: Layout, grid: Grid) -> Iterator[tuple[int, Box]]:
-    """All tiles of all levels, as boxes of a level's tiles whose decoding takes bounded memory, one tile at least."""
-    most = JP2_CHUNK_PIXELS if layout.format == "jp2" else CHUNK_PIXELS
-    for level in range(grid.levels):
-        count = max(1, int(most / (grid.tile**2 * _decoded_per_pixel(layout, grid.size(level)))))
-        wide = min(count, grid.columns(level))
-        for chunk in grid.chunks(level, wide, max(1, count // wide)):
-            yield level, chunk
-
-
-def _decoded_per_pixel(layout: Layout, size: Size) -> float:
-    """How many pixels are decoded for one of the picture at this size."""
-    if layout.format in ("jp2", "tiff"):
-        enough = [it.area for it in layout.levels if Size(it.width + 1, it.height + 1).covers(size)]
-        return min(enough, default=layout.size.area) / size.area
-    shrunk = layout.extract(Box.whole(layout.size), size).level
-    return layout.size.area / (1 << 2 * shrunk) / size.area
-
-
-def _crop(piece: Piece, box: Box, part: Box) -> Frame:
-    """Where a part of the piece's box is in the decoded picture: as the layout would have placed it by itself.
-
-    Edges that the part shares with the box are where the layout placed those: at the picture's edges it may round.
-    """
-    whole = piece.crop
-    stored = piece.orientation.upright(box.size)  # turning back swaps sides where turning upright does
-    shrunk = whole.width / stored.width if stored.width > stored.height else whole.height / stored.height
-    scale = 2.0 ** round(math.log2(shrunk))
-    inside = piece.orientation.to_stored(Box(part.x - box.x, part.y - box.y, part.width, part.height), stored)
-    right = whole.width if inside.right == stored.width else inside.right * scale
-    bottom = whole.height if inside.bottom == stored.height else inside.bottom * scale
-    x, y = inside.x * scale, inside.y * scale
-    return Frame(whole.x + x, whole.y + y, right - x, bottom - y)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from time import monotonic
 from typing import Final
 from weakref import WeakKeyDictionary
@@ -13,11 +14,12 @@ from special.codecs import memory_estimate
 from special.concurrency import Deadline
 from special.errors import Malformed
 from special.formats import drive
-from special.formats.tiff import HEAD_BYTES, Grid, PyramidIndex, TiffLayout
+from special.formats.tiff import HEAD_BYTES, Grid, Place, PyramidIndex, TiffLayout
 from special.geometry import Box
 from special.iiif import Job
 from special.images import Master
 from special.observability import trace
+from special.renditions import pyramid_file
 from special.serving.master_pixels import MasterRenderer
 from special.storage import Blob, Span
 from special.volume import Damaged, PackFile, Pyramids
@@ -26,6 +28,10 @@ CHECK_S: Final = 1.0
 """How often the disk is asked whether another process has made a pyramid."""
 MORE_QUALITY: Final = 3
 """What is encoded for the second time is encoded with more care: an eighth longer, to lose 0.1 to 1.2 dB less."""
+
+
+Read = Callable[[Sequence[Span]], Awaitable[list[bytes] | None]]
+"""Reads spans of a pyramid; None where it is gone, or broken."""
 
 
 class PyramidTiles:
@@ -61,25 +67,41 @@ class PyramidTiles:
                 if span is not None:
                     found = await self._pyramids.read(blob, [span])
                     return found[0] if found is not None else None
-        extract = index.layout.extract(job.box, index.source_size(job.box, job.size))
-        memory_bytes = memory_estimate.decode_bytes("tiff", extract, job)
-        renderer, encoding = self._renderer, self._renderer.encoding
-        careful = replace(
-            encoding,
-            jpeg_quality=min(100, encoding.jpeg_quality + MORE_QUALITY),
-            webp_quality=min(100, encoding.webp_quality + MORE_QUALITY),
-        )
-        key = f"{blob.version} (its pyramid)"
-        async with renderer.admission.admit(
-            "tile", memory_bytes, deadline=deadline, client=trace().client, master=key
-        ) as admission:
-            with trace().reading():
-                async with deadline.limit(f"reading the pyramid of {blob.url}"):
-                    found = await self._pyramids.read(blob, extract.spans)
-            if found is None:
+        read = partial(self._pyramids.read, blob)
+        return await render_off_grid(self._renderer, index, job, read, deadline=deadline, key=blob.version)
+
+    def has(self, blob: Blob) -> bool:
+        """Whether the volume has a pyramid of this version that was read before."""
+        file = self._pyramids.peek_file(blob)
+        return file is not None and file in self._indexes
+
+    async def tiles(self, master: Master) -> tuple[dict[Place, Sequence[bytes]], int] | None:
+        """All tiles of a pyramid, each as it is shown and, at an edge, filled up, and their number of channels.
+
+        None where it is gone by now. All of them are in memory.
+        """
+        file = self._pyramids.peek_file(master.blob)
+        index = self._indexes.get(file) if file is not None else None
+        if file is None or index is None:
+            return None
+        grid, found = index.grid, dict[Place, Sequence[bytes]]()
+        for place in pyramid_file.places(grid):
+            box = grid.box(place.level, Box(place.column, place.row, 1, 1))
+            size = grid.shown(place.level, box)
+            spans = (
+                [index.span(place)]
+                if grid.is_whole(size)
+                else [file.before(index.span(place).start), index.span(place)]
+            )
+            files = await self._pyramids.read(master.blob, spans)
+            if files is None:
                 return None
-            piece = index.layout.rebuild(extract, found)
-            return await renderer.decode(piece, job, admission, quarantine_key=key, encoding=careful)
+            found[place] = files
+        return found, index.layout.full.samples
+
+    def look_again(self, blob: Blob) -> None:
+        """A pyramid may be there by now: the next request asks the disk at once."""
+        self._checked_s.pop(blob.url, None)
 
     async def _find(self, blob: Blob) -> PackFile | None:
         """The pyramid, if there is one by now; the disk is asked once in `CHECK_S`, however many requests ask."""
@@ -99,6 +121,34 @@ class PyramidTiles:
             return None
         self._indexes[file] = index
         return index
+
+
+async def render_off_grid(
+    renderer: MasterRenderer, index: PyramidIndex, job: Job, read: Read, *, deadline: Deadline, key: str
+) -> bytes | None:
+    """What the job asks for, from the tiles of a pyramid that show it; None where `read` gives none.
+
+    `key` names the pyramid for admission and quarantine.
+    """
+    extract = index.layout.extract(job.box, index.source_size(job.box, job.size))
+    memory_bytes = memory_estimate.decode_bytes("tiff", extract, job)
+    encoding = renderer.encoding
+    careful = replace(
+        encoding,
+        jpeg_quality=min(100, encoding.jpeg_quality + MORE_QUALITY),
+        webp_quality=min(100, encoding.webp_quality + MORE_QUALITY),
+    )
+    key = f"{key} (its pyramid)"
+    async with renderer.admission.admit(
+        "tile", memory_bytes, deadline=deadline, client=trace().client, master=key
+    ) as admission:
+        with trace().reading():
+            async with deadline.limit(f"reading {key}"):
+                found = await read(extract.spans)
+        if found is None:
+            return None
+        piece = index.layout.rebuild(extract, found)
+        return await renderer.decode(piece, job, admission, quarantine_key=key, encoding=careful)
 
 
 def _find(index: PyramidIndex, job: Job, file: PackFile) -> Span | None:

@@ -1,40 +1,46 @@
 """The route `tile`: a part of a master, from its pyramid where it has one, else from spans through the volume.
 
 The answer is the same either way: a tile on the grid is the same file, byte for byte, so its entity
-tag stays too. Off the grid a pyramid's pixels have been through JPEG before; pictures without loss
-(PNG, TIFF, GIF) and black and white ones are therefore always made from the master itself.
+tag stays too; the smaller tiles of a large flat master differ by rounding (see `codecs.pyramid_cutter`).
+Off the grid a pyramid's pixels have been through JPEG before; pictures without loss (PNG, TIFF, GIF) and
+black and white ones are therefore always made from the master itself.
 """
 
 from __future__ import annotations
 
-import asyncio
+from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from special.concurrency import Deadline, KeyedLimiter, KeyState, LRUCache, SingleFlight
-from special.errors import TimedOut
+from special.concurrency import Deadline, KeyedLimiter, LRUCache, SingleFlight
+from special.errors import Preparing, TimedOut
 from special.formats import Stored
 from special.formats.tiff import Grid
+from special.geometry import Size
 from special.iiif import MEDIA, Job
 from special.images import Asset, Master
 from special.observability import trace
 from special.serving.answers import Answer, AnswerHead, PlannedRequest, pixels_etag
 from special.serving.master_pixels import MasterRenderer, stored_tile
 from special.serving.prefetch import Prefetcher
+from special.serving.published_tiles import PublishedTiles
 from special.serving.pyramid_builder import PyramidBuilder
+from special.serving.pyramid_maker import LARGE_PIXELS, is_flat
+from special.serving.pyramid_publisher import PyramidPublisher
 from special.serving.pyramid_tiles import PyramidTiles
+from special.serving.read_piece import plan_extract
 from special.storage import Blob, NotModified, Reader, Span, Unless
 from special.volume import Volume
 
-POLL_S: Final = 0.1
-"""How often waiting requests look whether their pyramid is finished."""
 MAX_WAITING: Final = 1024
 """Requests that may wait for tiles of one expensive master: they cost nothing but their connections."""
+LARGE_PART: Final = 0.125
+"""Part of a large master's bytes from which on a tile is better waited for than made: a view has as many of them."""
 DECODE_RESERVE_S: Final = 2.0
-"""Part of the deadline that is kept for the decoder while a request waits for a pyramid."""
+"""Least time that is left for a second try, where a request shared one that had less."""
 
 
 class TileRoute:
@@ -46,7 +52,10 @@ class TileRoute:
         volume: Volume,
         reader: Reader,
         builder: PyramidBuilder,
+        pyramids: PyramidTiles,
+        published: PublishedTiles,
         *,
+        publisher: PyramidPublisher | None,
         master_of: Callable[[Asset], Master],
         prefetcher: Prefetcher | None,
         max_running: int,
@@ -60,10 +69,14 @@ class TileRoute:
         self._volume = volume
         self._reader = reader
         self._builder = builder
+        self._published = published
         self._master_of = master_of
         self._prefetcher = prefetcher
-        self._pyramids = PyramidTiles(renderer, volume.pyramids, builder.name, tile=builder.tile)
+        self._pyramids = pyramids
+        self._publisher = publisher
         self._limiter = KeyedLimiter(max_running, max_waiting=MAX_WAITING)
+        self._crowds: Counter[str] = Counter()
+        """How many different tiles are asked for now, by version of their master."""
         self._single_flight: SingleFlight[bytes] = SingleFlight()
         self._hot: LRUCache[tuple[str, str], bytes] = LRUCache(hot_bytes, len)
 
@@ -103,7 +116,10 @@ class TileRoute:
     ) -> Answer:
         if unless and planned.etag and unless.hold(planned.etag):
             raise NotModified(planned.etag)
-        _, answer = await self._renderer.answer(planned, partial(self.render, job=planned.job, deadline=deadline))
+        make = partial(self.render, planned.asset, job=planned.job, deadline=deadline)
+        master, answer = await self._renderer.answer(planned, make)
+        if self._publisher is not None and not planned.grant.is_personal:
+            self._publisher.submit(planned.asset, master)
         trace().preparing = self._builder.is_building(self._master_of(planned.asset))
         return answer
 
@@ -116,7 +132,7 @@ class TileRoute:
     async def signed_url(self, planned: PlannedRequest) -> str | None:
         return None
 
-    async def render(self, master: Master, job: Job, *, deadline: Deadline) -> bytes:
+    async def render(self, asset: Asset, master: Master, job: Job, *, deadline: Deadline) -> bytes:
         """What the job asks for. Raises `SourceError`, `MasterError`, `DecodeError`."""
         if self._builder.grid(master.layout) is None:
             data = await self._from_master(master, job, deadline)
@@ -128,12 +144,12 @@ class TileRoute:
             return await self._from_master(master, job, deadline)
         key = (master.blob.version, job)
         try:
-            return await self._single_flight.run(key, partial(self._render_expensive, master, job, deadline))
-        except TimedOut:
+            return await self._single_flight.run(key, partial(self._render_expensive, asset, master, job, deadline))
+        except (TimedOut, Preparing):
             if deadline.left_s < DECODE_RESERVE_S:
                 raise
         # The first request for this tile had less time left than this one.
-        return await self._single_flight.run(key, partial(self._render_expensive, master, job, deadline))
+        return await self._single_flight.run(key, partial(self._render_expensive, asset, master, job, deadline))
 
     def _stored_or_pyramid_tile(self, blob: Blob, job: Job, stored: Stored | None) -> bytes | None:
         """The answer, if it is a tile in memory: some microseconds.
@@ -152,25 +168,78 @@ class TileRoute:
     async def _from_master(self, master: Master, job: Job, deadline: Deadline) -> bytes:
         return await self._renderer.render(master, job, self._reader, lane="tile", deadline=deadline)
 
-    async def _render_expensive(self, master: Master, job: Job, deadline: Deadline) -> bytes:
-        """A tile of an expensive master. In a flood most requests wait here until there is a pyramid."""
-        lossy = job.format in ("jpg", "webp") and job.quality != "bitonal"
-        async with self._limiter.slot(master.blob.version, deadline=deadline) as state:
-            if lossy:
-                data = await self._from_coming_pyramid(master, job, state, deadline)
-                if data is not None:
-                    return data
-            # Decoders share the processors: the fewer tiles are made on the way, the sooner there is a pyramid.
-            async with state.alone if self._builder.is_building(master) else nullcontext():
-                return await self._from_master(master, job, deadline)
+    async def render_full(self, asset: Asset, master: Master, job: Job, *, deadline: Deadline) -> bytes | None:
+        """The full region of a large flat master, from its pyramid; None where that has none, or would lose by it.
 
-    async def _from_coming_pyramid(self, master: Master, job: Job, state: KeyState, deadline: Deadline) -> bytes | None:
-        """The answer from a pyramid that exists, or will soon and costs less than the tiles that wait."""
-        grid = Grid(master.layout.size, self._builder.tile)
-        while (data := await self._pyramids.render(master, job, deadline=deadline)) is None:
-            self._builder.count_tiles(master, 1 + state.waiting)
-            is_less = grid.columns(0) * grid.rows(0) < state.waiting
-            if not (is_less and self._builder.is_building(master)) or deadline.left_s < DECODE_RESERVE_S:
-                break
-            await asyncio.sleep(POLL_S)
+        One is begun for the size that a viewer asks for as the smallest tile, not for a single picture of any other.
+        """
+        grid = self._builder.grid(master.layout)
+        twice = Size(2 * job.size.width - 1, 2 * job.size.height - 1)
+        if grid is None or not is_flat(master.layout) or not _is_lossy(job) or not master.layout.size.covers(twice):
+            return None
+        if grid.find(job.box, job.size) or self._builder.is_building(master):
+            return await self._from_pyramid(asset, master, job, deadline)
+        return await self._at_hand(asset, master, job, deadline)
+
+    async def _render_expensive(self, asset: Asset, master: Master, job: Job, deadline: Deadline) -> bytes:
+        """A tile of an expensive master: from its pyramid, or else made beside some others."""
+        version = master.blob.version
+        lossy = _is_lossy(job)
+        self._crowds[version] += 1
+        try:
+            if lossy and (data := await self._from_pyramid(asset, master, job, deadline)) is not None:
+                return data
+            async with self._limiter.slot(version, deadline=deadline) as state:
+                if lossy and (data := await self._at_hand(asset, master, job, deadline)) is not None:
+                    return data
+                # Decoders share the processors: the fewer tiles are made on the way, the sooner there is a pyramid.
+                async with state.alone if self._builder.is_building(master) else nullcontext():
+                    return await self._from_master(master, job, deadline)
+        finally:
+            self._crowds[version] -= 1
+            if not self._crowds[version]:
+                del self._crowds[version]
+
+    async def _from_pyramid(self, asset: Asset, master: Master, job: Job, deadline: Deadline) -> bytes | None:
+        """The answer from a pyramid that exists, or is made now because that costs less; None if there is none.
+
+        Raises `Preparing` where it is not far enough at the deadline.
+        """
+        while (data := await self._at_hand(asset, master, job, deadline)) is None:
+            if not (await self._is_worth_it(master, job) and self._builder.begin(master)):
+                self._builder.count_tiles(master)
+                return None
+            data = await self._builder.wait(master, job, deadline=deadline)
+            if data is not None:
+                return data
+            self._pyramids.look_again(master.blob)
         return data
+
+    async def _at_hand(self, asset: Asset, master: Master, job: Job, deadline: Deadline) -> bytes | None:
+        """The answer from a pyramid: the volume's, what is made of it already, or a published one."""
+        data = await self._pyramids.render(master, job, deadline=deadline)
+        if data is None:
+            data = await self._builder.peek(master, job)
+        if data is None:
+            data = await self._published.render(asset, master.blob, job, deadline=deadline)
+        return data
+
+    async def _is_worth_it(self, master: Master, job: Job) -> bool:
+        """Whether to wait for a pyramid costs less than to make this tile, and those that others ask for now."""
+        grid = Grid(master.layout.size, self._builder.tile)
+        crowd = self._crowds[master.blob.version]
+        if self._builder.is_enough(crowd) and 2 * crowd > grid.columns(0) * grid.rows(0):
+            return True
+        if master.layout.size.area < LARGE_PIXELS:
+            return False
+        is_whole = job.box.size == master.layout.size
+        if is_flat(master.layout) and self._builder.is_building(master) and (is_whole or grid.find(job.box, job.size)):
+            return True
+        layout = await self._renderer.masters.prepared(master, job.box, job.size, self._reader)
+        extract = await plan_extract(master.blob, layout, job.box, job.size, limits=self._renderer.limits)
+        return sum(map(len, extract.spans)) > LARGE_PART * master.blob.size
+
+
+def _is_lossy(job: Job) -> bool:
+    """Whether a picture may be made of JPEGs."""
+    return job.format in ("jpg", "webp") and job.quality != "bitonal"

@@ -156,6 +156,10 @@ class PackWriter:
         self._table += [(len(part), google_crc32c.value(part)) for part in parts]
         self.size_bytes += sum(map(len, parts))
 
+    def read(self, span: Span) -> bytes:
+        """A part that was appended, as it was just written."""
+        return os.pread(self._fd, len(span), span.start)
+
     def seal(self, head: bytes) -> None:
         """Write the first part, for which space was left, and the table."""
         assert len(head) == self._table[0][0], "the first part has the length that was announced"

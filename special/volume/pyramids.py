@@ -54,6 +54,10 @@ class PyramidWriter:
             start += len(part)
         return spans
 
+    async def read(self, span: Span) -> bytes:
+        """A part that was appended. Raises `OSError`."""
+        return await asyncio.to_thread(self._draft.read, span)
+
     @property
     def size_bytes(self) -> int:
         """Where the next part will start."""

@@ -11,7 +11,7 @@ in forked ones), in a sandbox, without credentials, killed at the deadline and r
 
 from special.workers.admission import Admission, AdmissionController
 from special.workers.lanes import Lane, standard_lanes
-from special.workers.pool import Workers
+from special.workers.pool import Talk, Workers
 from special.workers.sandbox import forbid_inspection
 
-__all__ = ["Admission", "AdmissionController", "Lane", "Workers", "forbid_inspection", "standard_lanes"]
+__all__ = ["Admission", "AdmissionController", "Lane", "Talk", "Workers", "forbid_inspection", "standard_lanes"]

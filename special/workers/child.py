@@ -14,12 +14,27 @@ import socket
 import struct
 import sys
 import traceback
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final
 
 from special.errors import ConfigurationError, SpecialError
 from special.workers import sandbox
-from special.workers.messages import LENGTH, Call, Failed, Outcome, Raised, Ready, Reply, Setup, Unready, dump_reply
+from special.workers.messages import (
+    LENGTH,
+    Asks,
+    Call,
+    Failed,
+    Gives,
+    Outcome,
+    Raised,
+    Ready,
+    Reply,
+    Setup,
+    Told,
+    Unready,
+    dump_reply,
+)
 from special.workers.results import form_of
 
 NICENESS: Final = 10
@@ -41,7 +56,7 @@ def main(descriptor: int) -> None:
             readiness = _prepare(setup)
             _send(parent, readiness)
             while isinstance(readiness, Ready) and isinstance(call := _receive(parent), Call):
-                _send(parent, _work(call))
+                _send(parent, _work(call, parent))
     os._exit(0)  # codecs have threads and exit handlers, which need not be waited for
 
 
@@ -79,12 +94,41 @@ def _prepare(setup: Setup) -> Ready | Unready:
         return Unready(f"{type(error).__name__}{' '.join(said.split())}; decoder_memory may be too low")
 
 
-def _work(call: Call) -> Outcome:
+class Channel:
+    """What a job says to its parent while it works: questions, and parts of its result. For one thread at a time."""
+
+    def __init__(self, parent: socket.socket, cpu_s: float) -> None:
+        self._parent = parent
+        self._cpu_s = cpu_s
+
+    def ask(self, *numbers: int) -> Any:
+        """The parent's answer to a question. The job's limits of time start again with it."""
+        return self._exchange(Asks(numbers))
+
+    def give(self, value: object, parts: Sequence[bytes]) -> None:
+        """Hand over a part of the result, and wait until the parent has taken it."""
+        self._exchange(Gives(value, parts))
+
+    def _exchange(self, said: Asks | Gives) -> Any:
+        _send(self._parent, said)
+        told = _receive(self._parent)
+        if not isinstance(told, Told):
+            os._exit(0)  # the parent has gone
+        _limit_cpu(self._cpu_s)
+        return told.value
+
+
+def _limit_cpu(cpu_s: float) -> None:
     used = resource.getrusage(resource.RUSAGE_SELF)
-    limit = int(used.ru_utime + used.ru_stime + call.cpu_s) + 2
+    limit = int(used.ru_utime + used.ru_stime + cpu_s) + 2
     resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+
+
+def _work(call: Call, parent: socket.socket) -> Outcome:
+    _limit_cpu(call.cpu_s)
+    channel = (Channel(parent, call.cpu_s),) if call.talks else ()
     try:
-        return form_of(call.function).pack(call.function(*call.args))
+        return form_of(call.function).pack(call.function(*channel, *call.args))
     except SpecialError as error:
         return Raised(error)
     except Exception:  # the job fails, and the parent logs it

@@ -54,6 +54,15 @@ class Call:
     args: tuple[object, ...]
     cpu_s: float
     """Processor seconds after which the kernel ends the child, should its parent fail to."""
+    talks: bool = False
+    """Whether the function's first argument is a channel to its parent, `special.workers.child.Channel`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """The answer to a question of a job, or to what it gave."""
+
+    value: object
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +91,21 @@ class Returned:
 
 
 @dataclass(frozen=True, slots=True)
+class Asks:
+    """A job that talks to its parent has a question, and waits for `Told`."""
+
+    numbers: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Gives:
+    """A job that talks to its parent has a part of its result ready, and waits for `Told`."""
+
+    value: Any
+    parts: Sequence[bytes] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Raised:
     """The function raised an error that its caller is to see."""
 
@@ -97,10 +121,11 @@ class Failed:
 
 
 Outcome = Returned | Raised | Failed
-Reply = Ready | Unready | Outcome
+Said = Asks | Gives
+Reply = Ready | Unready | Said | Outcome
 
 
-def dump(message: Setup | Call) -> list[bytes]:
+def dump(message: Setup | Call | Told) -> list[bytes]:
     """A message to a child, in parts to be sent in order; large bytes inside it are not copied."""
     file = _Parts()
     pickle.Pickler(file, protocol=5).dump(message)
@@ -115,6 +140,10 @@ def dump_reply(reply: Reply) -> list[bytes]:
             said: list[object] = ["ready", sandbox]
         case Unready(reason):
             said = ["unready", reason[-MAX_TEXT_CHARACTERS:]]
+        case Asks(numbers):
+            said = ["asks", list(numbers)]
+        case Gives(value, parts):
+            said = ["gives", value, [len(part) for part in parts]]
         case Returned(value, parts):
             said = ["returned", value, [len(part) for part in parts]]
         case Raised(error) if type(error) in _ERRORS.values():
@@ -145,6 +174,10 @@ def load_reply(header: bytes | bytearray | memoryview, body: memoryview) -> Repl
             return Failed(text)
         case ["raised", str(code), str(text)] if not body and code in _ERRORS:
             return Raised(_ERRORS[code](text))
+        case ["asks", list(numbers)] if not body and all(type(it) is int for it in numbers):
+            return Asks(numbers)
+        case ["gives", value, list(lengths)]:
+            return Gives(value, _split(body, lengths))
         case ["returned", value, list(lengths)]:
             return Returned(value, _split(body, lengths))
     raise ValueError("a message that no child sends")

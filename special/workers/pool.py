@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic
@@ -18,7 +18,7 @@ from special.concurrency import Deadline, FairQueue
 from special.errors import Busy, ConfigurationError, Crashed, DecodeError, TimedOut
 from special.observability import metrics, trace
 from special.workers.lanes import Lane, single_lane
-from special.workers.messages import Call, Failed, Layers, Outcome, Raised, Returned, dump
+from special.workers.messages import Asks, Call, Failed, Gives, Layers, Outcome, Raised, Returned, Said, Told, dump
 from special.workers.places import Places
 from special.workers.process import Child, Unfit, spawn
 from special.workers.quarantine import Quarantine
@@ -42,6 +42,21 @@ _SLOW: Final = 0.1
 that have less than half of the lane's places may have one place more, so that they need not wait for its end."""
 
 
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """The parent's side of a job that asks for what it needs, and hands over its result in parts.
+
+    An error of either function ends the job, and is raised to its caller.
+    """
+
+    answer: Callable[[Sequence[int]], Awaitable[object]]
+    """Answers a question; the answer must be picklable."""
+    take: Callable[[Any, Sequence[bytes]], Awaitable[None]]
+    """Takes a part of the result. Raises `ValueError` where it is none, which ends the child."""
+    max_bytes: int
+    """Maximum length of the bytes of one part."""
+
+
 @dataclass(slots=True, eq=False)
 class _Job:
     """A call that waits or runs."""
@@ -56,6 +71,7 @@ class _Job:
     """The quarantine's key."""
     arrived_s: float
     deadline: Deadline
+    talk: Talk | None
     result: asyncio.Future[Any]
     started_s: float | None = None
     timer: asyncio.TimerHandle | None = None
@@ -120,6 +136,7 @@ class Workers:
         self._jobs: dict[Child, _Job | None] = {}
         self._idle: list[Child] = []
         self._repairs: set[asyncio.Task[None]] = set()
+        self._replies: set[asyncio.Task[None]] = set()
         self._quarantine = Quarantine()
         self._sandbox: Layers = {}
         self._open = self._started = False
@@ -153,9 +170,10 @@ class Workers:
     async def close(self) -> None:
         """End all children and wait until they are gone. Jobs that have no result yet end with `Busy`."""
         self._open = False
-        for repair in self._repairs:
-            repair.cancel()
-        await asyncio.gather(*self._repairs, return_exceptions=True)
+        background = (*self._repairs, *self._replies)
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
         for state in self._lanes.values():
             while state.waiting:
                 state.waiting.take().end("busy", error=Busy("the server is stopping"))
@@ -192,6 +210,7 @@ class Workers:
         lane: str | None = None,
         client: str = "",
         quarantine_key: str | None = None,
+        talk: Talk | None = None,
     ) -> T:
         """`function(*args)` in a child; both must be picklable, the function by its name.
 
@@ -200,6 +219,9 @@ class Workers:
         of the lane's places while others wait, and are refused for ten minutes after they cost two decoders.
         A caller that is cancelled leaves nothing behind: a waiting job is dropped, a running one is
         finished, or killed at its deadline, and its result thrown away.
+
+        With `talk` the function is called with a `Channel` before its arguments. Such a job may take any time: the
+        lane bounds what passes between two messages of it.
 
         Raises what the function raises where that is an error that `messages` lets through, and `DecodeError` for
         anything else (the traceback is in the log). `TimedOut`: the deadline is over. `Crashed`: the child died;
@@ -216,12 +238,12 @@ class Workers:
         if deadline.expired:
             metrics.DECODER_JOBS.labels("timed-out").inc()
             raise TimedOut(f"lane {state.lane.name}: nothing is left of the deadline")
-        message = dump(Call(function, args, deadline.left_s))
+        message = dump(Call(function, args, deadline.left_s, talk is not None))
         name = getattr(function, "__qualname__", repr(function))
         loop = asyncio.get_running_loop()
         form = form_of(function)
         job = _Job(
-            name, message, args, form, state, client, quarantine_key, monotonic(), deadline, loop.create_future()
+            name, message, args, form, state, client, quarantine_key, monotonic(), deadline, talk, loop.create_future()
         )
         job.timer = loop.call_later(deadline.left_s, self._expire, job)
         state.waiting.put(client, job)
@@ -272,12 +294,46 @@ class Workers:
         job.lane.gauge("running").inc()
         self._jobs[child] = job
         assert job.timer is not None, "waiting jobs have a timer"
-        job.timer.cancel()
-        job.timer = asyncio.get_running_loop().call_later(job.deadline.left_s, self._kill_overdue, job, child)
+        self._watch(job, child, job.deadline.left_s)
         slow_after_s = _SLOW * job.lane.lane.deadline_s
         job.slow_timer = asyncio.get_running_loop().call_later(slow_after_s, self._slow, job)
-        child.send(job.message, max_reply_bytes=job.form.max_bytes(job.args))
+        child.send(job.message, max_reply_bytes=job.talk.max_bytes if job.talk else job.form.max_bytes(job.args))
         job.message = []  # it need not be kept while the child works
+
+    def _watch(self, job: _Job, child: Child, seconds: float) -> None:
+        """Kill the child after that many seconds, unless it is heard of before."""
+        if job.timer is not None:
+            job.timer.cancel()
+        job.timer = asyncio.get_running_loop().call_later(seconds, self._kill_overdue, job, child)
+
+    def said(self, child: Child, said: Said) -> None:
+        """A child's job talks to us."""
+        job = self._jobs[child]
+        if job is None or job.talk is None or job.result.done():
+            child.kill()  # it was not to, or its caller has gone
+            return
+        self._watch(job, child, job.lane.lane.deadline_s)
+        reply = asyncio.create_task(self._reply(child, job, job.talk, said))
+        self._replies.add(reply)
+        reply.add_done_callback(self._replies.discard)
+
+    async def _reply(self, child: Child, job: _Job, talk: Talk, said: Said) -> None:
+        try:
+            told: object = None
+            match said:
+                case Asks(numbers):
+                    told = await talk.answer(numbers)
+                case Gives(value, parts):
+                    await talk.take(value, parts)
+        except ValueError:
+            child.kill()  # its job is then lost
+        except Exception as error:  # the caller's own
+            job.overdue = True
+            job.end("failed", error=error)
+            child.kill()
+        else:
+            if self._jobs.get(child) is job and not job.result.done():
+                child.send(dump(Told(told)), max_reply_bytes=talk.max_bytes)
 
     def _slow(self, job: _Job) -> None:
         job.is_slow = True

@@ -15,9 +15,12 @@ from special.errors import ConfigurationError
 from special.workers.messages import (
     LENGTHS,
     MAX_HEADER_BYTES,
+    Asks,
+    Gives,
     Layers,
     Outcome,
     Ready,
+    Said,
     Setup,
     Unready,
     dump,
@@ -44,6 +47,10 @@ class Owner(Protocol):
 
     def replied(self, child: Child, reply: Outcome) -> None:
         """The child's reply to the call that it was sent last."""
+        ...
+
+    def said(self, child: Child, said: Said) -> None:
+        """The child has a question, or a part of its result, and waits to be told."""
         ...
 
     def lost(self, child: Child) -> None:
@@ -142,6 +149,8 @@ class Child(asyncio.BufferedProtocol):
                     self._ready.set_result(None)
                 case Unready(reason):
                     self._ready.set_exception(Unfit(f"a decoder process cannot get ready: {reason}"))
+                case Asks() | Gives():
+                    self._owner.said(self, reply)
                 case _:
                     self._owner.replied(self, reply)
 

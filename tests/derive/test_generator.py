@@ -26,7 +26,7 @@ from special.formats.parser import solve
 from special.geometry import Box, Size
 from special.iiif import Job
 from special.images import KeyTemplates, Rule
-from special.renditions import RenditionStore, SizesFile
+from special.renditions import PyramidName, RenditionStore, SizesFile
 from special.serving.read_piece import ReadLimits
 from special.storage.blob import Absent, Blob, Span
 from tests.support.memory import MemorySource
@@ -99,6 +99,7 @@ class Bench:
             templates=self.templates,
             bounds=ReadLimits(**bounds),
             masters_at_once=2,
+            pyramid_name=PyramidName(512, 85, 1),
         )
 
     async def make(self, sizes: str = "30,15", limit: int | None = None, formats: str = "jpg") -> Outcome:

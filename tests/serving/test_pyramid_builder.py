@@ -29,7 +29,8 @@ from special.formats.tiff.pyramid import Grid
 from special.geometry import Box, Size
 from special.images.masters import Master, Masters
 from special.serving.master_pixels import MasterRenderer
-from special.serving.pyramid_builder import LANE, PyramidBuilder, chunks
+from special.serving.pyramid_builder import PyramidBuilder
+from special.serving.pyramid_maker import LANE, chunks
 from special.serving.read_piece import ReadLimits
 from special.volume import Volume, clear, stat
 from special.workers import AdmissionController, Workers

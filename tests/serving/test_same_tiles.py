@@ -24,7 +24,8 @@ from special.geometry import Box
 from special.iiif import Job
 from special.images.masters import Masters
 from special.serving.master_pixels import MasterRenderer
-from special.serving.pyramid_builder import LANE, PyramidBuilder
+from special.serving.pyramid_builder import PyramidBuilder
+from special.serving.pyramid_maker import LANE
 from special.serving.pyramid_tiles import read_index
 from special.serving.read_piece import ReadLimits
 from special.volume import Volume

@@ -138,10 +138,15 @@ class PyramidIndex:
         place = self.grid.find(box, size)
         if place is None:
             return None
+        span = self.span(place)
+        return span if self.grid.is_whole(size) else whole_part_before(span.start)
+
+    def span(self, place: Place) -> Span:
+        """The stored JPEG of a tile; at an edge the one that is filled up."""
         page = self.layout.pyramid[place.level].page
         span = page.span(place.row * page.columns + place.column)
         assert span is not None, "a pyramid has all its tiles"
-        return span if self.grid.is_whole(size) else whole_part_before(span.start)
+        return span
 
     def source_size(self, box: Box, size: Size) -> Size:
         """The size that a level must have for this box at this size.

@@ -1,0 +1,161 @@
+"""Published pyramids: a whole session of a viewer without a byte of the master and without a decoder."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+from PIL import Image
+
+from tests.serving.test_pyramid_builder import tiles
+from tests.support.live import MASTERS, LiveServer
+from tests.support.servers import S3Server
+
+pytestmark = pytest.mark.service
+
+NAMES = ("map.jp2", "manuscript.jpg", "seafloor.png")
+SOON_S = 60.0
+Serve = Callable[..., LiveServer]
+
+
+def derive(source: str | Path, thumbs: str | Path, *options: str, environ: dict[str, str] | None = None) -> str:
+    """A run that must succeed; what it said."""
+    command = [sys.executable, "-m", "special", "derive", str(source), "--thumbs", str(thumbs), "--sizes", "200"]
+    done = subprocess.run(
+        [*command, *options], env=os.environ | (environ or {}), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def pyramids(thumbs: Path) -> list[str]:
+    return sorted(str(path.relative_to(thumbs)) for path in thumbs.rglob("pyramid-*.tif"))
+
+
+def jobs(server: LiveServer) -> float:
+    """How many jobs decoders have done, well or badly."""
+    counted = re.findall(r"special_decoder_jobs_total\{.*?\} ([\d.]+)", httpx.get(f"{server.url}/metrics").text)
+    return sum(map(float, counted))
+
+
+async def fetched(server: LiveServer, paths: list[str]) -> list[httpx.Response]:
+    async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
+        return await asyncio.gather(*(client.get(path) for path in paths))
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + SOON_S
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.05)
+
+
+def test_a_session_reads_no_byte_of_the_master_and_starts_no_decoder(serve: Serve, seaweed_s3: S3Server) -> None:
+    masters, thumbs = seaweed_s3.bucket(), seaweed_s3.bucket()
+    for name in NAMES:
+        seaweed_s3.client().upload_file(str(MASTERS / name), masters, name)
+    derive(f"s3://{masters}", f"s3://{thumbs}", "--pyramids", environ=seaweed_s3.environ)
+    plain = serve(MASTERS, settings={"SPECIAL_PROMOTE_AFTER": "0"})
+    settings = seaweed_s3.environ | {"SPECIAL_ASSET_TTL_S": "3600"}
+    server = serve(f"s3://{masters}", "--thumbs", f"s3://{thumbs}", settings=settings)
+    since = len(seaweed_s3.logged(masters))
+    for name in NAMES:
+        with httpx.Client(base_url=server.url, timeout=60) as client:
+            asked = tiles(client, name)
+        for path, answer, straight in zip(
+            asked, asyncio.run(fetched(server, asked)), asyncio.run(fetched(plain, asked)), strict=True
+        ):
+            assert answer.status_code == 200, path
+            assert answer.content == straight.content, path
+    assert jobs(server) == 0
+    assert [line for line in seaweed_s3.logged(masters)[since:] if line.operation == "REST.GET.OBJECT"] == []
+
+
+def test_off_the_grid_it_is_decoded_from_the_pyramid_and_without_loss_from_the_master(
+    serve: Serve, tmp_path: Path
+) -> None:
+    masters = tmp_path / "masters"
+    masters.mkdir()
+    shutil.copy(MASTERS / "map.jp2", masters)
+    derive(masters, tmp_path / "thumbs", "--pyramids")
+    server = serve(masters, "--thumbs", str(tmp_path / "thumbs"))
+    with httpx.Client(base_url=server.url, timeout=60) as client:
+        lossy = client.get("/iiif/3/map.jp2/700,1100,600,500/600,500/0/default.jpg")
+        lossless = client.get("/iiif/3/map.jp2/700,1100,600,500/600,500/0/default.png")
+        plain = serve(masters, settings={"SPECIAL_PROMOTE_AFTER": "0"})
+        assert lossless.content == httpx.get(f"{plain.url}{lossless.request.url.raw_path.decode()}").content
+    assert lossy.status_code == 200
+    assert (tmp_path / "thumbs" / "map.jp2").is_dir()
+
+
+def test_a_pyramid_is_never_that_of_another_version(serve: Serve, tmp_path: Path) -> None:
+    masters, thumbs = tmp_path / "masters", tmp_path / "thumbs"
+    masters.mkdir()
+    shutil.copy(MASTERS / "manuscript.jpg", masters / "changing")
+    derive(masters, thumbs, "--pyramids")
+    (old,) = pyramids(thumbs)
+    negative = Image.eval(Image.open(masters / "changing").convert("RGB"), lambda level: 255 - level)
+    negative.save(masters / "new", "jpeg", quality=90)
+    (masters / "new").rename(masters / "changing")
+    server = serve(masters, "--thumbs", str(thumbs))
+    plain = serve(masters, settings={"SPECIAL_PROMOTE_AFTER": "0"})
+    path = "/iiif/3/changing/512,512,512,512/512,512/0/default.jpg"
+    assert httpx.get(f"{server.url}{path}", timeout=60).content == httpx.get(f"{plain.url}{path}", timeout=60).content
+    assert "a pyramid of" in derive(masters, thumbs, "--pyramids", "--json")
+    (new,) = pyramids(thumbs)
+    assert new != old
+
+
+def test_plan_tells_bytes_and_money_and_prune_removes_strays(tmp_path: Path) -> None:
+    thumbs = tmp_path / "thumbs"
+    said = derive(MASTERS, thumbs, "--plan", "--pyramids", "map.jp2", "herbarium.tif")
+    # 2400 by 3200 pixels, and a third more for the smaller levels, at 0.3 bytes each
+    assert "1 pyramids would take about 3.1 MB, some $0.00 a month in S3 Standard." in said
+    assert not thumbs.exists() or pyramids(thumbs) == []
+    derive(MASTERS, thumbs, "--pyramids", "map.jp2", "herbarium.tif")
+    (made,) = pyramids(thumbs)
+    assert "would take" not in derive(MASTERS, thumbs, "--plan", "--pyramids", "map.jp2", "herbarium.tif")
+    stray = thumbs / "map.jp2" / "pyramid-512-85-0-0123456789abcdef0123456789abcdef.tif"
+    stray.write_bytes(b"of an older version")
+    derive(MASTERS, thumbs, "--prune", "map.jp2")
+    assert pyramids(thumbs) == [made]
+
+
+def test_what_is_restricted_is_published_in_auth_and_opens_nothing(serve: Serve, tmp_path: Path) -> None:
+    thumbs = tmp_path / "thumbs"
+    derive(MASTERS, thumbs, "--pyramids", "map.jp2")
+    (open_,) = pyramids(thumbs)
+    assert "/auth/" not in open_
+    derive(MASTERS, thumbs, "--pyramids", "--max-unauthorised", "200", "map.jp2")
+    (restricted,) = pyramids(thumbs)
+    assert restricted == open_.replace("map.jp2/", "map.jp2/auth/")
+    server = serve(MASTERS, "--thumbs", str(thumbs))
+    tile = httpx.get(f"{server.url}/iiif/3/map.jp2/0,0,512,512/512,512/0/default.jpg")
+    assert tile.status_code == 401
+
+
+def test_a_server_publishes_what_it_made_and_another_needs_no_decoder(serve: Serve, tmp_path: Path) -> None:
+    thumbs = tmp_path / "thumbs"
+    settings = {"SPECIAL_PUBLISH_PYRAMIDS": "true", "SPECIAL_PROMOTE_AFTER": "1", "SPECIAL_HOT_SIZE": "0"}
+    maker = serve(MASTERS, "--thumbs", str(thumbs), settings=settings)
+    with httpx.Client(base_url=maker.url, timeout=60) as client:
+        asked = tiles(client, "manuscript.jpg")
+
+        def is_published() -> bool:
+            client.get(asked[0])
+            return bool(pyramids(thumbs))
+
+        until(is_published)
+    expected = [answer.content for answer in asyncio.run(fetched(maker, asked))]
+    other = serve(MASTERS, "--thumbs", str(thumbs), settings=settings)
+    assert [answer.content for answer in asyncio.run(fetched(other, asked))] == expected
+    assert jobs(other) == 0
