@@ -23,7 +23,7 @@ from special.serving import (
     TileRoute,
 )
 from special.settings import AccessRule, Settings
-from special.storage import Source, folder_path, open_source
+from special.storage import Source, folder_path, learning_absence, open_source
 from special.volume import Volume
 from special.workers import AdmissionController, Lane, Workers, standard_lanes
 
@@ -109,7 +109,7 @@ def assemble(
         source=source,
         admission=admission,
         resources=Resources(
-            opened=(volume, workers),
+            opened=(volume, workers, learning_absence(source, store.source)),
             closed_last=(source.close, store.close, masters.close),
             closed_first=tuple(it.close for it in background if it is not None),
         ),

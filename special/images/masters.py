@@ -20,7 +20,7 @@ from weakref import WeakValueDictionary
 
 from special import formats
 from special.concurrency import LRUCache, StoreSilence, TTLCache
-from special.errors import Changed, Denied, Malformed, MasterError, Missing
+from special.errors import Changed, Malformed, MasterError, Missing
 from special.formats import Layout, drive
 from special.geometry import Box, Size
 from special.images.key_templates import KeyTemplates
@@ -161,16 +161,11 @@ class Masters:
             return await self._read(await self._open(identifier, None))
 
     async def _open(self, identifier: str, unless: Unless | None) -> Opened:
-        denied: Denied | None = None
         for key in self.templates.keys_of(identifier):
             try:
                 return await self.source.open(key, span=Span(0, HEAD_BYTES), unless=unless)
             except Missing:
                 continue
-            except Denied as error:  # S3 denies what is not there, where we may not list
-                denied = error
-        if denied is not None:
-            raise denied
         raise Missing(f"{self.source.root} has no object for '{identifier}' by the keys {self.templates}")
 
     async def _read(self, opened: Opened) -> Master | _Refused:

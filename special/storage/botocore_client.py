@@ -15,15 +15,32 @@ from typing import Any
 
 import aiohttp
 from aiobotocore.config import AioConfig
+from aiobotocore.credentials import AioCredentials
 from aiobotocore.session import AioSession
 from botocore import UNSIGNED
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, ParamValidationError
+from botocore.credentials import ReadOnlyCredentials
+from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
-from special.errors import Denied, Missing, Unreachable
-from special.storage.aws import NO_CREDENTIALS, Account
+from special.errors import ConfigurationError, Denied, Missing, Unreachable
+from special.storage.aws import Account
 from special.storage.blob import Absent, Span, Unless
 from special.storage.client import GetAnswer, ListedObject, ObjectHead, error_of_status, tag
 from special.storage.retry import RetryPolicy
+
+
+class _AccountCredentials(AioCredentials):  # type: ignore[misc]
+    """The account's credentials, asked for anew at each request: both libraries use the same."""
+
+    def __init__(self, account: Account) -> None:
+        super().__init__("", "")
+        self._account = account
+
+    async def get_frozen_credentials(self) -> ReadOnlyCredentials:
+        return await self._account.read_only_credentials()
+
+    async def load_credentials(self) -> _AccountCredentials:
+        """What aiobotocore asks of a provider."""
+        return self
 
 
 class BotocoreClient:
@@ -42,6 +59,7 @@ class BotocoreClient:
             signature_version=UNSIGNED if account.anonymous else None,
             s3={"addressing_style": "path" if account.path_style else "auto"},
         )
+        self._payer = {"RequestPayer": "requester"} if account.requester_pays else {}
         self._stack = AsyncExitStack()
         self._opening = asyncio.Lock()
         self._client: Any = None
@@ -49,10 +67,10 @@ class BotocoreClient:
     async def head(self, path: str) -> ObjectHead:
         with _explained(path):
             client = await self._connected()
-            return _Answer(path, await client.head_object(Bucket=self._bucket, Key=path))
+            return _Answer(path, await client.head_object(Bucket=self._bucket, Key=path, **self._payer))
 
     async def get(self, path: str, *, span: Span | None, match: str | None, unless: Unless | None) -> GetAnswer:
-        options: dict[str, Any] = {}
+        options: dict[str, Any] = dict(self._payer)
         if span is not None:
             options["Range"] = f"bytes={span.start}-{span.stop - 1}"
         if match is not None:
@@ -67,7 +85,7 @@ class BotocoreClient:
 
     async def put(self, path: str, data: bytes, *, media: str | None, match: str | Absent | None) -> str:
         condition = {"IfNoneMatch": "*"} if isinstance(match, Absent) else {"IfMatch": match}
-        options = {"ContentType": media, **condition}
+        options = {"ContentType": media, **condition, **self._payer}
         present = {name: value for name, value in options.items() if value is not None}
         with _explained(path):
             client = await self._connected()
@@ -77,20 +95,20 @@ class BotocoreClient:
     async def signed_url(self, path: str, seconds: int) -> str | None:
         with _explained(path):
             client = await self._connected()
-            parameters = {"Bucket": self._bucket, "Key": path}
+            parameters = {"Bucket": self._bucket, "Key": path, **self._payer}
             url: str = await client.generate_presigned_url("get_object", Params=parameters, ExpiresIn=seconds)
             return url
 
     async def delete(self, path: str) -> None:
         with _explained(path):
             client = await self._connected()
-            await client.delete_object(Bucket=self._bucket, Key=path)
+            await client.delete_object(Bucket=self._bucket, Key=path, **self._payer)
 
     async def list(self, prefix: str, *, after: str) -> AsyncIterator[ObjectHead]:
         with _explained(prefix):
             client = await self._connected()
             pages = client.get_paginator("list_objects_v2").paginate(
-                Bucket=self._bucket, Prefix=prefix, **({"StartAfter": after} if after else {})
+                Bucket=self._bucket, Prefix=prefix, **self._payer, **({"StartAfter": after} if after else {})
             )
             async for page in pages:
                 for item in page.get("Contents", ()):
@@ -103,9 +121,15 @@ class BotocoreClient:
     async def _connected(self) -> Any:
         async with self._opening:
             if self._client is None:
+                session = AioSession()
+                session.register_component("credential_provider", _AccountCredentials(self._account))
                 self._client = await self._stack.enter_async_context(
-                    AioSession(profile=self._account.session.profile).create_client(
-                        "s3", region_name=self._account.region, endpoint_url=self._account.endpoint, config=self._config
+                    session.create_client(
+                        "s3",
+                        region_name=self._account.region,
+                        endpoint_url=self._account.endpoint,
+                        verify=str(self._account.certificates) if self._account.certificates else None,
+                        config=self._config,
                     )
                 )
         return self._client
@@ -154,8 +178,8 @@ def _explained(path: str) -> Iterator[None]:
     except ClientError as error:
         status, code = error.response["ResponseMetadata"]["HTTPStatusCode"], error.response["Error"]["Code"]
         raise error_of_status(status, code, f"{path}: {error}") from error
-    except NoCredentialsError as error:
-        raise Denied(NO_CREDENTIALS) from error
+    except ConfigurationError as error:  # of the credentials
+        raise Denied(str(error)) from error
     except ParamValidationError as error:
         raise Missing(f"S3 has no key {path!r}") from error
     except (BotoCoreError, OSError, aiohttp.ClientError) as error:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from special.errors import Denied, SpecialError
+from special.errors import SpecialError
 from special.observability import OtelExporter, Slowest, Trace, logs, metrics
 
 
@@ -76,8 +76,7 @@ def log(request: FinishedRequest) -> None:
     fields |= {"decode_ms": round(trace.decode_ms, 1), "encode_ms": round(trace.encode_ms, 1)}
     level = logging.INFO
     if failure is not None:
-        # Clients are told the same of what is not there and of what the store denies; the operator is not.
-        if request.outcome in ("cut-off", Denied.code) or request.status >= 500:
+        if request.outcome == "cut-off" or request.status >= 500:
             level = logging.WARNING
         fields["error"] = logs.clean(str(failure))
     known = failure is None or isinstance(failure, SpecialError)
