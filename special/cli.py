@@ -1,4 +1,4 @@
-"""The command `special`: serve, derive, inspect, volume.
+"""The command `special`: serve, derive, inspect, volume, config, check, docs.
 
 Exit codes: 0 done, 1 something failed (said which), 2 bad usage or a setting that cannot work.
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from json import dumps
 from pathlib import Path
@@ -19,16 +20,21 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from special import settings
+from special import __version__, settings
 from special.errors import ConfigurationError, SpecialError
 from special.init_process import run_below_init
+from special.observability.machine import raise_descriptor_limit
 
 if TYPE_CHECKING:
     from special.derive import Task
+    from special.preflight import Check
+    from special.settings import Settings
     from special.volume import Cleared, Verified, VolumeStat
 
+HELP = {"help_option_names": ["-h", "--help"]}
 cli = typer.Typer(
     name="special",
+    context_settings=HELP,
     help="An IIIF image server that serves digital libraries straight out of S3.",
     no_args_is_help=True,
     add_completion=False,
@@ -39,8 +45,15 @@ volume_cli = typer.Typer(help="Look after a volume.", no_args_is_help=True)
 cli.add_typer(volume_cli, name="volume")
 
 Source = Annotated[str, typer.Argument(help="A folder, s3://bucket/prefix, az://, gs:// or https://.")]
+MaySource = Annotated[
+    str | None,
+    typer.Argument(help="A folder, s3://bucket/prefix, az://, gs:// or https://; without it, that of the settings."),
+]
 Thumbs = Annotated[str | None, typer.Option(help="Where stored renditions are: a folder or a bucket.")]
-Config = Annotated[Path | None, typer.Option(help="TOML file with settings; flags and SPECIAL_* win over it.")]
+Config = Annotated[
+    Path | None,
+    typer.Option(help="TOML file with settings; flags and SPECIAL_* win over it.", envvar=settings.CONFIG_VARIABLE),
+]
 
 
 def main() -> None:
@@ -60,6 +73,21 @@ def _fail(error: SpecialError, code: int) -> NoReturn:
     sys.exit(code)
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"special {__version__}")
+        raise typer.Exit
+
+
+@cli.callback()
+def every_command(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """An IIIF image server that serves digital libraries straight out of S3."""
+
+
 @cli.command(
     epilog="""
 [bold]Examples[/]
@@ -72,7 +100,7 @@ def _fail(error: SpecialError, code: int) -> NoReturn:
 """
 )
 def serve(
-    source: Source,
+    source: MaySource = None,
     thumbs: Thumbs = None,
     volume: Annotated[Path | None, typer.Option(help="Folder of the volume, on a fast local disk.")] = None,
     volume_size: Annotated[str | None, typer.Option(help="Maximum size of the volume on disk, such as 10GiB.")] = None,
@@ -100,6 +128,7 @@ def serve(
     )
     if os.getpid() == 1:
         run_below_init()
+    raise_descriptor_limit()
     from special.web import serve_with
 
     serve_with(chosen, config=config)
@@ -149,7 +178,7 @@ def inspect_command(
 """
 )
 def derive(
-    source: Source,
+    source: MaySource = None,
     identifiers: Annotated[list[str] | None, typer.Argument(help="Images to do; none: all of SOURCE.")] = None,
     thumbs: Thumbs = None,
     sizes: Annotated[
@@ -226,7 +255,79 @@ def derive(
         consent=Consent(adopt, open_restricted),
         json=json,
     )
+    raise_descriptor_limit()
     sys.exit(asyncio.run(run(chosen, identifiers or [], options)))
+
+
+@cli.command(
+    name="config",
+    epilog="""
+[bold]Examples[/]
+
+  special config s3://archive --config special.toml
+
+  SPECIAL_SOURCE=s3://archive special config > special.toml
+""",
+)
+def config_command(source: MaySource = None, thumbs: Thumbs = None, config: Config = None) -> None:
+    """Print the settings in force as a file for --config, with what each is and where it comes from."""
+    from special.settings_file import commented_toml
+
+    flags = {"source": source, "thumbs": thumbs}
+    print(commented_toml(settings.load(config, **flags), settings.origins(config, flags)), end="")
+
+
+@cli.command(
+    epilog="""
+[bold]Examples[/]
+
+  special check s3://archive/masters --thumbs s3://thumbs
+
+  special check --config special.toml --write
+
+  special check --health
+"""
+)
+def check(
+    source: MaySource = None,
+    thumbs: Thumbs = None,
+    write: Annotated[
+        bool, typer.Option("--write", help="Also store a file in THUMBS and delete it, as derive must be able to.")
+    ] = False,
+    health: Annotated[
+        bool, typer.Option("--health", help="Only ask the running server whether it lives: for containers.")
+    ] = False,
+    config: Config = None,
+) -> None:
+    """Check settings, stores, permissions, disk and decoders, one line each. Exits with 1 if anything failed."""
+    from special import preflight
+    from special.observability import logs
+
+    logs.setup("brief", sys.stderr)
+    given = settings.load(config, source=source if source or not health else ".", thumbs=thumbs)
+    if health:
+        print(preflight.is_alive(given).said)
+        return
+    checks = {**preflight.AT_START, "decoders": preflight.decoders}
+    if write:
+        checks["writing"] = preflight.writing
+    sys.exit(0 if asyncio.run(_checked(checks, given)) else 1)
+
+
+async def _checked(checks: Mapping[str, Check], chosen: Settings) -> bool:
+    """Run all checks and say what each found; whether none failed."""
+    good = True
+    for name, run_check in checks.items():
+        try:
+            report = await run_check(chosen)
+        except SpecialError as error:
+            good = False
+            print(f"failed   {name}: {error}")
+            continue
+        for warning in report.warnings:
+            print(f"warning  {name}: {warning}")
+        print(f"ok       {name}: {report.said}")
+    return good
 
 
 Directory = Annotated[Path, typer.Argument(help="The volume's folder.")]

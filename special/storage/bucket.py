@@ -237,6 +237,12 @@ class Bucket:
             else:
                 return
 
+    async def is_empty(self) -> bool:
+        """Whether nothing is stored here: one list. Raises `SourceError` where that is not allowed."""
+        async for _ in self._client.list(self._prefix, after=""):
+            return False
+        return True
+
     async def close(self) -> None:
         await self._client.close()
         if self._fallback is not None:

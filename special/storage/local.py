@@ -131,6 +131,10 @@ class Folder:
         found = self._entries(folder, _Scan(folder, after, max_entries), wanted)
         return await self._listed(lambda: list(islice(found, count)))
 
+    async def is_empty(self) -> bool:
+        """Whether there is no file among the first thousand entries of folders."""
+        return not await self.first_keys(1, after="", max_entries=PAGE_KEYS)
+
     async def close(self) -> None:
         """Nothing stays open between calls."""
         self._lister.shutdown(wait=False)

@@ -82,16 +82,23 @@ class App:
             id_segments=settings.id_segments,
             sizes=settings.sizes,
         )
+        found = pages.routes(
+            options, lambda: self._images.engine if self._images else None, self._monitor, self._slowest
+        )
+        self._admin_port = settings.admin_port
+        self._admin = Starlette(routes=[*found.health, *found.operation])
+        public = found.operation if settings.admin_port is None else []
         self._pages = Starlette(
-            routes=pages.routes(
-                options, lambda: self._images.engine if self._images else None, self._monitor, self._slowest
-            ),
+            routes=[*found.health, *public, *found.public],
             lifespan=lambda _: self.running(),
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Image routes first; all else is Starlette's."""
         if scope["type"] == "http":
+            if self._admin_port is not None and scope["server"][1] == self._admin_port:
+                await self._admin(scope, receive, partial(_send_page, send))
+                return
             raw: bytes = scope.get("raw_path") or scope["path"].encode()
             prefix, slash, path = raw.decode("latin-1")[1:].partition("/")
             if slash and (prefix in PREFIXES or (prefix == "auth" and self._auth)):
