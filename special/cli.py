@@ -203,6 +203,13 @@ def derive(
         bool, typer.Option("--migrate-legacy", help="Take over files at the keys of older sites; decode nothing.")
     ] = False,
     prune: Annotated[bool, typer.Option("--prune", help="Remove our own files that no sizes file names.")] = False,
+    missing: Annotated[
+        bool, typer.Option("--missing", help="With --prune: remove the renditions of masters that are gone, no more.")
+    ] = False,
+    include: Annotated[
+        list[str] | None, typer.Option(help="Only identifiers of this pattern, such as 'maps/*'; may be repeated.")
+    ] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="No identifiers of this pattern; may be repeated.")] = None,
     adopt: Annotated[
         bool, typer.Option("--adopt", help="Take over sizes files that others wrote, with their restrictions.")
     ] = False,
@@ -219,6 +226,15 @@ def derive(
         str | None, typer.Option(help="Dask scheduler whose workers do the work, such as tcp://host:8786.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output.")] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="Write a row for each image to this CSV file: outcome, reason, time, bytes."),
+    ] = None,
+    summary: Annotated[Path | None, typer.Option(help="Write the totals to this file, as a JSON object.")] = None,
+    allow_failures: Annotated[
+        int, typer.Option(help="Exit with 0 if at most that many images failed or are wrong.", min=0)
+    ] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show nothing but failures.")] = False,
     config: Config = None,
 ) -> None:
     """Make the stored renditions of the images of SOURCE.
@@ -254,6 +270,13 @@ def derive(
         scheduler=scheduler,
         consent=Consent(adopt, open_restricted),
         json=json,
+        report=report,
+        summary=summary,
+        include=tuple(include or ()),
+        exclude=tuple(exclude or ()),
+        allowed_failures=allow_failures,
+        quiet=quiet,
+        missing=missing,
     )
     raise_descriptor_limit()
     sys.exit(asyncio.run(run(chosen, identifiers or [], options)))

@@ -19,6 +19,7 @@
     ├── MasterError               500  this master cannot be shown
     │   ├── Malformed             500  the file breaks its own format's rules
     │   ├── Unsupported           500  a format or feature that nothing here decodes
+    │   │   └── NotAnImage        500  nothing that is known as an image
     │   └── TooExpensive          422  showing this much of it takes more than one answer may take
     ├── DecodeError               500  a decoder process failed on this one job
     │   ├── Crashed               500  the process died
@@ -199,6 +200,12 @@ class Unsupported(MasterError):
     """A format, or a feature of a format, that nothing here decodes."""
 
     code = "unsupported"
+
+
+class NotAnImage(Unsupported):
+    """The file starts as no image does that is known here, or is empty."""
+
+    code = "no-image"
 
 
 class TooExpensive(MasterError):

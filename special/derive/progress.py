@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from time import monotonic, perf_counter
-from typing import Literal, Protocol, TextIO
+from typing import Any, ClassVar, Literal, Protocol, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
@@ -28,6 +30,8 @@ NOTICES: dict[Notice, str] = {
 """What a run says of restrictions at its end."""
 NAMED_IMAGES = 5
 """Images that a notice names; `--json` names all."""
+MASTER_BYTES_PER_S = 10e6
+"""Roughly what a decoder takes of compressed masters; a large JPEG is quicker, a JPEG 2000 slower."""
 LINE_EVERY_S = 10.0
 """How often a line is written where there is no terminal."""
 
@@ -38,12 +42,16 @@ class Tally:
 
     results: Counter[Result] = field(default_factory=Counter)
     noticed: Counter[Notice] = field(default_factory=Counter)
-    examples: dict[Notice, list[str]] = field(default_factory=dict)
+    examples: dict[Notice | Literal["left out"], list[str]] = field(default_factory=dict)
     """The first few images of each notice."""
     written: int = 0
     gets: int = 0
     bytes: int = 0
     decode_ms: float = 0.0
+    due_reads: int = 0
+    due_puts: int = 0
+    left_out: int = 0
+    """Keys of the listing for which there is no identifier."""
     _start: float = field(default_factory=perf_counter)
     _start_cpu_s: float = field(default_factory=lambda: _cpu_s())
 
@@ -54,6 +62,8 @@ class Tally:
         self.gets += outcome.gets
         self.bytes += outcome.bytes
         self.decode_ms += outcome.decode_ms
+        self.due_reads += outcome.due_reads
+        self.due_puts += outcome.due_puts
         notice = _notice(outcome)
         if notice is not None:
             self.noticed[notice] += 1
@@ -80,6 +90,12 @@ class Tally:
         """The results in words."""
         return ", ".join(f"{self.results[result]:,} {result}" for result in RESULTS if self.results[result]) or "none"
 
+    def leave_out(self, key: str) -> None:
+        """The listing has a key for which there is no identifier."""
+        self.left_out += 1
+        if self.left_out <= NAMED_IMAGES:
+            self.examples.setdefault("left out", []).append(key)
+
     def notices(self, always: Collection[Notice] = ()) -> list[str]:
         """How many images were opened, closed or left alone, a line each; those of `always` even if there are none."""
         lines = []
@@ -88,7 +104,33 @@ class Tally:
             if count or notice in always:
                 names = ", ".join(examples) + (", …" if count > len(examples) else "")
                 lines.append(text.format(f"{count:,} images") + (f": {names}" if names else ""))
+        if self.left_out:
+            names = ", ".join(map(repr, self.examples["left out"])) + (", …" if self.left_out > NAMED_IMAGES else "")
+            lines.append(f"{self.left_out:,} keys have no identifier unless odd_keys is set: {names}")
         return lines
+
+    def estimate(self, decoders: int) -> str:
+        """What the images that are due would cost, in words."""
+        seconds = self.due_reads / MASTER_BYTES_PER_S / max(1, decoders)
+        return (
+            f"What is due takes at most {self.due_reads / 1e9:,.1f} GB of reads and {self.due_puts:,} PUTs, and "
+            f"about {seconds / 3600:,.1f} hours with {decoders} decoders at {MASTER_BYTES_PER_S / 1e6:.0f} MB/s each."
+        )
+
+    def plain(self) -> dict[str, Any]:
+        """The summary as JSON has it."""
+        return {
+            "images": self.images,
+            "results": {result: self.results[result] for result in RESULTS if self.results[result]},
+            "left_out": self.left_out,
+            "written": self.written,
+            "gets": self.gets,
+            "bytes": self.bytes,
+            "decode_ms": round(self.decode_ms, 1),
+            "due_reads": self.due_reads,
+            "due_puts": self.due_puts,
+            "seconds": round(perf_counter() - self._start, 1),
+        }
 
     def summary(self) -> str:
         """What the run did and what it cost. Decoders' CPU time counts once they have ended."""
@@ -156,17 +198,25 @@ class Lines:
 
     console: Console
     clock: Callable[[], float] = monotonic
+    quiet: bool = False
+    """Whether failures alone are written."""
     _counted_at: float | None = None
 
     def update(self, outcome: Outcome, tally: Tally) -> None:
         if outcome.result in BAD:
-            self.console.print(_line(outcome), markup=False, highlight=False)
+            self._print(_line(outcome))
+        if self.quiet:
+            return
         now = self.clock()
         if self._counted_at is None:
             self._counted_at = now
         if now - self._counted_at >= LINE_EVERY_S:
             self._counted_at = now
-            self.console.print(f"{tally.counted()} ({tally.per_second:.1f}/s)", markup=False, highlight=False)
+            self._print(f"{tally.counted()} ({tally.per_second:.1f}/s)")
+
+    def _print(self, said: str) -> None:
+        moment = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        self.console.print(f"{moment} {said}", markup=False, highlight=False)
 
     def expect(self, total: int) -> None:
         """A line says what is done, not what is left."""
@@ -184,6 +234,24 @@ class JsonLines:
 
     def expect(self, total: int) -> None:
         """A reader of JSON lines counts them itself."""
+
+
+class Report:
+    """A table of all outcomes, as CSV: what a spreadsheet opens."""
+
+    COLUMNS: ClassVar = ("time", "identifier", "outcome", "reason", "renditions", "gets", "bytes", "decode_ms")
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self._rows = csv.writer(file)
+        self._rows.writerow(self.COLUMNS)
+
+    def add(self, outcome: Outcome) -> None:
+        """One more row, which is in the file at once."""
+        moment = datetime.now(UTC).isoformat(timespec="seconds")
+        named = (moment, outcome.identifier, outcome.result, outcome.detail)
+        self._rows.writerow((*named, outcome.written, outcome.gets, outcome.bytes, round(outcome.decode_ms, 1)))
+        self._file.flush()
 
 
 @contextmanager

@@ -5,7 +5,7 @@ A format is recognised by the content alone; names and media types are ignored.
 
 from __future__ import annotations
 
-from special.errors import Malformed, Unsupported
+from special.errors import Malformed, NotAnImage
 from special.formats import jp2, jpeg, tiff, whole
 from special.formats.layout import Extract, Format, Layout, Piece, Stored, Tiling
 from special.formats.parser import Parser, drive, solve
@@ -43,7 +43,7 @@ def parse(size_bytes: int) -> Parser[Layout]:
     for sniff, parse_format in PARSERS:
         if sniff(head):
             return (yield from parse_format(size_bytes))
-    raise Unsupported(f"the master starts with {head[:12]!r}: not a TIFF, JPEG 2000, JPEG, PNG, WebP or GIF")
+    raise NotAnImage(f"the master starts with {head[:12]!r}: not a TIFF, JPEG 2000, JPEG, PNG, WebP or GIF")
 
 
 def load(data: bytes) -> Layout:

@@ -1,7 +1,7 @@
 """What is known of an image: its master, its stored renditions, its rule."""
 
 from special.images.asset import Access, Asset, Rendition, StoredFormat
-from special.images.key_templates import KeyTemplates
+from special.images.key_templates import KeyTemplates, claims_image
 from special.images.masters import Master, Masters
 from special.images.rule import OPEN, Rule, stricter
 
@@ -15,5 +15,6 @@ __all__ = [
     "Rendition",
     "Rule",
     "StoredFormat",
+    "claims_image",
     "stricter",
 ]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import mimetypes
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from special.errors import RequestError
 from special.iiif import IdentifierForm, parse_identifier
 
 _TYPES = mimetypes.MimeTypes(filenames=())
-_SIDE_FILES = frozenset(["db", "ini", "jsonl", "log", "md", "md5", "sha1", "sha256", "sha512", "toml", "yaml", "yml"])
+_SIDE_FILES = frozenset(
+    ["db", "ini", "jsonl", "log", "md", "md5", "sha1", "sha256", "sha512", "tfw", "toml", "yaml", "yml"]
+)
 """Extensions of files that are kept beside masters and have no registered media type."""
 
 
@@ -45,6 +47,14 @@ class KeyTemplates:
                 return match["id"]
         return None
 
+    def is_left_out(self, key: str) -> bool:
+        """Whether an image's key makes no identifier only for its spelling: `a//b`, `/lead`. `odd_keys` allows it."""
+        return (
+            not key.endswith("/")
+            and self.identifier_of(key) is None
+            and replace(self, form=IdentifierForm.ODD).identifier_of(key) is not None
+        )
+
     def _has_address(self, identifier: str) -> bool:
         if self.id_segments > 1 and identifier.count("/") != self.id_segments - 1:
             return False
@@ -58,6 +68,12 @@ def _pattern(template: str) -> str:
     """A key template as a regular expression; an `{id}` that comes again must be the same again."""
     before, *after = (re.escape(part) for part in template.split("{id}"))
     return f"{before}(?P<id>.+){'(?P=id)'.join(after)}"
+
+
+def claims_image(key: str) -> bool:
+    """Whether a key's extension says that the object is an image."""
+    kind, packing = _TYPES.guess_type(f"file:{key.rpartition('/')[2]}", strict=False)
+    return packing is None and kind is not None and kind.startswith("image/")
 
 
 def _may_be_image(key: str) -> bool:

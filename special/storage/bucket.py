@@ -237,6 +237,11 @@ class Bucket:
             else:
                 return
 
+    async def hides_absence(self) -> bool:
+        """Whether the store says of an absent key that access is denied, as it says of others."""
+        await self.learn()
+        return self._absence is not _Absence.TOLD
+
     async def is_empty(self) -> bool:
         """Whether nothing is stored here: one list. Raises `SourceError` where that is not allowed."""
         async for _ in self._client.list(self._prefix, after=""):

@@ -131,6 +131,10 @@ class Folder:
         found = self._entries(folder, _Scan(folder, after, max_entries), wanted)
         return await self._listed(lambda: list(islice(found, count)))
 
+    async def hides_absence(self) -> bool:
+        """A file system tells what is not there from what is denied."""
+        return False
+
     async def is_empty(self) -> bool:
         """Whether there is no file among the first thousand entries of folders."""
         return not await self.first_keys(1, after="", max_entries=PAGE_KEYS)
