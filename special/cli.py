@@ -283,6 +283,32 @@ def derive(
 
 
 @cli.command(
+    epilog="""
+[bold]Examples[/]
+
+  special forget maps/1 --thumbs s3://thumbs --source s3://archive/masters
+
+  special forget maps/1 maps/2 --config special.toml
+"""
+)
+def forget(
+    identifiers: Annotated[list[str], typer.Argument(help="The images to take down.")],
+    source: Annotated[str | None, typer.Option(help="Where their masters are, or were.")] = None,
+    thumbs: Thumbs = None,
+    volume: Annotated[Path | None, typer.Option(help="Folder of the volume.")] = None,
+    config: Config = None,
+) -> None:
+    """Remove what special has stored of images, and have servers of this machine forget them. Masters stay.
+
+    Delete or restrict the master first: one that is there is served again. Run it on each machine that has a volume.
+    """
+    from special.derive import forget as forget_images
+
+    chosen = settings.load(config, source=source, thumbs=thumbs, volume=volume)
+    sys.exit(asyncio.run(forget_images(chosen, identifiers, out=sys.stdout)))
+
+
+@cli.command(
     name="config",
     epilog="""
 [bold]Examples[/]

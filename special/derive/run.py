@@ -27,11 +27,13 @@ from special.derive.progress import Bar, Display, JsonLines, Lines, Notice, Repo
 from special.derive.queue_worker import QueueWorker
 from special.derive.resources import IMAGES_AT_ONCE, ResourceOptions, Resources, check, open_read_only
 from special.derive.sqs import SqsQueue
+from special.derive.takedown import take_down
 from special.errors import ConfigurationError, SpecialError
+from special.images import Takedowns
 from special.settings import Settings
 from special.storage import Bucket, Folder, Source, check_apart
 
-__all__ = ["Options", "run"]
+__all__ = ["Options", "forget", "run"]
 
 
 async def run(
@@ -93,6 +95,21 @@ async def _require_masters(source: Source) -> None:
         raise ConfigurationError(
             f"{source.root} is empty, or does not say what is missing: permit s3:ListBucket, or correct the source"
         )
+
+
+async def forget(settings: Settings, identifiers: Sequence[str], *, out: TextIO) -> int:
+    """Remove all that is ours of these images, a line each on `out`; 1 where any failed. The masters stay.
+
+    Raises `ConfigurationError` before any work.
+    """
+    options = resource_options_of(settings, Consent())
+    await check(options)
+    code = 0
+    outcomes = take_down(options, identifiers, volume=settings.volume_directory, takedowns=Takedowns(settings.home))
+    async for outcome in outcomes:
+        code = 1 if outcome.result in BAD else code
+        out.write(f"{outcome.result}: {outcome.identifier}: {outcome.detail}\n")
+    return code
 
 
 def resource_options_of(settings: Settings, consent: Consent) -> ResourceOptions:

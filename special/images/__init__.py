@@ -4,6 +4,7 @@ from special.images.asset import Access, Asset, Rendition, StoredFormat
 from special.images.key_templates import KeyTemplates, claims_image
 from special.images.masters import Master, Masters
 from special.images.rule import OPEN, Rule, stricter
+from special.images.takedowns import Takedowns
 
 __all__ = [
     "OPEN",
@@ -15,6 +16,7 @@ __all__ = [
     "Rendition",
     "Rule",
     "StoredFormat",
+    "Takedowns",
     "claims_image",
     "stricter",
 ]

@@ -106,6 +106,10 @@ class Masters:
     def put(self, identifier: str, master: Master) -> None:
         self._known.put(identifier, master)
 
+    def take_down(self, identifier: str) -> None:
+        """Know nothing of an image any more: look it up at its next request."""
+        self._known.forget(identifier)
+
     def forget(self, identifier: str, master: Master) -> None:
         """A master turned out to be another version by now: look it up again, unless that has been done since."""
         self._known.forget_value(identifier, master)

@@ -115,6 +115,13 @@ class Catalog:
             folded is None or self._store.is_current(folded, basis.folded)
         )
 
+    def take_down(self, identifier: str) -> None:
+        """Know nothing of an image any more, so that its next request looks for its master and its renditions."""
+        self._masters.take_down(identifier)
+        for name in (identifier, _folded(identifier)):
+            if name is not None:
+                self._store.forget(name)
+
     def master(self, asset: Asset) -> Master:
         """The master of an image that was just found."""
         basis, _ = self._whole.get(asset.identifier) or (None, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import multiprocessing
 import os
 import signal
@@ -19,6 +20,7 @@ from starlette.types import Message, Receive, Scope, Send
 from special import composition
 from special.auth import AccessTokens, Rules, RulesInForce, Verifier
 from special.errors import ConfigurationError, RequestError, SpecialError
+from special.images import Takedowns
 from special.observability import SHARED_COUNTS, OtelExporter, logs, tracing
 from special.serving import Engine
 from special.settings import Settings, with_rules_of
@@ -41,6 +43,8 @@ SETTINGS_VARIABLE = "SPECIAL_RESOLVED_SETTINGS"
 """How the command line hands its settings to spawned server processes."""
 CONFIG_VARIABLE = "SPECIAL_RESOLVED_CONFIG"
 """The same for the path of its configuration file, if it has one."""
+TAKEDOWN_S = 1.0
+"""How often a server looks whether images were taken down."""
 
 
 class App:
@@ -141,6 +145,7 @@ class App:
             if self._config is not None:
                 await stack.enter_async_context(self._watch(self._config, engine.catalog.in_force).running())
             await stack.enter_async_context(self._monitor.running())
+            await stack.enter_async_context(_following(Takedowns(settings.home), engine))
             self._images = Images(options, engine, verifier=self._verifier, auth=self._auth, clock=self._clock)
             yield
             self._images = None
@@ -210,6 +215,27 @@ def _auth(settings: Settings, verifier: Verifier) -> Auth | None:
         return None
     tokens = AccessTokens.at(settings.access_token_key)
     return Auth(flow, tokens, verifier, frozenset(settings.auth_origins))
+
+
+@asynccontextmanager
+async def _following(takedowns: Takedowns, engine: Engine) -> AsyncGenerator[None, None]:
+    """The time in which images that are taken down are forgotten a second later."""
+
+    async def follow(seen: tuple[int, int] | None) -> None:
+        while True:
+            await asyncio.sleep(TAKEDOWN_S)
+            stamp = await asyncio.to_thread(takedowns.stamp)
+            if stamp != seen:
+                seen = stamp
+                for identifier in await asyncio.to_thread(takedowns.names):
+                    engine.catalog.take_down(identifier)
+
+    task = asyncio.create_task(follow(takedowns.stamp()))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
 
 
 async def _send_page(send: Send, message: Message) -> None:
