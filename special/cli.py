@@ -20,10 +20,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from special import __version__, settings
+from special import settings
 from special.errors import ConfigurationError, SpecialError
 from special.init_process import run_below_init
-from special.observability.machine import raise_descriptor_limit
+from special.observability import machine
+from special.version import __version__
 
 if TYPE_CHECKING:
     from special.derive import Task
@@ -128,7 +129,7 @@ def serve(
     )
     if os.getpid() == 1:
         run_below_init()
-    raise_descriptor_limit()
+    machine.raise_descriptor_limit()
     from special.web import serve_with
 
     serve_with(chosen, config=config)
@@ -278,7 +279,7 @@ def derive(
         quiet=quiet,
         missing=missing,
     )
-    raise_descriptor_limit()
+    machine.raise_descriptor_limit()
     sys.exit(asyncio.run(run(chosen, identifiers or [], options)))
 
 
@@ -324,6 +325,37 @@ def config_command(source: MaySource = None, thumbs: Thumbs = None, config: Conf
 
     flags = {"source": source, "thumbs": thumbs}
     print(commented_toml(settings.load(config, **flags), settings.origins(config, flags)), end="")
+
+
+@cli.command(
+    epilog="""
+[bold]Examples[/]
+
+  special docs
+
+  special docs sizing
+
+  special docs examples/compose.yaml > compose.yaml
+"""
+)
+def docs(
+    page: Annotated[str | None, typer.Argument(help="A page or an example; without it, which there are.")] = None,
+    show_in: Annotated[
+        bool, typer.Option("--open", help="Open it with this machine's program for such files instead.")
+    ] = False,
+) -> None:
+    """Print a page of the operator's reference, or an example of it."""
+    folder = Path(__file__).parent / "docs"
+    pages = {str(it.relative_to(folder)).removesuffix(".md"): it for it in sorted(folder.rglob("*")) if it.is_file()}
+    if page is None:
+        print("\n".join(pages))
+        return
+    path = pages.get(page.removesuffix(".md"))
+    if path is None:
+        raise ConfigurationError(f"there is no page '{page}'; there are {', '.join(pages)}")
+    if show_in:
+        sys.exit(typer.launch(str(path)))
+    print(path.read_text("utf-8"), end="")
 
 
 @cli.command(

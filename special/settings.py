@@ -127,7 +127,7 @@ class Settings(BaseSettings):
     offload: bool = Field(
         False,
         description="Whether a trusted nginx in front that offers to fetches stored renditions from their bucket by "
-        "itself; `tests/support/nginx-offload.conf` shows how.",
+        "itself; `special/docs/examples/nginx-offload.conf` shows how.",
     )
     offload_location: str = Field(
         "/_stored",

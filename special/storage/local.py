@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import fcntl
+import logging
 import os
 import secrets
 import stat
@@ -35,6 +36,8 @@ from special.storage.checks import clip, count_get, counting_errors, require
 from special.storage.source import Opened
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 CHUNK_BYTES = 262144
 """A body is streamed in chunks of this size."""
@@ -72,6 +75,7 @@ class Folder:
         self._root = Path(self._path).as_uri().rstrip("/") + "/"
         self._lister = ThreadPoolExecutor(1, "special-listing")
         self._folds_case: bool | None = None  # unknown while there is no name to try it on
+        self._told_of_links = False
 
     @property
     def root(self) -> str:
@@ -261,8 +265,19 @@ class Folder:
         return Path(self._path, *parts)
 
     def _within(self, key: str) -> bool:
-        real = os.path.realpath(os.path.join(self._path, key))
-        return os.path.commonpath((self._path, real)) == self._path
+        path = os.path.join(self._path, key)
+        real = os.path.realpath(path)
+        if os.path.commonpath((self._path, real)) == self._path:
+            return True
+        if not self._told_of_links:
+            self._told_of_links = True
+            log.warning(
+                "%s leads out of %s by a symbolic link: it is left out, and so are all such; name the folder that they "
+                "lead to as a source, or mount it there",
+                path,
+                self._path,
+            )
+        return False
 
     @contextmanager
     def _opened(self, key: str) -> Iterator[int]:

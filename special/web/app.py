@@ -103,7 +103,7 @@ class App:
             if self._admin_port is not None and scope["server"][1] == self._admin_port:
                 await self._admin(scope, receive, partial(_send_page, send))
                 return
-            raw: bytes = scope.get("raw_path") or scope["path"].encode()
+            raw: bytes = (scope.get("raw_path") or scope["path"].encode()).removeprefix(scope["root_path"].encode())
             prefix, slash, path = raw.decode("latin-1")[1:].partition("/")
             if slash and (prefix in PREFIXES or (prefix == "auth" and self._auth)):
                 await self._image(scope, receive, send, prefix, path.partition("?")[0])
@@ -251,6 +251,15 @@ async def _say_briefly(send: Send, message: Message) -> None:
     if message["type"] == "lifespan.startup.failed" and isinstance(error, ConfigurationError):
         message = {**message, "message": str(error)}
     await send(message)
+
+
+def create_app(settings: Settings, *, engine: Callable[[Settings], Engine] = composition.engine) -> App:
+    """The server as an ASGI application, to be served by itself or mounted in another one.
+
+    Where another application mounts it, that one enters `running()` of it in its own lifespan: ASGI starts mounted
+    applications never. `engine` makes the services, by default of the settings alone. Raises `ConfigurationError`.
+    """
+    return App(settings, engine)
 
 
 def create() -> App:

@@ -12,9 +12,9 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from special import __version__
 from special.observability import exposition
 from special.serving import Engine
+from special.version import __version__
 from special.web import status, viewer
 from special.web.loop_monitor import LoopMonitor
 

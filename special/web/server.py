@@ -14,10 +14,11 @@ import uvicorn
 from rich.console import Console
 from uvicorn.config import STARTUP_FAILURE
 
-from special import __version__, preflight
+from special import preflight
 from special.errors import ConfigurationError
 from special.observability import SHARED_COUNTS, logs, metrics_folder
 from special.settings import Settings, with_rules_of
+from special.version import __version__
 from special.web.app import CONFIG_VARIABLE, SETTINGS_VARIABLE, App
 from special.web.config_watch import ConfigWatch
 from special.web.connections import ConnectionLimits, Connections
