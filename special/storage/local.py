@@ -141,7 +141,8 @@ class Folder:
 
     async def is_empty(self) -> bool:
         """Whether there is no file among the first thousand entries of folders."""
-        return not await self.first_keys(1, after="", max_entries=PAGE_KEYS)
+        found = self._scan("", _Scan("", "", PAGE_KEYS), frozenset())
+        return not await self._listed(lambda: list(islice(found, 1)))
 
     async def close(self) -> None:
         """Nothing stays open between calls."""
