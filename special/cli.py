@@ -340,7 +340,7 @@ def config_command(source: MaySource = None, thumbs: Thumbs = None, config: Conf
 )
 def docs(
     page: Annotated[str | None, typer.Argument(help="A page or an example; without it, which there are.")] = None,
-    show_in: Annotated[
+    launch: Annotated[
         bool, typer.Option("--open", help="Open it with this machine's program for such files instead.")
     ] = False,
 ) -> None:
@@ -353,7 +353,7 @@ def docs(
     path = pages.get(page.removesuffix(".md"))
     if path is None:
         raise ConfigurationError(f"there is no page '{page}'; there are {', '.join(pages)}")
-    if show_in:
+    if launch:
         sys.exit(typer.launch(str(path)))
     print(path.read_text("utf-8"), end="")
 
@@ -385,10 +385,10 @@ def check(
     from special.observability import logs
 
     logs.setup("brief", sys.stderr)
-    given = settings.load(config, source=source if source or not health else ".", thumbs=thumbs)
     if health:
-        print(preflight.is_alive(given).said)
+        print(preflight.is_alive(settings.load(config, source=source or ".")).said)  # the source does not matter
         return
+    given = settings.load(config, source=source, thumbs=thumbs)
     checks = {**preflight.AT_START, "decoders": preflight.decoders}
     if write:
         checks["writing"] = preflight.writing

@@ -8,7 +8,6 @@ import logging
 import shutil
 import sqlite3
 import tempfile
-import urllib.error
 import urllib.request
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -150,5 +149,5 @@ def is_alive(settings: Settings) -> Report:
     try:
         with urllib.request.urlopen(url, timeout=HEALTH_S) as answer:
             return Report(f"{url} says: {answer.read(200).decode('utf-8', 'replace').strip()}")
-    except (OSError, urllib.error.HTTPError) as error:
+    except OSError as error:
         raise ConfigurationError(f"{url} does not answer well: {error}") from error
