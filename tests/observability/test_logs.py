@@ -13,16 +13,18 @@ import httpx
 import pytest
 
 from special import composition
-from special.errors import Denied, Missing
+from special.errors import BadRequest, Denied, Missing, TooExpensive
 from special.images import Masters
-from special.observability import logs
+from special.observability import Trace, logs
 from special.observability.logs import Brief, Json, Logfmt, clean, escape
 from special.renditions import RenditionStore
 from special.serving import Engine
 from special.settings import Settings, load
 from special.storage import open_source
 from special.volume import Volume
+from special.web import observers
 from special.web.app import App
+from special.web.observers import FinishedRequest
 from special.workers import Workers
 from tests.support.memory import MemorySource
 
@@ -160,3 +162,11 @@ async def test_each_request_is_one_line_and_strangers_learn_less(written: io.Str
     assert [it["sent_bytes"] for it in told] == [len(answer.content) for answer in answers]
     assert {(it["agent"], it["request_id"], it["process"]) for it in told} == {("viewer/1", TRACE, os.getpid())}
     assert not any(word in written.getvalue() for word in ("secret", "abc", "def", "ghi", "login"))
+
+
+def test_what_takes_too_much_memory_is_told_in_brief_too(written: io.StringIO) -> None:
+    logs.setup("brief", written)
+    for failure in (TooExpensive("decode_memory leaves it 9 bytes"), BadRequest("no size")):
+        observers.log(FinishedRequest("GET", "/iiif/a", [], Trace(), 0.0, 0.1, failure.status, failure.code, failure))
+    (line,) = written.getvalue().splitlines()
+    assert line.endswith("WARNING GET /iiif/a: too-dear: decode_memory leaves it 9 bytes")
