@@ -1,4 +1,4 @@
-"""The command `special`: serve, derive, inspect, compare, mount, volume, catalogue.
+"""The command `special`: serve, derive, inspect, compare, mount, volume, catalogue, forget, config, check, docs.
 
 Exit codes: 0 done, 1 something failed (said which), 2 bad usage or a setting that cannot work.
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from json import dumps
 from pathlib import Path
@@ -23,13 +23,19 @@ from rich.table import Table
 from special import settings
 from special.errors import ConfigurationError, SpecialError
 from special.init_process import run_below_init
+from special.observability import machine
+from special.version import __version__
 
 if TYPE_CHECKING:
     from special.derive import Task
+    from special.preflight import Check
+    from special.settings import Settings
     from special.volume import Cleared, Verified, VolumeStat
 
+HELP = {"help_option_names": ["-h", "--help"]}
 cli = typer.Typer(
     name="special",
+    context_settings=HELP,
     help="An IIIF image server that serves digital libraries straight out of S3.",
     no_args_is_help=True,
     add_completion=False,
@@ -42,8 +48,15 @@ catalogue_cli = typer.Typer(help="Look into a catalogue.", no_args_is_help=True)
 cli.add_typer(catalogue_cli, name="catalogue")
 
 Source = Annotated[str, typer.Argument(help="A folder, s3://bucket/prefix, az://, gs:// or https://.")]
+MaySource = Annotated[
+    str | None,
+    typer.Argument(help="A folder, s3://bucket/prefix, az://, gs:// or https://; without it, that of the settings."),
+]
 Thumbs = Annotated[str | None, typer.Option(help="Where stored renditions are: a folder or a bucket.")]
-Config = Annotated[Path | None, typer.Option(help="TOML file with settings; flags and SPECIAL_* win over it.")]
+Config = Annotated[
+    Path | None,
+    typer.Option(help="TOML file with settings; flags and SPECIAL_* win over it.", envvar=settings.CONFIG_VARIABLE),
+]
 
 
 def main() -> None:
@@ -63,6 +76,21 @@ def _fail(error: SpecialError, code: int) -> NoReturn:
     sys.exit(code)
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"special {__version__}")
+        raise typer.Exit
+
+
+@cli.callback()
+def every_command(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """An IIIF image server that serves digital libraries straight out of S3."""
+
+
 @cli.command(
     epilog="""
 [bold]Examples[/]
@@ -75,7 +103,7 @@ def _fail(error: SpecialError, code: int) -> NoReturn:
 """
 )
 def serve(
-    source: Source,
+    source: MaySource = None,
     thumbs: Thumbs = None,
     volume: Annotated[Path | None, typer.Option(help="Folder of the volume, on a fast local disk.")] = None,
     volume_size: Annotated[str | None, typer.Option(help="Maximum size of the volume on disk, such as 10GiB.")] = None,
@@ -103,6 +131,7 @@ def serve(
     )
     if os.getpid() == 1:
         run_below_init()
+    machine.raise_descriptor_limit()
     from special.web import serve_with
 
     serve_with(chosen, config=config)
@@ -167,7 +196,7 @@ def inspect_command(
 """
 )
 def derive(
-    source: Source,
+    source: MaySource = None,
     identifiers: Annotated[list[str] | None, typer.Argument(help="Images to do; none: all of SOURCE.")] = None,
     thumbs: Thumbs = None,
     sizes: Annotated[
@@ -198,6 +227,13 @@ def derive(
         str | None, typer.Option(help="Write static tile sets of open images to this folder or bucket; needs base_url.")
     ] = None,
     prune: Annotated[bool, typer.Option("--prune", help="Remove our own files that no sizes file names.")] = False,
+    missing: Annotated[
+        bool, typer.Option("--missing", help="With --prune: remove the renditions of masters that are gone, no more.")
+    ] = False,
+    include: Annotated[
+        list[str] | None, typer.Option(help="Only identifiers of this pattern, such as 'maps/*'; may be repeated.")
+    ] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="No identifiers of this pattern; may be repeated.")] = None,
     adopt: Annotated[
         bool, typer.Option("--adopt", help="Take over sizes files that others wrote, with their restrictions.")
     ] = False,
@@ -215,6 +251,15 @@ def derive(
         str | None, typer.Option(help="Dask scheduler whose workers do the work, such as tcp://host:8786.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output.")] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="Write a row for each image to this CSV file: outcome, reason, time, bytes."),
+    ] = None,
+    summary: Annotated[Path | None, typer.Option(help="Write the totals to this file, as a JSON object.")] = None,
+    allow_failures: Annotated[
+        int, typer.Option(help="Exit with 0 if at most that many images failed or are wrong.", min=0)
+    ] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show nothing but failures.")] = False,
     config: Config = None,
 ) -> None:
     """Make the stored renditions of the images of SOURCE.
@@ -253,7 +298,15 @@ def derive(
         consent=Consent(adopt, open_restricted),
         strict=strict,
         json=json,
+        report=report,
+        summary=summary,
+        include=tuple(include or ()),
+        exclude=tuple(exclude or ()),
+        allowed_failures=allow_failures,
+        quiet=quiet,
+        missing=missing,
     )
+    machine.raise_descriptor_limit()
     sys.exit(asyncio.run(run(chosen, identifiers or [], options)))
 
 
@@ -373,6 +426,134 @@ def compare_command(
     sys.exit(asyncio.run(run(logs or [], options, out=Console(), progress=Console(stderr=True))))
 
 
+@cli.command(
+    epilog="""
+[bold]Examples[/]
+
+  special forget maps/1 --thumbs s3://thumbs --source s3://archive/masters
+
+  special forget maps/1 maps/2 --config special.toml
+"""
+)
+def forget(
+    identifiers: Annotated[list[str], typer.Argument(help="The images to take down.")],
+    source: Annotated[str | None, typer.Option(help="Where their masters are, or were.")] = None,
+    thumbs: Thumbs = None,
+    volume: Annotated[Path | None, typer.Option(help="Folder of the volume.")] = None,
+    config: Config = None,
+) -> None:
+    """Remove what special has stored of images, and have servers of this machine forget them. Masters stay.
+
+    Delete or restrict the master first: one that is there is served again. Run it on each machine that has a volume.
+    """
+    from special.derive import forget as forget_images
+
+    chosen = settings.load(config, source=source, thumbs=thumbs, volume=volume)
+    sys.exit(asyncio.run(forget_images(chosen, identifiers, out=sys.stdout)))
+
+
+@cli.command(
+    name="config",
+    epilog="""
+[bold]Examples[/]
+
+  special config s3://archive --config special.toml
+
+  SPECIAL_SOURCE=s3://archive special config > special.toml
+""",
+)
+def config_command(source: MaySource = None, thumbs: Thumbs = None, config: Config = None) -> None:
+    """Print the settings in force as a file for --config, with what each is and where it comes from."""
+    from special.settings_file import commented_toml
+
+    flags = {"source": source, "thumbs": thumbs}
+    print(commented_toml(settings.load(config, **flags), settings.origins(config, flags)), end="")
+
+
+@cli.command(
+    epilog="""
+[bold]Examples[/]
+
+  special docs
+
+  special docs sizing
+
+  special docs examples/compose.yaml > compose.yaml
+"""
+)
+def docs(
+    page: Annotated[str | None, typer.Argument(help="A page or an example; without it, which there are.")] = None,
+    launch: Annotated[
+        bool, typer.Option("--open", help="Open it with this machine's program for such files instead.")
+    ] = False,
+) -> None:
+    """Print a page of the operator's reference, or an example of it."""
+    folder = Path(__file__).parent / "docs"
+    pages = {str(it.relative_to(folder)).removesuffix(".md"): it for it in sorted(folder.rglob("*")) if it.is_file()}
+    if page is None:
+        print("\n".join(pages))
+        return
+    path = pages.get(page.removesuffix(".md"))
+    if path is None:
+        raise ConfigurationError(f"there is no page '{page}'; there are {', '.join(pages)}")
+    if launch:
+        sys.exit(typer.launch(str(path)))
+    print(path.read_text("utf-8"), end="")
+
+
+@cli.command(
+    epilog="""
+[bold]Examples[/]
+
+  special check s3://archive/masters --thumbs s3://thumbs
+
+  special check --config special.toml --write
+
+  special check --health
+"""
+)
+def check(
+    source: MaySource = None,
+    thumbs: Thumbs = None,
+    write: Annotated[
+        bool, typer.Option("--write", help="Also store a file in THUMBS and delete it, as derive must be able to.")
+    ] = False,
+    health: Annotated[
+        bool, typer.Option("--health", help="Only ask the running server whether it lives: for containers.")
+    ] = False,
+    config: Config = None,
+) -> None:
+    """Check settings, stores, permissions, disk and decoders, one line each. Exits with 1 if anything failed."""
+    from special import preflight
+    from special.observability import logs
+
+    logs.setup("brief", sys.stderr)
+    if health:
+        print(preflight.is_alive(settings.load(config, source=source or ".")).said)  # the source does not matter
+        return
+    given = settings.load(config, source=source, thumbs=thumbs)
+    checks = {**preflight.AT_START, "decoders": preflight.decoders}
+    if write:
+        checks["writing"] = preflight.writing
+    sys.exit(0 if asyncio.run(_checked(checks, given)) else 1)
+
+
+async def _checked(checks: Mapping[str, Check], chosen: Settings) -> bool:
+    """Run all checks and say what each found; whether none failed."""
+    good = True
+    for name, run_check in checks.items():
+        try:
+            report = await run_check(chosen)
+        except SpecialError as error:
+            good = False
+            print(f"failed   {name}: {error}")
+            continue
+        for warning in report.warnings:
+            print(f"warning  {name}: {warning}")
+        print(f"ok       {name}: {report.said}")
+    return good
+
+
 Directory = Annotated[Path, typer.Argument(help="The volume's folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="As one JSON object.")]
 
@@ -436,26 +617,26 @@ def clear(
 
 
 @catalogue_cli.command(
+    name="check",
     epilog="""
 [bold]Examples[/]
 
   special catalogue check s3://archive/masters --config special.toml
 
   special catalogue check s3://archive/masters 1/2/foo 1/2/bar --config special.toml
-"""
+""",
 )
-def check(
+def check_catalogue(
     source: Source,
     identifiers: Annotated[list[str] | None, typer.Argument(help="Images; none: the first that are listed.")] = None,
     count: Annotated[int, typer.Option(help="How many images are looked up if none is named.", min=1)] = 20,
     config: Config = None,
 ) -> None:
     """Tell where a catalogue has images, who may see them, and whether they are there. Exits with 1 if any is not."""
-    from special import composition
-    from special.inspect import check_catalogue
+    from special import composition, inspect
 
     chosen = settings.load(config, source=source)
-    sound = asyncio.run(check_catalogue(composition.engine(chosen), identifiers or [], count, Console()))
+    sound = asyncio.run(inspect.check_catalogue(composition.engine(chosen), identifiers or [], count, Console()))
     sys.exit(0 if sound else 1)
 
 

@@ -51,7 +51,7 @@ from special.settings import (
     SqliteCatalogue,
     TemplatesCatalogue,
 )
-from special.storage import Bucket, Folder, S3Options, Source, folder_path, open_source
+from special.storage import Bucket, Folder, S3Options, Source, folder_path, learning_absence, open_source
 from special.volume import Volume
 from special.workers import AdmissionController, Lane, Workers, standard_lanes
 
@@ -177,7 +177,7 @@ def assemble(
         description=description(settings),
         admission=admission,
         resources=Resources(
-            opened=(volume, workers),
+            opened=(volume, workers, learning_absence(source, store.source)),
             closed_last=(
                 source.close,
                 *(it.close for it in (hooks, catalogue) if it is not None),

@@ -11,13 +11,16 @@
     │   └── NotOffered            501  valid, but switched off here (upscaling)
     ├── SourceError               502  an object store said no
     │   ├── Missing               404  there is no such object
-    │   ├── Denied                404  the store refused us; clients get the answer of `Missing`
+    │   ├── Denied                502  the store refused us: credentials, permissions, keys, the clock
+    │   ├── Archived              503  the object is in an archive, and must be restored first
     │   ├── Changed               503  the object is no longer the version that was pinned
     │   └── Unreachable           503  timeout, reset, throttling, short body
+    │       └── RangesIgnored     502  the store sends whole objects where ranges are asked for
     ├── MasterError               422  this master cannot be shown
     │   ├── Malformed             422  the file breaks its own format's rules
     │   │   └── Unreadable        500  a file that special wrote beside the renditions is broken
     │   ├── Unsupported           422  a format or feature that nothing here decodes
+    │   │   └── NotAnImage        422  nothing that is known as an image
     │   └── TooExpensive          422  showing this much of it takes more than one answer may take
     ├── DecodeError               500  a decoder process failed on this one job
     │   ├── Crashed               500  the process died
@@ -133,14 +136,31 @@ class Missing(SourceError):
 
 
 class Denied(SourceError):
-    """The store refused our credentials, or the bucket's policy refused us.
+    """The store refused our credentials, or a policy refused us. Nothing is known of the object.
 
-    Clients get the answer for an object that does not exist, as S3 itself does without the right to list.
+    `perhaps_absent`: it gave no other reason than that access is denied, as S3 also does for a key that is not there
+    to those who may not list the bucket.
     """
 
-    status = 404
+    status = 502
     code = "denied"
-    sentence = Missing.sentence
+    sentence = "The image's store refuses the image server."
+
+    def __init__(self, message: str = "", *, perhaps_absent: bool = False) -> None:
+        super().__init__(message)
+        self.perhaps_absent = perhaps_absent
+
+
+class Archived(SourceError):
+    """The object is in a storage class from which it must be restored before it can be read."""
+
+    status = 503
+    code = "archived"
+    sentence = "The image is in an archive, and cannot be read before it is restored."
+
+    @property
+    def retry_after_s(self) -> int:
+        return 3600
 
 
 class Changed(SourceError):
@@ -157,6 +177,14 @@ class Unreachable(SourceError):
     status = 503
     code = "unreachable"
     sentence = "The image's store does not answer; ask again."
+
+
+class RangesIgnored(Unreachable):
+    """The store sent another range than was asked for, as a rule the whole object."""
+
+    status = 502
+    code = "ranges-ignored"
+    sentence = "The image's store cannot send parts of an image."
 
 
 class MasterError(SpecialError):
@@ -194,6 +222,12 @@ class Unsupported(MasterError):
     """A format, or a feature of a format, that nothing here decodes. The message is public, as that of `Malformed`."""
 
     code = "unsupported"
+
+
+class NotAnImage(Unsupported):
+    """The file starts as no image does that is known here, or is empty."""
+
+    code = "no-image"
 
 
 class TooExpensive(MasterError):

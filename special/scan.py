@@ -16,8 +16,8 @@ from rich.progress import Progress, SpinnerColumn, TextColumn
 from rich.table import Column, Table
 
 from special import formats
-from special.errors import MasterError, Missing, SourceError
-from special.formats import Layout, NoPicture, drive
+from special.errors import MasterError, Missing, NotAnImage, SourceError
+from special.formats import Layout, drive
 from special.formats.tiff import Grid, TiffLayout, pyramid
 from special.geometry import Box, Size
 from special.images import KeyTemplates
@@ -176,7 +176,7 @@ async def _look_at(
     identifier = templates.identifier_of(blob.key) or blob.key
     try:
         layout = await _prepared(source, blob, max_gap_bytes=max_gap_bytes)
-    except NoPicture:
+    except NotAnImage:
         findings.others += 1
     except MasterError as error:
         findings.refused.setdefault(str(error), []).append(identifier)

@@ -10,9 +10,10 @@ import difflib
 import math
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
@@ -165,8 +166,10 @@ _TABLES: dict[str, tuple[type[BaseModel], ...]] = {
 }
 
 PREFIX = "SPECIAL_"
-INTERNAL_VARIABLES = frozenset(["SPECIAL_RESOLVED_SETTINGS", "SPECIAL_RESOLVED_CONFIG"])
-"""Variables that this program sets for processes of its own."""
+CONFIG_VARIABLE = "SPECIAL_CONFIG"
+"""Names the file of settings, as `--config` does."""
+INTERNAL_VARIABLES = frozenset(["SPECIAL_RESOLVED_SETTINGS", "SPECIAL_RESOLVED_CONFIG", CONFIG_VARIABLE])
+"""Variables that are no setting: the name of the file, and what this program sets for processes of its own."""
 _KUBERNETES = re.compile(
     r"SPECIAL_(SERVICE|PORT)_\w+|SPECIAL_\w+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)"
 )
@@ -181,14 +184,19 @@ def _is_injected(name: str, value: str) -> bool:
 
 
 class _Variables(EnvSettingsSource):
-    """The environment without what Kubernetes puts there."""
+    """The environment without what Kubernetes puts there, and without what Compose sets to nothing."""
 
     def __call__(self) -> dict[str, Any]:
         return {
             name: value
             for name, value in super().__call__().items()
-            if not _is_injected(f"{PREFIX}{name.upper()}", str(value))
+            if not _is_injected(f"{PREFIX}{name.upper()}", str(value)) and (value != "" or _may_be_empty(name))
         }
+
+
+def _may_be_empty(name: str) -> bool:
+    """Whether an empty value means something: no role, no algorithm."""
+    return isinstance(Settings.model_fields[name].default, tuple)
 
 
 class Settings(BaseSettings):
@@ -204,7 +212,7 @@ class Settings(BaseSettings):
     offload: bool = Field(
         False,
         description="Whether a trusted nginx in front that offers to fetches stored renditions from their bucket by "
-        "itself; `tests/support/nginx-offload.conf` shows how.",
+        "itself; `special/docs/examples/nginx-offload.conf` shows how.",
     )
     offload_location: str = Field(
         "/_stored",
@@ -263,6 +271,14 @@ class Settings(BaseSettings):
         None,
         description="Memory for all answers that one server process makes at a time; default: half of the machine's, "
         "or of the container's, divided by `workers`.",
+    )
+
+    admin_host: str = Field("127.0.0.1", description="Address of `admin_port`.")
+    admin_port: int | None = Field(
+        None,
+        ge=1,
+        le=65535,
+        description="Port for `/metrics`, `/status`, `/livez` and `/readyz`; the first two are then nowhere else.",
     )
 
     log_format: Literal["brief", "json", "logfmt"] = Field(
@@ -464,6 +480,14 @@ class Settings(BaseSettings):
             raise ValueError("name at least one key template, such as {id}")
         return value
 
+    @field_validator("base_url")
+    @classmethod
+    def _absolute(cls, value: str | None) -> str | None:
+        parts = urlsplit(value or "")
+        if value and (parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment):
+            raise ValueError("write it whole, such as https://images.example.org or https://example.org/images")
+        return value
+
     @field_validator("allowed_hosts")
     @classmethod
     def _reachable(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -481,6 +505,12 @@ class Settings(BaseSettings):
             # A client that has a public key could sign with it as if it were a secret (RFC 8725, section 2.1).
             raise ValueError("name either HS… algorithms or those of public keys, never both")
         return value
+
+    @model_validator(mode="after")
+    def _admin_is_apart(self) -> Self:
+        if self.admin_port == self.port:
+            raise ValueError("admin_port is another one than port")
+        return self
 
     @model_validator(mode="after")
     def _access_is_whole(self) -> Self:
@@ -558,6 +588,11 @@ def load(config: Path | None = None, **flags: Any) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
+        if (first["type"], name) == ("missing", "source"):
+            raise ConfigurationError(
+                "which masters? Name their source: SOURCE on the command line, the variable SPECIAL_SOURCE, or source "
+                "in a file that --config names"
+            ) from None
         if first["type"] == "extra_forbidden":
             tables = _TABLES[str(first["loc"][0])] if len(first["loc"]) > 1 else (Settings,)
             fields = [name for table in tables for name in table.model_fields]
@@ -565,8 +600,15 @@ def load(config: Path | None = None, **flags: Any) -> Settings:
         if not name:
             raise ConfigurationError(first["msg"].removeprefix("Value error, ")) from None
         raise ConfigurationError(f"setting '{name}': {first['msg']} (got {first.get('input')!r})") from None
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise ConfigurationError(f"configuration file {config}: {error}") from None
+
+
+def origins(config: Path | None, flags: Mapping[str, Any]) -> dict[str, str]:
+    """Where the value of each setting comes from that is not a default: in words, by its name."""
+    found = dict.fromkeys(TomlConfigSettingsSource(Settings, config)() if config else (), str(config))
+    found |= {name: f"the variable {PREFIX}{name.upper()}" for name in _Variables(Settings)()}
+    return found | {name: "the command line" for name, value in flags.items() if value is not None}
 
 
 def with_rules_of(config: Path, chosen: Settings) -> Settings:
@@ -595,4 +637,4 @@ def _check_variables(variables: Iterable[tuple[str, str]]) -> None:
 
 def _hint(name: str, known: Iterable[str], prefix: str = "") -> str:
     close = difflib.get_close_matches(name, known, n=1)
-    return f": did you mean {prefix}{close[0]}?" if close else "; README.md lists the settings"
+    return f": did you mean {prefix}{close[0]}?" if close else "; `special docs settings` lists them"

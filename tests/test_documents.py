@@ -136,4 +136,7 @@ def test_what_pip_installs_has_every_file(tmp_path: Path):
     (wheel,) = tmp_path.glob("*.whl")
     tracked = subprocess.run(["git", "ls-files", "special"], cwd=ROOT, capture_output=True, text=True, check=True)
     with zipfile.ZipFile(wheel) as packed:
-        assert {*tracked.stdout.split(), "special/py.typed"} <= set(packed.namelist())
+        names = set(packed.namelist())
+        assert {*tracked.stdout.split(), "special/py.typed", "special/docs/settings.md"} <= names
+        (licence,) = (name for name in names if name.endswith(".dist-info/licenses/LICENSE"))
+        assert packed.read(licence) == (ROOT / "LICENSE").read_bytes()

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = sorted(".".join(it.relative_to(ROOT).parts[:-1]) for it in ROOT.glob("special/**/__init__.py"))
-SETTINGS = {"cli", "composition", "web.server", "web.app", "derive.run"}
+SETTINGS = {"special", "cli", "composition", "preflight", "settings_file", "web.server", "web.app", "derive.run"}
 """The modules that may know all settings."""
 
 

@@ -3,16 +3,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from special.cli import cli
 from special.errors import ConfigurationError
 from special.observability import machine
-from special.settings import Settings, default_decoder_memory, default_decoders, load
+from special.settings import Settings, default_decoder_memory, default_decoders, load, origins
+from special.settings_file import commented_toml
 
-README = Path(__file__).parent.parent / "README.md"
+PAGE = Path(__file__).parent.parent / "special" / "docs" / "settings.md"
 
 
 def table() -> str:
-    """The README's table of settings; `python -m tests.test_settings` writes it there."""
+    """The table of settings; `python -m tests.test_settings` writes it there."""
     rows = ["| Setting | Default | What it is |", "|---|---|---|"]
     for name, field in Settings.model_fields.items():
         rows.append(f"| `{name}` | {_default(field)} | {field.description} |")
@@ -33,7 +36,7 @@ def _default(field: Any) -> str:
 
 
 def written() -> str:
-    text = README.read_text("utf-8")
+    text = PAGE.read_text("utf-8")
     return re.sub(
         r"(<!-- settings:.*?-->\n).*(<!-- /settings -->)",
         lambda it: f"{it[1]}{table()}\n{it[2]}",
@@ -42,8 +45,8 @@ def written() -> str:
     )
 
 
-def test_the_readme_lists_every_setting() -> None:
-    assert README.read_text("utf-8") == written(), "run: python -m tests.test_settings"
+def test_the_page_lists_every_setting() -> None:
+    assert PAGE.read_text("utf-8") == written(), "run: python -m tests.test_settings"
 
 
 def test_precedence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,7 +69,10 @@ def test_precedence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.param({"source": "x", "volume_size": "lots"}, "volume_size", id="size"),
         pytest.param({"source": "x", "keys": "constant"}, "lacks {id}", id="template"),
         pytest.param({"source": "x", "keys": ""}, "at least one", id="no template"),
-        pytest.param({}, "source", id="no source"),
+        pytest.param({}, "the variable SPECIAL_SOURCE, or source in a file", id="no source"),
+        pytest.param({"source": "x", "base_url": "images.example.org"}, "write it whole", id="no scheme"),
+        pytest.param({"source": "x", "base_url": "https:///x"}, "write it whole", id="no host"),
+        pytest.param({"source": "x", "port": 8001, "admin_port": 8001}, "admin_port is another", id="one port"),
     ],
 )
 def test_what_cannot_work_is_named(flags: dict[str, Any], message: str) -> None:
@@ -93,9 +99,9 @@ def test_bad_files(tmp_path: Path) -> None:
         pytest.param("SPECIAL_MAX_UNAUTHORIZED", ": did you mean SPECIAL_MAX_UNAUTHORISED?", id="another spelling"),
         pytest.param("special_volume_sizes", ": did you mean SPECIAL_VOLUME_SIZE?", id="in small letters"),
         pytest.param("SPECIAL_PROT", ": did you mean SPECIAL_PORT?", id="a slip"),
-        pytest.param("SPECIAL_XYZZY", "; README.md lists the settings", id="nothing like it"),
-        pytest.param("SPECIAL_", "; README.md lists the settings", id="no name"),
-        pytest.param("SPECIAL_RULES__0__ROLES", "; README.md lists the settings", id="a nested name"),
+        pytest.param("SPECIAL_XYZZY", "; `special docs settings` lists them", id="nothing like it"),
+        pytest.param("SPECIAL_", "; `special docs settings` lists them", id="no name"),
+        pytest.param("SPECIAL_RULES__0__ROLES", "; `special docs settings` lists them", id="a nested name"),
     ],
 )
 def test_variable_that_is_no_setting_ends_the_start(
@@ -115,7 +121,9 @@ def test_variable_that_is_no_setting_ends_the_start(
     ("text", "message"),
     [
         pytest.param("prot = 1", "there is no setting 'prot': did you mean port?", id="a setting"),
-        pytest.param("xyzzy = 1", "there is no setting 'xyzzy'; README.md lists the settings", id="nothing like it"),
+        pytest.param(
+            "xyzzy = 1", "there is no setting 'xyzzy'; `special docs settings` lists them", id="nothing like it"
+        ),
         pytest.param(
             '[[rules]]\nidentifiers = "*"\nmax_unauthorized = 0',
             "there is no setting 'rules.0.max_unauthorized': did you mean max_unauthorised?",
@@ -181,5 +189,54 @@ def test_a_decoder_has_no_more_memory_than_there_is(memory: int, expected: int) 
     assert default_decoder_memory(memory) == expected
 
 
+def test_compose_sets_what_is_not_set_to_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SOURCE", "WORKERS", "VOLUME_SIZE", "BASE_URL", "STATUS", "DEFAULT_ROLES"):
+        monkeypatch.setenv(f"SPECIAL_{name}", "")
+    chosen = load(source="x")
+    assert (chosen.volume_size, chosen.base_url, chosen.status) == (10 * 2**30, None, False)
+    assert chosen.default_roles == ()
+    with pytest.raises(ConfigurationError, match="which masters"):
+        load()
+
+
+RULES = """
+[[rules]]
+identifiers = "private/*"
+max_unauthorised = 400
+roles = ["staff", 'a"b']
+"""
+
+
+def test_what_config_prints_is_a_file_of_the_same_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tmp_path / "special.toml"
+    config.write_text(f'home = "/a\\\\b\\u007f"\nhot_size = 1000\nstatus = true\nrequest_ms = 0.25\n{RULES}')
+    monkeypatch.setenv("SPECIAL_KEYS", "{id},{id}.jp2")
+    monkeypatch.setenv("SPECIAL_VOLUME_SIZE", "3GiB")
+    flags = {"source": "s3://ä/x", "thumbs": None}
+    chosen = load(config, **flags)
+    printed = tmp_path / "printed.toml"
+    printed.write_text(commented_toml(chosen, origins(config, flags)), "utf-8")
+    monkeypatch.delenv("SPECIAL_KEYS")
+    monkeypatch.delenv("SPECIAL_VOLUME_SIZE")
+    assert load(printed).model_dump() == chosen.model_dump()
+    text = printed.read_text("utf-8")
+    for line in (
+        '# From the command line.\nsource = "s3://ä/x"\n',
+        '# From the variable SPECIAL_VOLUME_SIZE.\nvolume_size = "3GiB"\n',
+        f"# From in {config}.\nhot_size = 1000\n".replace("From in", "From"),
+        "# The default.\n# port = 8000\n",
+    ):
+        assert line in text
+
+
+def test_the_file_may_be_named_by_a_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tmp_path / "special.toml"
+    config.write_text('source = "here"\n')
+    monkeypatch.setenv("SPECIAL_CONFIG", str(config))
+    printed = CliRunner().invoke(cli, ["config"])
+    assert printed.exit_code == 0
+    assert f'# From {config}.\nsource = "here"\n' in printed.stdout
+
+
 if __name__ == "__main__":
-    README.write_text(written(), "utf-8")
+    PAGE.write_text(written(), "utf-8")

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 
 from special.derive.inputs import InputImage
 from special.derive.outcome import Outcome, Work
-from special.errors import CatalogueError, SpecialError, Unreachable
+from special.errors import CatalogueError, NotAnImage, SpecialError, Unreachable
+from special.images import claims_image
 from special.observability import tracing
 
 log = logging.getLogger(__name__)
@@ -58,9 +59,15 @@ async def derive_all(
 
 async def attempt(image: InputImage, work: Work, *, batching: BatchOptions) -> Outcome:
     """One image's outcome, with what it cost; never raises but when cancelled."""
+    if image.listed and image.blob is not None and not image.blob.size:
+        return Outcome(image.identifier, "skipped", "it is empty")
     with tracing() as used:
         try:
             outcome = await _with_retries(image, work, batching)
+        except NotAnImage as error:
+            # A name that promises an image keeps its promise, or is a failure.
+            other = image.listed and not claims_image(image.identifier)
+            outcome = Outcome(image.identifier, "skipped" if other else "failed", str(error))
         except SpecialError as error:
             outcome = Outcome(image.identifier, "failed", str(error))
         except Exception as error:

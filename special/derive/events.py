@@ -27,9 +27,10 @@ def parse(message: str) -> tuple[Touched, ...]:
     Formats: Amazon S3 User Guide, "Event message structure" (version 2) and "EventBridge event message
     structure"; Amazon SNS wraps the former in `Message`.
     """
-    document = json.loads(message)
     try:
-        return tuple(_touched(document))
+        return tuple(_touched(json.loads(message)))
+    except RecursionError:
+        raise ValueError("this is no notification of an object store: it is nested too deeply") from None
     except (KeyError, TypeError, AttributeError) as fault:
         raise ValueError(f"this is no notification of an object store ({type(fault).__name__}: {fault})") from None
 

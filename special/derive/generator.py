@@ -140,8 +140,11 @@ class Generator:
             return foreign(identifier)
         _, access = await self._decided(identifier, stored)
         faults = await self._faults(identifier, blob, stored)
-        detail = faults[0] if faults else ""
-        return Outcome(identifier, "due" if faults else "stood", detail, access=access.change)
+        if not faults:
+            return Outcome(identifier, "stood", access=access.change)
+        # Sizes file and side-car besides. Of a small master fewer renditions are made, and of many less is read.
+        puts = len(self._policy.bounds) * len(self._policy.formats) + 2
+        return Outcome(identifier, "due", faults[0], access=access.change, due_reads=blob.size, due_puts=puts)
 
     async def verify(self, image: InputImage) -> Outcome:
         """Say what is wrong with what is stored: one GET per rendition and one list besides."""
@@ -203,6 +206,22 @@ class Generator:
             return foreign(image.identifier)
         count = await self._store.remove(image.identifier, leaving=remembered(stored, image.identifier))
         return Outcome(image.identifier, "removed", f"{count} renditions removed")
+
+    async def prune_missing(self, image: InputImage) -> Outcome:
+        """Take away what is stored of an image if its master is gone."""
+        found = await self.find_missing(image)
+        return await self.remove(image) if found.result == "due" else found
+
+    async def find_missing(self, image: InputImage) -> Outcome:
+        """Say what `prune_missing` would do."""
+        if await self._version(image.identifier) is not None:
+            return _is_there(image)
+        stored = await self._distrusted(image.identifier)
+        if is_left_alone(stored, self._consent):
+            return foreign(image.identifier)
+        if stored is None or not stored.renditions:
+            return Outcome(image.identifier, "stood", "the master is gone, and so are its renditions")
+        return Outcome(image.identifier, "due", "the master is gone, its renditions would be removed")
 
     # Reads
 
@@ -382,6 +401,10 @@ class Generator:
             if isinstance(done, BaseException):
                 raise done
         return master
+
+
+def _is_there(image: InputImage) -> Outcome:
+    return Outcome(image.identifier, "stood", "the master is there")
 
 
 def foreign(identifier: str) -> Outcome:

@@ -10,9 +10,11 @@ import csv
 import gzip
 import io
 import sys
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+import zlib
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from itertools import islice
 from pathlib import Path
 from urllib.parse import unquote_plus, urlsplit
@@ -20,9 +22,11 @@ from urllib.parse import unquote_plus, urlsplit
 from special.catalogue import Catalogue
 from special.errors import ConfigurationError, Missing
 from special.images import KeyTemplates
+from special.renditions import SIDECAR_NAME
 from special.storage import Blob, Source
 
 _LINES_AT_ONCE = 1000
+_CONVERT = "convert it, as with `iconv -f latin1 -t utf-8`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,8 @@ class InputImage:
     identifier: str
     blob: Blob | None = None
     """The master's current version, where a listing gave it."""
+    listed: bool = field(default=False, compare=False)
+    """Whether it is only what a listing found, which may be no image."""
 
 
 async def locate(source: Source, templates: KeyTemplates, identifier: str, catalogue: Catalogue | None = None) -> Blob:
@@ -56,9 +62,15 @@ async def named(identifiers: Iterable[str]) -> AsyncIterator[InputImage]:
 
 
 async def listed(
-    source: Source, templates: KeyTemplates, catalogue: Catalogue | None = None
+    source: Source,
+    templates: KeyTemplates,
+    catalogue: Catalogue | None = None,
+    *,
+    leave_out: Callable[[str], None] = lambda key: None,
 ) -> AsyncIterator[InputImage]:
     """Every image of a source, or of a catalogue that can list its images; a page at a time.
+
+    `leave_out` is told of keys that have no identifier.
 
     With one template the listing tells each master's version, and no HEAD is needed; with several, an
     object may be hidden by one that an earlier template names.
@@ -70,7 +82,27 @@ async def listed(
     async for blob in source.list():
         identifier = templates.identifier_of(blob.key)
         if identifier is not None:
-            yield InputImage(identifier, blob if len(templates.templates) == 1 else None)
+            yield InputImage(identifier, blob if len(templates.templates) == 1 else None, listed=True)
+        elif templates.is_left_out(blob.key):
+            leave_out(blob.key)
+
+
+async def stored(thumbs: Source) -> AsyncIterator[InputImage]:
+    """Every image of which something is stored, by its side-car, a page of the listing at a time."""
+    async for blob in thumbs.list():
+        identifier = blob.key.removesuffix(f"/{SIDECAR_NAME}")
+        if identifier != blob.key:
+            yield InputImage(identifier)
+
+
+async def matching(
+    images: AsyncIterator[InputImage], include: Sequence[str], exclude: Sequence[str]
+) -> AsyncIterator[InputImage]:
+    """Those whose identifier matches a pattern of `include`, if there are any, and none of `exclude`."""
+    async for image in images:
+        wanted = not include or any(fnmatchcase(image.identifier, it) for it in include)
+        if wanted and not any(fnmatchcase(image.identifier, it) for it in exclude):
+            yield image
 
 
 async def read(
@@ -81,7 +113,7 @@ async def read(
     One identifier a line; in a `.csv` or `.csv.gz`, the keys of an S3 inventory. Raises `ConfigurationError`.
     """
     with ExitStack() as stack:
-        lines = iter(_opened(path, stack))
+        lines = _decoded(path, iter(_opened(path, stack)))
         inventory = path.removesuffix(".gz").endswith(".csv")
         if not inventory:
             found = _of_lines(lines)
@@ -101,11 +133,29 @@ def _opened(path: str, stack: ExitStack) -> io.TextIOBase | Iterable[str]:
     if path == "-":
         return sys.stdin
     try:
+        with open(path, "rb") as file:
+            if file.read(4) == b"PAR1":
+                raise ConfigurationError(f"{path} is a Parquet file: have the inventory written as CSV")
         if path.endswith(".gz"):
-            return stack.enter_context(gzip.open(path, "rt", encoding="utf-8"))
-        return stack.enter_context(Path(path).open(encoding="utf-8"))
+            return stack.enter_context(gzip.open(path, "rt", encoding="utf-8-sig"))
+        return stack.enter_context(Path(path).open(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigurationError(f"the list of identifiers {path} cannot be read: {error.strerror}") from None
+
+
+def _decoded(path: str, lines: Iterator[str]) -> Iterator[str]:
+    """The lines of a file. Raises `ConfigurationError` where they are no text."""
+    try:
+        for line in lines:
+            if "\0" in line:
+                raise ConfigurationError(f"{path} is no UTF-8 text, for it has zero bytes: {_CONVERT}")
+            yield line
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(
+            f"{path} is no UTF-8 text (byte 0x{error.object[error.start]:02x}): {_CONVERT}"
+        ) from None
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ConfigurationError(f"{path} is cut off, or is no gzip file: {error}") from None
 
 
 def _take(identifiers: Iterator[str], count: int) -> Sequence[str]:
@@ -120,11 +170,20 @@ def _of_lines(lines: Iterator[str]) -> Iterator[str]:
 
 
 def _identifiers(objects: Iterator[tuple[str, str]], root: str, templates: KeyTemplates) -> Iterator[str]:
-    prefix = urlsplit(root).path.lstrip("/")
-    for _, key in objects:
-        identifier = templates.identifier_of(key[len(prefix) :]) if key.startswith(prefix) else None
+    """Identifiers of objects below a root. Raises `ConfigurationError` where there are objects, and none of them is."""
+    place = urlsplit(root)
+    prefix = place.path.lstrip("/")
+    elsewhere, found = "", False
+    for bucket, key in objects:
+        if bucket != place.netloc or not key.startswith(prefix):
+            elsewhere = elsewhere or f"{bucket}/{key}"
+            continue
+        found = True
+        identifier = templates.identifier_of(key[len(prefix) :])
         if identifier is not None:
             yield identifier
+    if elsewhere and not found:
+        raise ConfigurationError(f"the inventory has nothing of {root}: its first row is of {elsewhere}")
 
 
 def _of_inventory(lines: Iterator[str]) -> Iterator[tuple[str, str]]:

@@ -45,8 +45,27 @@ class Options:
     """Whether masters that end early fail."""
     json: bool = False
     """Whether each outcome is a JSON object on standard output."""
+    report: Path | None = None
+    """Where every outcome goes as a row of CSV."""
+    summary: Path | None = None
+    """Where the totals go as a JSON object."""
+    include: tuple[str, ...] = ()
+    """Patterns of identifiers; if there are any, the others are left out."""
+    exclude: tuple[str, ...] = ()
+    """Patterns of identifiers that are left out."""
+    allowed_failures: int = 0
+    """Number of bad images with which a run still ends well."""
+    quiet: bool = False
+    """Whether nothing but failures is shown."""
+    missing: bool = False
+    """With `prune`: whether renditions go whose master is not there any more."""
 
     def __post_init__(self) -> None:
+        if self.missing and (not (self.prune or self.task == "estimate") or self.queue or self.names_from):
+            raise ConfigurationError(
+                "--missing looks at all renditions: use it with --prune, or with --plan to see them first, "
+                "and without a list"
+            )
         if self.prune and self.task in READS_ONLY:
             raise ConfigurationError("--prune removes files, --plan and --verify only look: choose one")
         if self.pyramids and self.task not in ("make", "remake", "estimate"):
@@ -68,7 +87,8 @@ class Options:
 
     def open(self, options: ResourceOptions) -> AbstractAsyncContextManager[Resources]:
         """What the task works with; decoders only where it decodes. Raises `ConfigurationError`."""
-        return open_with_decoders(options) if self.task in DECODES else open_read_only(options)
+        decodes = self.task in DECODES and not self.missing
+        return open_with_decoders(options) if decodes else open_read_only(options)
 
     def work(self, resources: Resources) -> Work:
         """What is done for each image."""
@@ -82,6 +102,8 @@ class Options:
         return generator.pruning(work) if self.prune else work
 
     def _basic(self, generator: Generator) -> Work:
+        if self.missing:
+            return generator.find_missing if self.task == "estimate" else generator.prune_missing
         match self.task:
             case "make":
                 return generator.make

@@ -9,12 +9,12 @@ from typing import Any, Literal
 from special.derive.inputs import InputImage
 from special.derive.plan import AccessChange
 
-Result = Literal["made", "stood", "due", "sound", "wrong", "removed", "foreign", "failed"]
+Result = Literal["made", "stood", "due", "sound", "wrong", "removed", "foreign", "skipped", "failed"]
 """made: something was done; stood: nothing had to be; due: something would be; sound and wrong: what a
 check found; removed: the master is gone, and so are its renditions; foreign: others wrote the sizes file, and it is
-left alone; failed: an error was in the way."""
+left alone; skipped: a listing found it, and it is no image; failed: an error was in the way."""
 
-RESULTS: tuple[Result, ...] = ("made", "stood", "due", "sound", "wrong", "removed", "foreign", "failed")
+RESULTS: tuple[Result, ...] = ("made", "stood", "due", "sound", "wrong", "removed", "foreign", "skipped", "failed")
 BAD: frozenset[Result] = frozenset({"wrong", "failed"})
 """Results that make a run exit with 1."""
 
@@ -39,13 +39,18 @@ class Outcome:
     """Time in the decoder process, encoding included."""
     planned_bytes: int = 0
     """About what a pyramid that is due will take in the store."""
+    due_reads: int = 0
+    """Bytes of the master that would be read, at most."""
+    due_puts: int = 0
+    """Objects that would be written, at most."""
 
     def plain(self) -> dict[str, Any]:
         """One line of `--json`."""
         fields = asdict(self) | {"decode_ms": round(self.decode_ms, 1)}
-        left_out = {name for name in ("access", "planned_bytes") if not fields[name]}
-        return {name: value for name, value in fields.items() if name not in left_out}
+        return {name: value for name, value in fields.items() if value or name not in _ONLY_IF_SET}
 
+
+_ONLY_IF_SET = ("access", "due_reads", "due_puts")
 
 Work = Callable[[InputImage], Awaitable[Outcome]]
 """What is done for one image. May raise any `SpecialError`."""

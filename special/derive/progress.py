@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from time import monotonic, perf_counter
-from typing import Literal, Protocol, TextIO
+from typing import Any, ClassVar, Literal, Protocol, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
@@ -30,6 +32,8 @@ DOLLARS_PER_GB_MONTH = 0.023
 """What S3 Standard costs in most regions, in 2026."""
 NAMED_IMAGES = 5
 """Images that a notice names; `--json` names all."""
+MASTER_BYTES_PER_S = 10e6
+"""Roughly what a decoder takes of compressed masters; a large JPEG is quicker, a JPEG 2000 slower."""
 LINE_EVERY_S = 10.0
 """How often a line is written where there is no terminal."""
 
@@ -40,7 +44,7 @@ class Tally:
 
     results: Counter[Result] = field(default_factory=Counter)
     noticed: Counter[Notice] = field(default_factory=Counter)
-    examples: dict[Notice, list[str]] = field(default_factory=dict)
+    examples: dict[Notice | Literal["left out"], list[str]] = field(default_factory=dict)
     """The first few images of each notice."""
     written: int = 0
     gets: int = 0
@@ -49,6 +53,10 @@ class Tally:
     pyramids: int = 0
     """How many pyramids are due."""
     planned_bytes: int = 0
+    due_reads: int = 0
+    due_puts: int = 0
+    left_out: int = 0
+    """Keys of the listing for which there is no identifier."""
     _start: float = field(default_factory=perf_counter)
     _start_cpu_s: float = field(default_factory=lambda: _cpu_s())
 
@@ -61,6 +69,8 @@ class Tally:
         self.decode_ms += outcome.decode_ms
         self.pyramids += outcome.planned_bytes > 0
         self.planned_bytes += outcome.planned_bytes
+        self.due_reads += outcome.due_reads
+        self.due_puts += outcome.due_puts
         notice = _notice(outcome)
         if notice is not None:
             self.noticed[notice] += 1
@@ -87,6 +97,12 @@ class Tally:
         """The results in words."""
         return ", ".join(f"{self.results[result]:,} {result}" for result in RESULTS if self.results[result]) or "none"
 
+    def leave_out(self, key: str) -> None:
+        """The listing has a key for which there is no identifier."""
+        self.left_out += 1
+        if self.left_out <= NAMED_IMAGES:
+            self.examples.setdefault("left out", []).append(key)
+
     def notices(self, always: Collection[Notice] = ()) -> list[str]:
         """How many images were opened, closed or left alone, a line each; those of `always` even if there are none."""
         lines = []
@@ -95,14 +111,41 @@ class Tally:
             if count or notice in always:
                 names = ", ".join(examples) + (", …" if count > len(examples) else "")
                 lines.append(text.format(f"{count:,} images") + (f": {names}" if names else ""))
+        if self.left_out:
+            names = ", ".join(map(repr, self.examples["left out"])) + (", …" if self.left_out > NAMED_IMAGES else "")
+            lines.append(f"{self.left_out:,} keys have no identifier unless odd_keys is set: {names}")
         return lines
 
-    def plans(self) -> list[str]:
-        """What the pyramids that are due will take, and cost; nothing if there are none."""
-        if not self.pyramids:
-            return []
-        dollars, size = self.planned_bytes / 1e9 * DOLLARS_PER_GB_MONTH, f"{self.planned_bytes / 1e6:,.1f} MB"
-        return [f"{self.pyramids:,} pyramids would take about {size}, some ${dollars:,.2f} a month in S3 Standard."]
+    def estimate(self, decoders: int) -> list[str]:
+        """What it would cost to make what is due, in sentences; none if nothing is."""
+        said = []
+        if self.due_puts:
+            hours = self.due_reads / MASTER_BYTES_PER_S / max(1, decoders) / 3600
+            said.append(
+                f"What is due takes at most {self.due_reads / 1e9:,.1f} GB of reads and {self.due_puts:,} PUTs, "
+                f"and about {hours:,.1f} hours with {decoders} decoders at {MASTER_BYTES_PER_S / 1e6:.0f} MB/s each."
+            )
+        if self.pyramids:
+            dollars, size = self.planned_bytes / 1e9 * DOLLARS_PER_GB_MONTH, f"{self.planned_bytes / 1e6:,.1f} MB"
+            said.append(
+                f"{self.pyramids:,} pyramids would take about {size}, some ${dollars:,.2f} a month in S3 Standard."
+            )
+        return said
+
+    def plain(self) -> dict[str, Any]:
+        """The summary as JSON has it."""
+        return {
+            "images": self.images,
+            "results": {result: self.results[result] for result in RESULTS if self.results[result]},
+            "left_out": self.left_out,
+            "written": self.written,
+            "gets": self.gets,
+            "bytes": self.bytes,
+            "decode_ms": round(self.decode_ms, 1),
+            "due_reads": self.due_reads,
+            "due_puts": self.due_puts,
+            "seconds": round(perf_counter() - self._start, 1),
+        }
 
     def summary(self) -> str:
         """What the run did and what it cost. Decoders' CPU time counts once they have ended."""
@@ -170,17 +213,25 @@ class Lines:
 
     console: Console
     clock: Callable[[], float] = monotonic
+    quiet: bool = False
+    """Whether failures alone are written."""
     _counted_at: float | None = None
 
     def update(self, outcome: Outcome, tally: Tally) -> None:
         if outcome.result in BAD:
-            self.console.print(_line(outcome), markup=False, highlight=False)
+            self._print(_line(outcome))
+        if self.quiet:
+            return
         now = self.clock()
         if self._counted_at is None:
             self._counted_at = now
         if now - self._counted_at >= LINE_EVERY_S:
             self._counted_at = now
-            self.console.print(f"{tally.counted()} ({tally.per_second:.1f}/s)", markup=False, highlight=False)
+            self._print(f"{tally.counted()} ({tally.per_second:.1f}/s)")
+
+    def _print(self, said: str) -> None:
+        moment = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        self.console.print(f"{moment} {said}", markup=False, highlight=False)
 
     def expect(self, total: int) -> None:
         """A line says what is done, not what is left."""
@@ -198,6 +249,24 @@ class JsonLines:
 
     def expect(self, total: int) -> None:
         """A reader of JSON lines counts them itself."""
+
+
+class Report:
+    """A table of all outcomes, as CSV: what a spreadsheet opens."""
+
+    COLUMNS: ClassVar = ("time", "identifier", "outcome", "reason", "renditions", "gets", "bytes", "decode_ms")
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self._rows = csv.writer(file)
+        self._rows.writerow(self.COLUMNS)
+
+    def add(self, outcome: Outcome) -> None:
+        """One more row, which is in the file at once."""
+        moment = datetime.now(UTC).isoformat(timespec="seconds")
+        named = (moment, outcome.identifier, outcome.result, outcome.detail)
+        self._rows.writerow((*named, outcome.written, outcome.gets, outcome.bytes, round(outcome.decode_ms, 1)))
+        self._file.flush()
 
 
 @contextmanager

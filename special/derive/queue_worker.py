@@ -89,16 +89,24 @@ class QueueWorker:
             try:
                 identifiers = await self._identifiers(message)
             except ValueError as fault:
+                await self._give_back(message)
                 return [Outcome(f"message {message.id}", "failed", str(fault))]
             outcomes = [await self._do(identifier) for identifier in identifiers]
-        try:
-            if any(outcome.result in BAD for outcome in outcomes):
-                await self.queue.hold(message, min(self.visibility.again_s * 2 ** (message.times - 1), LONGEST_HOLD_S))
-            else:
+        if any(outcome.result in BAD for outcome in outcomes):
+            await self._give_back(message)
+        else:
+            try:
                 await self.queue.delete(message)
+            except SourceError as error:
+                log.warning("message %s comes again: %s", message.id, error)
+        return outcomes
+
+    async def _give_back(self, message: Message) -> None:
+        """Let a message that failed come again, later each time."""
+        try:
+            await self.queue.hold(message, min(self.visibility.again_s * 2 ** (message.times - 1), LONGEST_HOLD_S))
         except SourceError as error:
             log.warning("message %s comes again: %s", message.id, error)
-        return outcomes
 
     async def _do(self, identifier: str) -> Outcome:
         lock = self._locks.setdefault(identifier, asyncio.Lock())

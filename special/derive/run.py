@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -23,17 +24,19 @@ from special.derive.inputs import InputImage
 from special.derive.options import READS_ONLY, Options
 from special.derive.outcome import BAD, Outcome
 from special.derive.plan import Consent
-from special.derive.progress import Bar, Display, JsonLines, Lines, Notice, Tally
+from special.derive.progress import Bar, Display, JsonLines, Lines, Notice, Report, Tally
 from special.derive.queue_worker import QueueWorker
 from special.derive.resources import IMAGES_AT_ONCE, ResourceOptions, Resources, check, open_read_only
 from special.derive.sqs import SqsQueue
+from special.derive.takedown import take_down
 from special.errors import ConfigurationError, SpecialError
+from special.images import PurgeList
 from special.renditions import PyramidName
 from special.serving import PIXELS_VERSION
 from special.settings import Settings
-from special.storage import check_apart
+from special.storage import Bucket, Folder, Source, check_apart
 
-__all__ = ["Options", "run"]
+__all__ = ["Options", "forget", "run"]
 
 
 async def run(
@@ -61,19 +64,55 @@ async def run(
         async with _opened(resource_options, options) as resources:
             if options.consent.open_restricted and options.task not in READS_ONLY:
                 await _list_openings(resources, identifiers, options, console)
-            outcomes = _outcomes(resources, resource_options, identifiers, options)
-            countable = options.queue is None and options.names_from != "-"
+            if options.missing:
+                await _require_masters(resources.source)
+            outcomes = _outcomes(resources, resource_options, identifiers, options, tally)
+            countable = options.queue is None and options.names_from != "-" and not options.quiet
             counted = _chosen(resources, identifiers, options) if countable else None
-            with _failures(options.failed_to) as failures, _display(options, out, console, counted) as display:
-                await _follow(outcomes, tally, display, failures)
+            with (
+                _written(options.failed_to, "failed identifiers") as failures,
+                _written(options.report, "the report") as report_file,
+                _written(options.summary, "the summary") as summary,
+                _display(options, out, console, counted) as display,
+            ):
+                try:
+                    await _follow(outcomes, tally, display, failures, Report(report_file))
+                finally:
+                    summary.write(json.dumps(tally.plain()) + "\n")
     except asyncio.CancelledError:
         console.print(f"Interrupted. {tally.summary()}", markup=False, highlight=False)
         raise
     always: tuple[Notice, ...] = ("would open", "would close") if options.task == "estimate" else ()
-    for line in (tally.summary(), *tally.notices(always), *tally.plans()):
-        console.print(line, markup=False, highlight=False)
+    if not options.quiet:
+        for line in (tally.summary(), *tally.notices(always), *tally.estimate(settings.decoders)):
+            console.print(line, markup=False, highlight=False)
     # What failed on its way through a queue comes again there.
-    return 1 if tally.bad and options.queue is None else 0
+    return 1 if tally.bad > options.allowed_failures and options.queue is None else 0
+
+
+async def _require_masters(source: Source) -> None:
+    """Raise `ConfigurationError` where all masters seem to be gone, or cannot be told from those that are denied."""
+    assert isinstance(source, Bucket | Folder), "a run opens these alone"
+    if await source.hides_absence() or await source.is_empty():
+        raise ConfigurationError(
+            f"{source.root} is empty, or does not say what is missing: permit s3:ListBucket, or correct the source"
+        )
+
+
+async def forget(settings: Settings, identifiers: Sequence[str], *, out: TextIO) -> int:
+    """Remove all that is ours of these images, a line each on `out`; 1 where any failed. The masters stay.
+
+    Raises `ConfigurationError` before any work.
+    """
+    options = resource_options_of(settings, Consent())
+    await check(options)
+    code = 0
+    purges = PurgeList(settings.home / "purges")
+    outcomes = take_down(options, identifiers, volume=settings.volume_directory, purges=purges)
+    async for outcome in outcomes:
+        code = 1 if outcome.result in BAD else code
+        out.write(f"{outcome.result}: {outcome.identifier}: {outcome.detail}\n")
+    return code
 
 
 def resource_options_of(
@@ -105,7 +144,7 @@ def _opened(resource_options: ResourceOptions, options: Options) -> AbstractAsyn
 
 
 def _outcomes(
-    resources: Resources, resource_options: ResourceOptions, identifiers: Sequence[str], options: Options
+    resources: Resources, resource_options: ResourceOptions, identifiers: Sequence[str], options: Options, tally: Tally
 ) -> AsyncGenerator[Outcome, None]:
     generator, batching = resources.generator, BatchOptions(IMAGES_AT_ONCE)
     if options.queue is not None:
@@ -113,7 +152,7 @@ def _outcomes(
         queue = SqsQueue(options.queue)
         worker = QueueWorker(queue, follow, resources.source.root, resources.templates, batching)
         return _follow_queue(replace(worker, catalogue=resources.catalogue))
-    chosen = _chosen(resources, identifiers, options)
+    chosen = _chosen(resources, identifiers, options, tally.leave_out)
     if options.scheduler is not None:
         return derive_on_cluster(chosen, resource_options, options, scheduler=options.scheduler)
     return derive_all(chosen, options.work(resources), batching=batching)
@@ -133,13 +172,22 @@ async def _follow_queue(worker: QueueWorker) -> AsyncGenerator[Outcome, None]:
             loop.remove_signal_handler(number)
 
 
-def _chosen(resources: Resources, identifiers: Sequence[str], options: Options) -> AsyncIterator[InputImage]:
+def _chosen(
+    resources: Resources,
+    identifiers: Sequence[str],
+    options: Options,
+    leave_out: Callable[[str], None] = lambda key: None,
+) -> AsyncIterator[InputImage]:
     if identifiers:
-        return inputs.named(identifiers)
-    if options.names_from is not None:
+        images = inputs.named(identifiers)
+    elif options.missing:
+        images = inputs.stored(resources.store.source)
+    elif options.names_from is not None:
         root, templates = resources.source.root, resources.templates
-        return inputs.read(options.names_from, root=root, templates=templates, catalogue=resources.catalogue)
-    return inputs.listed(resources.source, resources.templates, resources.catalogue)
+        images = inputs.read(options.names_from, root=root, templates=templates, catalogue=resources.catalogue)
+    else:
+        images = inputs.listed(resources.source, resources.templates, resources.catalogue, leave_out=leave_out)
+    return inputs.matching(images, options.include, options.exclude)
 
 
 async def _list_openings(resources: Resources, identifiers: Sequence[str], options: Options, console: Console) -> None:
@@ -156,12 +204,15 @@ async def _list_openings(resources: Resources, identifiers: Sequence[str], optio
     console.print(f"{count:,} restricted images will be opened.", markup=False, highlight=False)
 
 
-async def _follow(outcomes: AsyncGenerator[Outcome, None], tally: Tally, display: Display, failures: TextIO) -> None:
+async def _follow(
+    outcomes: AsyncGenerator[Outcome, None], tally: Tally, display: Display, failures: TextIO, report: Report
+) -> None:
     """Count and show outcomes until there are no more."""
     async with aclosing(outcomes):
         async for outcome in outcomes:
             tally.add(outcome)
             display.update(outcome, tally)
+            report.add(outcome)
             if outcome.result in BAD:
                 failures.write(f"{outcome.identifier}\n")
                 failures.flush()
@@ -173,8 +224,8 @@ def _display(
 ) -> Iterator[Display]:
     if options.json:
         yield JsonLines(out or sys.stdout)
-    elif not console.is_terminal:
-        yield Lines(console)
+    elif options.quiet or not console.is_terminal:
+        yield Lines(console, quiet=options.quiet)
     else:
         # What comes through a pipe or a queue comes once only, and is not counted.
         with progress.bar(console) as bar, _counting(counted, bar) if counted else nullcontext():
@@ -182,12 +233,12 @@ def _display(
 
 
 @contextmanager
-def _failures(path: Path | None) -> Iterator[TextIO]:
-    """Where identifiers go that need another run."""
+def _written(path: Path | None, what: str) -> Iterator[TextIO]:
+    """The file for what a run leaves behind, to be written from its start; without a path it goes nowhere."""
     try:
-        file = open(path or os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - closed below
+        file = open(path or os.devnull, "w", encoding="utf-8", newline="")  # noqa: SIM115 - closed below
     except OSError as error:
-        raise ConfigurationError(f"failed identifiers cannot be written to {path}: {error.strerror}") from None
+        raise ConfigurationError(f"{what} cannot be written to {path}: {error.strerror}") from None
     with file:
         yield file
 

@@ -7,6 +7,7 @@ after a few times the queue itself moves it to its dead-letter queue (the redriv
 from __future__ import annotations
 
 import asyncio
+import os
 from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -46,7 +47,7 @@ class MessageQueue(Protocol):
 
 
 class SqsQueue:
-    """A queue of Amazon SQS. boto3 is blocking; each call is one hop to a thread."""
+    """A queue of Amazon SQS. botocore is blocking; each call is one hop to a thread."""
 
     def __init__(self, url: str, *, wait_s: int = 5) -> None:
         parts = urlsplit(url)
@@ -97,10 +98,12 @@ class SqsQueue:
 
 
 def _client(host: str) -> Any:
-    import boto3
+    from botocore.session import Session
 
     # sqs.{region}.amazonaws.com; elsewhere the usual configuration names region and endpoint.
     name, _, rest = host.partition(".")
     region = rest.partition(".")[0] if name == "sqs" and ".amazonaws." in host else None
-    session = boto3.Session()
-    return session.client("sqs", region_name=region or session.region_name or "us-east-1")
+    session = Session()
+    region = region or os.environ.get("AWS_REGION") or session.get_config_variable("region") or "us-east-1"
+    session.set_config_variable("region", region)  # with which it asks for a role
+    return session.create_client("sqs", region_name=region)

@@ -5,7 +5,7 @@ A format is recognised by the content alone; names and media types are ignored.
 
 from __future__ import annotations
 
-from special.errors import Malformed, Unsupported
+from special.errors import Malformed, NotAnImage, Unsupported
 from special.formats import jp2, jpeg, tiff, whole
 from special.formats.layout import Extract, Format, Layout, Piece, Stored, Tiling
 from special.formats.parser import Parser, drive, solve
@@ -16,7 +16,6 @@ __all__ = [
     "Extract",
     "Format",
     "Layout",
-    "NoPicture",
     "Parser",
     "Piece",
     "Stored",
@@ -27,11 +26,6 @@ __all__ = [
     "parse",
     "solve",
 ]
-
-
-class NoPicture(Unsupported):
-    """Bytes that begin no format that is known by name."""
-
 
 SNIFF_BYTES = 32
 """Enough to tell all formats apart."""
@@ -78,7 +72,7 @@ def parse(size_bytes: int) -> Parser[Layout]:
             return (yield from parse_format(size_bytes))
     name = next((name for name, start, at in OTHERS if head[at:].startswith(start)), None)
     told = f"the master is a file of {name}" if name else f"the master starts with {head[:12]!r}"
-    raise (Unsupported if name else NoPicture)(f"{told}: not a TIFF, JPEG 2000, JPEG, PNG, WebP or GIF")
+    raise (Unsupported if name else NotAnImage)(f"{told}: not a TIFF, JPEG 2000, JPEG, PNG, WebP or GIF")
 
 
 def load(data: bytes) -> Layout:

@@ -2,8 +2,9 @@
 
 from special.images.asset import Access, Asset, Rendition, StoredFormat
 from special.images.description import Description
-from special.images.key_templates import KeyTemplates
+from special.images.key_templates import KeyTemplates, claims_image
 from special.images.masters import Locator, Master, Masters
+from special.images.purges import PurgeList
 from special.images.rule import ALL, NOTHING, OPEN, PUBLIC, Rule, Verdict, stricter
 
 __all__ = [
@@ -18,9 +19,11 @@ __all__ = [
     "Locator",
     "Master",
     "Masters",
+    "PurgeList",
     "Rendition",
     "Rule",
     "StoredFormat",
     "Verdict",
+    "claims_image",
     "stricter",
 ]

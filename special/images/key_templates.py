@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import mimetypes
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
@@ -23,7 +23,9 @@ from special.errors import ConfigurationError, RequestError
 from special.iiif import IdentifierForm, parse_identifier
 
 _TYPES = mimetypes.MimeTypes(filenames=())
-_SIDE_FILES = frozenset(["db", "ini", "jsonl", "log", "md", "md5", "sha1", "sha256", "sha512", "toml", "yaml", "yml"])
+_SIDE_FILES = frozenset(
+    ["db", "ini", "jsonl", "log", "md", "md5", "sha1", "sha256", "sha512", "tfw", "toml", "yaml", "yml"]
+)
 """Extensions of files that are kept beside masters and have no registered media type."""
 _FIELD = re.compile(r"\{(\w+)(?:\[(-?\d+)\]|\[(-?\d+)?(:)(-?\d+)?\])?\}", re.ASCII)
 _DIGESTS = ("md5", "sha1", "sha256")
@@ -116,6 +118,14 @@ class KeyTemplates:
                 return identifier
         return None
 
+    def is_left_out(self, key: str) -> bool:
+        """Whether an image's key makes no identifier only for its spelling: `a//b`, `/lead`. `odd_keys` allows it."""
+        return (
+            not key.endswith("/")
+            and self.identifier_of(key) is None
+            and replace(self, form=IdentifierForm.ODD).identifier_of(key) is not None
+        )
+
     def _has_address(self, identifier: str) -> bool:
         if self.id_segments > 1 and identifier.count("/") != self.id_segments - 1:
             return False
@@ -206,6 +216,12 @@ def _unpaired(path: str) -> str | None:
         return unquote_to_bytes(quoted).decode()
     except UnicodeDecodeError:
         return None
+
+
+def claims_image(key: str) -> bool:
+    """Whether a key's extension says that the object is an image."""
+    kind, packing = _TYPES.guess_type(f"file:{key.rpartition('/')[2]}", strict=False)
+    return packing is None and kind is not None and kind.startswith("image/")
 
 
 def _may_be_image(key: str) -> bool:

@@ -21,7 +21,7 @@ from weakref import WeakValueDictionary
 
 from special import formats
 from special.concurrency import LRUCache, StoreSilence, TTLCache
-from special.errors import Changed, Denied, Malformed, MasterError, Missing
+from special.errors import Changed, Malformed, MasterError, Missing
 from special.formats import Layout, drive
 from special.geometry import Box, Size
 from special.images.key_templates import KeyTemplates
@@ -214,16 +214,11 @@ class Masters:
         return self.templates.keys_of(identifier)
 
     async def _open(self, identifier: str, keys: Sequence[str], unless: Unless | None) -> Opened:
-        denied: Denied | None = None
         for key in keys:
             try:
                 return await self.source.open(key, span=Span(0, HEAD_BYTES), unless=unless)
             except Missing:
                 continue
-            except Denied as error:  # S3 denies what is not there, where we may not list
-                denied = error
-        if denied is not None:
-            raise denied
         tried = self.templates if self._locator is None else ", ".join(keys)
         raise Missing(f"{self.source.root or 'no source'} has no object for '{identifier}' by the keys {tried}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import resource
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -11,6 +12,21 @@ CONTROL_GROUPS: Final = Path("/sys/fs/cgroup")
 """Where Linux says what groups of processes may have: the service manager's, the container's."""
 MEMBERSHIP: Final = Path("/proc/self/cgroup")
 """Where it says which groups this process is in (cgroups(7)). In a container these may be the host's names."""
+
+
+MAX_DESCRIPTORS: Final = 1 << 20
+"""No process needs more; some programs take long to close as many as they may have."""
+
+
+def raise_descriptor_limit() -> None:
+    """Let this process and its children have as many open files and connections as the system permits at all.
+
+    The usual limit of 1,024 is for programs that still use select(2).
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def memory_bytes(groups: Path = CONTROL_GROUPS, membership: Path = MEMBERSHIP) -> int:

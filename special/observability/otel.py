@@ -16,9 +16,9 @@ from collections.abc import Iterable
 from time import monotonic, time_ns
 from typing import TYPE_CHECKING, Self
 
-from special import __version__
 from special.errors import ConfigurationError
 from special.observability.trace import Trace
+from special.version import __version__
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider

@@ -30,6 +30,8 @@ class Trace:
     """GET requests sent to object stores (or reads of local files)."""
     bytes: int = 0
     """Bytes of bodies asked of object stores."""
+    sent_bytes: int = 0
+    """Bytes of the answer's body that were sent to the client."""
     source_ms: float = 0.0
     """Time spent waiting for spans, through whichever reader."""
     queue_ms: float = 0.0

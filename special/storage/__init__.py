@@ -3,7 +3,7 @@
 from special.storage.blob import Absent, Blob, Chunk, NotModified, Span, Unless
 from special.storage.bucket import Bucket
 from special.storage.local import Folder
-from special.storage.opening import SCHEMES, check_source, folder_path, open_source
+from special.storage.opening import SCHEMES, check_source, folder_path, learning_absence, open_source
 from special.storage.overlap import check_apart
 from special.storage.ranges import coalesce, read_spans, runs_of
 from special.storage.retry import RetryPolicy
@@ -33,6 +33,7 @@ __all__ = [
     "check_source",
     "coalesce",
     "folder_path",
+    "learning_absence",
     "open_source",
     "read_spans",
     "runs_of",

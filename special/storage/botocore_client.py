@@ -15,15 +15,32 @@ from typing import Any
 
 import aiohttp
 from aiobotocore.config import AioConfig
+from aiobotocore.credentials import AioCredentials
 from aiobotocore.session import AioSession
 from botocore import UNSIGNED
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, ParamValidationError
+from botocore.credentials import ReadOnlyCredentials
+from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
-from special.errors import Denied, Missing, Unreachable
-from special.storage.aws import NO_CREDENTIALS, Account
+from special.errors import ConfigurationError, Denied, Missing, Unreachable
+from special.storage.aws import Account
 from special.storage.blob import Absent, Span, Unless
 from special.storage.client import GetAnswer, ListedObject, ObjectHead, error_of_status, tag
 from special.storage.retry import RetryPolicy
+
+
+class _AccountCredentials(AioCredentials):  # type: ignore[misc]
+    """The account's credentials, asked for anew at each request: both libraries use the same."""
+
+    def __init__(self, account: Account) -> None:
+        super().__init__("", "")
+        self._account = account
+
+    async def get_frozen_credentials(self) -> ReadOnlyCredentials:
+        return await self._account.read_only_credentials()
+
+    async def load_credentials(self) -> _AccountCredentials:
+        """What aiobotocore asks of a provider."""
+        return self
 
 
 class BotocoreClient:
@@ -91,7 +108,7 @@ class BotocoreClient:
         with _explained(prefix):
             client = await self._connected()
             pages = client.get_paginator("list_objects_v2").paginate(
-                Bucket=self._bucket, Prefix=prefix, **({"StartAfter": after} if after else {}), **self._payer
+                Bucket=self._bucket, Prefix=prefix, **self._payer, **({"StartAfter": after} if after else {})
             )
             async for page in pages:
                 for item in page.get("Contents", ()):
@@ -119,9 +136,15 @@ class BotocoreClient:
     async def _connected(self) -> Any:
         async with self._opening:
             if self._client is None:
+                session = AioSession()
+                session.register_component("credential_provider", _AccountCredentials(self._account))
                 self._client = await self._stack.enter_async_context(
-                    AioSession(profile=self._account.session.profile).create_client(
-                        "s3", region_name=self._account.region, endpoint_url=self._account.endpoint, config=self._config
+                    session.create_client(
+                        "s3",
+                        region_name=self._account.region,
+                        endpoint_url=self._account.endpoint,
+                        verify=str(self._account.certificates) if self._account.certificates else None,
+                        config=self._config,
                     )
                 )
         return self._client
@@ -175,8 +198,8 @@ def _explained(path: str) -> Iterator[None]:
     except ClientError as error:
         status, code = error.response["ResponseMetadata"]["HTTPStatusCode"], error.response["Error"]["Code"]
         raise error_of_status(status, code, f"{path}: {error}") from error
-    except NoCredentialsError as error:
-        raise Denied(NO_CREDENTIALS) from error
+    except ConfigurationError as error:  # of the credentials
+        raise Denied(str(error)) from error
     except ParamValidationError as error:
         raise Missing(f"S3 has no key {path!r}") from error
     except (BotoCoreError, OSError, aiohttp.ClientError) as error:

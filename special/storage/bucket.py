@@ -11,17 +11,37 @@ import logging
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
-from typing import TYPE_CHECKING
+from enum import Enum
+from typing import TYPE_CHECKING, TypeVar
 
-from special.errors import Changed, ConfigurationError, Denied, Missing, SourceError, Unreachable
+from special.errors import (
+    Archived,
+    Changed,
+    ConfigurationError,
+    Denied,
+    Missing,
+    RangesIgnored,
+    SourceError,
+    Unreachable,
+)
 from special.storage.blob import Absent, Blob, NotModified, Span, Unless
 from special.storage.checks import clip, count_get, counting_errors, require
-from special.storage.client import GetAnswer, ObjectHead, RangeNotSatisfiable, StoreClient, matchable, nameable
+from special.storage.client import (
+    GetAnswer,
+    ObjectHead,
+    RangeNotSatisfiable,
+    StoreClient,
+    matchable,
+    nameable,
+    one_line,
+)
 from special.storage.retry import RetryBudget, RetryPolicy
 from special.storage.source import Opened
 
 if TYPE_CHECKING:
     from special.storage.aws import Account
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -36,14 +56,15 @@ _IMPOSSIBLE = re.compile("[\0\ud800-\udfff]")
 _PROBE = ".special-probe"
 """A key that no object has: asking for it tells a bucket that answers from one that does not."""
 _NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "InvalidBucketName")
-_BAD_CREDENTIALS = (
-    "SignatureDoesNotMatch",
-    "InvalidAccessKeyId",
-    "InvalidToken",
-    "ExpiredToken",
-    "AuthenticationFailed",
-)
 _ELSEWHERE = ("PermanentRedirect", "AuthorizationHeaderMalformed", "incorrectly configured region")
+_REGION = re.compile(r"<Region>([\w-]+)</Region>|expecting '([\w-]+)'")
+
+
+class _Absence(Enum):
+    """What a store says of a key that is not there."""
+
+    TOLD = "404"
+    HIDDEN = "403, as of what it denies"
 
 
 class Bucket:
@@ -70,6 +91,12 @@ class Bucket:
         self._account = account
         self._retry_policy = retry_policy
         self._budget = RetryBudget(concurrency)
+        self._absence: _Absence | None = None
+        self._learning = asyncio.Lock()
+        self._refused: tuple[str, str] | None = None
+        """Key and tag of the last read that the store refused with 412."""
+        self._sends_match = True
+        self._told_of_ranges = False
 
     @property
     def root(self) -> str:
@@ -84,15 +111,46 @@ class Bucket:
         if self._account is not None and not self._account.anonymous:
             await self._account.credentials()
         try:
-            await self.open(_PROBE)
+            await self._probe()
         except SourceError as error:
             problem = _diagnosis(str(error), error)
             if problem is not None:
                 raise ConfigurationError(f"{self._root} {problem}") from error
             if isinstance(error, Denied):
                 log.warning(
-                    "%s denies a key that is not there; if it denies images too, permit s3:GetObject", self._root
+                    "%s denies a key that is not there: permit s3:ListBucket, or what is denied counts as absent; "
+                    "if it denies images too, permit s3:GetObject, or set AWS_REQUESTER_PAYS=true where readers pay",
+                    self._root,
                 )
+        else:
+            log.warning("%s answers for a key that no object has, as a login page does: is it a store?", self._root)
+
+    async def learn(self) -> None:
+        """Find out once what the store says of a key that is not there; one GET, nothing raised.
+
+        Done before it matters: a permission that is taken away later must not look as if all images were gone.
+        """
+        async with self._learning:
+            if self._absence is None:
+                with suppress(SourceError):
+                    await self._probe()
+
+    async def _probe(self) -> None:
+        client, path = await self._route(_PROBE)
+
+        async def attempt() -> None:
+            answer = await self._get(client, path, None, None, None)
+            await answer.close()
+
+        try:
+            await self._retry_policy.run(attempt, self._budget)
+        except Missing:
+            self._absence = _Absence.TOLD
+            raise
+        except Denied as error:
+            if error.perhaps_absent and self._absence is None:
+                self._absence = _Absence.HIDDEN
+            raise
 
     async def stat(self, key: str) -> Blob:
         client, path = await self._route(key)
@@ -100,7 +158,7 @@ class Bucket:
         async def attempt() -> Blob:
             return self._blob(await client.head(path))
 
-        return await self._retry_policy.run(attempt, self._budget)
+        return await self._told_apart(attempt)
 
     async def read(self, blob: Blob, spans: Sequence[Span]) -> list[bytes]:
         if len(spans) == 1:
@@ -125,7 +183,7 @@ class Bucket:
                 raise NotModified(blob.etag)
             return blob, answer, await _whole(answer) if answer.stop - answer.start <= SMALL_BYTES else None
 
-        blob, answer, data = await self._retry_policy.run(attempt, self._budget, size_bytes=SMALL_BYTES)
+        blob, answer, data = await self._told_apart(attempt, size_bytes=SMALL_BYTES)
         sent = Span(answer.start, answer.stop) if answer.stop > answer.start else None
         if data is not None:
             return Opened(blob, sent, data)
@@ -176,6 +234,17 @@ class Bucket:
             if first_only:
                 return
 
+    async def hides_absence(self) -> bool:
+        """Whether the store says of an absent key that access is denied, as it says of others."""
+        await self.learn()
+        return self._absence is not _Absence.TOLD
+
+    async def is_empty(self) -> bool:
+        """Whether nothing is stored here: one list. Raises `SourceError` where that is not allowed."""
+        async for _ in self._client.list(self._prefix, after=""):
+            return False
+        return True
+
     async def close(self) -> None:
         await self._client.close()
         if self._fallback is not None:
@@ -189,18 +258,41 @@ class Bucket:
         async def attempt() -> bytes:
             return await _whole(await self._get(client, path, span, blob, None))
 
-        return await self._retry_policy.run(attempt, self._budget, size_bytes=len(span))
+        return await self._told_apart(attempt, size_bytes=len(span))
+
+    async def _told_apart(self, attempt: Callable[[], Awaitable[T]], *, size_bytes: int = 0) -> T:
+        """What `attempt` reads, with retries. Raises `Missing` where access is denied because nothing is there."""
+        try:
+            return await self._retry_policy.run(attempt, self._budget, size_bytes=size_bytes)
+        except Missing:
+            self._absence = _Absence.TOLD
+            raise
+        except Denied as error:
+            if not error.perhaps_absent:
+                raise
+            await self.learn()
+            if self._absence is _Absence.HIDDEN:
+                raise Missing(str(error)) from error
+            raise
 
     async def _get(
         self, client: StoreClient, path: str, span: Span | None, pin: Blob | None, unless: Unless | None
     ) -> GetAnswer:
         """One GET (two for the start of an empty object), counted, its version and its range checked."""
         size_bytes = 0
+        match = matchable(pin.etag) if pin and self._sends_match else None
         try:
-            answer = await client.get(path, span=span, match=matchable(pin.etag) if pin else None, unless=unless)
+            answer = await client.get(path, span=span, match=match, unless=unless)
             size_bytes = answer.stop - answer.start
         except RangeNotSatisfiable as error:
             return await self._past_the_end(client, path, span, pin, unless, error)
+        except Changed:
+            if match is not None and await self._refuses_matches(client, path, match):
+                return await self._get(client, path, span, pin, unless)
+            raise
+        except RangesIgnored:
+            self._tell_of_ranges()
+            raise
         finally:
             count_get(size_bytes)
         if pin is not None and (answer.etag, answer.size) != (pin.etag, pin.size):
@@ -208,8 +300,37 @@ class Bucket:
             raise Changed(f"{pin.url} is {answer.etag} by now, not {pin.etag}")
         if (answer.start, answer.stop) != clip(span, answer.size):
             await answer.close()
+            if (answer.start, answer.stop) == (0, answer.size):
+                self._tell_of_ranges()
+                raise RangesIgnored(f"{path}: asked for {span}, was sent all {answer.size} bytes")
             raise Unreachable(f"{path}: asked for {span}, was sent bytes {answer.start}–{answer.stop}")
         return answer
+
+    async def _refuses_matches(self, client: StoreClient, path: str, match: str) -> bool:
+        """Whether the store answers 412 to any If-Match: it has refused this version twice, and HEAD still names it.
+
+        From then on none is sent; the version of every answer is checked all the same.
+        """
+        if self._refused != (path, match):
+            self._refused = path, match
+            return False
+        if (await client.head(path)).etag != match:
+            return False
+        if self._sends_match:
+            log.warning(
+                "%s refuses requests with If-Match: it is asked without, and its answers are checked", self._root
+            )
+            self._sends_match = False
+        return True
+
+    def _tell_of_ranges(self) -> None:
+        if not self._told_of_ranges:
+            self._told_of_ranges = True
+            log.error(
+                "%s ignores Range and sends whole objects: masters cannot be read from there; use another server, "
+                "or switch byte ranges on",
+                self._root,
+            )
 
     async def _past_the_end(
         self,
@@ -324,14 +445,15 @@ def _diagnosis(message: str, error: SourceError) -> str | None:
     """What is wrong with a bucket, as the rest of a sentence; None if nothing is."""
     if any(code in message for code in _NO_BUCKET):
         return "does not exist: create the bucket, or correct its name"
-    if any(code in message for code in _BAD_CREDENTIALS):
-        return "refuses these credentials: correct the access key and the secret, or choose another profile"
     if any(code in message for code in _ELSEWHERE):
-        return "is in another region: set AWS_REGION to the bucket's own"
+        named = _REGION.search(message)
+        return f"is in another region: set AWS_REGION to {(named[1] or named[2]) if named else 'that of the bucket'}"
     match error:
-        case Missing() | Denied():
+        case Missing() | Denied(perhaps_absent=True):
             return None
+        case Denied() | Archived():
+            return f"refuses us: {one_line(message)}"
         case Unreachable():
             return "does not answer: check the network, and AWS_ENDPOINT_URL if it is not Amazon's"
         case _:
-            return f"cannot be used: {message.splitlines()[0]}"
+            return f"cannot be used: {one_line(message)}"

@@ -11,9 +11,9 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Final, Protocol
 
-from special.errors import Changed, Denied, Missing, SourceError, Unreachable
+from special.errors import Archived, Changed, Denied, Missing, SourceError, Unreachable
 from special.storage.blob import Absent, NotModified, Span, Unless
 
 _UNNAMEABLE = re.compile(r"(?:^|/)\.{0,2}(?:/|$)|[\x00-\x1f\x7f]")
@@ -119,13 +119,38 @@ class RangeNotSatisfiable(Exception):
     """The span starts past the object's end (416)."""
 
 
+_CREDENTIALS = "correct the access key and its secret, or choose another profile"
+_ADVICE: Final = {
+    "RequestTimeTooSkewed": "the clock of this machine is wrong: set it, best by NTP",
+    "SignatureDoesNotMatch": _CREDENTIALS,
+    "InvalidAccessKeyId": f"the store does not know this access key, which may have been revoked: {_CREDENTIALS}",
+    "AuthenticationFailed": _CREDENTIALS,
+    "InvalidToken": "the session token is not valid: renew the credentials",
+    "ExpiredToken": "the session token has expired: renew the credentials",
+    "TokenRefreshRequired": "the session token has expired: renew the credentials",
+    "AccountProblem": "the account is suspended: ask the store's operator",
+    "AllAccessDisabled": "the bucket has been disabled: ask the store's operator",
+}
+"""What to do about each reason for which a store refuses us, whatever the key (Amazon S3 API, "Error responses")."""
+_ENCRYPTION = "the key that encrypts the object cannot be used: enable it, and permit kms:Decrypt"
+
+
 def error_of_status(status: int | None, code: str, message: str) -> Exception:
     """The error for a store's answer: its HTTP status (None: no answer at all), its own code, and its message."""
+    if code in _ADVICE:
+        return Denied(f"{_ADVICE[code]} ({code})")
+    if code.startswith("KMS.") or (status == 403 and "kms:" in message):
+        return Denied(f"{_ENCRYPTION} ({message})")
+    if code == "InvalidObjectState":
+        return Archived(f"the object is in an archive: restore it, or leave it out ({message})")
     match status:
         case 304:
             return NotModified()
         case 401 | 403:
-            return Denied(message)
+            # Where a policy forbids reading what is there, Amazon names the action; otherwise it says no more than
+            # that access is denied, or that listing would be needed to tell.
+            names_reading = "s3:GetObject" in message or "explicit deny" in message
+            return Denied(message, perhaps_absent=code in ("", "AccessDenied") and not names_reading)
         case 404:
             return Missing(message)
         case 400 if code == "KeyTooLongError":
@@ -160,3 +185,8 @@ def matchable(etag: str) -> str | None:
 def nameable(path: str) -> bool:
     """Whether obstore can name a key."""
     return _UNNAMEABLE.search(path) is None
+
+
+def one_line(text: str) -> str:
+    """A library's message without its line ends."""
+    return " ".join(text.split())

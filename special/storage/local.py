@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import fcntl
+import logging
 import os
 import secrets
 import stat
@@ -35,6 +36,8 @@ from special.storage.checks import clip, count_get, counting_errors, require
 from special.storage.source import Opened
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 CHUNK_BYTES = 262144
 """A body is streamed in chunks of this size."""
@@ -73,6 +76,7 @@ class Folder:
         self._root = Path(self._path).as_uri().rstrip("/") + "/"
         self._lister = ThreadPoolExecutor(1, "special-listing")
         self._folds_case: bool | None = None  # unknown while there is no name to try it on
+        self._told_of_links = False
 
     @property
     def root(self) -> str:
@@ -152,6 +156,15 @@ class Folder:
         """
         found = self._children(folder, _Scan(folder, after, max_entries), wanted)
         return await self._listed(lambda: [it if isinstance(it, str) else it.key for it in islice(found, count)])
+
+    async def hides_absence(self) -> bool:
+        """A file system tells what is not there from what is denied."""
+        return False
+
+    async def is_empty(self) -> bool:
+        """Whether there is no file among the first thousand entries of folders."""
+        found = self._scan("", _Scan("", "", PAGE_KEYS), frozenset())
+        return not await self._listed(lambda: list(islice(found, 1)))
 
     async def close(self) -> None:
         """Nothing stays open between calls."""
@@ -278,8 +291,19 @@ class Folder:
         return Path(self._path, *parts)
 
     def _within(self, key: str) -> bool:
-        real = os.path.realpath(os.path.join(self._path, key))
-        return os.path.commonpath((self._path, real)) == self._path
+        path = os.path.join(self._path, key)
+        real = os.path.realpath(path)
+        if os.path.commonpath((self._path, real)) == self._path:
+            return True
+        if not self._told_of_links:
+            self._told_of_links = True
+            log.warning(
+                "%s leads out of %s by a symbolic link: it is left out, and so are all such; name the folder that they "
+                "lead to as a source, or mount it there",
+                path,
+                self._path,
+            )
+        return False
 
     @contextmanager
     def _opened(self, key: str) -> Iterator[int]:

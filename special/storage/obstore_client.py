@@ -23,7 +23,7 @@ from obstore.exceptions import (
 )
 from obstore.store import AzureStore, GCSStore, S3Store
 
-from special.errors import Changed, Denied, Missing
+from special.errors import Changed, Denied, Missing, RangesIgnored
 from special.storage.blob import Absent, NotModified, Span, Unless
 from special.storage.client import GetAnswer, ListedObject, ObjectHead, RangeNotSatisfiable, error_of_status, tag
 
@@ -32,9 +32,11 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 _STATUS = re.compile(r"status code: (\d{3})")
-_CODE = re.compile(r"<Code>(\w+)</Code>")
+_CODE = re.compile(r"<Code>([\w.]+)</Code>")
 _PAST_THE_END = "Wanted range starting at"
 """obstore's own message where a store sends the whole object in place of a 416, as Azure may."""
+_WHOLE = ("Received non-partial response when range requested", "Range request not supported")
+"""The same where it sends the whole object in place of a range: a bucket, a web server."""
 
 
 class ObstoreClient:
@@ -174,9 +176,11 @@ def _ours(error: Exception) -> Exception:
             return NotModified()
         case PreconditionError() | AlreadyExistsError():
             return Changed(message)
-        case PermissionDeniedError() | UnauthenticatedError():
-            return Denied(message)
     if _PAST_THE_END in message:
         return RangeNotSatisfiable(message)
+    if any(text in message for text in _WHOLE):
+        return RangesIgnored(message)
     status, code = _STATUS.search(message), _CODE.search(message)
+    if isinstance(error, PermissionDeniedError | UnauthenticatedError) and status is None:
+        return Denied(message)
     return error_of_status(int(status[1]) if status else None, code[1] if code else "", message)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
 from importlib import import_module
@@ -23,6 +25,7 @@ from special.storage.client import StoreClient
 from special.storage.local import Folder
 from special.storage.retry import RetryPolicy
 from special.storage.s3_options import S3Options
+from special.storage.source import Source
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
 
 SCHEMES = ("file", "s3", "az", "gs", "https", "http")
 """What a source's URL may start with; a plain path is a folder, too."""
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
+"""Names of buckets as Amazon has them, those of old included, and other stores."""
 
 
 def open_source(
@@ -79,6 +84,18 @@ async def check_source(
         await source.close()
 
 
+@asynccontextmanager
+async def learning_absence(*sources: Source) -> AsyncIterator[None]:
+    """The time in which sources are used; at its start each bucket finds out what it says of absent keys."""
+    tasks = [asyncio.create_task(source.learn()) for source in sources if isinstance(source, Bucket)]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
 def folder_path(url: str) -> Path | None:
     """The folder that a URL or a plain path names; None for a bucket. Raises `ConfigurationError`."""
     scheme, separator, _ = url.partition("://")
@@ -119,14 +136,24 @@ def _container(url: str, rest: str) -> tuple[str, str]:
     return name, prefix if not prefix or prefix.endswith("/") else prefix + "/"
 
 
-def _client_config(retry_policy: RetryPolicy, *, allow_http: bool) -> ClientConfig:
-    return {
+def _client_config(retry_policy: RetryPolicy, *, allow_http: bool, certificates: Path | None = None) -> ClientConfig:
+    """How obstore talks to a store. Raises `ConfigurationError` for a file of certificates that cannot be read."""
+    bundle = certificates or (Path(named) if (named := os.environ.get("SSL_CERT_FILE")) else None)
+    config: ClientConfig = {
         "allow_http": allow_http,
         "connect_timeout": timedelta(seconds=retry_policy.connect_s),
         # A large body may take as long as its reader does; `bucket` limits each try itself.
         "read_timeout": timedelta(seconds=retry_policy.deadline_s),
         "timeout": timedelta(days=1),
     }
+    if bundle is not None:
+        try:
+            config["root_certificate"] = bundle.read_bytes()
+        except OSError as error:
+            raise ConfigurationError(
+                f"the certificates of AWS_CA_BUNDLE or SSL_CERT_FILE cannot be read from {bundle}: {error.strerror}"
+            ) from error
+    return config
 
 
 _ONCE: RetryConfig = {"max_retries": 0, "retry_timeout": timedelta(0)}
@@ -138,8 +165,15 @@ def _s3(url: str, rest: str, retry_policy: RetryPolicy, concurrency: int, option
     from special.storage.obstore_client import ObstoreClient
 
     name, prefix = _container(url, rest)
+    if not _BUCKET.fullmatch(name):
+        raise ConfigurationError(
+            f"'{name}' is no name of a bucket"
+            + (": write the access point's alias, which ends in -s3alias" if name.startswith("arn:") else "")
+            + f"; it has letters, digits, '.', '-' and '_' alone, as in s3://bucket/prefix (got '{url}')"
+        )
     account = Account.from_environment(options or S3Options())
-    store = account.store(name, client=_client_config(retry_policy, allow_http=account.plain_http), retry=_ONCE)
+    client = _client_config(retry_policy, allow_http=account.plain_http, certificates=account.certificates)
+    store = account.store(name, client=client, retry=_ONCE)
     return Bucket(
         f"s3://{name}/{prefix}",
         ObstoreClient(store),

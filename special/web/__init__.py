@@ -9,6 +9,7 @@ Image routes are raw ASGI: at twenty thousand stored tiles a second every layer 
 around them are ordinary Starlette.
 """
 
+from special.web.app import App, create_app
 from special.web.server import serve_with
 
-__all__ = ["serve_with"]
+__all__ = ["App", "create_app", "serve_with"]

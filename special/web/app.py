@@ -19,6 +19,7 @@ from starlette.types import Message, Receive, Scope, Send
 from special import composition
 from special.auth import AccessTokens, Rules, RulesInForce, Verifier
 from special.errors import ConfigurationError, RequestError, SpecialError
+from special.images import PurgeList
 from special.observability import SHARED_COUNTS, OtelExporter, logs, tracing
 from special.serving import Engine
 from special.settings import Settings, with_rules_of
@@ -43,6 +44,8 @@ SETTINGS_VARIABLE = "SPECIAL_RESOLVED_SETTINGS"
 """How the command line hands its settings to spawned server processes."""
 CONFIG_VARIABLE = "SPECIAL_RESOLVED_CONFIG"
 """The same for the path of its configuration file, if it has one."""
+TAKEDOWN_S = 1.0
+"""How often a server looks whether images were taken down."""
 
 
 class App:
@@ -85,22 +88,28 @@ class App:
             id_segments=settings.id_segments,
             sizes=settings.sizes,
         )
-        self._purges: Purges | None = None
-        routes = pages.routes(
+        found = pages.routes(
             options, lambda: self._images.engine if self._images else None, self._monitor, self._slowest
         )
         if settings.admin_token_file is not None:
             form = composition.identifier_form(settings)
-            routes.append(purges.route(purges.token_of(settings.admin_token_file), form, lambda: self._running_purges))
+            token = purges.token_of(settings.admin_token_file)
+            found.operation.append(purges.route(token, form, lambda: self._running_purges))
+        self._admin_port = settings.admin_port
+        self._admin = Starlette(routes=[*found.health, *found.operation])
+        public = found.operation if settings.admin_port is None else []
         self._pages = Starlette(
-            routes=routes,
+            routes=[*found.health, *public, *found.public],
             lifespan=lambda _: self.running(),
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Image routes first; all else is Starlette's."""
         if scope["type"] == "http":
-            raw: bytes = scope.get("raw_path") or scope["path"].encode()
+            if self._admin_port is not None and scope["server"][1] == self._admin_port:
+                await self._admin(scope, receive, partial(_send_page, send))
+                return
+            raw: bytes = (scope.get("raw_path") or scope["path"].encode()).removeprefix(scope["root_path"].encode())
             prefix, slash, path = raw.decode("latin-1")[1:].partition("/")
             if slash and (prefix in PREFIXES or (prefix == "auth" and self._auth)):
                 await self._image(scope, receive, send, prefix, path.partition("?")[0])
@@ -143,9 +152,8 @@ class App:
             if self._config is not None:
                 await stack.enter_async_context(self._watch(self._config, engine.catalog.in_force).running())
             await stack.enter_async_context(self._monitor.running())
-            if settings.admin_token_file is not None:
-                self._purges = Purges(settings.home / "purges", engine.purge)
-                await stack.enter_async_context(self._purges.running())
+            self._purges = Purges(PurgeList(settings.home / "purges"), engine.purge)
+            await stack.enter_async_context(self._purges.running())
             self._images = Images(
                 options,
                 engine,
@@ -246,6 +254,15 @@ async def _say_briefly(send: Send, message: Message) -> None:
     if message["type"] == "lifespan.startup.failed" and isinstance(error, ConfigurationError):
         message = {**message, "message": str(error)}
     await send(message)
+
+
+def create_app(settings: Settings, *, engine: Callable[[Settings], Engine] = composition.engine) -> App:
+    """The server as an ASGI application, to be served by itself or mounted in another one.
+
+    Where another application mounts it, that one enters `running()` of it in its own lifespan: ASGI starts mounted
+    applications never. `engine` makes the services, by default of the settings alone. Raises `ConfigurationError`.
+    """
+    return App(settings, engine)
 
 
 def create() -> App:

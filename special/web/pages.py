@@ -12,9 +12,9 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from special import __version__
 from special.observability import exposition
 from special.serving import Engine
+from special.version import __version__
 from special.web import status, viewer
 from special.web.loop_monitor import LoopMonitor
 
@@ -38,9 +38,21 @@ class PageOptions:
     """What `derive` makes, as the settings say it; the gallery shows one of them."""
 
 
+@dataclass(frozen=True, slots=True)
+class PageRoutes:
+    """All pages, by who looks at them."""
+
+    health: list[Route]
+    """What balancers and containers ask."""
+    operation: list[Route]
+    """Metrics and state, for the operator."""
+    public: list[Route]
+    """The gallery and its viewer."""
+
+
 def routes(
     options: PageOptions, engine: Callable[[], Engine | None], monitor: LoopMonitor, slowest: status.Slowest | None
-) -> list[Route]:
+) -> PageRoutes:
     """All pages; `engine` gives the open engine, None until there is one. The status page needs `slowest`."""
 
     async def live(_: Request) -> Response:
@@ -65,15 +77,13 @@ def routes(
         return viewer.Listing(images=page.images, folders=page.folders, next=page.next, listing=True)
 
     about = {"version": __version__, **options.about}
-    return [
-        *(status.routes(slowest, about) if slowest else ()),
-        Route("/livez", live),
-        Route("/readyz", ready),
-        Route("/metrics", metrics),
-        *viewer.routes(
+    return PageRoutes(
+        health=[Route("/livez", live), Route("/readyz", ready)],
+        operation=[Route("/metrics", metrics), *(status.routes(slowest, about) if slowest else ())],
+        public=viewer.routes(
             list_images,
             assets=options.viewer_assets,
             id_segments=options.id_segments,
             thumbnail=viewer.thumbnail_size(options.sizes),
         ),
-    ]
+    )

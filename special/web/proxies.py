@@ -14,6 +14,7 @@ from fnmatch import translate
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Self
+from urllib.parse import quote
 
 from starlette.types import Scope
 
@@ -131,7 +132,8 @@ class PublicAddress:
         name = _host_name(scheme, host)
         if self.hosts and not self.hosts.fullmatch(name):
             raise Misdirected(f"This server does not answer for {name}.")
-        return self.base_url or f"{scheme}://{host}{prefix}"
+        # Below the path at which another application has mounted this one.
+        return self.base_url or f"{scheme}://{host}{prefix}{quote(scope.get('root_path', ''))}"
 
     def is_shareable(self, scope: Scope, headers: Mapping[bytes, bytes]) -> bool:
         """Whether caches may share an answer that names its base.

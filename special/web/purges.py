@@ -1,16 +1,14 @@
 """`DELETE /admin/images/{id}`: an image leaves memory and volume of a machine.
 
 Each server process has memory of its own. The one that is asked writes the identifier into a file that all of them
-look at.
+look at, and so does `special forget`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hmac
-import json
 import logging
-import os
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,36 +17,31 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from special.concurrency import replace_file
 from special.errors import ConfigurationError, RequestError, SpecialError
 from special.iiif import IdentifierForm, parse_identifier
+from special.images import PurgeList
 
 log = logging.getLogger("special.web")
 
 PREFIX = "admin/images/"
 INTERVAL_S = 1.0
 """How often a process looks for what another one was asked to purge."""
-MAX_BYTES = 1 << 20
-"""A longer file is begun anew."""
 
 
 class Purges:
-    """The purges of all processes of a machine, by a file in their state folder."""
+    """Purges what this process, another one or `special forget` was asked to, while `running` lasts."""
 
-    def __init__(self, path: Path, purge: Callable[[str], Awaitable[None]]) -> None:
-        self._path = path
+    def __init__(self, listed: PurgeList, purge: Callable[[str], Awaitable[None]]) -> None:
+        self._listed = listed
         self._purge = purge
-        self._read_to = 0
 
     async def add(self, identifier: str) -> None:
         """Purge an image here, and by and by in all other processes."""
-        await asyncio.to_thread(self._append, identifier)
+        await asyncio.to_thread(self._listed.add, [identifier])
         await self._purge(identifier)
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None, None]:
-        """Purge what other processes are asked to, from now on."""
-        self._read_to = await asyncio.to_thread(self._size)
         task = asyncio.create_task(self._follow())
         try:
             yield
@@ -60,36 +53,10 @@ class Purges:
         while True:
             await asyncio.sleep(INTERVAL_S)
             try:
-                for identifier in await asyncio.to_thread(self._news):
+                for identifier in await asyncio.to_thread(self._listed.news):
                     await self._purge(identifier)
             except (OSError, ValueError, SpecialError) as error:
-                log.warning("purges of other processes are missed: %s", error)
-
-    def _news(self) -> list[str]:
-        size = self._size()
-        if size == self._read_to:
-            return []
-        with self._path.open("rb") as file:
-            file.seek(self._read_to if self._read_to < size else 0)
-            lines = file.read().split(b"\n")
-            self._read_to = file.tell() - len(lines[-1])  # a line that is being written is read the next time
-        return [json.loads(line) for line in lines[:-1]]
-
-    def _append(self, identifier: str) -> None:
-        if self._size() > MAX_BYTES:
-            replace_file(self._path, b"")
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            os.write(descriptor, json.dumps(identifier).encode() + b"\n")
-        finally:
-            os.close(descriptor)
-
-    def _size(self) -> int:
-        try:
-            return self._path.stat().st_size
-        except FileNotFoundError:
-            return 0
+                log.warning("purges are missed: %s", error)
 
 
 def token_of(path: Path) -> str:

@@ -74,7 +74,9 @@ async def send_bytes(send: Send, status: int, headers: Headers, data: bytes | No
     if data is not None:
         headers = [*headers, _length(len(data))]
     await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": b"" if head or data is None else data})
+    body = b"" if head or data is None else data
+    await send({"type": "http.response.body", "body": body})
+    trace().sent_bytes += len(body)
     return status
 
 
@@ -111,18 +113,22 @@ async def send_answer(send: Send, answer: Answer, headers: Headers) -> int:
         status = 206
         headers.append((b"content-range", f"bytes {answer.span.start}-{answer.span.stop - 1}/{answer.total}".encode()))
     await send({"type": "http.response.start", "status": status, "headers": headers})
+    counted = trace()
     if isinstance(answer.body, bytes):
         stop = 0
         while stop < answer.size - CHUNK_BYTES:
             start, stop = stop, stop + CHUNK_BYTES
             await send({"type": "http.response.body", "body": answer.body[start:stop], "more_body": True})
+            counted.sent_bytes += stop - start
             await yield_to_others()
         await send({"type": "http.response.body", "body": answer.body[stop:]})
+        counted.sent_bytes += answer.size - stop
         return status
     async with aclosing(answer.body) as chunks:
         try:
             async for chunk in chunks:
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                counted.sent_bytes += len(chunk)
         except SpecialError as error:
             raise Broken from error
     await send({"type": "http.response.body", "body": b""})

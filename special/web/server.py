@@ -14,11 +14,11 @@ import uvicorn
 from rich.console import Console
 from uvicorn.config import STARTUP_FAILURE
 
-from special import __version__, composition
+from special import preflight
 from special.errors import ConfigurationError
 from special.observability import SHARED_COUNTS, logs, metrics_folder
 from special.settings import Settings, with_rules_of
-from special.storage import check_apart, check_source
+from special.version import __version__
 from special.web.app import CONFIG_VARIABLE, SETTINGS_VARIABLE, App
 from special.web.config_watch import ConfigWatch
 from special.web.connections import ConnectionLimits, Connections
@@ -36,8 +36,11 @@ def serve_with(chosen: Settings, *, config: Path | None = None) -> None:
     """
     logs.setup(chosen.log_format, sys.stderr)
     app = App(chosen, config=config)
-    asyncio.run(_check(chosen))
+    asyncio.run(preflight.require(chosen))
     listener = _listen(chosen.host, chosen.port)
+    listeners = [listener]
+    if chosen.admin_port is not None:
+        listeners.append(_listen(chosen.admin_host, chosen.admin_port, setting="SPECIAL_ADMIN_PORT"))
     host, port = listener.getsockname()[:2]
     Console(stderr=True, soft_wrap=True).print(
         f"[bold]special {__version__}[/] serves {chosen.source} at http://{host}:{port}/  (Ctrl-C stops it)",
@@ -59,14 +62,14 @@ def serve_with(chosen: Settings, *, config: Path | None = None) -> None:
     forbid_inspection()
     if chosen.workers == 1:
         tune()
-        uvicorn.Server(uvicorn.Config(app, **options)).run(sockets=[listener])
+        uvicorn.Server(uvicorn.Config(app, **options)).run(sockets=listeners)
         return
     with metrics_folder() as counts:
         os.environ |= {SETTINGS_VARIABLE: chosen.model_dump_json(), SHARED_COUNTS: str(counts)}
         if config is not None:
             os.environ[CONFIG_VARIABLE] = str(config.absolute())
         processes = uvicorn.Config("special.web.app:create", factory=True, workers=chosen.workers, **options)
-        supervisor = Supervisor(processes, [listener], before_starts=_watch(config, chosen).check if config else None)
+        supervisor = Supervisor(processes, listeners, before_starts=_watch(config, chosen).check if config else None)
         supervisor.run()
         if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
             sys.exit(STARTUP_FAILURE)  # as one process does by itself
@@ -81,22 +84,11 @@ def _watch(config: Path, chosen: Settings) -> ConfigWatch[Settings]:
     return ConfigWatch(config, lambda: with_rules_of(config, chosen), hand_on)
 
 
-async def _check(chosen: Settings) -> None:
-    for source in (chosen.source, *(it.url for it in chosen.sources)):
-        check_apart(source, thumbs=chosen.thumbs_url, home=chosen.home, volume=chosen.volume_directory)
-    await check_source(chosen.source)
-    if (options := composition.catalogue_options(chosen)) is not None:
-        for url, s3 in options.sources[1:]:
-            await check_source(url, s3=s3)
-    await check_source(chosen.thumbs_url, create=True)
-    composition.engine(chosen)  # so that what would fail in every server process fails here
-
-
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int, *, setting: str = "--port") -> socket.socket:
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
         raise ConfigurationError(
-            f"cannot listen on {host} port {port}: {error.strerror}; choose another with --port"
+            f"cannot listen on {host} port {port}: {error.strerror}; choose another with {setting}"
         ) from None

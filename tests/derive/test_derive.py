@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import os
@@ -378,3 +379,103 @@ async def test_kill_a_few_times(tmp_path: Path) -> None:
 @pytest.mark.long
 async def test_kill_200_times(tmp_path: Path) -> None:
     await kill_often(tmp_path, times=200, seed=time.time_ns())
+
+
+async def test_an_archivist_s_folder(tmp_path: Path) -> None:
+    """What is no image is counted, what is broken is named, and a report has all of it."""
+    masters, thumbs = tmp_path / "masters", tmp_path / "thumbs"
+    masters.mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        shutil.copy(MASTERS / "moon.jpg", masters / name)
+    for name, data in {
+        "README": b"read me\n",
+        "scan.tif.bak": b"nothing",
+        "zero.jpg": b"",
+        "Thumbs.db": b"x",
+        "b.tfw": b"1.0\n",
+        "a.xml": b"<a/>",
+        "text.jpg": b"no picture",
+        "cut.jpg": (MASTERS / "moon.jpg").read_bytes()[:500],
+    }.items():
+        (masters / name).write_bytes(data)
+    report, totals = tmp_path / "report.csv", tmp_path / "totals.json"
+    options = Options(report=report, summary=totals, allowed_failures=1, exclude=("b*",), quiet=True)
+    code, _, seen = await derive(masters, thumbs, sizes="100", options=options)
+    assert code == 1
+    assert sorted(line.split()[2:4] for line in seen.splitlines()) == [
+        ["failed:", "cut.jpg:"],
+        ["failed:", "text.jpg:"],
+    ]
+    with report.open(newline="") as file:
+        rows = {row["identifier"]: (row["outcome"], row["reason"]) for row in csv.DictReader(file)}
+    assert {name: outcome for name, (outcome, _) in rows.items()} == {
+        "a.jpg": "made",
+        "cut.jpg": "failed",
+        "text.jpg": "failed",
+        "README": "skipped",
+        "scan.tif.bak": "skipped",
+        "zero.jpg": "skipped",
+    }
+    assert rows["zero.jpg"][1] == "it is empty"
+    assert json.loads(totals.read_text())["results"] == {"made": 1, "skipped": 3, "failed": 2}
+
+    code, _, _ = await derive(masters, thumbs, sizes="100", options=Options(allowed_failures=2, exclude=("b*",)))
+    assert code == 0
+    code, outcomes, _ = await derive(masters, thumbs, "README", sizes="100")
+    assert (code, outcomes[0]["result"]) == (1, "failed")
+
+
+async def test_a_plan_says_what_it_costs(tmp_path: Path) -> None:
+    code, outcomes, seen = await derive(
+        MASTERS, tmp_path / "thumbs", "moon.jpg", sizes="100,50", options=Options(task="estimate", json=True)
+    )
+    size_bytes = (MASTERS / "moon.jpg").stat().st_size
+    assert (code, outcomes[0]["due_reads"], outcomes[0]["due_puts"]) == (0, size_bytes, 4)
+    assert "4 PUTs, and about 0.0 hours with 2 decoders" in seen
+
+
+async def test_renditions_of_deleted_masters_are_found_and_removed(tmp_path: Path) -> None:
+    masters, thumbs = tmp_path / "masters", tmp_path / "thumbs"
+    masters.mkdir()
+    for name in ("gone.jpg", "kept.jpg", "closed.jpg"):
+        shutil.copy(MASTERS / "moon.jpg", masters / name)
+    assert (await derive(masters, thumbs, "gone.jpg", "kept.jpg", sizes="100"))[0] == 0
+    assert (await derive(masters, thumbs, "closed.jpg", sizes="100", max_unauthorised=0))[0] == 0
+    (thumbs / "foreign.jpg").mkdir()
+    (thumbs / "foreign.jpg" / "s.json").write_text('{"o": [[10, 10]], "a": []}')
+    for name in ("gone.jpg", "closed.jpg"):
+        (masters / name).unlink()
+
+    def results(outcomes: list[dict[str, object]]) -> dict[object, object]:
+        return {it["identifier"]: it["result"] for it in outcomes}
+
+    looking = Options(task="estimate", missing=True, json=True)
+    before = written(thumbs)
+    code, outcomes, _ = await derive(masters, thumbs, options=looking)
+    assert (code, results(outcomes)) == (0, {"gone.jpg": "due", "closed.jpg": "due", "kept.jpg": "stood"})
+    assert written(thumbs) == before
+
+    code, outcomes, _ = await derive(masters, thumbs, options=Options(prune=True, missing=True, json=True))
+    assert (code, results(outcomes)) == (0, {"gone.jpg": "removed", "closed.jpg": "removed", "kept.jpg": "stood"})
+    after = written(thumbs)
+    assert {
+        name: data for name, data in before.items() if name.startswith(("kept", "foreign"))
+    }.items() <= after.items()
+    # The limit of what was restricted stays, should the master come back.
+    assert {name for name in after if not name.startswith(("kept", "foreign"))} == {"closed.jpg/special.json"}
+    code, outcomes, _ = await derive(masters, thumbs, options=Options(prune=True, missing=True, json=True))
+    assert results(outcomes) == {"closed.jpg": "stood", "kept.jpg": "stood"}
+
+
+async def test_renditions_stay_where_all_masters_seem_gone(tmp_path: Path) -> None:
+    masters, thumbs = tmp_path / "masters", tmp_path / "thumbs"
+    masters.mkdir()
+    shutil.copy(MASTERS / "moon.jpg", masters / "a.jpg")
+    assert (await derive(masters, thumbs, sizes="100"))[0] == 0
+    (masters / "a.jpg").unlink()
+    before = written(thumbs)
+    with pytest.raises(ConfigurationError, match="is empty"):
+        await derive(masters, thumbs, options=Options(prune=True, missing=True))
+    with pytest.raises(ConfigurationError, match="use it with --prune"):
+        Options(missing=True)
+    assert written(thumbs) == before

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from special.derive.inputs import InputImage, listed, locate, named, read
+from special.derive.inputs import InputImage, listed, locate, matching, named, read, stored
 from special.errors import ConfigurationError, Missing
 from special.images import KeyTemplates
 from tests.support.memory import MemorySource
@@ -72,3 +73,55 @@ async def test_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:
     broken.write_text("just-a-bucket\n")
     with pytest.raises(ConfigurationError, match="columns Bucket and Key"):
         await collected(read(str(broken), root="s3://b/", templates=KeyTemplates()))
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "sign"),
+    [
+        pytest.param("latin1.txt", "café\n".encode("latin-1"), "no UTF-8 text (byte 0xe9)", id="latin-1"),
+        pytest.param("utf16.txt", "a.png\n".encode("utf-16"), "no UTF-8 text", id="utf-16"),
+        pytest.param("utf16le.txt", "a.png\n".encode("utf-16-le"), "it has zero bytes", id="utf-16 without mark"),
+        pytest.param("x.parquet", b"PAR1\x15\x04\xff", "is a Parquet file", id="parquet"),
+        pytest.param("x.csv", b"PAR1\x15\x04", "is a Parquet file", id="parquet by another name"),
+        pytest.param("no.txt.gz", b"not gzip at all", "is no gzip file", id="no gzip"),
+        pytest.param("cut.txt.gz", gzip.compress(b"a.png\n" * 1000)[:-12], "is cut off", id="cut gzip"),
+        pytest.param("nul.csv", b'"b","a.png\0"\n', "it has zero bytes", id="zero byte"),
+        pytest.param("other.csv", b'"other","masters/a.png"\n', "first row is of other/masters/a.png", id="bucket"),
+        pytest.param("else.csv", b'"b","elsewhere/a.png"\n', "nothing of s3://b/masters/", id="prefix"),
+    ],
+)
+async def test_a_list_that_cannot_be_meant_is_one_sentence(tmp_path: Path, name: str, data: bytes, sign: str) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(ConfigurationError, match=re.escape(sign)) as raised:
+        await collected(read(str(tmp_path / name), root="s3://b/masters/", templates=KeyTemplates()))
+    assert "\n" not in str(raised.value)
+
+
+async def test_a_byte_order_mark_is_no_part_of_an_identifier(tmp_path: Path) -> None:
+    (tmp_path / "bom.txt").write_bytes(b"\xef\xbb\xbfa.png\r\nb.png")
+    found = read(str(tmp_path / "bom.txt"), root="s3://b/", templates=KeyTemplates())
+    assert await collected(found) == ["a.png", "b.png"]
+
+
+async def test_rows_of_other_buckets_are_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_bytes(b'Bucket,Key\n"b","a.png"\n"c","d.png"\n')
+    found = read(str(tmp_path / "x.csv"), root="s3://b/", templates=KeyTemplates())
+    assert await collected(found) == ["a.png"]
+
+
+async def test_keys_that_only_odd_keys_would_allow_are_told_of() -> None:
+    source = MemorySource({"a.tif": b"1", "b//c.tif": b"2", "/d.tif": b"3", "e/": b"", "f//x.xml": b"4"})
+    odd: list[str] = []
+    assert await collected(listed(source, KeyTemplates(), leave_out=odd.append)) == ["a.tif"]
+    assert sorted(odd) == ["/d.tif", "b//c.tif"]
+
+
+async def test_patterns_choose_images() -> None:
+    names = ["maps/1", "maps/2.bak", "portraits/1"]
+    assert await collected(matching(named(names), ["maps/*"], ["*.bak"])) == ["maps/1"]
+    assert await collected(matching(named(names), [], ["maps/*"])) == ["portraits/1"]
+
+
+async def test_what_is_stored_is_found_by_its_side_cars() -> None:
+    source = MemorySource({"a/b.tif/special.json": b"{}", "a/b.tif/s.json": b"{}", "c/s.json": b"{}"})
+    assert await collected(stored(source)) == ["a/b.tif"]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import re
+from datetime import UTC, datetime
 
 from rich.console import Console
 
 from special.derive.outcome import Outcome
-from special.derive.progress import LINE_EVERY_S, JsonLines, Lines, Tally, bar
+from special.derive.progress import LINE_EVERY_S, JsonLines, Lines, Report, Tally, bar
 
+MOMENT = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
 GOOD = Outcome("leaf", "made", "4 renditions from the master", written=4, gets=3, bytes=1000, decode_ms=12.34)
 BAD = Outcome("[red]bud", "failed", "it ends too soon")
 
@@ -56,14 +59,14 @@ def test_lines_name_failures_at_once_and_count_now_and_then() -> None:
     lines = Lines(Console(file=seen, width=200), clock=lambda: now[0])
     lines.update(GOOD, tally(GOOD))
     lines.update(BAD, tally(GOOD, BAD))
-    assert seen.getvalue() == "failed: [red]bud: it ends too soon\n"
+    assert re.fullmatch(rf"{MOMENT} failed: \[red\]bud: it ends too soon\n", seen.getvalue())
 
     now[0] = LINE_EVERY_S
     lines.update(GOOD, tally(GOOD, BAD, GOOD))
     lines.update(GOOD, tally(GOOD, BAD, GOOD, GOOD))
     lines.expect(5)
     _, second = seen.getvalue().splitlines()
-    assert re.fullmatch(r"2 made, 1 failed \([\d,.]+/s\)", second)
+    assert re.fullmatch(MOMENT + r" 2 made, 1 failed \([\d,.]+/s\)", second)
 
 
 def test_json_is_one_object_a_line() -> None:
@@ -111,3 +114,49 @@ def test_notices_count_what_was_opened_closed_and_left_alone_and_name_a_few() ->
 
 def test_json_tells_of_restrictions_where_they_change() -> None:
     assert Outcome("o", "made", access="opened").plain()["access"] == "opened"
+
+
+def test_quiet_lines_are_of_failures_alone() -> None:
+    seen, now = io.StringIO(), [0.0]
+    lines = Lines(Console(file=seen, width=200), clock=lambda: now[0], quiet=True)
+    for now[0] in (0, LINE_EVERY_S):
+        lines.update(GOOD, tally(GOOD))
+    assert seen.getvalue() == ""
+    lines.update(BAD, tally(BAD))
+    assert len(seen.getvalue().splitlines()) == 1
+
+
+def test_a_report_has_a_row_for_each_image() -> None:
+    file = io.StringIO(newline="")
+    report = Report(file)
+    report.add(GOOD)
+    report.add(Outcome('a,"b"', "failed", "line\nend"))
+    first, second = csv.DictReader(io.StringIO(file.getvalue(), newline=""))
+    assert datetime.fromisoformat(first.pop("time")) <= datetime.now(UTC)
+    assert first == {
+        "identifier": "leaf",
+        "outcome": "made",
+        "reason": "4 renditions from the master",
+        "renditions": "4",
+        "gets": "3",
+        "bytes": "1000",
+        "decode_ms": "12.3",
+    }
+    assert (second["identifier"], second["reason"]) == ('a,"b"', "line\nend")
+
+
+def test_a_plan_is_added_up() -> None:
+    total = tally(*(Outcome(str(n), "due", due_reads=36_000_000_000, due_puts=6) for n in range(4)))
+    assert total.estimate(2) == (
+        "What is due takes at most 144.0 GB of reads and 24 PUTs, and about 2.0 hours with 2 decoders at 10 MB/s each."
+    )
+
+
+def test_the_totals_name_keys_without_an_identifier() -> None:
+    total = tally(GOOD, Outcome("README", "skipped", "no image"))
+    for key in ("a//b", "/c"):
+        total.leave_out(key)
+    assert total.notices() == ["2 keys have no identifier unless odd_keys is set: 'a//b', '/c'"]
+    assert total.bad == 0
+    plain = total.plain()
+    assert (plain["images"], plain["results"], plain["left_out"]) == (2, {"made": 1, "skipped": 1}, 2)

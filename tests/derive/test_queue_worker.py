@@ -180,7 +180,15 @@ async def test_message_that_nobody_can_read_is_left_to_the_queue() -> None:
 
     assert {it.identifier: it.result for it in outcomes} == {"message 1": "failed", "a": "made"}
     assert queue.deleted == ["2"]
-    assert queue.held == []
+    assert queue.held == [("1", 10)]  # longer each time, until the queue itself sets it aside
+
+
+async def test_message_that_is_nested_without_end_is_no_notification() -> None:
+    bombs = ["[" * 100_000, '{"Records":[{"s3":' + '{"a":' * 50_000, '{"Records":' + "[" * 3000 + "]" * 3000 + "}"]
+    queue, outcomes = await followed(well, *(message(str(number), bomb) for number, bomb in enumerate(bombs)))
+
+    assert {it.result for it in outcomes} == {"failed"}
+    assert len(queue.held) == len(bombs)
 
 
 async def test_queue_that_does_not_answer_is_asked_again() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,16 +13,18 @@ import httpx
 import pytest
 
 from special import composition
-from special.errors import Denied, Missing
+from special.errors import BadRequest, Denied, Missing, TooExpensive
 from special.images import Masters
-from special.observability import logs
+from special.observability import Trace, logs
 from special.observability.logs import Brief, Json, Logfmt, clean, escape
 from special.renditions import RenditionStore
 from special.serving import Engine
 from special.settings import Settings, load
 from special.storage import open_source
 from special.volume import Volume
+from special.web import observers
 from special.web.app import App
+from special.web.observers import FinishedRequest
 from special.workers import Workers
 from tests.support.memory import MemorySource
 
@@ -110,6 +113,9 @@ def written() -> Iterator[io.StringIO]:
     logging.getLogger(logs.LOGGER).setLevel(logging.NOTSET)
 
 
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+
+
 class Guarded(MemorySource):
     """Denies one key, as a store does that may not be listed."""
 
@@ -134,12 +140,13 @@ async def test_each_request_is_one_line_and_strangers_learn_less(written: io.Str
     transport = httpx.ASGITransport(app)
     async with app.running(), httpx.AsyncClient(transport=transport, base_url="http://example.org") as client:
         secret = {"Authorization": "Bearer abc", "Cookie": "login=def"}
+        secret |= {"User-Agent": "viewer/1", "Traceparent": f"00-{TRACE}-00f067aa0ba902b7-01", "X-Request-Id": "other"}
         answers = [
             await client.get(f"/iiif/3/{name}/info.json?token=ghi", headers=secret)
             for name in ("denied", "missing", "a%00b")
         ]
-    assert [answer.status_code for answer in answers] == [404, 404, 400]
-    assert answers[0].text == answers[1].text == f"{Missing.sentence}\n"
+    assert [answer.status_code for answer in answers] == [502, 404, 400]
+    assert [answer.text for answer in answers[:2]] == [f"{Denied.sentence}\n", f"{Missing.sentence}\n"]
     lines = [json.loads(line) for line in written.getvalue().splitlines()]
     told = [line for line in lines if "path" in line]
     assert [(it["outcome"], it["level"], it["path"]) for it in told] == [
@@ -149,6 +156,17 @@ async def test_each_request_is_one_line_and_strangers_learn_less(written: io.Str
     ]
     assert [*told[0]] == [
         *("time", "level", "method", "path", "status", "outcome", "route", "ms", "gets", "bytes"),
-        *("source_ms", "queue_ms", "decode_ms", "encode_ms", "error"),
+        *("source_ms", "queue_ms", "decode_ms", "encode_ms"),
+        *("sent_bytes", "client", "agent", "request_id", "process", "error"),
     ]
+    assert [it["sent_bytes"] for it in told] == [len(answer.content) for answer in answers]
+    assert {(it["agent"], it["request_id"], it["process"]) for it in told} == {("viewer/1", TRACE, os.getpid())}
     assert not any(word in written.getvalue() for word in ("secret", "abc", "def", "ghi", "login"))
+
+
+def test_what_takes_too_much_memory_is_told_in_brief_too(written: io.StringIO) -> None:
+    logs.setup("brief", written)
+    for failure in (TooExpensive("decode_memory leaves it 9 bytes"), BadRequest("no size")):
+        observers.log(FinishedRequest("GET", "/iiif/a", [], Trace(), 0.0, 0.1, failure.status, failure.code, failure))
+    (line,) = written.getvalue().splitlines()
+    assert line.endswith("WARNING GET /iiif/a: too-dear: decode_memory leaves it 9 bytes")

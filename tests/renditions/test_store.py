@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import pytest
 
 from special.concurrency import StoreSilence
-from special.errors import Malformed, Missing, Unreachable
+from special.errors import Denied, Malformed, Missing, Unreachable
 from special.geometry import Size
 from special.images.asset import Access, Rendition
 from special.images.rule import Rule
@@ -390,3 +390,26 @@ async def test_publish_commits_with_the_sizes_file() -> None:
     assert kept is not None
     assert kept.sidecar == SIDECAR
     assert kept.rule == Rule(500)
+
+
+class Denying(MemorySource):
+    """Denies one key, whatever is there."""
+
+    def __init__(self, contents: dict[str, bytes], denied: str) -> None:
+        super().__init__(contents)
+        self._denied = denied
+
+    async def open(self, key: str, **named: object):  # type: ignore[no-untyped-def,override]
+        if key == self._denied:
+            raise Denied(f"s3://b/{key}")
+        return await super().open(key, **named)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("denied", ["a/s.json", "a/special.json"])
+async def test_a_file_that_is_denied_is_no_file_that_is_missing(denied: str) -> None:
+    """What it restricts is unknown, so that nothing may be opened."""
+    store = RenditionStore(Denying({}, denied))
+    with pytest.raises(Denied):
+        await store.find("a")
+    with pytest.raises(Denied):
+        await store.reload("a")

@@ -127,7 +127,7 @@ async def test_a_killed_process_harms_only_its_own_clients(library: Library) -> 
 
 @pytest.mark.parametrize(
     ("refusal", "status", "tries"),
-    [pytest.param(Refused(), 503, 4, id="throttled"), pytest.param(Refused(403, "AccessDenied"), 404, 1, id="denied")],
+    [pytest.param(Refused(), 503, 4, id="throttled"), pytest.param(Refused(403, "AccessDenied"), 502, 1, id="denied")],
 )
 async def test_all_get_the_same_error_and_the_next_one_tries_again(
     library: Library, refusal: Refused, status: int, tries: int

@@ -1,4 +1,4 @@
-"""Several machines: nginx before three servers that share nothing but S3, as tests/support/nginx.conf says."""
+"""Several machines: nginx, as its example in special/docs says, before three servers that share nothing but S3."""
 
 from collections import Counter
 from collections.abc import Iterator

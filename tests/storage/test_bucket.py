@@ -11,7 +11,16 @@ from dataclasses import dataclass, field
 import pytest
 from prometheus_client import REGISTRY
 
-from special.errors import Changed, Denied, Missing, SourceError, Unreachable
+from special.errors import (
+    Archived,
+    Changed,
+    ConfigurationError,
+    Denied,
+    Missing,
+    RangesIgnored,
+    SourceError,
+    Unreachable,
+)
 from special.observability.trace import tracing
 from special.storage import Bucket, RetryPolicy, open_source
 from special.storage.blob import Blob, Span
@@ -124,7 +133,8 @@ def opened(script: Script, retry_policy: RetryPolicy = HASTE, concurrency: int =
 
 
 def failures() -> float:
-    return REGISTRY.get_sample_value("special_source_errors_total", {"kind": "unreachable"}) or 0
+    kinds = ("unreachable", "ranges-ignored")
+    return sum(REGISTRY.get_sample_value("special_source_errors_total", {"kind": kind}) or 0 for kind in kinds)
 
 
 PASSING = [
@@ -180,7 +190,7 @@ async def test_what_will_not_pass_is_not_tried_again(fault: Reply, error: type[S
         source, blob = opened(script)
         with pytest.raises(error):
             await source.read(blob, [Span(1000, 3000)])
-        assert len(script.seen) == 1
+        assert len([request for request in script.seen if request.path == "/a"]) == 1
 
 
 async def test_one_changed_span_fails_the_whole_read() -> None:
@@ -204,7 +214,7 @@ async def test_no_try_starts_after_the_deadline() -> None:
         source, blob = opened(script, RetryPolicy(request_s=0.2, deadline_s=0.1, retries=50, backoff_s=0.001))
         with pytest.raises(Unreachable):
             await source.read(blob, [Span(1000, 3000)])
-        assert len(script.seen) == 1
+        assert len([request for request in script.seen if request.path == "/a"]) == 1
 
 
 async def test_a_small_body_that_breaks_is_mended_unseen() -> None:
@@ -277,3 +287,136 @@ async def test_a_server_without_tags_is_pinned_by_date_and_size() -> None:
         with pytest.raises(Changed):
             await source.read(blob, [Span(1, 3)])
         assert not any("if-match" in request.headers for request in script.seen)
+
+
+# What a store says of keys that are not there, and of those that it denies
+
+
+def refusal(number: int, code: str, message: str = "") -> Reply:
+    body = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>"
+    return lambda _: f"HTTP/1.1 {number} Said\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+
+
+def sent(script: Script) -> list[str]:
+    return [f"{request.method} {request.path}" for request in script.seen]
+
+
+async def test_a_store_that_denies_absent_keys_says_so_once_and_they_are_absent() -> None:
+    denied = refusal(403, "AccessDenied", "Access Denied")
+    async with serving(*[denied] * 4) as script:
+        source, blob = opened(script)
+        for read in (source.stat("b"), source.open("c"), source.read(blob, [Span(0, 9)])):
+            with pytest.raises(Missing):
+                await read
+        assert sent(script) == ["HEAD /b", "GET /.special-probe", "GET /c", "GET /a"]
+
+
+async def test_a_store_that_names_absent_keys_means_it_when_it_denies() -> None:
+    denied = refusal(403, "AccessDenied", "Access Denied")
+    async with serving(refusal(404, "NoSuchKey"), *[denied] * 3) as script:
+        source, blob = opened(script)
+        await source.learn()
+        for read in (source.stat("b"), source.open("c"), source.read(blob, [Span(0, 9)])):
+            with pytest.raises(Denied):
+                await read
+        await source.learn()
+        assert sent(script) == ["GET /.special-probe", "HEAD /b", "GET /c", "GET /a"]
+
+
+async def test_a_store_that_is_permitted_to_list_later_on_means_what_it_denies_from_then_on() -> None:
+    denied = refusal(403, "AccessDenied")
+    async with serving(denied, refusal(404, "NoSuchKey"), denied) as script:
+        source, _ = opened(script)
+        await source.learn()
+        with pytest.raises(Missing):
+            await source.open("b")
+        with pytest.raises(Denied):
+            await source.open("c")
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "status", "told"),
+    [
+        pytest.param(refusal(403, "RequestTimeTooSkewed"), Denied, 502, "set it, best by NTP", id="clock"),
+        pytest.param(refusal(403, "InvalidAccessKeyId"), Denied, 502, "may have been revoked", id="revoked"),
+        pytest.param(refusal(403, "SignatureDoesNotMatch"), Denied, 502, "correct the access key", id="secret"),
+        pytest.param(refusal(400, "ExpiredToken"), Denied, 502, "renew the credentials", id="expired"),
+        pytest.param(
+            refusal(403, "AccessDenied", "not authorized to perform: kms:Decrypt on resource"),
+            Denied,
+            502,
+            "permit kms:Decrypt",
+            id="kms",
+        ),
+        pytest.param(refusal(400, "KMS.DisabledException"), Denied, 502, "enable it", id="kms-disabled"),
+        pytest.param(
+            refusal(403, "AccessDenied", "not authorized to perform: s3:GetObject on resource"),
+            Denied,
+            502,
+            "s3:GetObject",
+            id="policy",
+        ),
+        pytest.param(refusal(403, "InvalidObjectState"), Archived, 503, "restore it", id="glacier"),
+    ],
+)
+async def test_a_refusal_with_a_reason_is_never_an_absent_key(
+    answer: Reply, kind: type[SourceError], status: int, told: str
+) -> None:
+    async with serving(refusal(403, "AccessDenied"), answer) as script:
+        source, _ = opened(script)
+        await source.learn()
+        with pytest.raises(kind, match=told) as raised:
+            await source.open("b")
+    assert raised.value.status == status
+    assert raised.value.public != Missing.sentence
+
+
+@pytest.mark.parametrize("code", ["RequestTimeTooSkewed", "InvalidAccessKeyId", "ExpiredToken"])
+async def test_a_start_ends_where_every_key_is_refused(code: str) -> None:
+    async with serving(refusal(403, code)) as script:
+        source, _ = opened(script)
+        with pytest.raises(ConfigurationError, match=code):
+            await source.check()
+
+
+async def test_a_start_tells_what_permission_is_missing(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving(refusal(403, "AccessDenied")) as script:
+        await opened(script)[0].check()
+    assert "permit s3:ListBucket" in caplog.text
+
+
+async def test_a_start_tells_of_a_store_that_answers_for_any_key(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving() as script:
+        await opened(script)[0].check()
+    assert "is it a store?" in caplog.text
+
+
+async def test_a_store_that_refuses_every_match_is_asked_without(caplog: pytest.LogCaptureFixture) -> None:
+    """Its answers are of the pinned version all the same, or are not taken."""
+
+    def stubborn(request: Request) -> bytes:
+        return status(412)(request) if "if-match" in request.headers else right(request)
+
+    other = lambda request: right(request, tag='"two"')  # noqa: E731
+    async with serving(*[stubborn] * 5, other) as script:
+        source, blob = opened(script)
+        with pytest.raises(Changed):
+            await source.read(blob, [Span(0, 9)])
+        for _ in range(2):
+            assert await source.read(blob, [Span(0, 9)]) == [DATA[:9]]
+        with pytest.raises(Changed):
+            await source.read(blob, [Span(0, 9)])
+        matched = [(request.method, "if-match" in request.headers) for request in script.seen]
+    assert matched == [("GET", True), ("GET", True), ("HEAD", False), *[("GET", False)] * 3]
+    assert caplog.text.count("refuses requests with If-Match") == 1
+
+
+async def test_a_store_without_ranges_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    whole = lambda _: right(Request("GET", "/a", {}))  # noqa: E731
+    async with serving(*[whole] * 8) as script:
+        source, blob = opened(script)
+        for _ in range(2):
+            with pytest.raises(RangesIgnored) as raised:
+                await source.read(blob, [Span(1000, 3000)])
+    assert raised.value.status == 502
+    assert caplog.text.count("ignores Range") == 1

@@ -155,3 +155,14 @@ async def test_the_version_that_a_write_gives_is_the_stored_one(root: Path) -> N
     assert await source.stat("a") == written
     again = await source.write("a", b"newer", pin=written)
     assert await source.stat("a") == again
+
+
+async def test_links_that_lead_away_are_told_of_once(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (root / "links").symlink_to(root.parent)
+    (root / "link").symlink_to(root.parent / "secret")
+    source = open_source(str(root))
+    for _ in range(2):
+        assert [blob.key async for blob in source.list()] == ["a"]
+        with pytest.raises(Missing):
+            await source.stat("link")
+    assert caplog.text.count("by a symbolic link") == 1

@@ -38,6 +38,9 @@ def _no_cloud(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.param("s3:bucket/x", "for a bucket write s3://bucket/x", id="no-slashes"),
         pytest.param("s3://", "'s3://' names no bucket: write s3://bucket/prefix", id="no-bucket"),
         pytest.param("s3:///key", "names no bucket", id="empty-bucket"),
+        pytest.param("s3://arn:aws:s3:eu-west-1:1:accesspoint/x", "write the access point's alias", id="access-point"),
+        pytest.param("s3://a b/x", "'a b' is no name of a bucket", id="blank"),
+        pytest.param("s3://a?b/x", "'a?b' is no name of a bucket", id="query"),
         pytest.param("gs:///key", "names no bucket: write gs://bucket/prefix", id="gs-empty"),
         pytest.param("az://container/x", "set AZURE_STORAGE_ACCOUNT_NAME", id="az-no-account"),
         pytest.param("https://me:secret@host/x", "must be a plain https://host/prefix", id="password"),
@@ -149,13 +152,18 @@ async def test_a_bucket_that_does_not_exist(
     )
 
 
-@pytest.mark.parametrize("variable", ["AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID"])
+@pytest.mark.parametrize(
+    ("variable", "code"),
+    [("AWS_SECRET_ACCESS_KEY", "SignatureDoesNotMatch"), ("AWS_ACCESS_KEY_ID", "InvalidAccessKeyId")],
+)
 async def test_credentials_that_are_refused(
-    variable: str, seaweed_s3: S3Server, monkeypatch: pytest.MonkeyPatch
+    variable: str, code: str, seaweed_s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in (seaweed_s3.environ | {variable: "wrong"}).items():
         monkeypatch.setenv(name, value)
-    assert "refuses these credentials" in await refusal(f"s3://{seaweed_s3.bucket()}/x")
+    said = await refusal(f"s3://{seaweed_s3.bucket()}/x")
+    assert "refuses us" in said
+    assert said.endswith(f"correct the access key and its secret, or choose another profile ({code})")
 
 
 async def test_a_bucket_is_read_over_http_like_any_web_server(moto_s3: S3Server) -> None:

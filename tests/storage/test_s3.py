@@ -126,7 +126,7 @@ async def test_a_wrong_secret_is_denied(key: str, variable: str, seaweed_s3: S3S
     source = bucket_of(seaweed_s3.bucket(), seaweed_s3.environ | {variable: "wrong"})
     with pytest.raises(Denied) as denied:
         await source.open(key)
-    assert denied.value.public == Missing.sentence
+    assert (denied.value.status, denied.value.public) == (502, "The image's store refuses the image server.")
     with pytest.raises(Denied):
         await source.stat(key)
     with pytest.raises(Denied):
@@ -144,10 +144,14 @@ async def test_no_credentials_are_denied_with_the_fix(key: str, seaweed_s3: S3Se
 
 @pytest.mark.parametrize("key", ["a", "a//b"])
 async def test_nothing_is_signed_where_that_is_asked_for(key: str, seaweed_s3: S3Server, bucket_of: Opener) -> None:
-    """The credentials are right, and not used: a bucket that is not public refuses."""
-    source = bucket_of(seaweed_s3.bucket(), seaweed_s3.environ | {"AWS_NO_SIGN_REQUEST": "yes"})
-    with pytest.raises(Denied):
+    """The credentials are right, and not used: a bucket that is not public refuses, what is there and what is not."""
+    bucket = seaweed_s3.bucket()
+    await bucket_of(bucket, seaweed_s3.environ).write(key, b"mine")
+    source = bucket_of(bucket, seaweed_s3.environ | {"AWS_NO_SIGN_REQUEST": "yes"})
+    with pytest.raises(Missing):
         await source.open(key)
+    with pytest.raises(Denied):
+        await source.write(key, b"other")
     await source.check()
 
 

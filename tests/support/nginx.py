@@ -14,7 +14,8 @@ import pytest
 from tests.support.servers import free_ports
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
-SEVERAL_MACHINES, OFFLOAD = (Path(__file__).with_name(name) for name in ("nginx.conf", "nginx-offload.conf"))
+EXAMPLES = Path(__file__).parents[2] / "special" / "docs" / "examples"
+SEVERAL_MACHINES, OFFLOAD = (EXAMPLES / f"nginx-{name}.conf" for name in ("several-machines", "offload"))
 needs_nginx = pytest.mark.skipif(NGINX is None, reason="needs nginx: apt-get install nginx-light")
 _LISTEN = re.compile(r"^( +listen )\S+;$", re.MULTILINE)
 _SERVERS = re.compile(r"^( +server )\S+?( .*)?;$(\n\1.*;$)*", re.MULTILINE)

@@ -13,12 +13,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from special.web import proxies
-from tests.support.nginx import OFFLOAD, SEVERAL_MACHINES, check, needs_nginx
+from tests.support.nginx import EXAMPLES, OFFLOAD, SEVERAL_MACHINES, check, needs_nginx
 
 pytestmark = [pytest.mark.service, needs_nginx]
 
-README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
-(TLS,) = (block for block in re.findall(r"```nginx\n(.*?)```", README, re.DOTALL) if "ssl_certificate" in block)
+TLS = EXAMPLES.joinpath("nginx.conf").read_text("utf-8")
 BELIEVED = {
     *(f"X-Forwarded-{name}" for name in ("For", "Proto", "Host", "Port", "Prefix", "Path")),
     "Forwarded",
@@ -30,7 +29,7 @@ def test_the_files_are_configurations_as_they_stand(path: Path, tmp_path: Path) 
     assert check(path.read_text(), tmp_path) == ""
 
 
-def test_the_readme_s_lines_for_tls_are_a_server(tmp_path: Path) -> None:
+def test_the_lines_for_tls_are_a_server(tmp_path: Path) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "images.example.org")])
     now = datetime.now(UTC)
@@ -52,9 +51,9 @@ def test_the_readme_s_lines_for_tls_are_a_server(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        pytest.param(SEVERAL_MACHINES.read_text(), id="nginx.conf"),
-        pytest.param(OFFLOAD.read_text(), id="nginx-offload.conf"),
-        pytest.param(TLS, id="README"),
+        pytest.param(SEVERAL_MACHINES.read_text(), id="several machines"),
+        pytest.param(OFFLOAD.read_text(), id="offload"),
+        pytest.param(TLS, id="TLS"),
     ],
 )
 def test_no_forwarded_header_is_a_client_s_own(text: str) -> None:

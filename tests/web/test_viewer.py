@@ -141,7 +141,7 @@ async def test_a_store_that_refuses_is_reported_in_one_public_sentence():
 
     async with client(refuse) as page:
         answer = await page.get("/viewer/images.json")
-    assert (answer.status_code, answer.text) == (404, f"{Denied.sentence}\n")
+    assert (answer.status_code, answer.text) == (502, f"{Denied.sentence}\n")
 
 
 async def test_another_library_can_come_from_a_folder(tmp_path: Path):
