@@ -25,7 +25,15 @@ from obstore.store import AzureStore, GCSStore, S3Store
 
 from special.errors import Changed, Denied, Missing, RangesIgnored
 from special.storage.blob import Absent, NotModified, Span, Unless
-from special.storage.client import GetAnswer, ListedObject, ObjectHead, RangeNotSatisfiable, error_of_status, tag
+from special.storage.client import (
+    GetAnswer,
+    ListedObject,
+    ObjectHead,
+    RangeNotSatisfiable,
+    error_of_status,
+    one_line,
+    tag,
+)
 
 if TYPE_CHECKING:
     from obstore import GetOptions, GetResult, PutMode
@@ -168,7 +176,7 @@ FAILURES = (BaseError, OSError, ValueError)
 
 def _ours(error: Exception) -> Exception:
     """An error of obstore as one of ours, with the store's own message, cut before obstore repeats itself."""
-    message = str(error).partition("\n\nDebug source")[0]
+    message = one_line(str(error).partition("\n\nDebug source")[0])
     match error:
         case FileNotFoundError():
             return Missing(message)
