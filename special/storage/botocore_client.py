@@ -119,7 +119,7 @@ class BotocoreClient:
         with _explained(prefix):
             client = await self._connected()
             pages = client.get_paginator("list_objects_v2").paginate(
-                Bucket=self._bucket, Prefix=prefix, Delimiter="/", **options
+                Bucket=self._bucket, Prefix=prefix, Delimiter="/", **options, **self._payer
             )
             async for page in pages:
                 listed: dict[str, ObjectHead | str] = {
@@ -151,7 +151,7 @@ class BotocoreClient:
 
 
 def _listed(item: dict[str, Any]) -> ListedObject:
-    size, modified = item["Size"], item["LastModified"].astimezone(UTC)
+    size, modified = item["Size"], _in_utc(item.get("LastModified"))
     return ListedObject(item["Key"], tag(item.get("ETag"), size, modified), size, modified)
 
 
@@ -168,8 +168,7 @@ class _Answer:
             # "bytes 3-9/5000", RFC 9110 section 14.4
             first, last, size = (int(number) for number in re.findall(r"\d+", result["ContentRange"]))
             self.start, self.stop, self.size = first, last + 1, size
-        # botocore's own kind of UTC is none to `email.utils`, which writes Last-Modified.
-        self.modified: datetime = result["LastModified"].astimezone(UTC)
+        self.modified = _in_utc(result.get("LastModified"))
         self.etag = tag(result.get("ETag"), self.size, self.modified)
         self.media: str | None = result.get("ContentType")
 
@@ -188,6 +187,11 @@ class _Answer:
     async def close(self) -> None:
         if self._body is not None:
             self._body.close()
+
+
+def _in_utc(moment: datetime | None) -> datetime | None:
+    """Botocore's own kind of UTC is none to `email.utils`, which writes Last-Modified; some stores name no time."""
+    return moment.astimezone(UTC) if moment else None
 
 
 @contextmanager

@@ -386,6 +386,8 @@ class Bucket:
                 async for listed in listing(last):
                     yield listed
                     last, failures = listed if isinstance(listed, str) else listed.path, 0
+            except Denied as error:
+                raise Denied(f"{self._root} cannot be listed: permit s3:ListBucket ({error})") from error
             except Unreachable:
                 if failures == self._retry_policy.retries:
                     raise

@@ -25,6 +25,7 @@ from special.observability.trace import tracing
 from special.storage import Bucket, RetryPolicy, open_source
 from special.storage.blob import Blob, Span
 from special.storage.source import body
+from tests.support.servers import NO_OTHER_AWS
 
 DATA = bytes(range(256)) * 4096
 TAG = '"one"'
@@ -420,3 +421,37 @@ async def test_a_store_without_ranges_is_told_of_once(caplog: pytest.LogCaptureF
                 await source.read(blob, [Span(1000, 3000)])
     assert raised.value.status == 502
     assert caplog.text.count("ignores Range") == 1
+
+
+LISTING = """<?xml version="1.0" encoding="UTF-8"?><ListBucketResult><Name>one</Name><KeyCount>1</KeyCount>
+<IsTruncated>false</IsTruncated><Contents><Key>a.tif</Key><ETag>"x"</ETag><Size>3</Size></Contents></ListBucketResult>"""
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Callable[[Script], Bucket]:
+    def bucket(script: Script) -> Bucket:
+        credentials = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_ENDPOINT_URL": script.url}
+        for name, value in (NO_OTHER_AWS | credentials).items():
+            monkeypatch.setenv(name, value)
+        source = open_source("s3://one", retry_policy=RetryPolicy(request_s=30.0, retries=0))
+        assert isinstance(source, Bucket)
+        return source
+
+    return bucket
+
+
+async def test_a_listing_may_name_no_times(s3: Callable[[Script], Bucket]) -> None:
+    answer = f"HTTP/1.1 200 OK\r\nContent-Length: {len(LISTING)}\r\n\r\n{LISTING}".encode()
+    async with serving(lambda _: answer) as script:
+        source = s3(script)
+        (found,) = [blob async for blob in source.list()]
+        await source.close()
+    assert (found.key, found.etag, found.size, found.modified) == ("a.tif", '"x"', 3, None)
+
+
+async def test_a_listing_that_is_denied_names_the_permission(s3: Callable[[Script], Bucket]) -> None:
+    async with serving(refusal(403, "AccessDenied")) as script:
+        source = s3(script)
+        with pytest.raises(Denied, match="s3://one/ cannot be listed: permit s3:ListBucket"):
+            await anext(aiter(source.list()))
+        await source.close()
