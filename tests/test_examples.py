@@ -25,7 +25,11 @@ from special.web import pages
 DOCS = Path(special.__file__).parent / "docs"
 EXAMPLES = DOCS / "examples"
 PAGES = {path.name: path.read_text("utf-8") for path in sorted(DOCS.glob("*.md"))}
-FILES = {path.name: path.read_text("utf-8") for path in sorted(EXAMPLES.iterdir()) if path.is_file()}
+FILES = {
+    str(path.relative_to(EXAMPLES)): path.read_text("utf-8")
+    for path in sorted(EXAMPLES.rglob("*"))
+    if path.suffix != ".pyc" and path.is_file()
+}
 BLOCKS = [block for text in PAGES.values() for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL)]
 COMMANDS = sorted(
     {

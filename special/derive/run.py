@@ -92,7 +92,8 @@ async def run(
 
 async def _require_masters(source: Source) -> None:
     """Raise `ConfigurationError` where all masters seem to be gone, or cannot be told from those that are denied."""
-    assert isinstance(source, Bucket | Folder), "a run opens these alone"
+    if not isinstance(source, Bucket | Folder):
+        raise ConfigurationError("--missing looks for masters in one source: leave out the catalogue")
     if await source.hides_absence() or await source.is_empty():
         raise ConfigurationError(
             f"{source.root} is empty, or does not say what is missing: permit s3:ListBucket, or correct the source"
