@@ -14,9 +14,11 @@ import pytest
 from PIL import Image
 
 from special.errors import ConfigurationError
+from special.images import PurgeList
+from special.images.purges import MAX_BYTES
 from special.storage import Blob, Span
 from special.volume import Volume
-from special.web.purges import MAX_BYTES, Purges, token_of
+from special.web.purges import Purges, token_of
 from tests.support.live import special
 from tests.support.memory import MemorySource
 
@@ -76,10 +78,11 @@ async def test_processes_follow_each_other_through_one_file(tmp_path: Path) -> N
         async def purge(identifier: str) -> None:
             purged[number].append(identifier)
 
-        return Purges(tmp_path / "purges", purge)
+        return Purges(PurgeList(tmp_path / "purges"), purge)
 
-    first, second = purges_of(0), purges_of(1)
+    first = purges_of(0)
     await first.add("before")
+    second = purges_of(1)
     async with first.running(), second.running():
         await first.add("a\n\u00fc")
         await until(lambda: purged[1] == ["a\n\u00fc"])
