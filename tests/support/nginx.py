@@ -15,9 +15,11 @@ from tests.support.servers import free_ports
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 EXAMPLES = Path(__file__).parents[2] / "special" / "docs" / "examples"
-SEVERAL_MACHINES, OFFLOAD = (EXAMPLES / f"nginx-{name}.conf" for name in ("several-machines", "offload"))
+SEVERAL_MACHINES, OFFLOAD, BELOW_A_PATH = (
+    EXAMPLES / f"nginx-{name}.conf" for name in ("several-machines", "offload", "below-a-path")
+)
 needs_nginx = pytest.mark.skipif(NGINX is None, reason="needs nginx: apt-get install nginx-light")
-_LISTEN = re.compile(r"^( +listen )\S+;$", re.MULTILINE)
+_LISTEN = re.compile(r"^( +listen )\S+?( .*)?;$", re.MULTILINE)
 _SERVERS = re.compile(r"^( +server )\S+?( .*)?;$(\n\1.*;$)*", re.MULTILINE)
 
 
@@ -25,7 +27,7 @@ _SERVERS = re.compile(r"^( +server )\S+?( .*)?;$(\n\1.*;$)*", re.MULTILINE)
 def nginx(configuration: Path, folder: Path, servers: Sequence[str]) -> Iterator[str]:
     """A running nginx before some servers, each as `host:port`; its address."""
     listen = f"127.0.0.1:{free_ports(1)[0]}"
-    text, listens = _LISTEN.subn(rf"\g<1>{listen};", configuration.read_text())
+    text, listens = _LISTEN.subn(rf"\g<1>{listen}\g<2>;", configuration.read_text())
     text, upstreams = _SERVERS.subn(
         lambda found: "\n".join(f"{found[1]}{server}{found[2] or ''};" for server in servers), text
     )
@@ -34,7 +36,7 @@ def nginx(configuration: Path, folder: Path, servers: Sequence[str]) -> Iterator
     assert NGINX is not None
     with subprocess.Popen([NGINX, "-p", folder, "-c", "nginx.conf", "-g", "daemon off;"]) as process:
         try:
-            yield f"http://{listen}"
+            yield f"{'https' if ' ssl' in text else 'http'}://{listen}"
         finally:
             process.terminate()
 
