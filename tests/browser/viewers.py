@@ -33,6 +33,8 @@ class Viewer:
     opens: Literal["info", "manifest"]
     needs: tuple[tuple[str, str], ...] = ()
     """Other packages, each with its version."""
+    canvas: str = "body"
+    """The element with the picture, where there are smaller pictures beside it."""
 
     @property
     def name(self) -> str:
@@ -75,6 +77,7 @@ VIEWERS = (
         "const clover = document.createElement('clover-viewer'); clover.setAttribute('id', of);"
         "document.getElementById('v').append(clover)</script>",
         "manifest",
+        canvas=".openseadragon-canvas >> nth=0",
     ),
     Viewer(
         "leaflet-iiif",
