@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import monotonic, sleep
 from urllib.parse import quote, urlsplit
@@ -14,9 +13,6 @@ import httpx
 import numpy as np
 import pytest
 import tifffile
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from PIL import Image
 from playwright.sync_api import Page, Response
 
@@ -24,7 +20,7 @@ from tests.browser.viewers import VIEWERS, Viewer
 from tests.conftest import Serve
 from tests.support import npm
 from tests.support.live import LiveServer
-from tests.support.nginx import BELOW_A_PATH, needs_nginx, nginx
+from tests.support.nginx import BELOW_A_PATH, certify, needs_nginx, nginx
 from tests.support.seen import Seen, draw
 from tests.support.servers import POLL_S, READY_WITHIN_S
 from tests.support.sites import site
@@ -97,22 +93,26 @@ def seen(
             return shown
 
 
-def zoom(page: Page, canvas: str) -> None:
-    box = page.locator(canvas).bounding_box()
+def zoom(page: Page, viewer: Viewer) -> None:
+    box = page.locator(viewer.canvas).bounding_box()
     assert box is not None
-    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(*middle)
     for _ in range(8):
-        page.mouse.wheel(0, -300)
+        if viewer.zooms_by == "wheel":
+            page.mouse.wheel(0, -300)
+        else:
+            page.mouse.click(*middle)
         page.wait_for_timeout(250)
 
 
-def check(page: Page, answers: list[Response], canvas: str) -> None:
+def check(page: Page, answers: list[Response], viewer: Viewer) -> None:
     """The picture is whole and right, and after zooming in right and sharp; nothing was refused on the way."""
-    home = seen(page, lambda it: it.is_whole, canvas=canvas)
+    home = seen(page, lambda it: it.is_whole, canvas=viewer.canvas)
     assert home is not None, "there is no picture"
     assert (home.is_right, home.is_whole) == (True, True), home
-    zoom(page, canvas)
-    near = seen(page, lambda it: it.scale > 0.9 and it.contrast > 0.6, canvas=canvas)
+    zoom(page, viewer)
+    near = seen(page, lambda it: it.scale > 0.9 and it.contrast > 0.6, canvas=viewer.canvas)
     assert near is not None, "the picture is gone"
     assert near.is_right, near
     assert near.scale > 0.9, near
@@ -133,7 +133,7 @@ def test_the_picture_is_right_whole_and_zoomed(
     viewer: Viewer, derived: LiveServer, page: Page, show: Callable[[Viewer, str], None], answers: list[Response]
 ) -> None:
     show(viewer, address(derived.url, viewer))
-    check(page, answers, viewer.canvas)
+    check(page, answers, viewer)
 
 
 @pytest.mark.long
@@ -155,7 +155,7 @@ def test_image_services_of_both_versions(
 ) -> None:
     server = derived if stored else serve(masters)
     show(viewer, f"{server.url}/iiif/{version}/some%20pictures%2F{name}/info.json")
-    check(page, answers, viewer.canvas)
+    check(page, answers, viewer)
 
 
 @pytest.mark.parametrize("version", [2, 3])
@@ -201,19 +201,6 @@ def test_a_restricted_picture_is_shown_as_large_as_allowed(
 # Behind proxies
 
 
-def certify(folder: Path) -> None:
-    """A certificate of nobody for the loopback address."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.now(UTC)
-    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-    valid = builder.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
-    certificate = valid.sign(key, hashes.SHA256())
-    (folder / "certificate.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    private = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    (folder / "key.pem").write_bytes(key.private_bytes(serialization.Encoding.PEM, *private))
-
-
 @pytest.fixture(scope="module")
 def proxied(derived: LiveServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The server by HTTPS, below a path."""
@@ -229,7 +216,7 @@ def test_behind_nginx_with_tls_and_http_2_below_a_path(
     name: str, proxied: str, page: Page, show: Callable[[Viewer, str], None], answers: list[Response]
 ) -> None:
     show(BY_NAME[name], address(proxied, BY_NAME[name]))
-    check(page, answers, "body")
+    check(page, answers, BY_NAME[name])
     assert all(it.url.startswith(f"{proxied}/iiif/") for it in answers)
     fetched = page.evaluate("performance.getEntriesByType('resource').map((it) => [it.name, it.nextHopProtocol])")
     assert {protocol for url, protocol in fetched if url.startswith(proxied)} - {""} == {"h2"}

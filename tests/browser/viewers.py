@@ -35,6 +35,7 @@ class Viewer:
     """Other packages, each with its version."""
     canvas: str = "body"
     """The element with the picture, where there are smaller pictures beside it."""
+    zooms_by: Literal["wheel", "click"] = "wheel"
 
     @property
     def name(self) -> str:
@@ -78,6 +79,7 @@ VIEWERS = (
         "document.getElementById('v').append(clover)</script>",
         "manifest",
         canvas=".openseadragon-canvas >> nth=0",
+        zooms_by="click",
     ),
     Viewer(
         "leaflet-iiif",

@@ -9,10 +9,10 @@ import pytest
 from special.auth import Grant
 from special.geometry import Size
 from special.iiif import Limits, Version
-from special.images import Asset, KeyTemplates, Rendition
+from special.images import Asset, Description, KeyTemplates, Rendition
 from special.serving import Catalog
 from special.serving.gallery import Gallery
-from special.serving.manifests import MAX_CANVASES, Addresses, Caption, Contents, ListedImage, Manifests, document
+from special.serving.manifests import MAX_CANVASES, Addresses, Contents, ListedImage, Manifests, document
 from special.storage import Blob
 from tests.support.memory import MemorySource
 
@@ -24,9 +24,10 @@ ADDRESSES = Addresses(
 )
 
 
-def asset(*stored: int) -> Asset:
+def asset(*stored: int, label: str | None = None) -> Asset:
     renditions = tuple(Rendition(Size(side, side // 2), "open", f"{side}") for side in sorted(stored, reverse=True))
-    return Asset("a/b.jpg", Size(4000, 2000), Blob("s3://m/", "a/b.jpg", '"1"', 1), renditions=renditions)
+    blob = Blob("s3://m/", "a/b.jpg", '"1"', 1)
+    return Asset("a/b.jpg", Size(4000, 2000), blob, renditions=renditions, label=label)
 
 
 def canvas(image: ListedImage, version: Version, **limits: Any) -> dict[str, Any]:
@@ -36,11 +37,12 @@ def canvas(image: ListedImage, version: Version, **limits: Any) -> dict[str, Any
 
 
 PROVIDER = {"id": "https://museum.example/", "type": "Agent", "label": {"en": ["The museum"]}}
-SAID = Caption("A map", "http://rightsstatements.org/vocab/NoC-NC/1.0/", "The museum", (PROVIDER,))
+SAID = Description("http://rightsstatements.org/vocab/NoC-NC/1.0/", "The museum", (PROVIDER,))
+NOTHING = Description()
 
 
 def test_what_a_catalogue_says_is_in_version_3() -> None:
-    found = canvas(ListedImage(asset(), Grant(), SAID), 3)
+    found = canvas(ListedImage(asset(label="A map"), Grant(), SAID), 3)
     assert found["label"] == {"none": ["A map"]}
     assert found["rights"] == SAID.rights
     assert found["requiredStatement"] == {"label": {"en": ["Attribution"]}, "value": {"none": ["The museum"]}}
@@ -48,12 +50,12 @@ def test_what_a_catalogue_says_is_in_version_3() -> None:
 
 
 def test_what_a_catalogue_says_is_in_version_2() -> None:
-    found = canvas(ListedImage(asset(), Grant(), SAID), 2)
+    found = canvas(ListedImage(asset(label="A map"), Grant(), SAID), 2)
     assert (found["label"], found["license"], found["attribution"]) == ("A map", SAID.rights, "The museum")
 
 
 def test_rights_that_are_no_address_are_left_out() -> None:
-    assert "rights" not in canvas(ListedImage(asset(), Grant(), Caption(rights="ask us")), 3)
+    assert "rights" not in canvas(ListedImage(asset(), Grant(), Description(rights="ask us")), 3)
 
 
 @pytest.mark.parametrize(
@@ -68,12 +70,12 @@ def test_rights_that_are_no_address_are_left_out() -> None:
 def test_thumbnails_are_stored_sizes_where_there_are_some(
     stored: tuple[int, ...], max_side: int | None, size: str
 ) -> None:
-    found = canvas(ListedImage(asset(*stored), Grant(max_side)), 3)
+    found = canvas(ListedImage(asset(*stored), Grant(max_side), NOTHING), 3)
     assert found["thumbnail"][0]["id"] == f"https://x.example/3/a/b.jpg/full/{size}/0/default.jpg"
 
 
 def test_the_picture_is_as_large_as_the_server_makes_it() -> None:
-    found = canvas(ListedImage(asset(), Grant()), 3, max_width=1000)
+    found = canvas(ListedImage(asset(), Grant(), NOTHING), 3, max_width=1000)
     body = found["items"][0]["items"][0]["body"]
     assert (body["width"], body["height"], found["width"], found["height"]) == (1000, 500, 4000, 2000)
 
