@@ -29,6 +29,13 @@ def on_a_screen(*parts: tuple[Image.Image, tuple[int, int]]) -> Seen | None:
     return Seen.of(shot.getvalue(), *SIZE)
 
 
+def as_sent(picture: Image.Image) -> Image.Image:
+    """As servers send it: JPEG, with colours at half the resolution."""
+    sent = io.BytesIO()
+    picture.save(sent, "JPEG", quality=80)
+    return Image.open(sent)
+
+
 def test_the_whole_picture(picture: Image.Image) -> None:
     shown = on_a_screen((picture.resize((960, 640)), (20, 130)))
     assert shown is not None
@@ -37,15 +44,16 @@ def test_the_whole_picture(picture: Image.Image) -> None:
 
 
 def test_a_part_at_full_resolution(picture: Image.Image) -> None:
-    shown = on_a_screen((picture.crop((700, 400, 1700, 1300)), (0, 0)))
+    shown = on_a_screen((as_sent(picture).crop((700, 400, 1700, 1300)), (0, 0)))
     assert shown is not None
     assert (shown.is_right, shown.is_whole) == (True, False)
     assert shown.scale == pytest.approx(1, rel=0.01)
-    assert shown.contrast > 0.9
+    assert shown.contrast > 0.6
 
 
 def test_a_part_of_a_lower_level_is_not_sharp(picture: Image.Image) -> None:
-    shown = on_a_screen((picture.resize((1200, 800)).resize(SIZE).crop((700, 400, 1700, 1300)), (0, 0)))
+    enlarged = as_sent(picture.resize((1200, 800))).resize(SIZE)
+    shown = on_a_screen((enlarged.crop((700, 400, 1700, 1300)), (0, 0)))
     assert shown is not None
     assert shown.is_right
     assert shown.contrast < 0.5
