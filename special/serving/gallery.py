@@ -106,8 +106,10 @@ class Gallery:
             async with aclosing(cast("AsyncGenerator[Blob, None]", self._source.list(folder, after=start))) as listed:
                 async for blob in listed:
                     name, slash, _ = blob.key[len(folder) :].partition("/")
-                    entry = folder + name + slash
                     looked_at += 1
+                    if slash and folder + name + slash == entry:
+                        continue  # a store that sorts in another way did not skip all of it
+                    entry = folder + name + slash
                     if entry != folder and self._is_shown(entry):
                         found.append(entry)
                     if len(found) == count or looked_at == MAX_ENTRIES:

@@ -134,6 +134,28 @@ def test_pictures_on_their_way_have_a_place_and_a_progress(derived: LiveServer, 
     expect(progress).to_be_hidden()
 
 
+def test_a_master_that_is_being_prepared_says_so(derived: LiveServer, page: Page):
+    tiles: list[Route] = []
+
+    def answer(route: Route) -> None:
+        """The second tile as the server gives it while it builds a pyramid; the third waits."""
+        tiles.append(route)
+        if len(tiles) == 2:
+            given = route.fetch()
+            timing = f"{given.headers['server-timing']}, pyramid;desc=building"
+            route.fulfill(response=given, headers={**given.headers, "server-timing": timing})
+        elif len(tiles) != 3:
+            route.continue_()
+
+    page.route("**/iiif/3/a.jpg/*,*/*/0/*.jpg", answer)
+    page.goto(f"{derived.url}/#a.jpg")
+    page.get_by_role("button", name="1:1").click()
+    expect(page.locator("#preparing")).to_be_visible()
+    tiles[2].continue_()
+    wait_until_loaded(page)
+    expect(page.locator("#preparing")).to_be_hidden()
+
+
 def shared(page: Page, name: str) -> str:
     return page.locator("#share li", has=page.get_by_text(name, exact=True)).locator("textarea").input_value()
 

@@ -385,6 +385,14 @@ async def test_tells_what_is_directly_below_a_prefix(backend: Backend) -> None:
 
 
 @pytest.mark.parametrize("backend", ["local", "seaweed"], indirect=True)  # moto takes 9 s to store that many
+async def test_a_listing_can_skip_a_folder(backend: Backend) -> None:
+    """As the gallery does, for each folder below the one that it shows."""
+    for key in ("a/1.jpg", "a/b/2.jpg", "a/é.jpg", "a/日本.jpg", "b.jpg", "c/3.jpg"):
+        backend.put(key, key.encode())
+    assert await keys(backend.source, after="a/\U0010ffff") == ["b.jpg", "c/3.jpg"]
+    assert await keys(backend.source, "a/", after="a/b/\U0010ffff") == ["a/é.jpg", "a/日本.jpg"]
+
+
 async def test_lists_more_than_one_page(backend: Backend) -> None:
     names = [f"{number:05}" for number in range(1100)]
     if isinstance(backend.source, Folder):

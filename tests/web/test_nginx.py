@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from special.web import proxies
-from tests.support.nginx import EXAMPLES, OFFLOAD, SEVERAL_MACHINES, check, needs_nginx
+from tests.support.nginx import BELOW_A_PATH, EXAMPLES, OFFLOAD, SEVERAL_MACHINES, certify, check, needs_nginx
 
 pytestmark = [pytest.mark.service, needs_nginx]
 
@@ -24,21 +19,14 @@ BELIEVED = {
 }
 
 
-@pytest.mark.parametrize("path", [SEVERAL_MACHINES, OFFLOAD], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [SEVERAL_MACHINES, OFFLOAD, BELOW_A_PATH], ids=lambda path: path.name)
 def test_the_files_are_configurations_as_they_stand(path: Path, tmp_path: Path) -> None:
+    certify(tmp_path)
     assert check(path.read_text(), tmp_path) == ""
 
 
 def test_the_lines_for_tls_are_a_server(tmp_path: Path) -> None:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "images.example.org")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(1))
-    ).sign(key, hashes.SHA256())
-    (tmp_path / "certificate.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    (tmp_path / "key.pem").write_bytes(pem)
+    certify(tmp_path)
     server = re.sub(r"ssl_certificate \S+;", f"ssl_certificate {tmp_path}/certificate.pem;", TLS)
     server = re.sub(r"ssl_certificate_key \S+;", f"ssl_certificate_key {tmp_path}/key.pem;", server)
     # 443 needs a privilege, even for a check.
@@ -53,6 +41,7 @@ def test_the_lines_for_tls_are_a_server(tmp_path: Path) -> None:
     [
         pytest.param(SEVERAL_MACHINES.read_text(), id="several machines"),
         pytest.param(OFFLOAD.read_text(), id="offload"),
+        pytest.param(BELOW_A_PATH.read_text(), id="below a path"),
         pytest.param(TLS, id="TLS"),
     ],
 )
