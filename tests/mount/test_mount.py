@@ -124,7 +124,7 @@ def test_a_version_that_was_read_is_read_again_without_the_store(shop: Shop, liv
     assert path.read_bytes() == data
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped:
         assert mapped[:] == data
-    assert shop.requests(start) == []
+    assert shop.between.gets("again", since=start) == []
 
 
 def test_a_file_that_is_read_through_is_read_ahead(shop: Shop, live: LiveMount) -> None:
