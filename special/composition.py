@@ -131,7 +131,8 @@ def assemble(
     encoding = policy.qualities
     admission = AdmissionController(lanes(settings), budget_bytes=settings.decode_budget_bytes)
     renderer = MasterRenderer(masters, workers, admission, encoding, read_limits(settings))
-    reader = volume.reader(source)
+    in_place = isinstance(source, Folder)  # only pyramids and metadata of its masters go to the volume
+    reader = source if in_place else volume.reader(source)
     builder = PyramidBuilder(renderer, volume, reader, after=settings.promote_after, tile=settings.tile_size)
     name = PyramidName(settings.tile_size, settings.jpeg_quality, PIXELS_VERSION)
     published = PublishedTiles(
@@ -139,7 +140,11 @@ def assemble(
     )
     pyramids = PyramidTiles(renderer, volume.pyramids, builder.name, tile=builder.tile)
     publisher = PyramidPublisher(store.source, pyramids, published) if settings.publish_pyramids else None
-    prefetcher = Prefetcher(volume, source, masters, is_busy=lambda: workers.busy) if settings.read_ahead else None
+    prefetcher = (
+        Prefetcher(volume, source, masters, is_busy=lambda: workers.busy)
+        if settings.read_ahead and not in_place
+        else None
+    )
     writer = RenditionWriter(store, policy) if settings.store_on_miss else None
     in_force = in_force or RulesInForce(rules(settings))
     catalog = Catalog(store, masters, in_force, tiling_for=builder.tiling, catalogue=catalogue)

@@ -8,35 +8,39 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine, Iterable
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
-from special.concurrency import SingleFlight
-from special.errors import Denied, Missing, SourceError, Unreachable
+from special.concurrency import LRUCache, SingleFlight
+from special.errors import Denied, MasterError, Missing, SourceError, Unreachable
+from special.formats import drive, tiff
 from special.mount.names import FOLDER_SUFFIX, FolderNames, folder_prefix, is_nameable
-from special.mount.read_ahead import ReadAhead
+from special.mount.read_ahead import ReadAhead, Spread
 from special.storage import Blob, Folder, Span, Tree
 from special.volume import Volume
 
 log = logging.getLogger(__name__)
 
-ENDS_BYTES = 65536
-"""What is read of both ends of a file when it is opened: headers are there, and directories of a TIFF at the end."""
+HEAD_BYTES = 65536
+"""What is read of a file when it is opened."""
+KNOWN_VERSIONS = 4096
+"""Versions whose headers have been fetched, and of which it is known how they are read."""
 MOST_FETCHES = 64
 """Fetches ahead that are under way at once, for all files. Further ones are left out: programs ask by themselves."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class OpenFile:
     """A file that a program has open."""
 
     blob: Blob
     """The version that it reads to the end."""
-    read_ahead: ReadAhead = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.read_ahead = ReadAhead(self.blob.size)
+    spread: Spread
+    """How all programs read that version here and there."""
+    read_ahead: ReadAhead
+    """How this program reads on."""
 
 
 class FileSystem:
@@ -50,6 +54,7 @@ class FileSystem:
         self._lists = lists
         self._look_ups: SingleFlight[Blob | str] = SingleFlight()
         self._fetches: set[asyncio.Task[None]] = set()
+        self._spreads: LRUCache[str, Spread] = LRUCache(KNOWN_VERSIONS)
 
     async def check(self) -> None:
         """Find out whether folders can be listed at all. Raises `Unreachable`."""
@@ -97,11 +102,13 @@ class FileSystem:
                 yield name, child
 
     def open(self, blob: Blob) -> OpenFile:
-        """A file to be read. Its ends begin to come, since most programs ask for one and then for the other."""
-        if blob.size > 2 * ENDS_BYTES:
-            self._fetch(blob, Span(0, ENDS_BYTES))
-            self._fetch(blob, Span(blob.size - ENDS_BYTES, blob.size))
-        return OpenFile(blob)
+        """A file to be read. The first time, its headers begin to come."""
+        spread = self._spreads.get(blob.version)
+        if spread is None:
+            self._spreads.put(blob.version, spread := Spread(blob.size))
+            if not self._in_place and blob.size > HEAD_BYTES:
+                self._start(self._study(blob))
+        return OpenFile(blob, spread, ReadAhead(blob.size))
 
     def peek(self, file: OpenFile, span: Span) -> list[memoryview] | None:
         """Parts of the bytes of a span, in order, if all of them are in memory. Never waits."""
@@ -115,7 +122,12 @@ class FileSystem:
         if self._in_place:
             return [memoryview(data) for data in await self._source.read(file.blob, [span])]
         self._read_ahead(file, span)
-        return await self._volume.read_parts(self._source, file.blob, span)
+        near = span
+        if span.start >= HEAD_BYTES:
+            near, around = file.spread.record_miss(span)
+            for piece in around:
+                self._start(self._fetch(file.blob, piece))
+        return _first_bytes(await self._volume.read_parts(self._source, file.blob, near), len(span))
 
     async def close(self) -> None:
         """Stop what is being fetched ahead."""
@@ -125,14 +137,44 @@ class FileSystem:
 
     def _read_ahead(self, file: OpenFile, span: Span) -> None:
         for piece in file.read_ahead.record(span):
-            self._fetch(file.blob, piece)
+            self._start(self._fetch(file.blob, piece))
 
-    def _fetch(self, blob: Blob, span: Span) -> None:
-        if not self._in_place and len(self._fetches) < MOST_FETCHES:
-            task = asyncio.create_task(self._fetched(blob, span))
-            self._fetches.add(task)
-            task.add_done_callback(self._fetches.discard)
+    async def _fetch(self, blob: Blob, span: Span) -> None:
+        await self._volume.read_parts(self._source, blob, span)
 
-    async def _fetched(self, blob: Blob, span: Span) -> None:
-        with suppress(SourceError):  # the program that reads it is told
-            await self._volume.read_parts(self._source, blob, span)
+    async def _study(self, blob: Blob) -> None:
+        """Bring a file's head, and all directories of a TIFF.
+
+        Each is linked from the one before, and programs follow the links one by one. Our parser knows where libvips
+        and others put them, and reads most of them at once.
+        """
+        reader = self._volume.reader(self._source)
+        head = Span(0, HEAD_BYTES)
+        (data,) = await reader.read(blob, [head])
+        if tiff.sniff(data):
+            await drive(tiff.parse(blob.size), reader, blob, max_gap_bytes=0, seen=[(head, data)])
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do what no program waits for: it is told of errors when it reads the same."""
+        if len(self._fetches) >= MOST_FETCHES:
+            work.close()
+            return
+
+        async def quietly() -> None:
+            with suppress(SourceError, MasterError):
+                await work
+
+        task = asyncio.create_task(quietly())
+        self._fetches.add(task)
+        task.add_done_callback(self._fetches.discard)
+
+
+def _first_bytes(parts: Iterable[memoryview], count: int) -> list[memoryview]:
+    """As many bytes of some parts as that."""
+    found: list[memoryview] = []
+    for part in parts:
+        if count <= 0:
+            break
+        found.append(part[:count])
+        count -= len(part)
+    return found

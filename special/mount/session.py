@@ -13,6 +13,7 @@ import os
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from itertools import count
 
 from special.errors import Changed, Denied, Missing, SourceError
@@ -176,28 +177,36 @@ class Session:
             if request.opcode in self._later:
                 task = asyncio.create_task(self._answer_later(request, self._later[request.opcode]))
                 self._tasks[request.unique] = task
-                task.add_done_callback(lambda _: self._tasks.pop(request.unique))
+                task.add_done_callback(partial(self._ended_later, request))
             elif request.opcode not in self._at_once:
                 self._send(refusal(request.unique, errno.ENOSYS))
         except OSError as error:
             self._send(refusal(request.unique, error.errno or errno.EIO))
+        except Exception:
+            self._send(_after_mistake(request))
 
     async def _answer_later(self, request: Request, work: Callable[[Request], Awaitable[Message]]) -> None:
         try:
             async with asyncio.timeout(self._deadline_s):
                 reply = await work(request)
-        except asyncio.CancelledError:
-            reply = refusal(request.unique, errno.EINTR)
         except TimeoutError:
             log.warning("the store did not answer within %.0f s", self._deadline_s)
             reply = refusal(request.unique, errno.EIO)
         except SourceError as error:
-            if (number := _errno(request, error)) == errno.ESTALE:
-                await self._forget_name(self._node(request))
+            number, node = _errno(request, error), self._nodes.get(request.node)
+            if number == errno.ESTALE and node is not None:
+                await self._forget_name(node)
             reply = refusal(request.unique, number)
         except OSError as error:
             reply = refusal(request.unique, error.errno or errno.EIO)
+        except Exception:
+            reply = _after_mistake(request)
         self._send(reply)
+
+    def _ended_later(self, request: Request, task: asyncio.Task[None]) -> None:
+        del self._tasks[request.unique]
+        if task.cancelled():  # perhaps before it began
+            self._send(refusal(request.unique, errno.EINTR))
 
     def _send(self, message: Message) -> None:
         try:
@@ -333,6 +342,12 @@ class Session:
         if out is None:
             raise OSError(errno.ERANGE, "the buffer is too small")
         return answer(request.unique, out)
+
+
+def _after_mistake(request: Request) -> Message:
+    """The answer after an error of ours: without one the program would wait for ever."""
+    log.exception("a request of the kernel (%d) could not be answered", request.opcode)
+    return refusal(request.unique, errno.EIO)
 
 
 def _errno(request: Request, error: SourceError) -> int:

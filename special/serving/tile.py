@@ -121,6 +121,8 @@ class TileRoute:
         if self._publisher is not None and not planned.grant.is_personal:
             self._publisher.submit(planned.asset, master)
         trace().preparing = self._builder.is_building(self._master_of(planned.asset))
+        if planned.stored is not None and isinstance(answer.body, bytes):
+            self._hot.put((planned.asset.identifier, answer.etag), answer.body)
         return answer
 
     async def head(self, planned: PlannedRequest, *, unless: Unless | None) -> AnswerHead:

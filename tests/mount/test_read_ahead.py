@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from itertools import pairwise
 
-from special.mount.read_ahead import MOST_BYTES, PIECE_BYTES, ReadAhead
+from special.mount.read_ahead import MOST_BYTES, NEAR_BYTES, PIECE_BYTES, ReadAhead, Spread
 from special.storage import Span
 
 MIB = 1 << 20
@@ -40,3 +40,20 @@ def test_reads_here_and_there_fetch_nothing() -> None:
     chance, pattern = random.Random(2), ReadAhead(1 << 30)
     places = [chance.randrange(1000) * MIB + row * 60_000 for _ in range(200) for row in range(4)]
     assert all(pattern.record(Span(place, place + 16384)) == [] for place in places)
+
+
+def test_the_more_places_were_missing_the_more_is_fetched_around_the_next() -> None:
+    size, chance = 64 * MIB + 5, random.Random(3)
+    spread, widths = Spread(size), []
+    for _ in range(20):
+        start = chance.randrange(size)
+        read = Span(start, min(start + 16384, size))
+        near, around = spread.record_miss(read)
+        assert near.covers(read)
+        assert len(near) <= NEAR_BYTES
+        widths.append(around[-1].stop - around[0].start if around else 0)
+        assert all(one.stop == other.start for one, other in pairwise(around))
+        assert not around or around[0].start <= start < around[-1].stop <= size
+    assert widths[:2] == [0, 0], "one program that looks at one place"
+    assert widths[2:4] == [256 << 10] * 2
+    assert max(widths) == 4 * MIB
