@@ -132,7 +132,7 @@ def draw(number: int, profiles: dict[str, bytes], press: bytes, sizes: Sizes = S
         pixels = pictures.from_lab(lab)
         samples = lab ^ np.array([0, 128, 128], np.uint8)
         said = enumerated(space, struct.pack(">7I", 100, 0, 255, 128, 255, 128, 0x00443530))
-        tolerance, mean = 40.0, 1.5
+        tolerance, mean = 4.0, 1.0
     elif space in (CMY, WHITE_0):
         pixels = 255 - eight
     elif space == INKS:
