@@ -8,6 +8,7 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -85,7 +86,7 @@ class Bench:
     consent: Consent = field(default_factory=Consent)
 
     def generator(
-        self, sizes: str = "30,15", limit: int | None = None, formats: str = "jpg", **bounds: int
+        self, sizes: str = "30,15", limit: int | None = None, formats: str = "jpg", **bounds: Any
     ) -> Generator:
         wanted = policy(sizes, max_unauthorised=limit, formats=formats)
         store = RenditionStore(self.thumbs)
@@ -143,6 +144,14 @@ async def test_one_decode_serves_all_sizes(bench: Bench) -> None:
     assert piece.format == "jpeg"
     assert [str(job.size) for job in jobs] == ["30,20", "15,10"]
     assert all(job.box == Box(0, 0, 60, 40) and job.plain and job.format == "jpg" for job in jobs)
+
+
+async def test_a_master_that_ends_early_is_made_unless_that_is_forbidden(bench: Bench) -> None:
+    bench.masters.objects[ID] = LANDSCAPE.removesuffix(b"\xff\xd9")
+    with pytest.raises(Malformed, match="the JPEG has no end"):
+        await bench.generator(strict=True).make(InputImage(ID))
+    assert bench.written() == []
+    assert (await bench.make()).result == "made"
 
 
 async def test_few_masters_are_in_memory_however_many_are_under_way(bench: Bench) -> None:

@@ -20,6 +20,7 @@ from special.errors import Malformed, MasterError, Unsupported
 from special.formats import tiff
 from special.formats.layout import Layout
 from special.formats.parser import drive, solve
+from special.formats.tiff import TiffLayout, read_page
 from special.geometry import Box, Frame, Size
 from special.storage.blob import Span
 from tests.support.memory import MemorySource
@@ -272,6 +273,61 @@ def test_what_cannot_be_decoded_is_refused_by_name(fields: dict[str, Any], messa
 def test_what_contradicts_itself_is_malformed(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(Malformed, match=message):
         parsed(put_together([page(**fields)]))
+
+
+def test_a_depth_in_letters_is_malformed() -> None:
+    one = page()
+    with pytest.raises(Malformed, match="BITS_PER_SAMPLE holds 2 values of type 2"):
+        parsed(put_together([replace(one, fields={**one.fields, 258: (2, (56, 0))})]))
+
+
+def fields_of(data: bytes) -> dict[int, tuple[int, int]]:
+    """Where each entry of the first directory is, and its number of values."""
+    (at,) = struct.unpack_from("<I", data, 4)
+    (count,) = struct.unpack_from("<H", data, at)
+    entries = (at + 2 + 12 * number for number in range(count))
+    return {struct.unpack_from("<H", data, at)[0]: (at, struct.unpack_from("<I", data, at + 4)[0]) for at in entries}
+
+
+@pytest.mark.parametrize("missing", ["none", "zero"])
+@pytest.mark.parametrize("compression", [1, 8])
+def test_byte_counts_that_are_missing_are_found(missing: str, compression: int) -> None:
+    tiles = [bytes([number]) * 4096 for number in range(4)]
+    data = bytearray(
+        put_together([replace(page(t256=(128,), t257=(128,), t259=(compression,)), tiles=tiles)], place="front")
+    )
+    at, count = fields_of(data)[325]
+    assert count == 4
+    if missing == "none":
+        struct.pack_into("<H", data, at, 326)  # another field
+    else:
+        (values_at,) = struct.unpack_from("<I", data, at + 8)
+        data[values_at : values_at + 16] = bytes(16)
+    layout = parsed(bytes(data))
+    for x, y in ((0, 0), (64, 64)):
+        (span,) = layout.extract(Box(x, y, 64, 64), Size(64, 64)).spans
+        # without compression a tile has as many bytes as pixels; else it may reach up to the next one
+        assert data[span.start : span.stop] == tiles[(x + 2 * y) // 64]
+    assert formats.load(layout.dump()) == layout
+
+
+@pytest.mark.parametrize(
+    ("fields", "has_color", "samples"),
+    [
+        pytest.param({"t262": ()}, False, 1, id="no colour model"),
+        pytest.param({"t262": (), "t258": (8,) * 3, "t277": (3,)}, True, 3, id="no colour model of three samples"),
+        pytest.param({"t262": (2,), "t258": (8,) * 3, "t277": ()}, True, 3, id="no number of samples"),
+        pytest.param({"t262": (2,), "t258": (8,), "t277": ()}, True, 3, id="no number, and one depth for all"),
+        pytest.param({"t262": (), "t258": (8,) * 4, "t277": ()}, True, 4, id="neither"),
+    ],
+)
+def test_fields_that_are_missing_are_told_by_the_others(fields: dict[str, Any], has_color: bool, samples: int) -> None:
+    data = put_together([page(**fields)])
+    layout = parsed(data)
+    assert isinstance(layout, TiffLayout)
+    assert (layout.has_color, layout.full.samples) == (has_color, samples)
+    extract = layout.extract(Box(0, 0, 64, 64), Size(64, 64))
+    assert read_page(layout.rebuild(extract, read(data, extract.spans)).data).samples == samples
 
 
 def test_of_a_circle_of_directories_the_first_page_is_shown() -> None:

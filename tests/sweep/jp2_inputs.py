@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tests.sweep import pictures
+from tests.sweep import other_inputs, pictures
 from tests.sweep.pictures import SIZES, Input, Pixels, Sizes
 
 GREY, SRGB, SYCC, YCC, CMY, INKS, CIELAB, WHITE_0 = 17, 16, 18, 3, 11, 12, 14, 0
@@ -40,14 +40,24 @@ def defined(*kinds: int) -> bytes:
 
 
 def jp2(
-    code: bytes, width: int, height: int, components: int, bits: int, colours: bytes, *, brand: bytes = b"jp2 "
+    code: bytes,
+    width: int,
+    height: int,
+    components: int,
+    bits: int,
+    colours: bytes,
+    *,
+    brand: bytes = b"jp2 ",
+    more: bytes = b"",
 ) -> bytes:
+    """A file; `more` are boxes between the header and the codestream."""
     head = box(b"ihdr", struct.pack(">IIHBBBB", height, width, components, bits - 1, 7, 0, 0)) + colours
     return b"".join(
         (
             box(b"jP  ", b"\r\n\x87\n"),
             box(b"ftyp", brand + b"\0\0\0\0" + brand),
             box(b"jp2h", head),
+            more,
             box(b"jp2c", code),
         )
     )
@@ -92,6 +102,11 @@ def miscounted(code: bytes) -> bytes:
     return bytes(out)
 
 
+def exif(orientation: int) -> bytes:
+    """A box with an Exif block."""
+    return box(b"uuid", b"JpgTiffExif->JP2" + other_inputs.exif(orientation, 3, "<"))
+
+
 def draw(number: int, profiles: dict[str, bytes], press: bytes, sizes: Sizes = SIZES) -> Input:
     """An input that must be shown, by its number."""
     rng = np.random.default_rng([2000, number])
@@ -132,7 +147,7 @@ def draw(number: int, profiles: dict[str, bytes], press: bytes, sizes: Sizes = S
         pixels = pictures.from_lab(lab)
         samples = lab ^ np.array([0, 128, 128], np.uint8)
         said = enumerated(space, struct.pack(">7I", 100, 0, 255, 128, 255, 128, 0x00443530))
-        tolerance, mean = 40.0, 1.5
+        tolerance, mean = 4.0, 1.0
     elif space in (CMY, WHITE_0):
         pixels = 255 - eight
     elif space == INKS:
@@ -145,6 +160,8 @@ def draw(number: int, profiles: dict[str, bytes], press: bytes, sizes: Sizes = S
         if alpha == "opacity":
             said += defined(*[0] * colours, 1)
             pixels = np.concatenate((pixels, more), axis=2)
+    orientation = 1 if space == "raw" else pick(1, 1, 1, *range(2, 9))
+    samples = np.ascontiguousarray(pictures.stored(samples, orientation))
     if kind == "deep":
         code, how = coded_deep(samples, bits), "deep"
     elif not alpha and rng.random() < 0.15:
@@ -168,14 +185,11 @@ def draw(number: int, profiles: dict[str, bytes], press: bytes, sizes: Sizes = S
     ending = pick("", "", "", "no end")
     if ending:
         code = code.removesuffix(EOC)
-    components = samples.shape[2]
-    data = code if space == "raw" else jp2(code, width, height, components, bits, said, brand=pick(b"jp2 ", b"jpx "))
-    return Input(
-        f"{number}-{space}-b{bits}-{how}-{alpha or 'opaque'}{'-noeoc' * bool(ending)}-{width}x{height}.jp2".replace(
-            " ", "_"
-        ),
-        data,
-        pixels,
-        tolerance,
-        mean,
+    high, wide, components = samples.shape
+    turned = exif(orientation) if orientation > 1 else b""
+    brand = pick(b"jp2 ", b"jpx ")
+    data = code if space == "raw" else jp2(code, wide, high, components, bits, said, brand=brand, more=turned)
+    name = (
+        f"{number}-{space}-b{bits}-{how}-{alpha or 'opaque'}-o{orientation}{'-noeoc' * bool(ending)}-{width}x{height}"
     )
+    return Input(f"{name}.jp2".replace(" ", "_"), data, pixels, tolerance, mean)

@@ -13,6 +13,8 @@ from PIL import Image, ImageCms
 Real = npt.NDArray[np.float64]
 Pixels = npt.NDArray[np.uint8]
 
+PRECISE = ImageCms.Flags.NOOPTIMIZE
+"""LittleCMS computes each pixel; else it would take Lab by a coarse table."""
 Sizes = tuple[tuple[int, int], ...]
 """Widths and heights."""
 SIZES: Sizes = ((600, 540), (533, 417), (1100, 90), (90, 1100), (300, 230))
@@ -83,6 +85,7 @@ def to_lab(pixels: Pixels) -> Pixels:
         ImageCms.createProfile("LAB"),
         renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
         outputMode="LAB",
+        flags=PRECISE,
     )
     return np.asarray(transform)
 
@@ -95,6 +98,7 @@ def from_lab(lab: Pixels) -> Pixels:
         ImageCms.createProfile("sRGB"),
         renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
         outputMode="RGB",
+        flags=PRECISE,
     )
     return np.asarray(moved)
 

@@ -195,3 +195,16 @@ def test_what_is_refused_is_refused_by_name_everywhere(serve: Serve, tmp_path: P
                 assert answer.status_code == 422, (it.name, request, answer.text)
                 assert it.refusal in answer.text, (it.name, request, answer.text)
                 assert str(tmp_path) not in answer.text
+
+
+def test_of_a_file_that_ends_early_the_answer_warns(serve: Serve, tmp_path: Path) -> None:
+    file = io.BytesIO()
+    Image.fromarray(np.zeros((300, 300, 3), np.uint8)).save(file, "JPEG")
+    (tmp_path / "whole.jpg").write_bytes(file.getvalue())
+    (tmp_path / "cut.jpg").write_bytes(file.getvalue()[:-2])
+    with asking(serve(tmp_path, workers=1)) as client:
+        for request in ("full/!200,200/0/default.jpg", "0,0,100,100/max/0/default.png", "full/!200,200/0/default.jpg"):
+            assert "warning" not in client.get(f"/iiif/3/whole.jpg/{request}").headers
+            answer = client.get(f"/iiif/3/cut.jpg/{request}")
+            assert answer.headers["warning"] == '199 - "the JPEG has no end (EOI)"'
+        assert "special_incomplete_answers_total 3.0" in client.get("/metrics").text

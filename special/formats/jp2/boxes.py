@@ -7,12 +7,13 @@ mean; they are copied and put around every rebuilt codestream. All others are sk
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from special.errors import Malformed, Unsupported
+from special.formats import exif
 from special.formats.jp2.colours import Colours, colours
 from special.formats.jp2.reader import CodestreamReader, Reading
-from special.geometry import Size
+from special.geometry import Orientation, Size
 from special.storage import Span
 
 SIGNATURE = bytes.fromhex("0000000c6a5020200d0a870a")
@@ -21,6 +22,9 @@ RAW = bytes.fromhex("ff4fff51")
 """SOC and SIZ: what a raw codestream starts with (A.2)."""
 EXTENDED = b"\0\0\0\1"
 """A length of 1: the true one follows the type, in 8 bytes (I.4)."""
+EXIF_UUID = b"JpgTiffExif->JP2"
+"""What begins a box of type `uuid` that holds an Exif block."""
+MAX_EXIF_BYTES = 65536
 VARIOUS_BITS = 255
 """BPC of a file whose components differ in depth (I.5.3.1)."""
 MAX_BOXES = 1024
@@ -44,6 +48,8 @@ class Container:
     """Colours that one palette entry makes; 0 without a palette."""
     is_grey: bool = False
     """Whether the header says that the picture is grey."""
+    orientation: Orientation = Orientation.UPRIGHT
+    """How to turn the picture upright, by an Exif block before the codestream."""
 
     @property
     def colours(self) -> Colours:
@@ -89,6 +95,7 @@ def read_container(reader: CodestreamReader) -> Reading[Container]:
     if head == RAW:
         return Container(Span(0, reader.size_bytes))
     copied: list[bytes] = []
+    orientation = Orientation.UPRIGHT
     at = 0
     for _ in range(MAX_BOXES):
         if at == reader.size_bytes:
@@ -101,7 +108,11 @@ def read_container(reader: CodestreamReader) -> Reading[Container]:
                 raise Malformed("the codestream comes before the JP2 header box (jp2h)")
             if body == stop:
                 raise Malformed("the codestream box (jp2c) is empty")
-            return _container(Span(body, stop), copied)
+            return replace(_container(Span(body, stop), copied), orientation=orientation)
+        if kind == b"uuid" and len(EXIF_UUID) < stop - body <= MAX_EXIF_BYTES:
+            block = yield from reader.take(body, stop - body)
+            if block.startswith(EXIF_UUID):
+                orientation = exif.orientation(block.removeprefix(EXIF_UUID))
         if kind in (b"jP  ", b"ftyp", b"jp2h"):
             if stop - at + sum(map(len, copied)) > MAX_HEADER_BYTES:
                 raise Malformed(f"the box {kind!r} claims {stop - at} bytes; at most {MAX_HEADER_BYTES} make sense")

@@ -53,6 +53,10 @@ class Jp2Layout:
 
     @property
     def size(self) -> Size:
+        return self.container.orientation.upright(self._stored_size)
+
+    @property
+    def _stored_size(self) -> Size:
         size = self.header.size(0)
         assert size is not None, "an image without samples is Malformed"
         return size
@@ -71,7 +75,7 @@ class Jp2Layout:
     @property
     def levels(self) -> tuple[Size, ...]:
         sizes = (self.header.size(reduction) for reduction in range(self.max_reduction + 1))
-        return tuple(size for size in sizes if size is not None)
+        return tuple(self.container.orientation.upright(size) for size in sizes if size is not None)
 
     @property
     def tiling(self) -> Tiling | None:
@@ -80,7 +84,7 @@ class Jp2Layout:
         if canvas.columns * canvas.rows == 1 or not is_aligned or self.whole_only is not None:
             return None
         factors = tuple(1 << reduction for reduction in range(self.max_reduction + 1))
-        return Tiling(Size(canvas.tile_width, canvas.tile_height), factors)
+        return Tiling(self.container.orientation.upright(Size(canvas.tile_width, canvas.tile_height)), factors)
 
     @property
     def has_color(self) -> bool:
@@ -125,9 +129,8 @@ class Jp2Layout:
 
     def complete(self) -> Parser[Layout] | None:
         """Reads all of the index, for a side-car: what `prepare` would read for any box. None if nothing."""
-        wanted = replace(
-            tile_selection.select(self.header, Box.whole(self.size), self.size, max_reduction=0), is_all=False
-        )
+        size = self._stored_size
+        wanted = replace(tile_selection.select(self.header, Box.whole(size), size, max_reduction=0), is_all=False)
         return self._extension(wanted)
 
     def _extension(self, wanted: Selection) -> Parser[Layout] | None:
@@ -144,7 +147,10 @@ class Jp2Layout:
         inside = box.within(self.size)
         if inside is None:
             raise ValueError(f"the box {box} is outside a master of {self.size}")
-        return tile_selection.select(self.header, inside, size, max_reduction=self.max_reduction)
+        orientation = self.container.orientation
+        stored = orientation.to_stored(inside, self._stored_size)
+        turned = size.turned if orientation.swaps_sides else size
+        return tile_selection.select(self.header, stored, turned, max_reduction=self.max_reduction)
 
 
 def parse(size_bytes: int) -> Parser[Jp2Layout]:

@@ -48,7 +48,9 @@ def rebuild(container: Container, header: Header, extract: Extract, parts: Seque
             data = _wrapped(container, canvas, codestream_writer.codestream(head, tiles))
         case _:
             raise TypeError("an extract of another layout")
-    return Piece(data, "jp2", window.crop, window.reduce, window.area, incomplete=incomplete)
+    return Piece(
+        data, "jp2", window.crop, window.reduce, window.area, orientation=container.orientation, incomplete=incomplete
+    )
 
 
 def _wrapped(container: Container, canvas: Canvas, codestream: bytes) -> bytes:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import zlib
 from array import array
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from special.errors import Malformed
 from special.formats.jp2.boxes import Container
 from special.formats.jp2.markers import Segment
 from special.formats.jp2.tile_parts import PACKETS, ROWS, PartIndex
+from special.geometry import Orientation
 from special.storage import Span
 
 MAGIC = b"special.jp2\0\x01"
@@ -45,6 +47,7 @@ def pack(
         "declared": sorted(index.declared.items()),
         "refusal": index.refusal,
         "doubts": doubts,
+        **({"orientation": container.orientation.value} if container.orientation is not Orientation.UPRIGHT else {}),
         "walked": sorted(index.scanned),
         "bytes": [len(container.header), len(main)],
         "rows": {name: len(getattr(index, name)) for name in (*ROWS, *PACKETS)},
@@ -65,6 +68,7 @@ def unpack(data: bytes) -> Content:
         facts: dict[str, Any] = json.loads(line)
         boxes, main = facts["bytes"]
         container = Container(Span(*facts["codestream"]), rest[:boxes], facts["palette"], facts["grey"])
+        container = replace(container, orientation=Orientation.of(facts.get("orientation", 1)))
         segments = _segments(rest[boxes : boxes + main])
         index = PartIndex(*facts["chain"])
         at = boxes + main

@@ -112,7 +112,8 @@ class Directory:
         entry = self.fields.get(tag)
         if entry is None:
             return ()
-        return struct.unpack(f"{self.order}{entry.values}{NUMBERS[entry.type]}", self._known(entry))
+        known = self._known(entry)
+        return struct.unpack(f"{self.order}{entry.values}{NUMBERS[entry.type]}", known)
 
     def number(self, tag: Tag, default: int | None = None) -> int:
         """The first value of a whole-number field. Raises `Malformed` if it is absent and has no default."""

@@ -235,7 +235,7 @@ class TiffLayout:
                 more.append(body)
                 at += len(body)
             places[number] = place
-            if rows < box.height:
+            if rows < box.height and page.is_shown(number // recipe.tiles.size.area):
                 missing.append(Box(box.x - first.x, box.y - first.y + rows, box.width, box.height - rows))
         return places, more, tuple(missing)
 

@@ -57,6 +57,8 @@ DEPTHS_OF = {
     Photometric.ICCLAB: (8, 16),
 }
 """Bits of samples, unsigned, of colour models in which no others are read."""
+OPACITIES = frozenset({1, 2})
+"""Values of ExtraSamples that are opacity, multiplied with the colours and not (TIFF 6.0 section 18)."""
 MISREAD_IN_PLANES = frozenset({Photometric.MIN_IS_BLACK, Photometric.MIN_IS_WHITE, Photometric.YCBCR})
 """Colour models that libvips takes for others where samples are in strips of their own."""
 SAMPLE_FORMATS = {1: "unsigned", 2: "signed", 3: "fractions", 5: "complex integers", 6: "complex fractions"}
@@ -215,6 +217,11 @@ class Page:
     def rows(self) -> int:
         """Tiles one above the other."""
         return ceil_div(self.size.height, self.tile.height)
+
+    def is_shown(self, plane: int) -> bool:
+        """Whether anything of a plane is shown: not if it holds a sample that is neither colour nor opacity."""
+        extra = plane - COLOUR_SAMPLES[self.photometric]
+        return extra < 0 or (*self.directory.numbers(Tag.EXTRA_SAMPLES)[extra:], 0)[0] in OPACITIES
 
     @property
     def row_bytes(self) -> int:
