@@ -131,9 +131,14 @@ class Site:
         return self.app.asked == before + 1  # for the page that closes the connection
 
     async def warm(self, *paths: str) -> None:
+        """Ask until the answers are at hand: blocks of a master may be in memory later than they are first answered."""
         for path in paths:
-            for _ in range(3):
+            for _ in range(20):
                 assert (await self.get(path)).startswith(b"HTTP/1.1 200"), path
+                if await self.is_at_hand(path):
+                    break
+            else:
+                pytest.fail(f"{path} is never at hand")
 
 
 def request(path: str, *more: str, method: str = "GET", host: str = "a.example", version: str = "1.1") -> bytes:
@@ -354,7 +359,6 @@ async def test_both_ways_answer_many_requests_the_same(library: Path, tmp_path: 
 async def test_everything_that_is_in_memory_is_at_hand(site: Site) -> None:
     await site.warm(*AT_HAND)
     for path in AT_HAND:
-        assert await site.is_at_hand(path), path
         etag = re.findall(rb"\r\netag: ([^\r]+)", await site.get(path))[0].decode()
         for method in ("GET", "HEAD"):
             asked = request(path, f"If-None-Match: {etag}", method=method) + CLOSING
@@ -482,7 +486,7 @@ async def read_to_the_end(reader: asyncio.StreamReader) -> bytes:
 
 
 async def test_a_pipeline_is_answered_in_its_order(site: Site) -> None:
-    await site.warm(*TILES, OTHERS[0])
+    await site.warm(*TILES)
     reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
     bodies = {}
     for path in (*TILES, OTHERS[0]):
