@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from time import monotonic
+from types import TracebackType
 from typing import Self
 
 from special.errors import TimedOut
@@ -43,16 +44,30 @@ class Deadline:
         """The earlier one of this and the deadline that many seconds from now."""
         return Deadline(min(self.at_s, self.clock() + seconds), self.clock)
 
-    @asynccontextmanager
-    async def limit(self, what: str) -> AsyncGenerator[None, None]:
+    def limit(self, what: str) -> AbstractAsyncContextManager[None]:
         """Cancel the block when the deadline is over. Raises `TimedOut`, which names what took too long."""
+        return _Limit(what, None if math.isinf(self.at_s) else self.left_s)
+
+
+class _Limit:
+    """Not made by `asynccontextmanager`, whose generator costs more than the rest: stored images pass two of these."""
+
+    __slots__ = ("_timeout", "_what")
+
+    def __init__(self, what: str, seconds: float | None) -> None:
+        self._what = what
+        self._timeout = asyncio.timeout(seconds)
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         try:
-            async with asyncio.timeout(None if math.isinf(self.at_s) else self.left_s) as timeout:
-                yield
-        except TimeoutError as error:
-            if not timeout.expired():
-                raise
-            raise TimedOut(f"{what}: the deadline of the request is over") from error
+            await self._timeout.__aexit__(kind, error, traceback)
+        except TimeoutError as over:
+            raise TimedOut(f"{self._what}: the deadline of the request is over") from over
 
 
 NEVER = Deadline(math.inf)

@@ -92,6 +92,9 @@ class AnswersAtHand:
     def get(self, key: RequestKey) -> AnswerAtHand | None:
         return self._answers.get(key)
 
+    def forget(self, key: RequestKey) -> None:
+        self._answers.pop(key)
+
     def pieces(self, answer: AnswerAtHand, body: bytes, added: Headers) -> list[bytes]:
         """What is written; `added` are the headers that the server adds to all answers."""
         if added is not self._added:  # it replaces them once a second

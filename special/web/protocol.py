@@ -188,7 +188,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if answer is None or body is None:
             return False
         if not isinstance(body, bytes):
-            self._reading = partial(self._read, at_hand, answer, body, self.headers, arrived_s)
+            self._reading = partial(self._read, at_hand, key, answer, body, self.headers, arrived_s)
             return False
         self.transport.writelines(at_hand.pieces(answer, body, self.server_state.default_headers))
         self._is_answered = True
@@ -207,6 +207,7 @@ class GuardedProtocol(HttpToolsProtocol):
     async def _read(
         self,
         at_hand: AnswersAtHand,
+        key: RequestKey,
         answer: AnswerAtHand,
         reading: Reading,
         headers: Headers,
@@ -222,6 +223,7 @@ class GuardedProtocol(HttpToolsProtocol):
             except Exception as error:
                 failure = error
         if body is None:
+            at_hand.forget(key)
             cycle.scope["extensions"][EXTENSION]["begun"] = Begun(trace, arrived_s, failure)
             del failure
             await cycle.run_asgi(app)
@@ -232,6 +234,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if not cycle.disconnected:
             self.transport.writelines(at_hand.pieces(answer, body, cycle.default_headers))
             cycle.response_started = cycle.response_complete = True
+            cycle.message_event.set()
             if not cycle.keep_alive:  # the server stops
                 self.transport.close()
             self.on_response_complete()

@@ -212,13 +212,7 @@ async def test_nobody_sees_more_than_they_may(
         more = {"Range": "bytes=0-99", "If-None-Match": etags.get(path, "*")}
         headers = CALLERS[caller] | ({form: more[form]} if form in more else {})
         answer = await client.request("HEAD" if form == "HEAD" else "GET", path, headers=headers)
-        limit = None if caller in VALID else rule.limit
-        if is_closed_info(url, limit):
-            faults += [f"{form} {path}: {it}" for it in flaws_of_closed_info(answer, form)]
-        elif permitted(url, limit):
-            faults += [f"{form} {path}: {it}" for it in flaws_of_answer(answer, url, form, limit)]
-        else:
-            faults += [f"{form} {path}: {it}" for it in flaws_of_refusal(answer, form, known=caller == "known")]
+        faults += [f"{form} {path}: {it}" for it in flaws(answer, rule, caller, url, form)]
         if answer.is_success and private(answer) != depends_on_caller(url, rule.limit):
             faults.append(f"{form} {path}: {answer.headers}")
     assert faults == []
@@ -240,11 +234,7 @@ async def test_what_is_at_hand_is_for_everybody(
             more = {form: etags.get(path, "*")} if form == "If-None-Match" else {}
             answer = await client.request("HEAD" if form == "HEAD" else "GET", path, headers=CALLERS[caller] | more)
             sent += 1
-            limit = None if caller in VALID else rule.limit
-            if permitted(url, limit):
-                faults += [f"{form} {path}: {it}" for it in flaws_of_answer(answer, url, form, limit)]
-            else:
-                faults += [f"{form} {path}: {it}" for it in flaws_of_refusal(answer, form, known=caller == "known")]
+            faults += [f"{form} {path}: {it}" for it in flaws(answer, rule, caller, url, form)]
     assert faults == []
     answered = sent - (app.asked - before)
     assert answered > sent / 5 if rule is FREE else answered == 0
@@ -259,6 +249,16 @@ async def test_under_another_name_nobody_sees_anything(client: httpx.AsyncClient
         if answer.status_code != 421 or answer.headers["cache-control"] != "no-store" or "etag" in answer.headers:
             faults.append(f"{form} {path}: {answer.status_code} {answer.headers}")
     assert faults == []
+
+
+def flaws(answer: httpx.Response, rule: Rule, caller: str, url: str, form: str) -> list[str]:
+    """What is wrong with an answer to this caller."""
+    limit = None if caller in VALID else rule.limit
+    if is_closed_info(url, limit):
+        return flaws_of_closed_info(answer, form)
+    if permitted(url, limit):
+        return flaws_of_answer(answer, url, form, limit)
+    return flaws_of_refusal(answer, form, known=caller == "known")
 
 
 def is_closed_info(url: str, limit: int | None) -> bool:

@@ -30,6 +30,7 @@ from special.web.protocol import RequestLimits
 from tests.support.in_process import LIMITS, serving
 from tests.support.live import MASTERS
 from tests.support.logins import SECRET, token
+from tests.support.servers import S3Server
 
 pytestmark = [pytest.mark.service, pytest.mark.asyncio(loop_scope="module")]
 
@@ -130,9 +131,14 @@ class Site:
         return self.app.asked == before + 1  # for the page that closes the connection
 
     async def warm(self, *paths: str) -> None:
+        """Ask until the answers are at hand: blocks of a master may be in memory later than they are first answered."""
         for path in paths:
-            for _ in range(3):
+            for _ in range(20):
                 assert (await self.get(path)).startswith(b"HTTP/1.1 200"), path
+                if await self.is_at_hand(path):
+                    break
+            else:
+                pytest.fail(f"{path} is never at hand")
 
 
 def request(path: str, *more: str, method: str = "GET", host: str = "a.example", version: str = "1.1") -> bytes:
@@ -353,7 +359,6 @@ async def test_both_ways_answer_many_requests_the_same(library: Path, tmp_path: 
 async def test_everything_that_is_in_memory_is_at_hand(site: Site) -> None:
     await site.warm(*AT_HAND)
     for path in AT_HAND:
-        assert await site.is_at_hand(path), path
         etag = re.findall(rb"\r\netag: ([^\r]+)", await site.get(path))[0].decode()
         for method in ("GET", "HEAD"):
             asked = request(path, f"If-None-Match: {etag}", method=method) + CLOSING
@@ -396,6 +401,68 @@ async def test_a_body_is_held_by_no_more_than_its_cache(library: Path, tmp_path:
         assert not await site.is_at_hand(THUMB)
 
 
+# Read of its store
+
+STORED = "open.png/open/200.jpg"
+
+
+@pytest.fixture
+def bucket(library: Path, moto_s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The thumbnails in a bucket, whose small objects are read as a whole."""
+    for name, value in moto_s3.environ.items():
+        monkeypatch.setenv(name, value)
+    name = moto_s3.bucket()
+    for path in (library / "thumbs").rglob("*.j*"):
+        moto_s3.client().upload_file(str(path), name, str(path.relative_to(library / "thumbs")))
+    return name
+
+
+async def test_a_stored_size_that_is_not_in_memory_is_read_and_written_without_the_application(
+    library: Path, tmp_path: Path, bucket: str
+) -> None:
+    stored = (library / "thumbs" / STORED).read_bytes()
+    async with site_of(library, tmp_path, hot_size=0, thumbs=f"s3://{bucket}") as site:
+        await site.warm(THUMB)
+        before, asked = counted(), site.app.asked
+        with logged() as lines:
+            answer = await site.get(THUMB)
+        assert site.app.asked == asked + 1
+        assert stored in answer
+        assert b'desc="gets=1 bytes=%d"' % len(stored) in answer
+        assert (counted() - before)["special_answers_total", "thumb", "200"] == 1
+        assert [(it["status"], it["gets"], it["bytes"]) for it in lines] == [(200, 1, len(stored))]
+        asked = site.app.asked
+        await asyncio.gather(*(site.get(THUMB) for _ in range(20)))
+        assert site.app.asked == asked + 20, "the closing ones"
+        assert (await site.ask(request(THUMB) * 10 + CLOSING)).count(stored) == 10
+        data = request(THUMB, "If-None-Match: x") + request(THUMB, method="HEAD") + request(THUMB) + CLOSING
+        for _ in range(3):
+            assert await observed(site, site.port, data) == await observed(site, site.ordinary, data)
+
+
+async def test_what_was_replaced_or_removed_in_its_store_is_answered_as_the_application_does(
+    library: Path, tmp_path: Path, bucket: str, moto_s3: S3Server
+) -> None:
+    client, other = moto_s3.client(), (library / "thumbs" / "open.png" / "open" / "100.jpg").read_bytes()
+    async with site_of(library, tmp_path, hot_size=0, thumbs=f"s3://{bucket}") as site:
+        await site.warm(THUMB)
+        assert await site.is_at_hand(THUMB)
+        client.put_object(Bucket=bucket, Key=STORED, Body=other)
+        answer = await site.get(THUMB)
+        assert other in answer
+        assert b"gets=2" in answer, "it was read twice"
+        await site.warm(THUMB)
+        assert await site.is_at_hand(THUMB)
+        outcomes = []
+        for port in (site.port, site.ordinary):
+            client.delete_object(Bucket=bucket, Key=STORED)
+            outcomes.append(await observed(site, port, request(THUMB) + CLOSING))
+            client.put_object(Bucket=bucket, Key=STORED, Body=other)
+            await site.warm(THUMB)
+        assert outcomes[0] == outcomes[1]
+        assert outcomes[0][0].startswith(b"HTTP/1.1 404")
+
+
 # As on any connection
 
 MANY = 4000
@@ -419,7 +486,7 @@ async def read_to_the_end(reader: asyncio.StreamReader) -> bytes:
 
 
 async def test_a_pipeline_is_answered_in_its_order(site: Site) -> None:
-    await site.warm(*TILES, OTHERS[0])
+    await site.warm(*TILES)
     reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
     bodies = {}
     for path in (*TILES, OTHERS[0]):
