@@ -31,6 +31,7 @@ SIZES: dict[str, tuple[tuple[int, int] | None, dict[str, Any] | None]] = {
     "empty": ((1000, 1000), {"o": []}),
     "bare": ((1000, 1000), None),
     "gone": (None, {"o": [[1024, 768], [400, 300]], "a": []}),
+    "archived": ((1600, 1200), {"o": [[1024, 768], [400, 300]], "a": []}),
     "original": ((1600, 1200), {"o": [[1024, 768], [400, 300]], "a": []}),
 }
 
@@ -103,7 +104,12 @@ CASES: dict[str, Expected] = {
     "/iiif-img/99/1/original/0,0,512,512/512,/0/default.jpg": Expected(size=(512, 512)),
     "/iiif-img/99/1/original/full/!1024,1024/0/default.jpg": Expected(size=(1024, 768), stored=True),
     "/iiif-img/99/1/gone/full/!400,400/0/default.jpg": Expected(size=(400, 300), stored=True),
+    "/iiif-img/99/1/gone/full/150,/0/default.jpg": Expected(size=(150, 113), stored=False),
+    "/iiif-img/99/1/gone/0,0,100,100/max/0/default.jpg": Expected(404),
     "/iiif-img/99/1/gone/info.json": Expected(),
+    "/iiif-img/99/1/archived/full/!400,400/0/default.jpg": Expected(size=(400, 300), stored=True),
+    "/iiif-img/99/1/archived/0,0,100,100/max/0/default.jpg": Expected(404),
+    "/iiif-img/99/1/archived/info.json": Expected(),
     # access
     "/iiif-img/99/1/mixed/full/!500,500/0/default.jpg": Expected(size=(303, 500)),
     "/iiif-img/99/1/mixed/full/,500/0/default.jpg": Expected(size=(303, 500)),
@@ -161,7 +167,8 @@ def client(serve: Serve, moto_s3: S3Server) -> Iterator[httpx.Client]:
     for name, (master, sizes) in SIZES.items():
         if master:
             key = f"99/1/{name}/original" if name == "original" else f"99/1/{name}"
-            s3.put_object(Bucket=masters, Key=key, Body=picture(*master))
+            tier = "GLACIER" if name == "archived" else "STANDARD"
+            s3.put_object(Bucket=masters, Key=key, Body=picture(*master), StorageClass=tier)
         if sizes is not None:
             s3.put_object(Bucket=thumbs, Key=f"99/1/{name}/s.json", Body=json.dumps(sizes))
             for access, folder in (("o", "open"), ("a", "auth")):
