@@ -128,10 +128,9 @@ def plan_thumb(
 ) -> Thumb | Derivative:
     """The route of a full-region request that only stored renditions may answer.
 
-    One pixel more or less counts as the known size, since other tools round differently; but none that is larger than
-    the `bounds` of a request `!w,h`. With
-    `upscale_percent` the largest rendition may be enlarged by that much. Raises `Unauthorised`,
-    `Forbidden`, `NotFound`.
+    One pixel more or less counts as the known size, since other tools round differently; but nothing is larger than the
+    `bounds` of a request `!w,h`. With `upscale_percent` the largest rendition may be enlarged by that much. Raises
+    `Unauthorised`, `Forbidden`, `NotFound`.
     """
     access.check(job, asset, grant)
     stored = _stored(asset, job, grant, tolerance=1, bounds=bounds)
