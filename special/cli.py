@@ -220,6 +220,9 @@ def derive(
     migrate: Annotated[
         bool, typer.Option("--migrate-legacy", help="Take over files at the keys of older sites; decode nothing.")
     ] = False,
+    index: Annotated[
+        bool, typer.Option("--index", help="Write side-cars beside sizes files of others; decode nothing.")
+    ] = False,
     pyramids: Annotated[
         bool, typer.Option("--pyramids", help="Publish pyramids of masters whose tiles are expensive, too.")
     ] = False,
@@ -269,10 +272,11 @@ def derive(
     """
     from special.derive import Consent, Options, run
 
-    asked: dict[Task, bool] = {"estimate": plan, "verify": verify, "remake": force, "migrate": migrate}
+    asked: dict[Task, bool] = {"estimate": plan, "verify": verify, "remake": force}
+    asked |= {"migrate": migrate, "index": index}
     tasks = [task for task, is_asked in asked.items() if is_asked]
     if len(tasks) > 1:
-        raise ConfigurationError("--plan, --verify, --force and --migrate-legacy exclude each other: choose one")
+        raise ConfigurationError("choose one of --plan, --verify, --force, --migrate-legacy and --index")
     chosen = settings.load(
         config,
         source=source,

@@ -214,7 +214,9 @@ def identifier_form(settings: Settings) -> IdentifierForm:
 
 def key_templates(settings: Settings) -> KeyTemplates:
     """How identifiers and keys of masters belong together."""
-    return KeyTemplates(settings.keys, settings.id_segments, identifier_form(settings), settings.slash_substitute)
+    return KeyTemplates(
+        settings.master_keys, settings.id_segments, identifier_form(settings), settings.slash_substitute
+    )
 
 
 def catalogue_options(settings: Settings) -> CatalogueOptions | None:

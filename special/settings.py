@@ -301,6 +301,19 @@ class Settings(BaseSettings):
         "is a slash.",
     )
     id_segments: int = Field(1, ge=1, le=8, description="Path segments of an identifier: 1, or 3 for a DLCS.")
+    id_map: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Other names of the first segment of identifiers, such as those of a DLCS's customers: `test=99`; "
+        "needs `id_segments` of 2 or more.",
+    )
+    default_version: Literal[2, 3] = Field(
+        3, description="Version of the Image API at addresses that name none, unless Accept prefers the other."
+    )
+    redirect_canonical: bool = Field(
+        False,
+        description="Whether info.json at an address that names the default version leads by 303 to the one without a "
+        "version, as on a DLCS.",
+    )
     odd_keys: bool = Field(
         False,
         description="Whether the bucket has keys with empty segments or `.`, such as `a//b`; else such identifiers are "
@@ -464,6 +477,7 @@ class Settings(BaseSettings):
         "jwt_algorithms",
         "auth_origins",
         "auth_versions",
+        "id_map",
         mode="before",
     )
     @classmethod
@@ -526,6 +540,24 @@ class Settings(BaseSettings):
         if self.auth_profile in ("active", "clickthrough", "kiosk") and not self.auth_login_url:
             raise ValueError(f"auth_profile '{self.auth_profile}' needs auth_login_url")
         return self
+
+    @field_validator("id_map")
+    @classmethod
+    def _paired(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for pair in value:
+            if not all(pair.partition("=")) or pair.count("=") != 1 or "/" in pair:
+                raise ValueError(f"'{pair}' should be a name and what it stands for, such as test=99")
+        return value
+
+    @property
+    def master_keys(self) -> tuple[str, ...]:
+        """Templates from identifier to key; unless some are set those of a DLCS, where identifiers are like its own."""
+        return self.keys if "keys" in self.model_fields_set or self.id_segments != 3 else ("{id}", "{id}/original")
+
+    @property
+    def id_aliases(self) -> dict[str, str]:
+        """Other names of identifiers' first segment, and what it is."""
+        return dict(pair.split("=") for pair in self.id_map)
 
     @property
     def thumbs_url(self) -> str:

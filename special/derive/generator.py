@@ -15,7 +15,18 @@ from special.catalogue import Catalogue
 from special.codecs import Rendered
 from special.derive.inputs import InputImage, locate
 from special.derive.outcome import Outcome, Work
-from special.derive.plan import AccessPlan, Consent, Steps, Target, is_left_alone, is_of, plan, plan_access, remembered
+from special.derive.plan import (
+    AccessPlan,
+    Consent,
+    Steps,
+    Target,
+    is_left_alone,
+    is_of,
+    plan,
+    plan_access,
+    remembered,
+    stored_limit,
+)
 from special.derive.pyramids import current_key
 from special.errors import Changed, MasterError, Missing
 from special.formats import Layout, Parser, Piece, drive
@@ -24,6 +35,7 @@ from special.iiif import MEDIA, Job
 from special.images import OPEN, Access, KeyTemplates, Rendition, Rule, stricter
 from special.observability import trace
 from special.renditions import (
+    FOREIGN,
     Policy,
     PyramidName,
     RenditionStore,
@@ -132,6 +144,24 @@ class Generator:
             return Outcome(identifier, "stood", "there are no legacy files")
         await self._store.write_sizes_file(identifier, sizes)
         return Outcome(identifier, "made", f"{len(renditions)} legacy files copied", written=len(renditions))
+
+    async def index(self, image: InputImage) -> Outcome:
+        """Write a side-car beside the sizes file of others: servers then need not read the master's headers.
+
+        Decodes nothing; sizes file, files and restrictions stay as they are. Two GETs, a HEAD, the reads of the
+        headers and one write.
+        """
+        identifier, blob, stored = await self._state(image)
+        if stored is None or not stored.foreign:
+            return Outcome(identifier, "stood", "" if stored else "nothing is stored")
+        if is_of(stored, blob):
+            return Outcome(identifier, "stood")
+        master = await self._open(blob)
+        master = await self._read_on(master, master.layout.complete())
+        sizes, limit = SizesFile.of(stored.renditions), stored_limit(stored)
+        target = Target(identifier, blob, master.layout.size, sizes, limit, FOREIGN)
+        await self._store.write_sidecar(identifier, target.sidecar(dump_layout(master.layout), settled=True))
+        return Outcome(identifier, "made", "side-car")
 
     async def estimate(self, image: InputImage) -> Outcome:
         """Say what `make` would do. Reads no master."""

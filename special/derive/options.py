@@ -13,8 +13,8 @@ from special.derive.plan import Consent
 from special.derive.resources import ResourceOptions, Resources, open_read_only, open_with_decoders
 from special.errors import ConfigurationError
 
-Task = Literal["make", "remake", "migrate", "estimate", "verify"]
-"""The default, `--force`, `--migrate-legacy`, `--plan` and `--verify`."""
+Task = Literal["make", "remake", "migrate", "index", "estimate", "verify"]
+"""The default, `--force`, `--migrate-legacy`, `--index`, `--plan` and `--verify`."""
 DECODES: frozenset[Task] = frozenset({"make", "remake"})
 READS_ONLY: frozenset[Task] = frozenset({"estimate", "verify"})
 
@@ -111,6 +111,8 @@ class Options:
                 return generator.remake
             case "migrate":
                 return generator.migrate
+            case "index":
+                return generator.index
             case "estimate":
                 return generator.estimate
             case "verify":

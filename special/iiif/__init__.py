@@ -27,6 +27,7 @@ from special.iiif.request import (
     Percent,
     Quality,
     Version,
+    Within,
     parse,
 )
 
@@ -48,6 +49,7 @@ __all__ = [
     "Percent",
     "Quality",
     "Version",
+    "Within",
     "canonical",
     "fold_identifier",
     "parse",

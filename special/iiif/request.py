@@ -121,10 +121,9 @@ class ImageRequest:
     quality: Quality
     format: OutputFormat
 
-    @property
-    def spoken(self) -> Version:
-        """The version that it is written in: where the URL does not say, 3, unless its size is of 2 alone."""
-        return self.version or (2 if isinstance(self.size.form, Unscaled) else 3)
+    def spoken(self, default: Version) -> Version:
+        """The version that it is written in: where the URL does not say, the default, unless its size is of 2 alone."""
+        return self.version or (2 if isinstance(self.size.form, Unscaled) else default)
 
 
 @dataclass(frozen=True, slots=True)

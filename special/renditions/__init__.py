@@ -16,12 +16,13 @@ from special.renditions import pyramid_file
 from special.renditions.addition import Addition
 from special.renditions.policy import Policy
 from special.renditions.pyramid_file import PublishedIndex, PyramidName
-from special.renditions.sidecar import SIDECAR_NAME, Sidecar, dump_layout
+from special.renditions.sidecar import FOREIGN, SIDECAR_NAME, Sidecar, dump_layout
 from special.renditions.sizes_file import SizesFile, rendition_key
 from special.renditions.store import CachedRendition, RenditionStore, StoredRenditions
 from special.renditions.write_back import RenditionWriter
 
 __all__ = [
+    "FOREIGN",
     "SIDECAR_NAME",
     "Addition",
     "CachedRendition",

@@ -16,6 +16,8 @@ from special.storage import Blob
 SIDECAR_NAME = "special.json"
 SIDECAR_VERSION = 1
 """Another version is refused by name."""
+FOREIGN = "foreign"
+"""The encoding of renditions that others made: the side-car is ours, the sizes file and its files are theirs."""
 MAX_LAYOUT_BYTES = 256 * 1024
 """A longer layout stays out of the side-car, which every cold request reads."""
 
@@ -40,7 +42,7 @@ class Sidecar:
     max_unauthorised: int | None
     """Longest side that is open; None: everything is."""
     encoding: str
-    """How the renditions were encoded, such as `jpg 85`."""
+    """How the renditions were encoded, such as `jpg 85`; `FOREIGN` where others made them."""
     settled: bool
     """False while there may be files that must be removed."""
 

@@ -17,7 +17,7 @@ from special.iiif import MEDIA
 from special.images import OPEN, Access, Rendition, Rule, stricter
 from special.renditions import pyramid_file
 from special.renditions.addition import Addition
-from special.renditions.sidecar import SIDECAR_NAME, Sidecar
+from special.renditions.sidecar import FOREIGN, SIDECAR_NAME, Sidecar
 from special.renditions.sizes_file import SIZES_NAMES, SizesFile
 from special.storage import Absent, Blob, NotModified, Opened, Source, Span, Unless, body
 
@@ -44,7 +44,7 @@ class StoredRenditions:
     version: str
     """Changes whenever any of the above does: the entity tags of the files it was read from."""
     foreign: bool = False
-    """Whether the sizes file was last written by others: no side-car of ours goes with it."""
+    """Whether others wrote the sizes file and its files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,7 +359,7 @@ def _joined(
     sizes_file, ours = sizes[1] if sizes else SizesFile(), sidecar[1] if sidecar else None
     limit = sizes_file.max_unauthorised
     agreed = sizes is None or (ours is not None and ours.sizes == sizes_file)
-    if ours:
+    if ours and (agreed or ours.encoding != FOREIGN):
         # Where they differ another tool wrote the sizes file, or a run of ours is between its two writes.
         limit = ours.max_unauthorised if agreed else stricter(limit, ours.max_unauthorised)
     return StoredRenditions(
@@ -367,8 +367,15 @@ def _joined(
         Rule(limit),
         ours if agreed else None,
         "".join(found[0].etag for found in (sizes, sidecar) if found),
-        foreign=not agreed and not (ours is not None and _is_unfinished(ours, sizes_file)),
+        foreign=_is_foreign(ours, sizes_file, agreed=agreed),
     )
+
+
+def _is_foreign(sidecar: Sidecar | None, listed: SizesFile, *, agreed: bool) -> bool:
+    """Whether others wrote the sizes file; one of theirs may have a side-car of ours, which `derive --index` wrote."""
+    if sidecar is not None and sidecar.encoding == FOREIGN:
+        return True
+    return not agreed and not (sidecar is not None and _is_unfinished(sidecar, listed))
 
 
 def _is_unfinished(sidecar: Sidecar, listed: SizesFile) -> bool:

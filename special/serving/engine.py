@@ -12,7 +12,7 @@ from special import iiif
 from special.auth import ANONYMOUS, Grant, Identity, access
 from special.catalogue import Caller, GuardedHooks
 from special.concurrency import Deadline
-from special.errors import RequestError
+from special.errors import Denied, Missing, NotFound, RequestError
 from special.iiif import ImageRequest, Job, Limits, Version
 from special.images import Asset, Description
 from special.serving import info, routing
@@ -20,7 +20,7 @@ from special.serving.answers import Access, Answer, AnswerHead, InfoDocument, Pl
 from special.serving.catalog import Catalog
 from special.serving.gallery import Gallery
 from special.serving.info import Services
-from special.serving.routing import LaneName, Plan
+from special.serving.routing import LaneName, Plan, Thumb
 from special.storage import Source, Span, Unless
 from special.workers import AdmissionController
 
@@ -117,7 +117,9 @@ class Engine:
         self, identifier: str, uri: str, *, version: Version, identity: Identity, services: Services = ()
     ) -> InfoDocument:
         """info.json at level 2, at level 0 for callers who may see less. `services` lead them to a login."""
-        asset = await self.catalog.find(identifier)
+        asset = await self._find(identifier)
+        if asset.blob is None:
+            return await self.thumbs_info(identifier, uri, version=version, identity=identity, services=services)
         grant = access.grant(asset, identity)
         seen: Access = "full" if grant.unlimited else "part" if grant.max_side else "none"
         described = Grant() if seen == "none" else grant
@@ -158,11 +160,21 @@ class Engine:
         verdict = await self.hooks.authorise(caller, await self.catalog.entry(caller.identifier))
         return replace(identity, verdict=verdict)
 
+    async def _find(self, identifier: str) -> Asset:
+        """The image; what is stored of it, where its master is gone, archived or denied. Raises as `Catalog.find`."""
+        try:
+            return await self.catalog.find(identifier)
+        except (Missing, Denied) as fault:
+            try:
+                return await self.catalog.find_stored(identifier)
+            except NotFound:
+                raise fault from None
+
     # Plans
 
     async def plan(self, request: ImageRequest, *, version: Version, identity: Identity) -> PlannedRequest:
         """How to answer a request for any region and size. Raises `RequestError`, `Missing`, `MasterError`."""
-        asset = await self.catalog.find(request.identifier)
+        asset = await self._find(request.identifier)
 
         def choose(grant: Grant) -> tuple[Job, Plan]:
             # `max` is what info.json tells this caller; any other size is refused by the grant, not cut down to it.
@@ -175,11 +187,15 @@ class Engine:
 
     async def plan_thumb(self, request: ImageRequest, *, version: Version, identity: Identity) -> PlannedRequest:
         """How to answer a request by stored renditions alone. Raises `RequestError`."""
+        routing.check_thumb(request)
         asset = await self.catalog.find_stored(request.identifier)
+        bounds = request.size.form.bounds if isinstance(request.size.form, iiif.Within) else None
 
         def choose(grant: Grant) -> tuple[Job, Plan]:
             job = routing.thumb_job(request, asset, grant, version=version)
-            return job, routing.plan_thumb(asset, job, grant, upscale_percent=self._upscale_percent)
+            plan = routing.plan_thumb(asset, job, grant, bounds=bounds, upscale_percent=self._upscale_percent)
+            # What the canonical link names is what is sent.
+            return replace(job, size=plan.rendition.size) if isinstance(plan, Thumb) else job, plan
 
         return self._planned(asset, identity, choose, version)
 

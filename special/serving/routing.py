@@ -12,14 +12,14 @@ no byte of the master.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from special import iiif
 from special.auth import Grant, access
 from special.errors import BadRequest, NotFound
 from special.geometry import Box, Size
 from special.iiif import ImageRequest, Job, Limits, Version
-from special.images import Asset, Rendition
+from special.images import Asset, Rendition, StoredFormat
 from special.serving import info
 from special.storage import Blob
 
@@ -96,12 +96,9 @@ def thumb_job(request: ImageRequest, asset: Asset, grant: Grant, *, version: Ver
     the largest rendition that the caller may see.
     """
     formats = info.thumb_formats(asset)
+    check_thumb(request)
     if request.format not in formats:
         raise BadRequest(f"Only {' and '.join(formats)} are available here, not {request.format}.")
-    if request.quality not in ("default", "color"):
-        raise BadRequest(f"Only qualities default and color are stored, not {request.quality}.")
-    if request.mirror or request.angle % 360:
-        raise BadRequest("Stored sizes are not rotated: the rotation must be 0.")
     stored = info.listed_thumbs(asset, grant) or [it.size for it in asset.renditions]
     largest = max(stored, key=lambda size: size.area)
     if not any(iiif.region_box(request.region, size) == Box.whole(size) for size in (largest, asset.size)):
@@ -111,18 +108,32 @@ def thumb_job(request: ImageRequest, asset: Asset, grant: Grant, *, version: Ver
         Limits(largest.width, largest.height) if isinstance(request.size.form, iiif.Max) else Limits(upscaling=True)
     )
     asked = replace(request, region=iiif.Full(), size=replace(request.size, upscale=version == 3 and limits.upscaling))
-    return iiif.resolve(asked, asset.size, version=version, limits=limits)
+    job = iiif.resolve(asked, asset.size, version=version, limits=limits)
+    # Stored as it is: another tool may have rounded its sides otherwise than we would.
+    return replace(job, size=largest) if isinstance(request.size.form, iiif.Max) else job
 
 
-def plan_thumb(asset: Asset, job: Job, grant: Grant, *, upscale_percent: int = 0) -> Thumb | Derivative:
+def check_thumb(request: ImageRequest) -> None:
+    """Raise `BadRequest` for what is stored of no image, before any is looked for."""
+    if request.format not in get_args(StoredFormat):
+        raise BadRequest(f"Only {' and '.join(get_args(StoredFormat))} are stored, not {request.format}.")
+    if request.quality not in ("default", "color"):
+        raise BadRequest(f"Only qualities default and color are stored, not {request.quality}.")
+    if request.mirror or request.angle % 360:
+        raise BadRequest("Stored sizes are not rotated: the rotation must be 0.")
+
+
+def plan_thumb(
+    asset: Asset, job: Job, grant: Grant, *, bounds: Size | None = None, upscale_percent: int = 0
+) -> Thumb | Derivative:
     """The route of a full-region request that only stored renditions may answer.
 
-    One pixel more or less counts as the known size: other tools round differently. With
-    `upscale_percent` the largest rendition may be enlarged by that much. Raises `Unauthorised`,
-    `Forbidden`, `NotFound`.
+    One pixel more or less counts as the known size, since other tools round differently; but nothing is larger than the
+    `bounds` of a request `!w,h`. With `upscale_percent` the largest rendition may be enlarged by that much. Raises
+    `Unauthorised`, `Forbidden`, `NotFound`.
     """
     access.check(job, asset, grant)
-    stored = _stored(asset, job, grant, tolerance=1)
+    stored = _stored(asset, job, grant, tolerance=1, bounds=bounds)
     if stored:
         return stored
     permitted = _permitted(asset, grant)
@@ -133,13 +144,16 @@ def plan_thumb(asset: Asset, job: Job, grant: Grant, *, upscale_percent: int = 0
     raise NotFound("No stored size of this image is large enough.")
 
 
-def _stored(asset: Asset, job: Job, grant: Grant, *, tolerance: int) -> Thumb | Derivative | None:
+def _stored(
+    asset: Asset, job: Job, grant: Grant, *, tolerance: int, bounds: Size | None = None
+) -> Thumb | Derivative | None:
     if job.box != Box.whole(asset.size):
         return None
     permitted = _permitted(asset, grant)
     if job.plain:
         for rendition in permitted:
-            if rendition.format == job.format and _near(rendition.size, job.size, tolerance):
+            fits = bounds is None or bounds.covers(rendition.size)
+            if fits and rendition.format == job.format and _near(rendition.size, job.size, tolerance):
                 return Thumb(rendition)
     # A rendition that another tool made one pixel short still serves; the answer's size is exact all the same.
     enough = [it for it in permitted if Size(it.size.width + 1, it.size.height + 1).covers(job.size)]

@@ -19,6 +19,7 @@ from starlette.types import Message, Receive, Scope, Send
 from special import composition
 from special.auth import AccessTokens, Rules, RulesInForce, Verifier
 from special.errors import ConfigurationError, RequestError, SpecialError
+from special.iiif import Version
 from special.images import PurgeList
 from special.observability import SHARED_COUNTS, OtelExporter, logs, tracing
 from special.serving import Engine
@@ -67,6 +68,7 @@ class App:
         self._address = PublicAddress.of(
             settings.base_url, trusted_proxies=settings.trusted_proxies, allowed_hosts=settings.allowed_hosts
         )
+        self._version: Version = 2 if settings.default_version == 2 else 3
         self._verifier = composition.verifier(settings)
         self._auth = _auth(settings, self._verifier)
         self._images: Images | None = None
@@ -138,6 +140,8 @@ class App:
             settings.id_segments,
             max_age_s=settings.max_age_s,
             form=composition.identifier_form(settings),
+            aliases=settings.id_aliases,
+            redirect_canonical=settings.redirect_canonical,
             offload_location=settings.offload_location if settings.offload else None,
             gallery=settings.gallery,
             cache_tag_header=settings.cache_tag_header,
@@ -200,7 +204,9 @@ class App:
                     refusal = b"Only GET, HEAD and OPTIONS are served.\n"
                     status, outcome = await send_bytes(send, 405, [*CORS, ALLOW, PLAIN], refusal), "method"
                 else:
-                    call = HttpRequest.of(scope, prefix, path, address=self._address, arrived_s=start)
+                    call = HttpRequest.of(
+                        scope, prefix, path, address=self._address, arrived_s=start, default_version=self._version
+                    )
                     trace.client = call.client
                     status = await self._started.answer(call, receive, send)
             except Disconnected:

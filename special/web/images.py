@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -104,6 +104,10 @@ class ImageOptions:
     """Whether folders are listed; None: those on local disk."""
     cache_tag_header: str | None
     """Header with the image's tag for CDNs; None: there is none."""
+    aliases: Mapping[str, str]
+    """Other names of identifiers' first segment, and what it is."""
+    redirect_canonical: bool
+    """Whether info.json at an address that names the default version leads to the address without one."""
     unsent_bytes: int
     """Memory for answers that wait for their clients to read them."""
 
@@ -161,10 +165,9 @@ class Images:
             if document := self._current(self._documents, call, identity):
                 return await self._send_info(call, document, send)
             request = self._parse(call.path)
-            if isinstance(request, BaseRequest):
-                location = f"{self._uri(call, request)}/info.json"
+            if location := self._location(call, request):
                 return await send_bytes(send, 303, [*CORS, (b"location", location.encode())], b"")
-            if isinstance(request, InfoRequest):
+            if not isinstance(request, ImageRequest):
                 return await self._send_info(call, await self._info(call, request, identity), send)
             lane: LaneName = "stored" if call.level0 else "full" if isinstance(request.region, Full) else "tile"
             async with self._deadline(call, lane).limit("looking up the image"):
@@ -172,7 +175,11 @@ class Images:
         return await self._pixels(call, prepared, receive, send)
 
     def _parse(self, path: str) -> BaseRequest | InfoRequest | ImageRequest:
-        return iiif.parse(path, id_segments=self._options.id_segments, form=self._options.form)
+        """The request that a path asks for, of the image by its own identifier."""
+        request = iiif.parse(path, id_segments=self._options.id_segments, form=self._options.form)
+        first, slash, rest = request.identifier.partition("/")
+        own = self._options.aliases.get(first) if slash else None
+        return replace(request, identifier=f"{own}/{rest}") if own else request
 
     def _deadline(self, call: HttpRequest, lane: LaneName) -> Deadline:
         """Counted from the request's arrival."""
@@ -180,7 +187,17 @@ class Images:
 
     # info.json
 
-    async def _info(self, call: HttpRequest, request: InfoRequest, identity: Identity) -> Document:
+    def _location(self, call: HttpRequest, request: ImageRequest | InfoRequest | BaseRequest) -> str | None:
+        """Where info.json is, for a request whose address is another."""
+        if isinstance(request, ImageRequest):
+            return None
+        unversioned = self._options.redirect_canonical and request.version == call.default_version
+        if isinstance(request, InfoRequest) and not unversioned:
+            return None
+        make = call.unversioned_uri if unversioned else call.uri
+        return f"{make(request, id_segments=self._options.id_segments)}/info.json"
+
+    async def _info(self, call: HttpRequest, request: InfoRequest | BaseRequest, identity: Identity) -> Document:
         version = call.form(request.version).version
         uri = self._uri(call, request)
         make = self.engine.thumbs_info if call.level0 else self.engine.info
@@ -351,7 +368,7 @@ class Images:
             return await self.engine.answer(planned, deadline=deadline, unless=unless)
 
     async def _prepare(self, call: HttpRequest, request: ImageRequest, identity: Identity) -> Prepared:
-        version = request.spoken
+        version = request.spoken(call.default_version)
         make = self.engine.plan_thumb if call.level0 else self.engine.plan
         planned = await make(request, version=version, identity=identity)
         prepared = Prepared(planned, self._image_headers(call, request, planned, version))
@@ -383,6 +400,9 @@ class Images:
             headers.append((b"x-thumb-match" if isinstance(planned.plan, Thumb) else b"x-thumb-resized", b"1"))
         if isinstance(planned.plan, Thumb):
             headers.append((b"accept-ranges", b"bytes"))
+        if self._options.id_segments > 1:  # as a DLCS has it
+            name = iiif.quote_identifier(request.identifier, id_segments=self._options.id_segments)
+            headers.append((b"x-asset-id", name.encode()))
         return headers
 
     def _tag(self, asset: Asset) -> Headers:

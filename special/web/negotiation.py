@@ -29,11 +29,12 @@ class Form:
     media: JsonMedia
 
 
-_FORMS: dict[Version | None, tuple[Form, ...]] = {
+_FORMS: dict[Version, tuple[Form, ...]] = {
     3: (Form(3, "application/ld+json"), Form(3, "application/json")),
     2: (Form(2, "application/json"), Form(2, "application/ld+json")),
 }
-_FORMS[None] = _FORMS[3] + _FORMS[2]
+_ANY: dict[Version, tuple[Form, ...]] = {3: _FORMS[3] + _FORMS[2], 2: _FORMS[2] + _FORMS[3]}
+"""By the default version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +54,13 @@ class _Range:
 
 
 @lru_cache(maxsize=1024)
-def preferred(accept: str, named: Version | None, *, api: Literal["image", "presentation"] = "image") -> Form:
+def preferred(
+    accept: str, named: Version | None, *, api: Literal["image", "presentation"] = "image", default: Version = 3
+) -> Form:
     """The form that a client wants of an API's documents; `named` is the version that the address says.
 
-    The first that is offered where the header says nothing, or wants none of them: that is better than 406.
+    Where the header says nothing, or wants none of them, it is the first that is offered, of the `default` version:
+    that is better than 406.
     """
     ranges = list(_parsed(accept[:MAX_HEADER]))
 
@@ -64,7 +68,7 @@ def preferred(accept: str, named: Version | None, *, api: Literal["image", "pres
         closest = max(((it.specificity(form, api), it.weight) for it in ranges), default=(0, 0.0))
         return closest[1] if closest[0] else 0.0
 
-    return max(_FORMS[named], key=weight)
+    return max(_FORMS[named] if named else _ANY[default], key=weight)
 
 
 def _parsed(accept: str) -> Iterator[_Range]:

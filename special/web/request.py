@@ -60,11 +60,22 @@ class HttpRequest:
     """When it arrived, by the monotonic clock."""
     key: RequestKey | None = None
     """Where the answer may be one that the connection gives by itself the next time."""
+    default_version: Version = 3
+    """Of addresses that name none."""
     tier: Literal["", "auth/open/"] = ""
     """What stands before the prefix: the image service as it is for all, or that for strangers."""
 
     @classmethod
-    def of(cls, scope: Scope, prefix: str, path: str, *, address: PublicAddress, arrived_s: float) -> HttpRequest:
+    def of(
+        cls,
+        scope: Scope,
+        prefix: str,
+        path: str,
+        *,
+        address: PublicAddress,
+        arrived_s: float,
+        default_version: Version = 3,
+    ) -> HttpRequest:
         """The request of an ASGI scope. Raises `BadRequest` and `Misdirected` for its Host header."""
         headers = dict(scope["headers"])
         query = scope["query_string"].decode("latin-1")
@@ -80,6 +91,7 @@ class HttpRequest:
             client=address.client(scope, headers),
             arrived_s=arrived_s,
             key=scope.get("extensions", {}).get(EXTENSION, {}).get("key"),
+            default_version=default_version,
         )
 
     @property
@@ -104,11 +116,16 @@ class HttpRequest:
 
     def form(self, named: Version | None) -> Form:
         """The form of info.json that Accept prefers, of the version that the URL names if it does."""
-        return preferred(self.accept, named)
+        return preferred(self.accept, named, default=self.default_version)
 
     def uri(self, request: ImageRequest | InfoRequest | BaseRequest, *, id_segments: int) -> str:
         """The image's base URI as it was asked for: with the version segment, and in the same spelling."""
         segments = self.quoted_path.split("/")[: id_segments + bool(request.version)]
+        return f"{self.base}/{self.tier}{self.prefix}/{'/'.join(segments)}"
+
+    def unversioned_uri(self, request: InfoRequest | BaseRequest, *, id_segments: int) -> str:
+        """The same without the version segment, for a request whose address has one."""
+        segments = self.quoted_path.split("/")[1 : id_segments + 1]
         return f"{self.base}/{self.tier}{self.prefix}/{'/'.join(segments)}"
 
     @property
