@@ -16,8 +16,8 @@ from urllib.parse import urlsplit, urlunsplit
 import aiohttp
 from yarl import URL
 
-from special import __version__
 from special.errors import ConfigurationError
+from special.version import __version__
 
 ANSWER_WITHIN_S = 60.0
 MAX_BODY_BYTES = 256 * 2**20
