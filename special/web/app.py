@@ -78,7 +78,9 @@ class App:
         self._observers: list[Observer] = [observers.count, observers.log]
         if self._slowest:
             self._observers.append(observers.rank_in(self._slowest))
-        self.at_hand = AnswersAtHand(self._observers, credentials=self._verifier.vary, clock=clock)
+        self.at_hand = AnswersAtHand(
+            self._observers, credentials=self._verifier.vary, client_of=self._address.client, clock=clock
+        )
         options = PageOptions(
             about={
                 "source": settings.source,

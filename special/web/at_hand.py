@@ -8,13 +8,13 @@ find it unchanged. All other requests go the ordinary way.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from time import monotonic
 from typing import Any, Final
 
-from starlette.types import Message, Send
+from starlette.types import Message, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from special.concurrency import LRUCache
@@ -74,10 +74,12 @@ class AnswersAtHand:
         observers: Iterable[Observer],
         *,
         credentials: Iterable[str] = (),
+        client_of: Callable[[Scope, Mapping[bytes, bytes]], str] = lambda scope, headers: "",
         clock: Callable[[], float] = monotonic,
     ) -> None:
         """`observers` are told of every answer. `credentials` are the headers that clients are identified by."""
         self._observers = observers
+        self._client_of = client_of
         self._clock = clock
         self._answers: LRUCache[RequestKey, AnswerAtHand] = LRUCache(MAX_ANSWERS)
         otherwise = [*_OTHERWISE, *(name.lower().encode() for name in credentials)]
@@ -120,11 +122,14 @@ class AnswersAtHand:
 
         return sending
 
-    def finished(self, answer: AnswerAtHand, headers: Headers, arrived_s: float) -> None:
+    def finished(
+        self, answer: AnswerAtHand, pieces: list[bytes], scope: Scope, headers: Headers, arrived_s: float
+    ) -> None:
         """An answer was written to a request with these headers, which arrived then by the clock."""
+        cost = replace(answer.trace, sent_bytes=sum(map(len, pieces[1:])), client=self._client_of(scope, dict(headers)))
         seconds = self._clock() - arrived_s
         request = FinishedRequest(
-            answer.method, answer.path, headers, answer.trace, arrived_s, seconds, answer.status, "ok", None
+            answer.method, answer.path, headers, cost, arrived_s, seconds, answer.status, "ok", None
         )
         for observe in self._observers:
             observe(request)

@@ -190,9 +190,10 @@ class GuardedProtocol(HttpToolsProtocol):
         if not isinstance(body, bytes):
             self._reading = partial(self._read, at_hand, key, answer, body, self.headers, arrived_s)
             return False
-        self.transport.writelines(at_hand.pieces(answer, body, self.server_state.default_headers))
+        pieces = at_hand.pieces(answer, body, self.server_state.default_headers)
+        self.transport.writelines(pieces)
         self._is_answered = True
-        at_hand.finished(answer, self.headers, arrived_s)
+        at_hand.finished(answer, pieces, {"client": self.client}, self.headers, arrived_s)
         return True
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
@@ -231,14 +232,15 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         if self.flow.write_paused:
             await self.flow.drain()
+        pieces = at_hand.pieces(answer, body, cycle.default_headers)
         if not cycle.disconnected:
-            self.transport.writelines(at_hand.pieces(answer, body, cycle.default_headers))
+            self.transport.writelines(pieces)
             cycle.response_started = cycle.response_complete = True
             cycle.message_event.set()
             if not cycle.keep_alive:  # the server stops
                 self.transport.close()
             self.on_response_complete()
-        at_hand.finished(answer, headers, arrived_s)
+        at_hand.finished(answer, pieces, {"client": self.client}, headers, arrived_s)
 
     def send_400_response(self, msg: str) -> None:
         """What uvicorn calls wherever the parser gave up."""

@@ -336,7 +336,7 @@ WAYS = [
 
 @pytest.mark.parametrize("chosen", WAYS)
 async def test_both_ways_answer_count_and_log_the_same(library: Path, tmp_path: Path, chosen: dict[str, Any]) -> None:
-    login = {"jwt_key": library / "key"} if "jwt_cookie" in chosen else {}
+    login: dict[str, Any] = {"jwt_key": library / "key"} if "jwt_cookie" in chosen else {}
     async with site_of(library, tmp_path, **chosen, **login) as site:
         sent, answered = await compare(site, 21, 200)
     assert sent > 300
@@ -346,7 +346,7 @@ async def test_both_ways_answer_count_and_log_the_same(library: Path, tmp_path: 
 @pytest.mark.long
 @pytest.mark.parametrize("chosen", WAYS)
 async def test_both_ways_answer_many_requests_the_same(library: Path, tmp_path: Path, chosen: dict[str, Any]) -> None:
-    login = {"jwt_key": library / "key"} if "jwt_cookie" in chosen else {}
+    login: dict[str, Any] = {"jwt_key": library / "key"} if "jwt_cookie" in chosen else {}
     async with site_of(library, tmp_path, **chosen, **login) as site:
         sent, answered = await compare(site, 2026, 10_000)
     assert sent > 15_000
