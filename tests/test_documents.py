@@ -18,6 +18,7 @@ from PIL import Image
 
 from special.cli import cli
 from special.settings import Settings
+from special.web.viewer import LIBRARY_VERSION
 from tests.support.live import LiveServer
 
 pytestmark = pytest.mark.service
@@ -82,6 +83,10 @@ def test_an_example_works(live_server: LiveServer, curl: list[str]):
     assert answer.status_code == 200, answer.text
     if "-o" in curl:
         Image.open(BytesIO(answer.content)).verify()
+
+
+def test_the_viewer_for_one_s_own_page_is_the_version_that_is_tested():
+    assert f"/openseadragon@{LIBRARY_VERSION}/build/openseadragon/openseadragon.min.js" in README
 
 
 # Dockerfile

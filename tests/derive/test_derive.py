@@ -148,7 +148,7 @@ async def test_failures_are_told_and_can_be_tried_again(tmp_path: Path) -> None:
     shutil.copy(MASTERS / "moon.jpg", masters / "good.jpg")
     (masters / "bad.jpg").write_bytes((MASTERS / "moon.jpg").read_bytes()[:500])
 
-    code, outcomes, seen = await derive(masters, tmp_path / "thumbs", options=Options(failed_to=failed))
+    code, outcomes, seen = await derive(masters, tmp_path / "thumbs", options=Options(failed_to=failed, strict=True))
     assert (code, outcomes) == (1, [])
     assert "failed: bad.jpg: " in seen
     assert "2 images: 1 made, 1 failed" in seen
@@ -399,7 +399,7 @@ async def test_an_archivist_s_folder(tmp_path: Path) -> None:
     }.items():
         (masters / name).write_bytes(data)
     report, totals = tmp_path / "report.csv", tmp_path / "totals.json"
-    options = Options(report=report, summary=totals, allowed_failures=1, exclude=("b*",), quiet=True)
+    options = Options(report=report, summary=totals, allowed_failures=1, exclude=("b*",), quiet=True, strict=True)
     code, _, seen = await derive(masters, thumbs, sizes="100", options=options)
     assert code == 1
     assert sorted(line.split()[2:4] for line in seen.splitlines()) == [
@@ -419,7 +419,9 @@ async def test_an_archivist_s_folder(tmp_path: Path) -> None:
     assert rows["zero.jpg"][1] == "it is empty"
     assert json.loads(totals.read_text())["results"] == {"made": 1, "skipped": 3, "failed": 2}
 
-    code, _, _ = await derive(masters, thumbs, sizes="100", options=Options(allowed_failures=2, exclude=("b*",)))
+    code, _, _ = await derive(
+        masters, thumbs, sizes="100", options=Options(allowed_failures=2, exclude=("b*",), strict=True)
+    )
     assert code == 0
     code, outcomes, _ = await derive(masters, thumbs, "README", sizes="100")
     assert (code, outcomes[0]["result"]) == (1, "failed")
