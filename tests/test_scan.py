@@ -71,7 +71,7 @@ async def test_no_pixel_is_read() -> None:
 
 async def test_refusals_are_listed_by_their_reasons_and_other_files_counted() -> None:
     refused = {it.name: it.data for it in refused_inputs.inputs() if it.name in ("jbig.tif", "other.avif")}
-    text, code = await told(MemorySource({**refused, "copy.tif": refused["jbig.tif"], "a.txt": b"Dear reader, " * 9}))
+    text, code = await told(MemorySource({**refused, "copy.tif": refused["jbig.tif"], "letter": b"Dear reader, " * 9}))
     assert code == 1
     assert "2 refused: TIFF compression 34661 (JBIG)" in text
     assert "1 refused: the master is a file of AVIF" in text
