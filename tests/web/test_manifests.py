@@ -208,7 +208,7 @@ async def test_a_named_viewer_may_ask_as_its_user(client: httpx.AsyncClient) -> 
     [
         pytest.param("none.png", 404, id="no such image"),
         pytest.param("none/", 404, id="no such folder"),
-        pytest.param("some%2Fbroken.jpg", 500, id="a broken master"),
+        pytest.param("some%2Fbroken.jpg", 422, id="a broken master"),
         pytest.param("..%2F", 404, id="above"),
         pytest.param("some/?images=%ff", 400, id="a bad query"),
     ],
