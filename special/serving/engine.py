@@ -12,7 +12,7 @@ from special import iiif
 from special.auth import ANONYMOUS, Grant, Identity, access
 from special.catalogue import Caller, GuardedHooks
 from special.concurrency import Deadline
-from special.errors import Denied, Missing, NotFound, RequestError
+from special.errors import Archived, Denied, Missing, NotFound, RequestError
 from special.iiif import ImageRequest, Job, Limits, Version
 from special.images import Asset, Description
 from special.serving import info, routing
@@ -164,7 +164,7 @@ class Engine:
         """The image; what is stored of it, where its master is gone, archived or denied. Raises as `Catalog.find`."""
         try:
             return await self.catalog.find(identifier)
-        except (Missing, Denied) as fault:
+        except (Missing, Denied, Archived) as fault:
             try:
                 return await self.catalog.find_stored(identifier)
             except NotFound:
