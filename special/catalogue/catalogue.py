@@ -14,7 +14,7 @@ from dataclasses import replace
 from special.catalogue.entry import Entry
 from special.catalogue.kind import Kind
 from special.concurrency import TTLCache
-from special.errors import CatalogueError, Denied, Missing
+from special.errors import CatalogueError, Denied, Missing, Unsupported
 from special.storage import Sources
 
 log = logging.getLogger(__name__)
@@ -106,6 +106,8 @@ class Catalogue:
                 continue
             if found is last:
                 return found
+            if found.page != 1:
+                raise Unsupported(f"{kind.name} has '{identifier}' as page {found.page}: only first pages are served")
             entry = replace(found, places=self._resolved(identifier, found, kind), origin=kind.name)
             return previous if previous is not None and entry == previous else entry
         raise Missing(f"no image '{identifier}' is in the catalogue: {', '.join(it.name for it in self._kinds)}")
