@@ -11,7 +11,7 @@ import pytest
 
 from special.catalogue.catalogue import Catalogue
 from special.catalogue.entry import Entry
-from special.errors import CatalogueError, Denied, Missing, SpecialError, Unsupported
+from special.errors import CatalogueError, Missing, Outside, SpecialError, Unsupported
 from special.storage import Sources, open_source
 
 
@@ -144,7 +144,7 @@ async def test_a_place_outside_the_sources_is_refused_and_that_is_remembered(
     kind = FakeKind({"one": Entry((place.replace("{a}", str(tmp_path / "a")),))})
     catalogue = Catalogue([kind], sources, ttl_s=60)
     for _ in range(2):
-        with pytest.raises(Denied):
+        with pytest.raises(Outside):
             await catalogue.locate("one")
     assert len(kind.asked) == 1
     assert "'one' is refused" in caplog.text

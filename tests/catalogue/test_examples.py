@@ -15,7 +15,7 @@ import pytest
 from special import composition
 from special.auth import ANONYMOUS
 from special.catalogue import Caller, Catalogue
-from special.errors import Denied, Missing
+from special.errors import Missing
 from special.serving import Engine
 from special.settings import load
 from tests.support.catalogue_server import catalogue_server
@@ -134,5 +134,5 @@ async def test_s3(tmp_path: Path) -> None:
     async with example("s3.toml", tmp_path, "s3://archive/masters") as engine:
         for identifier in ("s3:/archive/masters/leaf.tif", "s3:/eu-west-1/archive/masters/leaf.tif"):
             assert await catalogue_of(engine).places(identifier) == ("s3://archive/masters/leaf.tif",)
-        with pytest.raises(Denied):
+        with pytest.raises(Missing):
             await catalogue_of(engine).places("s3:/archive/other/leaf.tif")
