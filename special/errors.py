@@ -11,6 +11,7 @@
     │   └── NotOffered            501  valid, but switched off here (upscaling)
     ├── SourceError               502  an object store said no
     │   ├── Missing               404  there is no such object
+    │   ├── Outside               404  a place below none of the sources; nothing is asked there
     │   ├── Denied                502  the store refused us: credentials, permissions, keys, the clock
     │   ├── Archived              503  the object is in an archive, and must be restored first
     │   ├── Changed               503  the object is no longer the version that was pinned
@@ -133,6 +134,14 @@ class Missing(SourceError):
     status = 404
     code = "missing"
     sentence = "There is no image with this identifier."
+
+
+class Outside(SourceError):
+    """A place below none of the sources: nothing is asked there, and nothing is known of it."""
+
+    status = 404
+    code = "outside"
+    sentence = Missing.sentence
 
 
 class Denied(SourceError):

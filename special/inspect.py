@@ -11,7 +11,7 @@ from rich.table import Column, Table
 from special import iiif
 from special.auth import ANONYMOUS
 from special.catalogue import Entry
-from special.errors import BadRequest, ConfigurationError, Denied, Missing, SpecialError
+from special.errors import BadRequest, ConfigurationError, Missing, SpecialError
 from special.geometry import Box, Size, ceil_div
 from special.iiif import IdentifierForm, ImageRequest
 from special.images import Asset, Master
@@ -83,7 +83,7 @@ async def _object(engine: Engine, entry: Entry) -> Blob | None:
     for place in entry.places:
         try:
             return await engine.source.stat(place)
-        except (Missing, Denied):
+        except Missing:
             continue
     return None
 

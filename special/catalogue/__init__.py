@@ -2,7 +2,7 @@
 
 from special.catalogue.catalogue import Catalogue
 from special.catalogue.entry import Entry
-from special.catalogue.hooks import Caller, GuardedHooks, Hooks
+from special.catalogue.hooks import Caller, GuardedHooks, Hooks, text_picture
 from special.catalogue.http import HttpOptions
 from special.catalogue.opening import (
     BucketIdentifiers,
@@ -13,6 +13,7 @@ from special.catalogue.opening import (
     open_sources,
 )
 from special.catalogue.sqlite import SqliteOptions
+from special.iiif import Mark
 from special.images import ALL, NOTHING, PUBLIC, Description, Verdict
 
 __all__ = [
@@ -29,9 +30,11 @@ __all__ = [
     "Hooks",
     "HttpOptions",
     "KindOptions",
+    "Mark",
     "SqliteOptions",
     "Verdict",
     "open_catalogue",
     "open_hooks",
     "open_sources",
+    "text_picture",
 ]

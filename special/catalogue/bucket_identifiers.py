@@ -6,7 +6,7 @@ import re
 from collections.abc import AsyncIterator, Sequence
 
 from special.catalogue.entry import Entry
-from special.errors import Denied
+from special.errors import Outside
 from special.storage import Sources
 
 _REGION = re.compile(r"[a-z]{2,}(-[a-z]+)+-\d")
@@ -29,9 +29,9 @@ class BucketIdentifierKind:
         for place in (path, rest) if _REGION.fullmatch(first) else (path,):
             try:
                 return Entry((self._sources.resolve(f"s3://{place}"),))
-            except Denied:
+            except Outside:
                 continue
-        raise Denied(f"'{identifier}' is below none of the sources")
+        return None
 
     def identifiers(self, after: str = "") -> AsyncIterator[str] | None:
         return None

@@ -14,7 +14,7 @@ from dataclasses import replace
 from special.catalogue.entry import Entry
 from special.catalogue.kind import Kind
 from special.concurrency import TTLCache
-from special.errors import CatalogueError, Denied, Missing
+from special.errors import CatalogueError, Missing, Outside, Unsupported
 from special.storage import Sources
 
 log = logging.getLogger(__name__)
@@ -39,12 +39,12 @@ class Catalogue:
     async def locate(self, identifier: str) -> Entry:
         """What the first kind that knows an image says of it; its places are URLs below the sources.
 
-        Costs nothing while it is believed. Raises `Missing`; `Denied` where it is in no source; `CatalogueError`,
+        Costs nothing while it is believed. Raises `Missing`; `Outside` where it is in no source; `CatalogueError`,
         `HookError`, `SourceError`.
         """
         entry = await self._known.get(identifier)
         if not entry.places:
-            raise Denied(f"{entry.origin} has '{identifier}' in no source")
+            raise Outside(f"{entry.origin} has '{identifier}' in no source")
         return entry
 
     def peek(self, identifier: str) -> Entry | None:
@@ -106,6 +106,8 @@ class Catalogue:
                 continue
             if found is last:
                 return found
+            if found.page != 1:
+                raise Unsupported(f"{kind.name} has '{identifier}' as page {found.page}: only first pages are served")
             entry = replace(found, places=self._resolved(identifier, found, kind), origin=kind.name)
             return previous if previous is not None and entry == previous else entry
         raise Missing(f"no image '{identifier}' is in the catalogue: {', '.join(it.name for it in self._kinds)}")
@@ -116,6 +118,6 @@ class Catalogue:
         for place in entry.places:
             try:
                 urls.append(self.sources.resolve(place))
-            except Denied as error:
+            except Outside as error:
                 log.warning("%s: '%s' is refused: %s", kind.name, identifier, error)
         return tuple(urls)

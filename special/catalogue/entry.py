@@ -47,6 +47,10 @@ class Entry:
     origin: str = ""
     """The kind of catalogue that knew it."""
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.places, tuple):  # a string is a sequence of strings, too
+            raise TypeError(f"the places of an entry are a tuple, not {self.places!r}")
+
     @property
     def rule(self) -> Rule | None:
         """Who may see how much of it, where the catalogue names roles; without them its limit is like a store's."""

@@ -56,14 +56,13 @@ class HttpKind:
     async def locate(self, identifier: str, previous: Entry | None) -> Entry | None:
         """One GET, conditional where the last answer had an entity tag. 404 and 410 mean that it does not know."""
         import aiohttp
+        from yarl import URL
 
         if self._session is None:
             self._session = _session(self._options)
         url = self._options.url.replace("{id}", quote(identifier, safe=""))
         condition = {"If-None-Match": previous.etag} if previous is not None and previous.etag else {}
         try:
-            from yarl import URL
-
             async with self._session.get(URL(url, encoded=True), headers=condition, allow_redirects=False) as answer:
                 if answer.status in (404, 410):
                     return None
@@ -71,7 +70,7 @@ class HttpKind:
                     return previous
                 if answer.status != 200:
                     raise CatalogueError(f"{url} answers {answer.status}")
-                data = await answer.content.read(MAX_BYTES + 1)
+                data = await _body(answer)
                 etag = answer.headers.get("ETag")
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise CatalogueError(f"{url} does not answer: {error or type(error).__name__}") from error
@@ -101,6 +100,17 @@ def _session(options: HttpOptions) -> aiohttp.ClientSession:
         headers=headers,
         cookie_jar=aiohttp.DummyCookieJar(),
     )
+
+
+async def _body(answer: aiohttp.ClientResponse) -> bytes:
+    """All of an answer, or a little more than may be read of it."""
+    chunks, size_bytes = list[bytes](), 0
+    async for chunk in answer.content.iter_any():
+        chunks.append(chunk)
+        size_bytes += len(chunk)
+        if size_bytes > MAX_BYTES:
+            break
+    return b"".join(chunks)
 
 
 def _entry(url: str, data: bytes, etag: str | None) -> Entry:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 
 from special.catalogue.entry import Entry
-from special.errors import Denied, Missing
+from special.errors import Missing, Outside
 from special.images import KeyTemplates
 from special.storage import Sources
 
@@ -36,7 +36,7 @@ class TemplateKind:
     async def identifiers_of(self, url: str) -> Sequence[str]:
         try:
             key = url[len(self._sources.root_of(url)) :]
-        except Denied:
+        except Outside:
             return ()
         found = (self._templates.identifier_of(it) for it in (key, url))
         return tuple(dict.fromkeys(it for it in found if it is not None))
@@ -56,7 +56,7 @@ class TemplateKind:
         for place in places:
             try:
                 await self._sources.stat(self._sources.resolve(place))
-            except (Missing, Denied):  # S3 denies what is not there, where we may not list
+            except (Missing, Outside):
                 continue
             return place
         return None

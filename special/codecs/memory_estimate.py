@@ -25,6 +25,8 @@ PLAIN: Final = 6
 """Bytes for each pixel of an answer in JPEG that is not turned: the raster and, three times, the file."""
 OTHER: Final = 12
 """Bytes for each pixel of any other answer: a copy that is turned, what encoders hold, and longer files."""
+MARKED: Final = 32
+"""Bytes for each pixel of an answer with marks: the copy, the part of a picture that is drawn, and what is mixed."""
 ENCODED: Final = 6
 """Copies of what is read: as it came, as one piece, as a message, and whatever a decoder makes of it."""
 ROW_PIXEL: Final = 4
@@ -60,4 +62,6 @@ def pyramid_bytes(picture: FlatPicture, encoded: Extract, *, in_memory: bool) ->
 
 def _estimate(format: Format, encoded_bytes: int, pixels: int, job: Job) -> int:  # noqa: A002
     made = PLAIN if job.format == "jpg" and not job.angle and not job.mirror else OTHER
+    if job.marks:
+        made += MARKED
     return ALWAYS + ENCODED * encoded_bytes + DECODED[format] * pixels + made * job.output.area

@@ -1,6 +1,6 @@
 """Encoded bytes and a job in, encoded bytes out: all work on pixels, as pure functions.
 
-    decode -> crop, resize, colours to sRGB -> upright -> mirror -> rotate -> quality -> encode
+    decode -> crop, resize, colours to sRGB -> upright -> marks -> mirror -> rotate -> quality -> encode
 
 The order after resizing is that of the specification (Image API 3.0, section 4). Turning upright
 comes after resizing, since it is the same there and more expensive before. These functions run in a decoder
@@ -20,6 +20,7 @@ from special.codecs import openjpeg, tiff_unpacking, vips
 from special.codecs import raster as rasters
 from special.codecs.decode import decode
 from special.codecs.encode import Encoding, check_fits, encode, encode_bitonal
+from special.codecs.marks import drawn
 from special.codecs.raster import Raster, VipsImage
 from special.codecs.resample import resample
 from special.codecs.rotate import rotated
@@ -110,7 +111,9 @@ def _size_of(picture: Raster | VipsImage) -> Size:
 
 
 def _finish(raster: Raster, job: Job, encoding: Encoding) -> bytes:
-    """Mirror, rotate, quality, encode."""
+    """Marks, mirror, rotate, quality, encode."""
+    if job.marks:
+        raster = drawn(raster, job.marks)
     if job.mirror:
         raster = rasters.mirrored(raster)
     quarters, oblique = divmod(job.angle, 90)

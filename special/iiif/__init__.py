@@ -15,6 +15,7 @@ from special.iiif.identifier import (
 )
 from special.iiif.job import Job, Limits, canonical, region_box, resolve
 from special.iiif.manifest import FolderManifest, ImageManifest, parse_manifest
+from special.iiif.mark import Mark
 from special.iiif.request import (
     MEDIA,
     QUALITIES,
@@ -44,6 +45,7 @@ __all__ = [
     "InfoRequest",
     "Job",
     "Limits",
+    "Mark",
     "Max",
     "OutputFormat",
     "Percent",

@@ -5,12 +5,13 @@ Section numbers are those of the Image API 3.0; 2.1 is named where it differs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 from special import geometry
 from special.errors import BadRequest, NotOffered
 from special.geometry import Box, Size
+from special.iiif.mark import Mark
 from special.iiif.request import (
     Full,
     ImageRequest,
@@ -84,11 +85,13 @@ class Job:
     """Degrees clockwise, 0 <= angle < 360."""
     quality: Quality
     format: OutputFormat
+    marks: tuple[Mark, ...] = field(default=(), repr=False)
+    """What is drawn over the region before it is mirrored and turned, in percent of the region."""
 
     @property
     def plain(self) -> bool:
-        """Neither mirrored nor turned, in the image's own colours."""
-        return not self.mirror and self.angle == 0 and self.quality in ("default", "color")
+        """Neither marked, mirrored nor turned, in the image's own colours."""
+        return not self.mirror and self.angle == 0 and self.quality in ("default", "color") and not self.marks
 
     @property
     def output(self) -> Size:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from special.iiif import Mark
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:
@@ -30,6 +32,8 @@ class Verdict:
     """Longest side, in pixels, of the full region that may be seen; None: everything. 0: nothing."""
     private: bool = True
     """Whether another caller may get another verdict: then no shared cache may keep what this one gets."""
+    marks: tuple[Mark, ...] = ()
+    """What is drawn over the image for this caller; set by `Hooks.overlay` and `Hooks.redact`."""
 
 
 PUBLIC = Verdict(private=False)

@@ -131,5 +131,7 @@ class Route(Protocol):
 
 def pixels_etag(source_etag: str, job: Job, encoding: Encoding) -> str:
     """The entity tag of pixels that are made of an object with that tag."""
-    words = (PIXELS_VERSION, source_etag, job, encoding)
+    words: tuple[object, ...] = (PIXELS_VERSION, source_etag, job, encoding)
+    if job.marks:
+        words += job.marks
     return f'"{hashlib.sha256(repr(words).encode()).hexdigest()[:32]}"'

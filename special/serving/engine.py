@@ -151,13 +151,13 @@ class Engine:
 
     @property
     def authorises(self) -> bool:
-        """Whether the operator's own code is to be asked who may see an image."""
-        return self.hooks is not None and self.hooks.authorises
+        """Whether the operator's own code is to be asked who may see what of an image."""
+        return self.hooks is not None and self.hooks.judges
 
     async def authorised(self, identity: Identity, caller: Caller) -> Identity:
         """The identity with what the operator's own code allows it of one image. Raises `Missing`, `HookError`."""
         assert self.hooks is not None, "there is such code"
-        verdict = await self.hooks.authorise(caller, await self.catalog.entry(caller.identifier))
+        verdict = await self.hooks.verdict(caller, await self.catalog.entry(caller.identifier))
         return replace(identity, verdict=verdict)
 
     async def _find(self, identifier: str) -> Asset:
@@ -180,7 +180,7 @@ class Engine:
             # `max` is what info.json tells this caller; any other size is refused by the grant, not cut down to it.
             bounded = isinstance(request.size.form, iiif.Max)
             limits = info.granted(self.limits, grant) if bounded else self.limits
-            job = iiif.resolve(request, asset.size, version=version, limits=limits)
+            job = _marked(iiif.resolve(request, asset.size, version=version, limits=limits), asset, identity)
             return job, routing.plan(asset, job, grant)
 
         return self._planned(asset, identity, choose, version)
@@ -192,7 +192,7 @@ class Engine:
         bounds = request.size.form.bounds if isinstance(request.size.form, iiif.Within) else None
 
         def choose(grant: Grant) -> tuple[Job, Plan]:
-            job = routing.thumb_job(request, asset, grant, version=version)
+            job = _marked(routing.thumb_job(request, asset, grant, version=version), asset, identity)
             plan = routing.plan_thumb(asset, job, grant, bounds=bounds, upscale_percent=self._upscale_percent)
             # What the canonical link names is what is sent.
             return replace(job, size=plan.rendition.size) if isinstance(plan, Thumb) else job, plan
@@ -237,3 +237,12 @@ class Engine:
     async def signed_url(self, planned: PlannedRequest) -> str | None:
         """Where a proxy can fetch the answer from its store; None where it must be made or passed on."""
         return await planned.route.signed_url(planned)
+
+
+def _marked(job: Job, asset: Asset, identity: Identity) -> Job:
+    """The job with what the operator's own code draws over its region for this caller."""
+    verdict = identity.verdict
+    if verdict is None or not verdict.marks:
+        return job
+    marks = (mark.of_region(job.box, asset.size) for mark in verdict.marks)
+    return replace(job, marks=tuple(mark for mark in marks if mark is not None))

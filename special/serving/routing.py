@@ -173,4 +173,4 @@ def _near(one: Size, other: Size, tolerance: int) -> bool:
 
 
 def _from_rendition(job: Job, rendition: Rendition) -> Job:
-    return Job(Box.whole(rendition.size), job.size, job.mirror, job.angle, job.quality, job.format)
+    return replace(job, box=Box.whole(rendition.size))

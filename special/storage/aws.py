@@ -118,9 +118,8 @@ class Account:
             del os.environ["AWS_PROFILE"]  # Compose sets what is not set to nothing, which botocore takes for a name
         # It warns with a traceback of what it raises as well.
         logging.getLogger("botocore.credentials").setLevel(logging.ERROR)
-        session = Session(profile=options.profile)
         try:
-            session = Session()
+            session = Session(profile=options.profile)
             profile: dict[str, Any] = session.get_scoped_config()
             endpoint = options.endpoint.rstrip("/") if options.endpoint else _endpoint(session)
             # botocore itself reads only AWS_DEFAULT_REGION; every other SDK, and Amazon's own machines, say AWS_REGION.

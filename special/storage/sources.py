@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 
-from special.errors import ConfigurationError, Denied
+from special.errors import ConfigurationError, Outside
 from special.storage.blob import Absent, Blob, Span, Unless
 from special.storage.bucket import Bucket
 from special.storage.local import Folder
@@ -33,7 +33,7 @@ class Sources:
     def resolve(self, place: str) -> str:
         """The one URL of a place that a catalogue names: a URL below a source, or a path in a folder.
 
-        What is relative is below the default source. Raises `Denied` for a place that is below none of them.
+        What is relative is below the default source. Raises `Outside` for a place that is below none of them.
         """
         scheme, separator, rest = place.partition("://")
         if place.startswith("/") or (separator and scheme.lower() == "file"):
@@ -44,7 +44,7 @@ class Sources:
             url = self.members[0].root + place
         key = url[len(self.root_of(url)) :]
         if not key or any(segment in (".", "..") for segment in key.split("/")):
-            raise Denied(f"'{place}' names no object")
+            raise Outside(f"'{place}' names no object")
         return url
 
     def places_of(self, key: str) -> list[str]:
@@ -52,11 +52,11 @@ class Sources:
         return [f"{it.path}/{key}" if isinstance(it, Folder) else it.root + key for it in self.members]
 
     def root_of(self, url: str) -> str:
-        """The root of the source that has a URL. Raises `Denied` for one that is below none of them."""
+        """The root of the source that has a URL. Raises `Outside` for one that is below none of them."""
         for root in self._longest_first:
             if url.startswith(root):
                 return root
-        raise Denied(f"'{url}' is below none of the sources {', '.join(self._by_root)}")
+        raise Outside(f"'{url}' is below none of the sources {', '.join(self._by_root)}")
 
     async def stat(self, key: str) -> Blob:
         source, key = self._split(key)
@@ -65,7 +65,7 @@ class Sources:
     async def read(self, blob: Blob, spans: Sequence[Span]) -> list[bytes]:
         source = self._by_root.get(blob.root)
         if source is None:
-            raise Denied(f"'{blob.url}' is below none of the sources {', '.join(self._by_root)}")
+            raise Outside(f"'{blob.url}' is below none of the sources {', '.join(self._by_root)}")
         return await source.read(blob, spans)
 
     async def open(
@@ -107,7 +107,7 @@ class Sources:
             key = member.key_of(path) if isinstance(member, Folder) else None
             if key is not None:
                 return member.root + key
-        raise Denied(f"'{place}' is below none of the sources {', '.join(self._by_root)}")
+        raise Outside(f"'{place}' is below none of the sources {', '.join(self._by_root)}")
 
     def _split(self, url: str) -> tuple[Source, str]:
         root = self.root_of(url)

@@ -11,7 +11,7 @@ import pytest
 
 from special.catalogue.catalogue import Catalogue
 from special.catalogue.entry import Entry
-from special.errors import CatalogueError, Denied, Missing, SpecialError
+from special.errors import CatalogueError, Missing, Outside, SpecialError, Unsupported
 from special.storage import Sources, open_source
 
 
@@ -144,10 +144,21 @@ async def test_a_place_outside_the_sources_is_refused_and_that_is_remembered(
     kind = FakeKind({"one": Entry((place.replace("{a}", str(tmp_path / "a")),))})
     catalogue = Catalogue([kind], sources, ttl_s=60)
     for _ in range(2):
-        with pytest.raises(Denied):
+        with pytest.raises(Outside):
             await catalogue.locate("one")
     assert len(kind.asked) == 1
     assert "'one' is refused" in caplog.text
+
+
+async def test_pages_but_the_first_are_not_taken_for_it(sources: Sources) -> None:
+    catalogue = Catalogue([FakeKind({"one": Entry(("x.tif",), page=2)})], sources, ttl_s=60)
+    with pytest.raises(Unsupported, match="page 2"):
+        await catalogue.locate("one")
+
+
+def test_one_place_is_a_tuple_too() -> None:
+    with pytest.raises(TypeError, match="tuple"):
+        Entry("x.tif")  # type: ignore[arg-type]
 
 
 async def test_what_rules_may_call_an_image(sources: Sources, tmp_path: Path) -> None:

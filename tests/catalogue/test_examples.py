@@ -15,7 +15,7 @@ import pytest
 from special import composition
 from special.auth import ANONYMOUS
 from special.catalogue import Caller, Catalogue
-from special.errors import Denied, Missing
+from special.errors import Missing
 from special.serving import Engine
 from special.settings import load
 from tests.support.catalogue_server import catalogue_server
@@ -32,7 +32,7 @@ async def example(name: str, root: Path, source: str | None = None, **names: str
     for old, new in names.items():
         text = text.replace(old.replace("_", "/"), new)
     for folder in ("masters", "more-masters"):
-        (root / folder).mkdir()
+        (root / folder).mkdir(exist_ok=True)
     (root / name).write_text(text)
     engine = composition.engine(load(root / name, source=source or str(root / "masters"), home=root / "home"))
     try:
@@ -109,9 +109,30 @@ async def test_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     del sys.modules["library"]
 
 
+async def test_stamp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "stamp.py").write_text((EXAMPLES / "stamp.py").read_text())
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "masters").mkdir()
+    for name in ("letter.png", "map.png"):
+        (tmp_path / "masters" / name).write_bytes(b"")
+    async with example("stamp.toml", tmp_path) as engine:
+        for identifier, roles, boxes in [
+            ("letter.png", (), [(60, 94, 38, 4), (10, 5, 40, 12)]),
+            ("map.png", (), [(60, 94, 38, 4)]),
+            ("letter.png", ("staff",), []),
+        ]:
+            caller = Caller(identifier, {}, "192.0.2.1", frozenset(roles), known=bool(roles))
+            verdict = (await engine.authorised(ANONYMOUS, caller)).verdict
+            assert verdict is not None
+            assert verdict.private
+            assert [(it.x, it.y, it.width, it.height) for it in verdict.marks] == boxes
+            assert [it.picture is not None for it in verdict.marks] == [True, False][: len(boxes)]
+    del sys.modules["stamp"]
+
+
 async def test_s3(tmp_path: Path) -> None:
     async with example("s3.toml", tmp_path, "s3://archive/masters") as engine:
         for identifier in ("s3:/archive/masters/leaf.tif", "s3:/eu-west-1/archive/masters/leaf.tif"):
             assert await catalogue_of(engine).places(identifier) == ("s3://archive/masters/leaf.tif",)
-        with pytest.raises(Denied):
+        with pytest.raises(Missing):
             await catalogue_of(engine).places("s3:/archive/other/leaf.tif")

@@ -45,6 +45,14 @@ async def test_what_it_knows(server: CatalogueServer, kind: HttpKind) -> None:
     assert server.asked() == ["200 a/b c?", "404 other"]
 
 
+async def test_an_answer_that_comes_in_many_pieces(server: CatalogueServer, kind: HttpKind) -> None:
+    described = [{"id": f"https://example.org/{number}", "type": "Dataset"} for number in range(15_000)]
+    server.say({"a": {"url": "s3://b/k", "seeAlso": described}})
+    entry = await kind.locate("a", None)
+    assert entry is not None
+    assert list(entry.description.see_also) == described
+
+
 async def test_it_is_asked_whether_an_entry_is_still_so(server: CatalogueServer, kind: HttpKind) -> None:
     server.say({"a": {"url": "s3://b/k"}})
     entry = await kind.locate("a", None)

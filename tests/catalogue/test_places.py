@@ -68,4 +68,4 @@ kind = "s3"
                 assert answer.status_code == 200, (identifier, answer.text)
                 assert Image.open(io.BytesIO(answer.content)).convert("RGB").getpixel((0, 0)) == colour
         info = await client.get(f"/iiif/3/s3:%2F%2F{other}%2Fm%2Ftwo.png/info.json")
-        assert info.json()["id"] == f"http://x.org/iiif/3/s3%3A%2F{other}%2Fm%2Ftwo.png"
+        assert info.json()["id"] == f"http://x.org/iiif/3/s3:%2F%2F{other}%2Fm%2Ftwo.png"

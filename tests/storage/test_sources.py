@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from special.errors import ConfigurationError, Denied
+from special.errors import ConfigurationError, Outside
 from special.storage import Blob, S3Options, Sources, Span, body, open_source
 
 
@@ -60,14 +60,14 @@ async def test_a_place_is_read_from_its_own_source(
     ],
 )
 def test_what_is_below_none_of_them_has_no_address(sources: Sources, tmp_path: Path, place: str) -> None:
-    with pytest.raises(Denied):
+    with pytest.raises(Outside):
         sources.resolve(place.replace("{root}", str(tmp_path)))
 
 
 async def test_nothing_of_another_place_is_read(sources: Sources, tmp_path: Path) -> None:
-    with pytest.raises(Denied):
+    with pytest.raises(Outside):
         await sources.open("s3://bucket/x")
-    with pytest.raises(Denied):
+    with pytest.raises(Outside):
         await sources.read(Blob("s3://bucket/", "x", '"1"', 9), [Span(0, 1)])
 
 
@@ -102,8 +102,8 @@ def test_buckets_have_endpoints_and_accounts_of_their_own(tmp_path: Path, monkey
 
     assert (mine.region, mine.anonymous, mine.requester_pays) == ("eu-west-1", False, False)
     assert (partner.region, partner.requester_pays) == ("ap-south-1", True)
-    assert partner.session.get_credentials().access_key == "partner"
-    assert mine.session.get_credentials().access_key == "mine"
+    assert partner.chain.current().access_key == "partner"
+    assert mine.chain.current().access_key == "mine"
     assert (other.endpoint, other.region, other.anonymous, other.path_style) == (
         "https://s3.example.org",
         "x",

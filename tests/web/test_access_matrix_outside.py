@@ -128,7 +128,9 @@ async def test_nobody_sees_more_than_they_may(
         headers = CALLERS[caller] | ({form: more[form]} if form in more else {})
         answer = await client.request("HEAD" if form == "HEAD" else "GET", path, headers=headers)
         limit = None if caller in VALID else rule.limit
-        if matrix.permitted(url, limit):
+        if matrix.is_closed_info(url, limit):
+            faults += [f"{form} {path}: {it}" for it in matrix.flaws_of_closed_info(answer, form)]
+        elif matrix.permitted(url, limit):
             faults += [f"{form} {path}: {it}" for it in matrix.flaws_of_answer(answer, url, form, limit)]
         else:
             found = matrix.flaws_of_refusal(answer, form, known=caller == "known")

@@ -326,3 +326,19 @@ def test_names_for_any_client(identifier: str, filename: str | None, expected: s
 @pytest.mark.parametrize("identifier", ["x y,\u00fc.png", "x" * 500, "a/b"])
 def test_tags_are_words_that_cdns_take(identifier: str) -> None:
     assert re.fullmatch(r"[!-+\--~]{1,200}", cache_tag(identifier))
+
+
+async def test_manifests_say_what_the_catalogue_says_and_show_each_caller_their_own(root: Path) -> None:
+    async with site(root, f'hooks = "{__name__}:Library"\n{GENERAL}') as client:
+        path = "/iiif/manifest/hooked"
+        manifest = await client.get(path, headers={"X-Card": "gold"})
+        assert manifest.headers["cache-control"] == "private, no-store"
+        canvas = manifest.json()["items"][0]
+        assert (manifest.json()["label"], canvas["provider"]) == ({"none": ["Red"]}, [AGENT])
+        assert canvas["rights"] == "http://rightsstatements.org/vocab/InC/1.0/"
+        assert (await client.get(path)).status_code == 401
+        assert (await client.get("/iiif/manifest/", headers={"X-Card": "gold"})).status_code == 404
+    table(root, ("one", "red.png", None, None), ("two", "red.png", 0, None))
+    config = f'gallery = true\n[[catalogue]]\nkind = "sqlite"\nfile = "{root / "catalogue.sqlite"}"\n'
+    async with site(root, config) as client:
+        assert [it["id"] for it in (await client.get("/viewer/images.json")).json()["images"]] == ["one", "two"]
