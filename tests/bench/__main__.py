@@ -17,7 +17,7 @@ from tests.bench import bytes_read
 from tests.bench.bench import Absent, Bench
 
 ROWS = {path.name[:3].replace("b0", "b").upper(): path.stem for path in sorted(Path(__file__).parent.glob("b[01]*.py"))}
-"""B1 to B14, and the module of each."""
+"""The benches by name, and the module of each."""
 REPEATS = 3
 SECONDS = 2.0
 
