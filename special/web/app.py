@@ -113,7 +113,8 @@ class App:
             if self._admin_port is not None and scope["server"][1] == self._admin_port:
                 await self._admin(scope, receive, partial(_send_page, send))
                 return
-            raw: bytes = (scope.get("raw_path") or scope["path"].encode()).removeprefix(scope.get("root_path", "").encode())
+            whole: bytes = scope.get("raw_path") or scope["path"].encode()
+            raw = whole.removeprefix(scope.get("root_path", "").encode())
             prefix, slash, path = raw.decode("latin-1")[1:].partition("/")
             if slash and (prefix in PREFIXES or (prefix == "auth" and self._auth)):
                 await self._image(scope, receive, send, prefix, path.partition("?")[0])

@@ -239,6 +239,7 @@ def test_what_cannot_work_is_one_sentence(
     environ = os.environ | {"SPECIAL_HOME": str(tmp_path / "home"), "SPECIAL_PORT": "0"} | seaweed_s3.environ
     environ |= environment | {"HOME": str(tmp_path)}
     (tmp_path / "masters").mkdir()
+    (tmp_path / "masters" / "page.jpg").touch()  # the start says so where there is nothing
     done = subprocess.run(
         command, env=environ, cwd=tmp_path / "masters", capture_output=True, text=True, timeout=60, check=False
     )
