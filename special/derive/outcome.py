@@ -50,7 +50,7 @@ class Outcome:
         return {name: value for name, value in fields.items() if value or name not in _ONLY_IF_SET}
 
 
-_ONLY_IF_SET = ("access", "due_reads", "due_puts")
+_ONLY_IF_SET = ("access", "planned_bytes", "due_reads", "due_puts")
 
 Work = Callable[[InputImage], Awaitable[Outcome]]
 """What is done for one image. May raise any `SpecialError`."""

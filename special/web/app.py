@@ -199,6 +199,7 @@ class App:
             failure: BaseException | None = None
             try:
                 if begun and begun.failure:
+                    trace.client = self._address.client(scope, dict(scope["headers"]))
                     raise begun.failure
                 if method == "OPTIONS":
                     origins = self._auth.origins if self._auth else frozenset()

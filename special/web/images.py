@@ -296,7 +296,8 @@ class Images:
             deadline = self._deadline(call, lane_of(planned.plan))
             if copied:
                 answer = await self.engine.answer(planned, deadline=deadline, unless=unless, span=span)
-                if not unless and not span and isinstance(answer.body, bytes):
+                # Where a proxy may fetch it by itself, its next request may offer to.
+                if not (unless or span or location) and isinstance(answer.body, bytes):
                     send = self._recording(call, send, planned, answer, gets=1)
             else:  # expensive work ends when its client leaves
                 answer = await until_disconnect(self._make(planned, deadline, unless), receive)

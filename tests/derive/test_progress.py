@@ -147,9 +147,9 @@ def test_a_report_has_a_row_for_each_image() -> None:
 
 def test_a_plan_is_added_up() -> None:
     total = tally(*(Outcome(str(n), "due", due_reads=36_000_000_000, due_puts=6) for n in range(4)))
-    assert total.estimate(2) == (
+    assert total.estimate(2) == [
         "What is due takes at most 144.0 GB of reads and 24 PUTs, and about 2.0 hours with 2 decoders at 10 MB/s each."
-    )
+    ]
 
 
 def test_the_totals_name_keys_without_an_identifier() -> None:
