@@ -167,7 +167,11 @@ async def build(tmp_path: Path) -> object:
         gate = AdmissionController(lanes, budget_bytes=1 << 30)
         renderer = MasterRenderer(masters, workers, gate, Encoding(), ReadLimits())
         builder = PyramidBuilder(renderer, volume, source, after=1, tile=512)
-        yield OneBuild(builder, source, await masters.find("a"))
+        source.gate.set()
+        master = await masters.find("a")
+        source.gate.clear()
+        source.calls.clear()
+        yield OneBuild(builder, source, master)
         await builder.close()
 
 
