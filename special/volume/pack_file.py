@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from itertools import accumulate
 from pathlib import Path
+from threading import Lock
 
 import google_crc32c
 
@@ -133,7 +134,10 @@ class PackFile:
 
 
 class PackWriter:
-    """A file of parts that is being written. Close it; what was not published is removed."""
+    """A file of parts that is being written. Close it; what was not published is removed.
+
+    Other threads may read parts meanwhile.
+    """
 
     def __init__(self, path: Path, digest: bytes, *, head_bytes: int) -> None:
         self.size_bytes = head_bytes
@@ -142,13 +146,19 @@ class PackWriter:
         self._digest = digest
         self._table: list[tuple[int, int]] = [(head_bytes, 0)]
         self._fd = open_file(self._new, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+        self._closing = Lock()
+        """Held by those who read: a descriptor that is closed may be another file's at once."""
 
     def close(self) -> None:
         """Close the file, and remove it unless it was published."""
         if self._fd >= 0:
+            self._close()
+            self._new.unlink(missing_ok=True)
+
+    def _close(self) -> None:
+        with self._closing:
             os.close(self._fd)
             self._fd = -1
-            self._new.unlink(missing_ok=True)
 
     def append(self, parts: Sequence[bytes]) -> None:
         """Write parts behind those that are there."""
@@ -156,9 +166,10 @@ class PackWriter:
         self._table += [(len(part), google_crc32c.value(part)) for part in parts]
         self.size_bytes += sum(map(len, parts))
 
-    def read(self, span: Span) -> bytes:
-        """A part that was appended, as it was just written."""
-        return os.pread(self._fd, len(span), span.start)
+    def read(self, span: Span) -> bytes | None:
+        """A part that was appended, as it was just written; None once the file is published or removed."""
+        with self._closing:
+            return os.pread(self._fd, len(span), span.start) if self._fd >= 0 else None
 
     def seal(self, head: bytes) -> None:
         """Write the first part, for which space was left, and the table."""
@@ -178,8 +189,7 @@ class PackWriter:
         """Give the sealed file its name, once all of it is on the disk."""
         os.fsync(self._fd)
         self._new.replace(self._path)
-        os.close(self._fd)
-        self._fd = -1
+        self._close()
 
     def _write(self, data: bytes, offset: int) -> None:
         # XFS reserves more space than was asked for when a write goes past the end of a file, but not inside it.

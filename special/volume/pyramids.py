@@ -54,8 +54,8 @@ class PyramidWriter:
             start += len(part)
         return spans
 
-    async def read(self, span: Span) -> bytes:
-        """A part that was appended. Raises `OSError`."""
+    async def read(self, span: Span) -> bytes | None:
+        """A part that was appended; None once the pyramid is published. Raises `OSError`."""
         return await asyncio.to_thread(self._draft.read, span)
 
     @property
