@@ -181,7 +181,7 @@ def test_what_is_shared_works_in_a_page_of_another_site(derived: LiveServer, pag
         assert wide >= shown > 400
         page.goto(f"{elsewhere}/zoomed")
         page.wait_for_function("OpenSeadragon.getViewer('picture').world.getItemAt(0)?.getFullyLoaded()")
-    assert problems == []
+    assert [it for it in problems if "ERR_ABORTED" not in it] == []  # a page that is left ends its requests
 
 
 @pytest.mark.parametrize("name", SAMPLES)
