@@ -11,7 +11,7 @@ from typing import Final
 from special.concurrency import replace_file
 
 MAX_BYTES: Final = 1 << 20
-"""A longer file is begun anew."""
+"""A longer file is replaced by an empty one."""
 
 
 class PurgeList:

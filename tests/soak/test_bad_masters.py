@@ -50,7 +50,9 @@ def typed(reply: Reply) -> bool:
     if reply.status == 200:
         return reply.headers["content-type"] == "image/jpeg" and reply.body[:2] == b"\xff\xd8"
     said = reply.body.decode().strip()
-    return said in SENTENCES or reply.status in (BadRequest.status, MasterError.status)
+    if reply.status == MasterError.status:
+        return said in SENTENCES or said.startswith(MasterError.sentence.removesuffix(".") + ": ")
+    return said in SENTENCES or reply.status == BadRequest.status
 
 
 async def served(tmp_path: Path, files: Iterable[tuple[str, bytes]], *, parallel: int) -> None:
