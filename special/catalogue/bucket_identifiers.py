@@ -13,7 +13,7 @@ _REGION = re.compile(r"[a-z]{2,}(-[a-z]+)+-\d")
 
 
 class BucketIdentifierKind:
-    """Knows every identifier that is an address below a source. Whoever asks may name any master there."""
+    """Knows every identifier that is an address below a source. Any client may name any master there."""
 
     name = "s3"
 

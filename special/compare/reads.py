@@ -48,7 +48,7 @@ class Prices:
         return cls(**found)
 
     def of(self, gets: float, size_bytes: float) -> float:
-        """What so many GETs and bytes cost."""
+        """The price of these GETs and bytes."""
         return gets / 1000 * self.per_1000_gets + size_bytes / 1e9 * self.per_gb
 
 

@@ -1,4 +1,4 @@
-"""What is drawn over a part of an image for one caller: a picture, or black where nobody is to see what is there."""
+"""What is drawn over a part of an image for one caller: a picture, or black over what the caller may not see."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ class _Durations(Histogram):
     """A histogram that is also told of many short times at once."""
 
     def observe_quick(self, count: int, seconds: float) -> None:
-        """Observe that many times of at most `QUICK_S`, so many seconds together."""
+        """Count durations of at most `QUICK_S` each: their number, and their sum in seconds."""
         self._sum.inc(seconds)
         self._buckets[0].inc(count)
 

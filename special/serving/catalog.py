@@ -145,7 +145,7 @@ class Catalog:
 
     async def entry(self, identifier: str) -> Entry:
         """What the catalogue says of an image. Raises as `Catalogue.locate` does."""
-        assert self.catalogue is not None, "whoever asks has one"
+        assert self.catalogue is not None, "only asked where there is a catalogue"
         return await self.catalogue.locate(identifier)
 
     def names(self, identifier: str, entry: Entry | None) -> Sequence[str]:

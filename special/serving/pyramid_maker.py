@@ -1,4 +1,4 @@
-"""Makes all tiles of a master's pyramid, for whoever stores them: a volume, or a store of renditions.
+"""Makes all tiles of a master's pyramid, which a volume or a store of renditions then stores.
 
 A large flat master is decoded once, in a job that asks for its bytes (see `codecs.pyramid_cutter`). Any other is cut in
 chunks, each of which is read and decoded by itself, the smallest level first: so memory does not grow with the
