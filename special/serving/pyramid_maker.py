@@ -106,7 +106,7 @@ class PyramidMaker:
             finally:
                 await ahead.close()
         if channels not in (1, 3):
-            raise Malformed(f"{master.blob.url}: tiles of {channels} channels")
+            raise Malformed(f"its pyramid has tiles of {channels} channels")
         return channels
 
     async def _chunk(self, master: Master, grid: Grid, level: int, chunk: Box, put: Put) -> int:
