@@ -177,10 +177,6 @@ class Account:
         return S3Store(bucket, config=config, client_options=client, retry_config=retry, credential_provider=provider)
 
 
-def _never_signs() -> bool:
-    return os.environ.get("AWS_NO_SIGN_REQUEST", "").lower() in ("1", "true", "yes", "on")
-
-
 def _endpoint(session: Session) -> str | None:
     if ensure_boolean(session.get_config_variable("ignore_configured_endpoint_urls") or False):
         return None

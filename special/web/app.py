@@ -45,8 +45,6 @@ SETTINGS_VARIABLE = "SPECIAL_RESOLVED_SETTINGS"
 """How the command line hands its settings to spawned server processes."""
 CONFIG_VARIABLE = "SPECIAL_RESOLVED_CONFIG"
 """The same for the path of its configuration file, if it has one."""
-TAKEDOWN_S = 1.0
-"""How often a server looks whether images were taken down."""
 
 
 class App:
