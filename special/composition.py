@@ -133,7 +133,14 @@ def assemble(
     renderer = MasterRenderer(masters, workers, admission, encoding, read_limits(settings))
     in_place = isinstance(source, Folder)  # only pyramids and metadata of its masters go to the volume
     reader = source if in_place else volume.reader(source)
-    builder = PyramidBuilder(renderer, volume, reader, after=settings.promote_after, tile=settings.tile_size)
+    builder = PyramidBuilder(
+        renderer,
+        volume,
+        reader,
+        after=settings.promote_after,
+        tile=settings.tile_size,
+        on_published=lambda blob: pyramids.look_again(blob),
+    )
     name = PyramidName(settings.tile_size, settings.jpeg_quality, PIXELS_VERSION)
     published = PublishedTiles(
         renderer, store.source, volume.reader(store.source), name, always=settings.publish_pyramids

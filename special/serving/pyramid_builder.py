@@ -30,7 +30,7 @@ from special.observability import PROMOTIONS
 from special.serving.answers import PIXELS_VERSION
 from special.serving.master_pixels import MasterRenderer
 from special.serving.pyramid_maker import PyramidMaker, Tiles
-from special.storage import Reader, Span
+from special.storage import Blob, Reader, Span
 from special.volume import Elsewhere, NoSpace, PyramidWriter, Volume
 
 FIRST_PAUSE_S: Final = 60.0
@@ -119,8 +119,10 @@ class PyramidBuilder:
         *,
         after: int,
         tile: int,
+        on_published: Callable[[Blob], None] = lambda blob: None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
+        """`on_published` is told of each master whose pyramid is in the volume from now on."""
         self.name = f"pyramid-{tile}-{renderer.encoding.jpeg_quality}-{PIXELS_VERSION}"
         """Name of pyramids that are made with these settings; others are ignored."""
         self._renderer = renderer
@@ -129,6 +131,7 @@ class PyramidBuilder:
         self.tile = tile
         """Side of a tile in pixels."""
         self._after = after
+        self._on_published = on_published
         self._clock = clock
         self._states: OrderedDict[str, BuildState] = OrderedDict()
         self._tasks = KeyedTasks(MAX_STATES)
@@ -269,6 +272,7 @@ class PyramidBuilder:
                 directories = pyramid.directories(grid, draft.whole, channels=channels, subsampling=sampling, at=first)
                 await making.append([directories])
                 await making.publish(pyramid.head(first))
+                self._on_published(master.blob)
             finally:
                 state.draft = None
                 draft.wake()

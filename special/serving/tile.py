@@ -218,10 +218,10 @@ class TileRoute:
         return data
 
     async def _at_hand(self, asset: Asset, master: Master, job: Job, deadline: Deadline) -> bytes | None:
-        """The answer from a pyramid: the volume's, what is made of it already, or a published one."""
-        data = await self._pyramids.render(master, job, deadline=deadline)
-        if data is None:
-            data = await self._builder.peek(master, job)
+        """The answer from a pyramid: what is made of it already, the volume's, or a published one."""
+        data = await self._builder.peek(master, job)
+        if data is None:  # perhaps since it has just been published
+            data = await self._pyramids.render(master, job, deadline=deadline)
         if data is None:
             data = await self._published.render(asset, master.blob, job, deadline=deadline)
         return data

@@ -146,19 +146,17 @@ class PackWriter:
         self._digest = digest
         self._table: list[tuple[int, int]] = [(head_bytes, 0)]
         self._fd = open_file(self._new, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+        self._is_published = False
         self._closing = Lock()
         """Held by those who read: a descriptor that is closed may be another file's at once."""
 
     def close(self) -> None:
         """Close the file, and remove it unless it was published."""
-        if self._fd >= 0:
-            self._close()
-            self._new.unlink(missing_ok=True)
-
-    def _close(self) -> None:
         with self._closing:
             os.close(self._fd)
             self._fd = -1
+        if not self._is_published:
+            self._new.unlink(missing_ok=True)
 
     def append(self, parts: Sequence[bytes]) -> None:
         """Write parts behind those that are there."""
@@ -167,7 +165,7 @@ class PackWriter:
         self.size_bytes += sum(map(len, parts))
 
     def read(self, span: Span) -> bytes | None:
-        """A part that was appended, as it was just written; None once the file is published or removed."""
+        """A part that was appended, as it was just written; None once the file is closed."""
         with self._closing:
             return os.pread(self._fd, len(span), span.start) if self._fd >= 0 else None
 
@@ -189,7 +187,7 @@ class PackWriter:
         """Give the sealed file its name, once all of it is on the disk."""
         os.fsync(self._fd)
         self._new.replace(self._path)
-        self._close()
+        self._is_published = True
 
     def _write(self, data: bytes, offset: int) -> None:
         # XFS reserves more space than was asked for when a write goes past the end of a file, but not inside it.

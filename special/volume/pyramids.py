@@ -55,7 +55,7 @@ class PyramidWriter:
         return spans
 
     async def read(self, span: Span) -> bytes | None:
-        """A part that was appended; None once the pyramid is published. Raises `OSError`."""
+        """A part that was appended; None after the making. Raises `OSError`."""
         return await asyncio.to_thread(self._draft.read, span)
 
     @property

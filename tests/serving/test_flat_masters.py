@@ -148,8 +148,8 @@ class Gated(MemorySource):
 class OneBuild:
     """A builder of one PNG's pyramid, whose bytes come when they may."""
 
-    def __init__(self, builder: PyramidBuilder, source: Gated, master: Master) -> None:
-        self.builder, self.source, self.master = builder, source, master
+    def __init__(self, builder: PyramidBuilder, source: Gated, master: Master, published: list[Blob]) -> None:
+        self.builder, self.source, self.master, self.published = builder, source, master, published
 
     @property
     def job(self) -> Job:
@@ -166,12 +166,13 @@ async def build(tmp_path: Path) -> object:
     ):
         gate = AdmissionController(lanes, budget_bytes=1 << 30)
         renderer = MasterRenderer(masters, workers, gate, Encoding(), ReadLimits())
-        builder = PyramidBuilder(renderer, volume, source, after=1, tile=512)
+        published: list[Blob] = []
+        builder = PyramidBuilder(renderer, volume, source, after=1, tile=512, on_published=published.append)
         source.gate.set()
         master = await masters.find("a")
         source.gate.clear()
         source.calls.clear()
-        yield OneBuild(builder, source, master)
+        yield OneBuild(builder, source, master, published)
         await builder.close()
 
 
@@ -192,6 +193,9 @@ async def test_a_deadline_ends_the_wait_and_not_the_work(build: OneBuild) -> Non
     assert Image.open(io.BytesIO(data)).size == (512, 512)
     reads = [call for call in build.source.calls if call[0] == "read"]
     assert len(reads) == 3, "one for each level: all share one build"
+    while build.builder.busy:  # noqa: ASYNC110  the last of it goes on after the tiles
+        await asyncio.sleep(0.01)
+    assert build.published == [build.master.blob], "those who answer from pyramids look at once"
 
 
 async def test_when_the_store_fails_all_hear_of_it_and_a_try_follows_soon(build: OneBuild) -> None:

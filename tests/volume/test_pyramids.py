@@ -286,12 +286,15 @@ def test_the_format_on_disk(tmp_path: Path) -> None:
         parts.read(Span(1, 4))
 
 
-def test_what_is_being_written_can_be_read_until_it_is_published(tmp_path: Path) -> None:
+def test_what_is_being_written_can_be_read_until_it_is_closed(tmp_path: Path) -> None:
     draft = PackWriter(tmp_path / "pyramid", b"digest", head_bytes=4)
     draft.append([b"first", b"second"])
     assert draft.read(Span(4, 9)) == b"first"
     draft.seal(b"head")
     draft.publish()
+    assert draft.read(Span(4, 9)) == b"first"
+    draft.close()
+    assert (tmp_path / "pyramid").exists()
     (tmp_path / "other").write_bytes(b"another file, which may get the same descriptor")
     with (tmp_path / "other").open("rb"):
         assert draft.read(Span(4, 9)) is None
