@@ -120,7 +120,7 @@ class TileRoute:
         master, answer = await self._renderer.answer(planned, make)
         if self._publisher is not None and not planned.grant.is_personal:
             self._publisher.submit(planned.asset, master)
-        trace().preparing = self._builder.is_building(self._master_of(planned.asset))
+        trace().preparing = self._builder.is_building(master)
         if planned.stored is not None and isinstance(answer.body, bytes):
             self._hot.put((planned.asset.identifier, answer.etag), answer.body)
         return answer

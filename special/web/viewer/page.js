@@ -181,6 +181,7 @@ function zoomable() {
 
 function describe(id, info, path) {
   find("#title").textContent = document.title = id;
+  find("#preparing").hidden = true;
   const grid = info.tiles?.[0];
   const shape = [`${info.width} × ${info.height} pixels`];
   if (grid) shape.push(`tiles of ${grid.width} × ${grid.height ?? grid.width}, ${grid.scaleFactors.length} levels`);
@@ -265,7 +266,7 @@ function measure(entry) {
 function record(it) {
   for (const picture of find("#cards").querySelectorAll("img")) if (picture.src === it.url) picture.parentNode.dataset.route = it.route;
   if (current && !it.url.startsWith(service)) return; // a late thumbnail of the gallery
-  if (current) find("#preparing").hidden = !it.preparing || find("#stage").ariaBusy !== "true";
+  if (current && it.preparing && find("#stage").ariaBusy === "true") find("#preparing").hidden = false;
   loaded.push(it);
   const link = Object.assign(document.createElement("a"), { href: it.url, target: "_blank", textContent: `${it.region} → ${it.size}` });
   const row = addRow(find("#log tbody"), it.route, [link, Math.round(it.ms), it.gets, size(it.bytes)], "prepend");
