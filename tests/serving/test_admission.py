@@ -193,6 +193,17 @@ async def test_more_than_one_answer_may_take_is_the_callers_mistake(
         assert (answer.status_code, len(running.source.of("read"))) == (422, 0)
 
 
+async def test_an_image_that_is_purged_while_it_is_read_is_answered(root: Path) -> None:
+    picture(root / "masters" / "a.png")
+    async with site(root) as running:
+        await running.get("/iiif/3/a.png/info.json")
+        asked = asyncio.create_task(running.get("/iiif/3/a.png/0,0,64,64/max/0/default.jpg"))
+        await settled(running)
+        await running.app.engine.purge("a.png")
+        running.source.may_go_on.set()
+        assert (await asked).status_code == 200
+
+
 async def test_one_tile_is_answered_before_another_clients_two_hundred(root: Path) -> None:
     picture(root / "masters" / "a.png", 2000, 1500)  # each tile decodes all of it
     order: list[str] = []
