@@ -17,6 +17,8 @@ from tests.support.azurite import AzureServer
 from tests.support.live import LiveServer
 from tests.support.servers import S3Server
 
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of servers are started: none compiles the package again
+
 
 @pytest.fixture(scope="session")
 def moto_s3() -> Iterator[S3Server]:
