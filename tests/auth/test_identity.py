@@ -160,7 +160,7 @@ async def test_a_public_key_is_no_secret(tmp_path: Path) -> None:
     """RFC 8725, section 2.1: whoever knows the public key signs with it as if it were a shared secret."""
     forged = forge({"alg": "HS256"}, pem(RSA))
     assert await composition.verifier(settings(tmp_path, pem(RSA), "RS256")).identify(by_header(forged)) == ANONYMOUS
-    listed = KeySet("set", ["RS256"], fetch=Shelf(jwks(jwk(RSA, None))).fetch)
+    listed = KeySet("set", ["RS256"], fetch=KeyServer(jwks(jwk(RSA, None))).fetch)
     assert await Verifier(listed).identify(by_header(forged)) == ANONYMOUS
 
 
@@ -197,7 +197,7 @@ def test_keys_that_cannot_work_are_named(tmp_path: Path, key: bytes, algorithms:
         composition.verifier(load(source="x", jwt_key=tmp_path / "key", jwt_algorithms=tuple(algorithms)))
 
 
-class Shelf:
+class KeyServer:
     """A key set that records how often it was read; None: it cannot be."""
 
     def __init__(self, document: bytes | None) -> None:
@@ -222,39 +222,39 @@ async def found(keys: KeySet, name: str | None) -> str | None:
 
 
 async def test_a_set_is_read_once_and_again_when_it_has_aged() -> None:
-    shelf = Shelf(jwks(jwk(RSA, "a"), jwk(OTHER_RSA, "b")))
-    keys = shelf.keys()
+    server = KeyServer(jwks(jwk(RSA, "a"), jwk(OTHER_RSA, "b")))
+    keys = server.keys()
     assert await asyncio.gather(*(found(keys, "a") for _ in range(20))) == ["a"] * 20
     assert await found(keys, "b") == "b"
-    assert shelf.reads == 1
-    shelf.now_s += REFRESH_S + 1
+    assert server.reads == 1
+    server.now_s += REFRESH_S + 1
     await asyncio.gather(*(found(keys, "a") for _ in range(20)))
-    assert shelf.reads == 2
+    assert server.reads == 2
 
 
 async def test_a_new_key_is_looked_for_but_not_too_often() -> None:
-    shelf = Shelf(jwks(jwk(RSA, "a")))
-    keys = shelf.keys()
+    server = KeyServer(jwks(jwk(RSA, "a")))
+    keys = server.keys()
     assert await found(keys, "a") == "a"
-    shelf.document = jwks(jwk(OTHER_RSA, "b"))
+    server.document = jwks(jwk(OTHER_RSA, "b"))
     for _ in range(20):
         assert await found(keys, "b") is None
-    assert shelf.reads == 1
-    shelf.now_s += RETRY_S + 1
+    assert server.reads == 1
+    server.now_s += RETRY_S + 1
     assert await found(keys, "b") == "b"
     assert await found(keys, "a") is None, "a key that was taken away is not believed"
-    assert shelf.reads == 2
+    assert server.reads == 2
 
 
 async def test_a_set_that_cannot_be_had_is_believed_for_a_while(caplog: pytest.LogCaptureFixture) -> None:
-    shelf = Shelf(jwks(jwk(RSA, "a")))
-    keys = shelf.keys()
+    server = KeyServer(jwks(jwk(RSA, "a")))
+    keys = server.keys()
     await found(keys, "a")
-    shelf.document = None
-    shelf.now_s += REFRESH_S + 1
+    server.document = None
+    server.now_s += REFRESH_S + 1
     assert await found(keys, "a") == "a"
     assert "no route to host" in caplog.text
-    shelf.now_s += BELIEVED_S
+    server.now_s += BELIEVED_S
     with pytest.raises(Unreachable):
         await keys.find("a")
     good = token("reader", key=RSA, algorithm="RS256", kid="a")
@@ -275,14 +275,14 @@ async def test_a_set_that_cannot_be_had_is_believed_for_a_while(caplog: pytest.L
     ],
 )
 async def test_keys_of_no_use_are_passed_by(entry: Any) -> None:
-    keys = Shelf(jwks(entry, jwk(OTHER_RSA, "b"))).keys()
+    keys = KeyServer(jwks(entry, jwk(OTHER_RSA, "b"))).keys()
     assert await found(keys, "a") is None
     assert await found(keys, None) == "b"
 
 
 async def test_without_a_name_a_token_means_the_only_key() -> None:
-    assert await found(Shelf(jwks(jwk(RSA, "a"), jwk(OTHER_RSA, "b"))).keys(), None) is None
-    verifier = Verifier(Shelf(jwks(jwk(EC, None))).keys("ES256"))
+    assert await found(KeyServer(jwks(jwk(RSA, "a"), jwk(OTHER_RSA, "b"))).keys(), None) is None
+    verifier = Verifier(KeyServer(jwks(jwk(EC, None))).keys("ES256"))
     assert isinstance(await verifier.examine(token("reader", key=EC, algorithm="ES256")), Proof)
 
 
@@ -330,4 +330,4 @@ def forge(header: dict[str, str], secret: bytes) -> str:
     return (body + b"." + base64url_encode(hmac.new(secret, body, hashlib.sha256).digest())).decode()
 
 
-VERIFIER = Verifier(Shelf(jwks(jwk(RSA, "a"))).keys())
+VERIFIER = Verifier(KeyServer(jwks(jwk(RSA, "a"))).keys())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tests.bench.bench import Bench, Result, Trial
-from tests.bench.cold import Visits, rounds, shelf
+from tests.bench.cold import Visits, rounds, slow_bucket
 from tests.bench.peers import iipsrv, rclone
 from tests.bench.tiles import scattered
 from tests.support import live
@@ -18,7 +18,7 @@ def run(bench: Bench) -> Iterator[Result]:
     """What one tile reads, exactly; then how long it takes."""
     tile = scattered(1)
     with (
-        shelf(bench, "photo.tif", bench.repeats + 2) as here,
+        slow_bucket(bench, "photo.tif", bench.repeats + 2) as here,
         live.special(f"s3://{here.bucket}", home=here.home, settings=here.s3.environ) as ours,
     ):
         mine = Visits(ours.url, "/iiif/3", here.keys, tile)

@@ -11,7 +11,7 @@ from special.iiif import ImageRequest
 from special.settings import Settings
 from tests.bench.bench import Bench, Result
 from tests.bench.big import big
-from tests.bench.cold import Visits, rounds, shelf
+from tests.bench.cold import Visits, rounds, slow_bucket
 from tests.support import live
 
 THUMBNAIL = "full/!200,200/0/default.jpg"
@@ -24,7 +24,7 @@ def run(bench: Bench) -> Iterator[Result]:
         least = asyncio.run(_least_bytes(bench, name))
         most = least * 11 // 10 + (128 << 10)
         with (
-            shelf(bench, name, 2) as here,
+            slow_bucket(bench, name, 2) as here,
             live.special(f"s3://{here.bucket}", home=here.home, settings=here.s3.environ) as ours,
         ):
             Visits(ours.url, "/iiif/3", here.keys, [THUMBNAIL]).next()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from special.volume.volume import DEFAULT_BLOCK_BYTES
 from tests.bench.bench import Bench, Result, Trial
-from tests.bench.cold import Visits, shelf
+from tests.bench.cold import Visits, slow_bucket
 from tests.bench.peers import iipsrv, s3fs
 from tests.bench.tiles import scattered
 from tests.soak.proxy import blocks_got
@@ -20,7 +20,7 @@ def run(bench: Bench) -> Iterator[Result]:
     """How often each block was fetched, exactly; then how long it takes until all have theirs."""
     tiles = scattered(TILES)
     with (
-        shelf(bench, "photo.tif", bench.repeats + 2) as here,
+        slow_bucket(bench, "photo.tif", bench.repeats + 2) as here,
         live.special(f"s3://{here.bucket}", home=here.home, settings=here.s3.environ) as ours,
     ):
         mine = Visits(ours.url, "/iiif/3", here.keys, tiles)

@@ -10,7 +10,7 @@ import httpx
 
 from special.volume.volume import DEFAULT_BLOCK_BYTES
 from tests.bench.bench import Bench, Result
-from tests.bench.cold import shelf
+from tests.bench.cold import slow_bucket
 from tests.bench.tiles import walk
 from tests.soak.proxy import blocks_got
 from tests.support import live
@@ -23,7 +23,7 @@ MOST_BYTES = 150 << 20
 def run(bench: Bench) -> Iterator[Result]:
     """All at once, over a viewer's tiles, at a server with a process for each core."""
     with (
-        shelf(bench, "photo.tif", 1) as here,
+        slow_bucket(bench, "photo.tif", 1) as here,
         live.special(
             f"s3://{here.bucket}", "--workers", str(os.cpu_count() or 1), home=here.home, settings=here.s3.environ
         ) as ours,

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import httpx
 
 from tests.bench.bench import Absent, Bench, Result
-from tests.bench.cold import Shelf, shelf
+from tests.bench.cold import SlowBucket, slow_bucket
 from tests.bench.peers import iipsrv, rclone, s3fs
 from tests.bench.tiles import scattered, walk
 from tests.support import live
@@ -18,7 +18,7 @@ SESSION = ["info.json", "full/200,/0/default.jpg", *walk(), *scattered(20)]
 
 def run(bench: Bench) -> Iterator[Result]:
     """The same session at each server, on a master that it has never seen, one request after the other."""
-    with shelf(bench, "photo.tif", 3) as here:
+    with slow_bucket(bench, "photo.tif", 3) as here:
         with live.special(f"s3://{here.bucket}", home=here.home, settings=here.s3.environ) as ours:
             mine = _cost(here, ours.url, "/iiif/3", here.keys[0])
         for key, (name, mount) in zip(here.keys[1:], {"s3fs": s3fs, "rclone": rclone}.items(), strict=True):
@@ -35,7 +35,7 @@ def run(bench: Bench) -> Iterator[Result]:
             yield Result(job, _said(mine), f"{name} + iipsrv: {_said(theirs)}", theirs[1] / mine[1], "> 1 ×", fewer)
 
 
-def _cost(here: Shelf, url: str, prefix: str, key: str) -> tuple[int, int]:
+def _cost(here: SlowBucket, url: str, prefix: str, key: str) -> tuple[int, int]:
     """Requests and bytes of one session, HEADs and listings included."""
     start = len(here.between.log)
     with httpx.Client(base_url=url, timeout=120) as client:

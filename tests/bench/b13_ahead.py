@@ -13,7 +13,7 @@ from time import perf_counter
 import httpx
 
 from tests.bench.bench import Bench, Result
-from tests.bench.cold import Shelf, shelf
+from tests.bench.cold import SlowBucket, slow_bucket
 from tests.support import live
 from tests.support.live import LiveServer
 
@@ -67,7 +67,7 @@ class Viewer:
 
 def run(bench: Bench) -> Iterator[Result]:
     """Both walk by turns: the median of a step, the tiles that were there before they were wanted, and the bytes."""
-    with shelf(bench, "photo.tif", 2) as here, ExitStack() as stack:
+    with slow_bucket(bench, "photo.tif", 2) as here, ExitStack() as stack:
         ahead, plain = (
             Viewer(stack.enter_context(_served(here, read_ahead)), key)
             for key, read_ahead in zip(here.keys, ("true", "false"), strict=True)
@@ -85,7 +85,7 @@ def run(bench: Bench) -> Iterator[Result]:
     yield Result("its excess", f"{unused / 1e6:.1f} MB", "", None, "≤ what was wanted", unused <= plain_bytes)
 
 
-def _served(here: Shelf, read_ahead: str) -> AbstractContextManager[LiveServer]:
+def _served(here: SlowBucket, read_ahead: str) -> AbstractContextManager[LiveServer]:
     home = here.home / f"ahead-{read_ahead}"
     home.mkdir()
     settings = {**here.s3.environ, "SPECIAL_READ_AHEAD": read_ahead}

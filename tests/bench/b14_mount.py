@@ -14,7 +14,7 @@ from pathlib import Path
 
 from special.volume import DEFAULT_BLOCK_BYTES
 from tests.bench.bench import Absent, Bench, Result, Trial
-from tests.bench.cold import Shelf, Visits, shelf
+from tests.bench.cold import SlowBucket, Visits, slow_bucket
 from tests.bench.peers import iipsrv, rclone, s3fs
 from tests.bench.tiles import scattered
 from tests.soak.proxy import blocks_got
@@ -32,7 +32,7 @@ READ_BYTES = 20_000
 def run(bench: Bench) -> Iterator[Result]:
     """What a mount costs and how soon it answers; then what it makes of an overwrite, and of a crowd."""
     each = 2 * bench.repeats + 2  # for special, which takes turns with both
-    with shelf(bench, "photo.tif", 2 * each) as here, ExitStack() as stack:
+    with slow_bucket(bench, "photo.tif", 2 * each) as here, ExitStack() as stack:
         mounts: dict[str, Path] = {}
         for name, mount in {"special": _special, "s3fs": s3fs, "rclone": rclone}.items():
             # Before it is mounted: rclone lists a folder once in five minutes.
@@ -86,13 +86,13 @@ def _special(folder: Path, bucket: str, s3: S3Server) -> Iterator[Path]:
         yield live.directory
 
 
-def _cost(here: Shelf, visit: Visits) -> tuple[int, int]:
+def _cost(here: SlowBucket, visit: Visits) -> tuple[int, int]:
     start = len(here.between.log)
     visit.next()
     return _spent(here, start)
 
 
-def _spent(here: Shelf, start: int) -> tuple[int, int]:
+def _spent(here: SlowBucket, start: int) -> tuple[int, int]:
     """Requests and bytes from a place in the log on, what is still being read ahead included."""
     while here.between.running:
         time.sleep(0.05)
@@ -104,7 +104,7 @@ def _said(cost: tuple[int, int]) -> str:
     return f"{cost[0]} requests, {cost[1] / 1e6:.2f} MB"
 
 
-def _overwritten(here: Shelf, folder: Path, key: str) -> str:
+def _overwritten(here: SlowBucket, folder: Path, key: str) -> str:
     """What a program gets that reads the start of a file, and the rest after it was overwritten."""
     old, new = _random(1, LONG_BYTES), _random(2, LONG_BYTES)
     with (folder / key).open("rb", buffering=0) as file:
@@ -118,7 +118,7 @@ def _overwritten(here: Shelf, folder: Path, key: str) -> str:
     return "one version" if b"".join(parts) in (old, new) else "a mixture of both, and no error"
 
 
-def _crowd(here: Shelf, folder: Path, key: str) -> tuple[int, int]:
+def _crowd(here: SlowBucket, folder: Path, key: str) -> tuple[int, int]:
     """What many programs cost that read here and there in one file at once. Raises `RuntimeError` for a wrong byte."""
     data = _random(1, FILE_BYTES)
     start, gate = len(here.between.log), threading.Barrier(READERS)

@@ -24,7 +24,7 @@ DELAY_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
-class Shelf:
+class SlowBucket:
     """A bucket of equal masters behind the delay."""
 
     bucket: str
@@ -37,7 +37,7 @@ class Shelf:
 
 
 @contextmanager
-def shelf(bench: Bench, name: str, copies: int) -> Iterator[Shelf]:
+def slow_bucket(bench: Bench, name: str, copies: int) -> Iterator[SlowBucket]:
     """So many copies of a big master behind 20 ms per request."""
     data = (big(name, bench.cache) / name).read_bytes()
     folder, home = bench.folder / f"seaweed-{name}", bench.folder / f"home-{name}"
@@ -48,7 +48,7 @@ def shelf(bench: Bench, name: str, copies: int) -> Iterator[Shelf]:
         keys = tuple(f"{number}-{name}" for number in range(copies))
         for key in keys:
             s3.client().put_object(Bucket=bucket, Key=key, Body=data)
-        yield Shelf(bucket, keys, replace(s3, endpoint=between.endpoint), between, home)
+        yield SlowBucket(bucket, keys, replace(s3, endpoint=between.endpoint), between, home)
 
 
 class Visits:

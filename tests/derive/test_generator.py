@@ -261,7 +261,7 @@ async def test_files_of_an_unfinished_run_do_not_stay_open(bench: Bench) -> None
     assert f"{ID}/open/50.jpg" not in bench.thumbs.objects
 
 
-async def test_moved_file_that_is_gone_is_made_anew(bench: Bench) -> None:
+async def test_moved_file_that_is_gone_is_made_again(bench: Bench) -> None:
     await bench.make()
     del bench.thumbs.objects[f"{ID}/open/30.jpg"]
 
@@ -280,7 +280,7 @@ async def test_only_the_missing_size_is_made(bench: Bench) -> None:
     assert bench.written() == ["open/45.jpg", "special.json", "s.json", "special.json"]
 
 
-async def test_new_version_of_the_master_is_made_anew(bench: Bench) -> None:
+async def test_new_version_of_the_master_is_made_again(bench: Bench) -> None:
     await bench.make()
     bench.masters.objects[ID] = PORTRAIT
     bench.clear()
@@ -371,7 +371,7 @@ async def test_verify_finds_what_is_restricted_in_the_open(bench: Bench) -> None
     assert outcome.detail == f"{ID}/open/21.jpg is restricted and under open/"
 
 
-async def test_foresee_says_what_make_would_do(bench: Bench) -> None:
+async def test_estimate_says_what_make_would_do(bench: Bench) -> None:
     assert (await bench.generator().estimate(InputImage(ID))).detail == "nothing is stored"
     await bench.make()
     bench.clear()

@@ -224,8 +224,8 @@ def test_lengths_that_put_a_boundary_inside_a_packet_are_found_out() -> None:
     ("data", "found"),
     [
         pytest.param(kept("plt-lies"), {True, False}, id="bare: where a run begins or ends"),
-        pytest.param(rework.lying_plt(kept("archive")), {True}, id="sop: everywhere"),
-        pytest.param(rework.lying_plt(kept("ht")), {True, False}, id="HTJ2K"),
+        pytest.param(rework.wrong_plt(kept("archive")), {True}, id="sop: everywhere"),
+        pytest.param(rework.wrong_plt(kept("ht")), {True, False}, id="HTJ2K"),
     ],
 )
 def test_no_region_is_made_of_packets_that_are_cut_wrong(data: bytes, found: set[bool]) -> None:
@@ -247,7 +247,7 @@ def test_no_region_is_made_of_packets_that_are_cut_wrong(data: bytes, found: set
 
 
 def test_a_boundary_moved_in_a_file_with_sop_is_found_out() -> None:
-    data = rework.lying_plt(kept("archive"))
+    data = rework.wrong_plt(kept("archive"))
     layout = completed(data)
     extract = layout.extract(Box(0, 0, 213, 187), Size(107, 94))
     with pytest.raises(Malformed, match="PLT is wrong"):
@@ -270,7 +270,7 @@ def test_lengths_that_do_not_add_up_cost_the_whole_object(change: object, reason
     assert any(reason in note for note in layout.advice)
 
 
-@pytest.mark.parametrize("change", [rework.lying_tlm, rework.short_tlm], ids=["wrong", "short"])
+@pytest.mark.parametrize("change", [rework.wrong_tlm, rework.short_tlm], ids=["wrong", "short"])
 def test_a_wrong_tlm_is_walked_around(change: object) -> None:
     data = kept("tlm")
     box, size = Box(0, 0, 213, 187), Size(54, 47)

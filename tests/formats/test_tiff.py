@@ -565,7 +565,7 @@ def test_sniffing_knows_both_orders_and_both_widths() -> None:
         pytest.param({"t256": (2048,), "t322": (2048,)}, "No smaller levels", id="no-levels"),
     ],
 )
-def test_what_makes_it_dear_is_told_with_the_remedy(fields: dict[str, Any], note: str) -> None:
+def test_what_makes_it_expensive_is_told_with_the_remedy(fields: dict[str, Any], note: str) -> None:
     described = page(**fields)
     layout = parsed(put_together([replace(described, tiles=[bytes(64)] * 3)]))
     assert any(re.search(note, said) for said in layout.advice)

@@ -26,14 +26,14 @@ def exported() -> InMemorySpanExporter:
 
 
 @pytest.fixture
-def telemetry(exported: InMemorySpanExporter) -> OtelExporter:
+def exporter(exported: InMemorySpanExporter) -> OtelExporter:
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exported))
     return OtelExporter(provider)
 
 
 def test_a_request_is_a_span_below_its_callers_and_above_its_steps(
-    telemetry: OtelExporter, exported: InMemorySpanExporter
+    exporter: OtelExporter, exported: InMemorySpanExporter
 ) -> None:
     start_s = monotonic() - 1
     trace = Trace(route="tile", gets=2, bytes=4096)
@@ -41,7 +41,7 @@ def test_a_request_is_a_span_below_its_callers_and_above_its_steps(
     trace.took("queue", start_s + 0.3, start_s + 0.4)
     trace.drawn(200.0, 100.0)
     headers = [(b"traceparent", PARENT.encode()), (b"authorization", b"Bearer secret"), (b"cookie", b"login=secret")]
-    telemetry.export(trace, headers, "GET", "/iiif/3/a%2Fb/full/max/0/default.jpg", 200, "ok", start_s)
+    exporter.export(trace, headers, "GET", "/iiif/3/a%2Fb/full/max/0/default.jpg", 200, "ok", start_s)
     *steps, request = exported.get_finished_spans()
     assert (request.name, request.kind) == ("GET tile", SpanKind.SERVER)
     assert request.context.trace_id == 0x0AF7651916CD43DD8448EB211C80319C
@@ -64,9 +64,9 @@ def test_a_request_is_a_span_below_its_callers_and_above_its_steps(
 
 
 def test_a_failure_is_an_error_and_without_a_parent_the_request_is_the_root(
-    telemetry: OtelExporter, exported: InMemorySpanExporter
+    exporter: OtelExporter, exported: InMemorySpanExporter
 ) -> None:
-    telemetry.export(Trace(), [], "GET", "/iiif/3/a/info.json", 503, "unreachable", monotonic())
+    exporter.export(Trace(), [], "GET", "/iiif/3/a/info.json", 503, "unreachable", monotonic())
     (request,) = exported.get_finished_spans()
     assert request.parent is None
     assert (request.status.status_code, request.status.description) == (StatusCode.ERROR, "unreachable")

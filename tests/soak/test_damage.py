@@ -150,22 +150,22 @@ async def test_a_volume_that_is_damaged_for_a_minute(breakable: Library, seed: i
 
 def wrong_blocks(volume: Path, masters: dict[str, Noise]) -> list[str]:
     """Blocks that are valid by their checksum and hold anything else than the master."""
-    stacks, found, seen = VolumeDirectory(volume, at=lambda step: None), [], 0
-    stacks.join(None)
+    directory, found, seen = VolumeDirectory(volume, at=lambda step: None), [], 0
+    directory.join(None)
     try:
-        for home in stacks.object_directories():
+        for home in directory.object_directories():
             blocks = read_block_map(home)
             data = masters[blocks.url.rpartition("/")[2]].file
-            shelf = stacks.find(blocks)
-            assert shelf is not None
-            for index, block in shelf.read_blocks(shelf.published()).items():
+            opened = directory.find(blocks)
+            assert opened is not None
+            for index, block in opened.read_blocks(opened.published()).items():
                 span: Span = blocks.span(range(index, index + 1))
                 seen += 1
                 if block != data[span.start : span.stop]:
                     found.append(f"{blocks.url} {index}")
-            shelf.close()
+            opened.close()
     finally:
-        stacks.leave()
+        directory.leave()
     assert seen > 0
     return found
 

@@ -28,20 +28,20 @@ REGION = Box(100, 100, 128, 128)
 
 def left_over(volume: Path, name: str) -> list[str]:
     """Locks on the blocks of a master, and reservations for it."""
-    stacks, found = VolumeDirectory(volume, at=lambda step: None), []
-    stacks.join(None)
+    directory, found = VolumeDirectory(volume, at=lambda step: None), []
+    directory.join(None)
     try:
-        for entry in stacks.ledger.objects():
+        for entry in directory.ledger.objects():
             if entry.url.endswith(f"/{name}"):
-                blocks = BlockMap.of(Blob("", entry.url, entry.etag, entry.size_bytes), stacks.terms.block_bytes)
-                shelf = stacks.find(blocks)
-                assert shelf is not None
+                blocks = BlockMap.of(Blob("", entry.url, entry.etag, entry.size_bytes), directory.terms.block_bytes)
+                files = directory.find(blocks)
+                assert files is not None
                 wanted = list(blocks.indices(Span(0, blocks.size_bytes)))
-                found += [f"lock on block {index}" for index in set(wanted) - set(shelf.lock_blocks(wanted))]
-                shelf.close()
-                found += [f"reservation {hold}" for hold, _, of in stacks.ledger.reservations() if of == blocks.name]
+                found += [f"lock on block {index}" for index in set(wanted) - set(files.lock_blocks(wanted))]
+                files.close()
+                found += [f"reservation {hold}" for hold, _, of in directory.ledger.reservations() if of == blocks.name]
     finally:
-        stacks.leave()
+        directory.leave()
     return found
 
 

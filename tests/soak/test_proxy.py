@@ -137,7 +137,7 @@ def test_a_reset_comes_at_its_byte(between: Proxy, seaweed_s3: S3Server, bucket:
 
 
 @pytest.mark.parametrize("fault", [BlackHole(), Drip(20.0)], ids=["black-hole", "drip"])
-async def test_nothing_is_left_of_those_who_lose_patience(
+async def test_nothing_is_left_of_clients_that_leave(
     between: Proxy, seaweed_s3: S3Server, bucket: str, fault: Fault
 ) -> None:
     between.choose = lambda exchange: fault

@@ -1,4 +1,4 @@
-"""Cheap answers are never starved by dear ones (promise P11)."""
+"""Cheap answers are never starved by expensive ones (promise P11)."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ async def test_keys_that_only_s3_allows(key: str, prefix: str, moto_s3: S3Server
         await source.open(key)
 
 
-async def test_an_unread_body_of_an_awkward_key_is_let_go(moto_s3: S3Server, bucket_of: Opener) -> None:
+async def test_an_unread_body_of_an_odd_key_is_let_go(moto_s3: S3Server, bucket_of: Opener) -> None:
     bucket = moto_s3.bucket()
     moto_s3.client().put_object(Bucket=bucket, Key="a//b", Body=BIG)
     source = bucket_of(bucket, moto_s3.environ)

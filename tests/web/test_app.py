@@ -175,11 +175,11 @@ async def test_errors_are_one_plain_sentence(client: httpx.AsyncClient, library:
 async def test_a_master_that_lies_about_its_packets_is_read_whole(
     client: httpx.AsyncClient, library: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    lying = JP2 / "plt-lies.jp2"
-    (library / "masters" / lying.name).write_bytes(lying.read_bytes())
-    expected = openjpeg.decode(lying.read_bytes()).pixels[90:106, 100:116]
+    wrong = JP2 / "plt-lies.jp2"
+    (library / "masters" / wrong.name).write_bytes(wrong.read_bytes())
+    expected = openjpeg.decode(wrong.read_bytes()).pixels[90:106, 100:116]
     for _ in range(2):
-        answer = await get(client, f"/iiif/{lying.name}/100,90,16,16/max/0/default.png")
+        answer = await get(client, f"/iiif/{wrong.name}/100,90,16,16/max/0/default.png")
         assert np.array_equal(np.asarray(Image.open(io.BytesIO(answer.content))), expected)
     assert [record.message for record in caplog.records if "read whole from now on" in record.message][1:] == []
     assert "read whole from now on" in caplog.text

@@ -71,16 +71,16 @@ def test_what_is_older_than_an_hour_is_left_out() -> None:
     assert [slow["path"] for slow in slowest.of_all()] == ["/new"]
 
 
-async def test_the_pulse_tells_of_a_loop_that_is_held_up_and_of_its_recovery() -> None:
-    pulse = LoopMonitor(interval_s=0.05)
-    async with pulse.running():
+async def test_the_monitor_tells_of_a_loop_that_is_held_up_and_of_its_recovery() -> None:
+    monitor = LoopMonitor(interval_s=0.05)
+    async with monitor.running():
         await asyncio.sleep(0)
-        assert pulse.alive
+        assert monitor.alive
         time.sleep(LATE_S + 0.5)  # noqa: ASYNC251  this is what must be noticed
-        assert not pulse.alive
-        assert pulse.lag_s >= LATE_S
+        assert not monitor.alive
+        assert monitor.lag_s >= LATE_S
         async with asyncio.timeout(60):
-            while not pulse.alive:  # noqa: ASYNC110
+            while not monitor.alive:  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
 
 

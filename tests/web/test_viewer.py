@@ -15,7 +15,7 @@ from special.web.viewer import Listing
 pytestmark = pytest.mark.service
 
 
-class Shelf:
+class Folders:
     """Lists two images a page, and writes down what it was asked."""
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ def client(list_images: Callable[[str, str], Awaitable[Listing]], assets: Path |
 
 @pytest.fixture
 async def page() -> AsyncIterator[httpx.AsyncClient]:
-    async with client(Shelf()) as opened:
+    async with client(Folders()) as opened:
         yield opened
 
 
@@ -86,8 +86,8 @@ async def test_no_other_file_is_given_away(page: httpx.AsyncClient, name: str):
 
 
 async def test_the_listing_gives_identifiers_with_their_paths_and_goes_on_where_it_ended():
-    shelf = Shelf()
-    async with client(shelf) as page:
+    folders = Folders()
+    async with client(folders) as page:
         first = (await page.get("/viewer/images.json", params={"folder": "box/"})).json()
         second = (await page.get("/viewer/images.json", params={"after": first["next"]})).json()
     assert first == {
@@ -101,7 +101,7 @@ async def test_the_listing_gives_identifiers_with_their_paths_and_goes_on_where_
         "listing": True,
     }
     assert second == {"images": [], "folders": [], "thumbnail": "!240,240", "next": None, "listing": True}
-    assert shelf.asked == ["box/|", "|box/1.jp2"]
+    assert folders.asked == ["box/|", "|box/1.jp2"]
 
 
 @pytest.mark.parametrize(
@@ -128,11 +128,11 @@ def test_the_gallery_shows_a_size_that_derive_makes(sizes: str, thumbnail: str):
     ],
 )
 async def test_an_identifier_finds_its_path_without_a_listing(segments: int, path: str):
-    shelf = Shelf()
-    async with client(shelf, id_segments=segments) as page:
+    folders = Folders()
+    async with client(folders, id_segments=segments) as page:
         answer = await page.get("/viewer/images.json", params={"id": "1/2/foo"})
     assert answer.json()["images"] == [{"id": "1/2/foo", "path": path}]
-    assert shelf.asked == []
+    assert folders.asked == []
 
 
 async def test_a_store_that_refuses_is_reported_in_one_public_sentence():
@@ -147,11 +147,11 @@ async def test_a_store_that_refuses_is_reported_in_one_public_sentence():
 async def test_another_library_can_come_from_a_folder(tmp_path: Path):
     (tmp_path / viewer.LIBRARY).write_bytes(b"var OpenSeadragon;")
     (tmp_path / "other.js").write_bytes(b"secret")
-    async with client(Shelf(), tmp_path) as page:
+    async with client(Folders(), tmp_path) as page:
         assert (await page.get(f"/viewer/{viewer.LIBRARY}")).content == b"var OpenSeadragon;"
         assert (await page.get("/viewer/other.js")).status_code == 404
 
 
 def test_a_folder_without_the_library_is_refused_at_start(tmp_path: Path):
     with pytest.raises(ConfigurationError, match=rf"{re.escape(str(tmp_path))} has no readable openseadragon\.min\.js"):
-        viewer.routes(Shelf(), assets=tmp_path)
+        viewer.routes(Folders(), assets=tmp_path)

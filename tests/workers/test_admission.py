@@ -166,7 +166,7 @@ async def test_what_can_never_be_let_in_is_refused_with_the_setting_that_would_h
         assert admission.reserved_bytes == 50
 
 
-async def test_dear_lanes_leave_memory_to_cheap_ones() -> None:
+async def test_expensive_lanes_leave_memory_to_cheap_ones() -> None:
     lanes = [Lane("test", 9, 9, 60.0), Lane("dear", 9, 9, 60.0, share=0.75)]
     crowd = Crowd(AdmissionController(lanes, budget_bytes=100))
     await crowd.comes("a1", "b1", cost=50, lane="dear")

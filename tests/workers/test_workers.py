@@ -276,9 +276,9 @@ async def test_a_lane_tells_what_runs_what_waits_and_what_was_refused() -> None:
         assert told("told") == {"running": 0, "waiting": 0, "refused": 1}
 
 
-async def test_dear_lanes_do_not_starve_tiles() -> None:
-    tile, _, dear = standard_lanes(1)
-    async with Workers(1, memory_bytes=MEMORY, lanes=[tile, dear], spare=0) as workers:
+async def test_expensive_lanes_do_not_starve_tiles() -> None:
+    tile, _, largest = standard_lanes(1)
+    async with Workers(1, memory_bytes=MEMORY, lanes=[tile, largest], spare=0) as workers:
         long = [asyncio.create_task(workers.run(time.sleep, 30, lane="max", deadline=NEVER)) for _ in range(4)]
         await asyncio.sleep(0)
         assert await workers.run(operator.add, 1, 1, lane="tile", deadline=NEVER) == 2
@@ -392,7 +392,7 @@ def test_standard_lanes_are_those_of_the_design(cores: int) -> None:
         }
 
 
-async def test_two_crashes_on_one_culprit_put_it_in_quarantine(workers: Workers) -> None:
+async def test_two_crashes_of_one_master_put_it_in_quarantine(workers: Workers) -> None:
     before = REGISTRY.get_sample_value("special_quarantines_total")
     for _ in range(2):
         with pytest.raises(errors.Crashed, match="SIGABRT"):
