@@ -273,6 +273,19 @@ async def test_profiles(profile: str) -> None:
     assert [it["type"] for it in access["service"]] == ["AuthAccessTokenService2"]
 
 
+async def test_access_token_golden() -> None:
+    """One that an earlier version issued, with its key, is read by this one."""
+    key = b"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
+    token = (
+        "gAAAAABlU_EAxO-Q_efH201wmo0nx3QpDtCluHQFjJ7xJ27JZF2QA0FdoQcQ4VLSgoBz-fPWIiBjtmhZSMKRrJieeLkkRwTshKgrmFwpWF0H"
+        "AbSnJ6BCtVALQY4fRVxsE9-HdbUnGAJr7lJqvC-w-6ma_l3IEzlm3g=="
+    )
+    read = AccessTokens(key, clock=lambda: 1_700_000_299.0).read(token)
+    assert read is not None
+    assert read.roles == {"staff", "reader"}
+    assert AccessTokens(key, clock=lambda: 1_700_000_300.0).read(token) is None
+
+
 async def test_access_tokens_end(tmp_path: Path) -> None:
     now = [1_000_000.0]
     mine = AccessTokens.at(tmp_path / "state" / "key")
