@@ -608,14 +608,15 @@ def clear(
 ) -> None:
     """Remove one image, or all, from a volume; what is being read stays. Exits with 1 if anything had to stay."""
     from special.images import KeyTemplates
-    from special.storage import open_source
+    from special.storage import open_source, with_endpoint
     from special.volume import admin
 
     if image is None:
         gone = admin.clear(directory)
     else:
         keys = KeyTemplates(settings.load(config, source=source or "").keys).keys_of(image)
-        root = open_source(source).root if source else None
+        opened = open_source(source) if source else None
+        root = with_endpoint(opened)(opened.root) if opened is not None else None
         gone = admin.clear(directory, admin.find(directory, image, keys=keys, root=root))
     _print_record(gone, as_json=json)
     sys.exit(1 if gone.kept else 0)

@@ -51,7 +51,7 @@ from special.settings import (
     SqliteCatalogue,
     TemplatesCatalogue,
 )
-from special.storage import Bucket, Folder, S3Options, Source, folder_path, learning_absence, open_source
+from special.storage import Bucket, Folder, S3Options, Source, folder_path, learning_absence, open_source, with_endpoint
 from special.volume import Volume
 from special.workers import AdmissionController, Lane, Workers, standard_lanes
 
@@ -89,7 +89,7 @@ def engine(settings: Settings) -> Engine:
         silence=silence,
         is_open=is_open,
     )
-    volume = Volume(settings.volume_directory, size_bytes=int(settings.volume_size))
+    volume = _volume(settings, source, thumbs)
     masters = Masters(
         source,
         templates=templates,
@@ -208,7 +208,12 @@ def assemble(
 
 def mounted(settings: Settings) -> tuple[Folder | Bucket, Volume]:
     """The source and the volume of a mount, as the settings say. Raises `ConfigurationError`."""
-    return open_source(settings.source), Volume(settings.volume_directory, size_bytes=int(settings.volume_size))
+    source = open_source(settings.source)
+    return source, _volume(settings, source)
+
+
+def _volume(settings: Settings, *sources: Source) -> Volume:
+    return Volume(settings.volume_directory, size_bytes=int(settings.volume_size), name_of=with_endpoint(*sources))
 
 
 def identifier_form(settings: Settings) -> IdentifierForm:

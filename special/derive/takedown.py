@@ -13,6 +13,7 @@ from special.derive.outcome import Outcome
 from special.derive.resources import IMAGES_AT_ONCE, ResourceOptions, open_read_only
 from special.errors import ConfigurationError, Missing
 from special.images import PurgeList
+from special.storage import with_endpoint
 from special.volume import admin
 
 
@@ -25,11 +26,12 @@ async def take_down(
     the master come back. Raises `ConfigurationError`.
     """
     async with open_read_only(options) as resources:
+        root = with_endpoint(resources.source)(resources.source.root)
         for identifier in identifiers:
             image = InputImage(identifier)
             outcome = await attempt(image, resources.generator.remove, batching=BatchOptions(IMAGES_AT_ONCE))
             keys = options.templates.keys_of(identifier)
-            cleared = await asyncio.to_thread(_clear, volume, identifier, keys, resources.source.root)
+            cleared = await asyncio.to_thread(_clear, volume, identifier, keys, root)
             await asyncio.to_thread(purges.add, [identifier])
             yield replace(outcome, detail=", ".join(filter(None, (outcome.detail, cleared))))
 

@@ -9,7 +9,7 @@ from special.storage.ranges import coalesce, read_spans, runs_of
 from special.storage.retry import RetryPolicy
 from special.storage.s3_options import S3Options
 from special.storage.source import Opened, Reader, Source, Tree, body
-from special.storage.sources import Sources
+from special.storage.sources import Sources, with_endpoint
 
 __all__ = [
     "SCHEMES",
@@ -37,4 +37,5 @@ __all__ = [
     "open_source",
     "read_spans",
     "runs_of",
+    "with_endpoint",
 ]

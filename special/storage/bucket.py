@@ -78,11 +78,14 @@ class Bucket:
         prefix: str = "",
         fallback: Callable[[], Awaitable[StoreClient]] | None = None,
         account: Account | None = None,
+        endpoint: str = "",
         retry_policy: RetryPolicy,
         concurrency: int,
     ) -> None:
         """`fallback` opens a client for keys that obstore cannot name, and for listings; without it there are none."""
         self._root = root
+        self.endpoint = endpoint
+        """The store's address or account, where neither `root` nor the provider's default says it; else empty."""
         self._client = client
         self._prefix = prefix
         self._open_fallback = fallback

@@ -180,6 +180,7 @@ def _s3(url: str, rest: str, retry_policy: RetryPolicy, concurrency: int, option
         prefix=prefix,
         fallback=partial(_botocore_client, name, account, retry_policy, concurrency),
         account=account,
+        endpoint=account.endpoint or "",
         retry_policy=retry_policy,
         concurrency=concurrency,
     )
@@ -215,7 +216,15 @@ def _azure_or_google(provider: str, url: str, rest: str, retry_policy: RetryPoli
         }[provider]
         raise ConfigurationError(f"{url} cannot be opened: set {variables}") from error
     root = f"{provider}://{name}/{prefix}"
-    return Bucket(root, ObstoreClient(store), prefix=prefix, retry_policy=retry_policy, concurrency=concurrency)
+    account = str(store.config.get("account_name", "")) if isinstance(store, AzureStore) else ""
+    return Bucket(
+        root,
+        ObstoreClient(store),
+        prefix=prefix,
+        endpoint=" ".join(filter(None, (endpoint, account))) if provider == "az" else "",
+        retry_policy=retry_policy,
+        concurrency=concurrency,
+    )
 
 
 def _web(url: str, retry_policy: RetryPolicy, concurrency: int) -> Bucket:

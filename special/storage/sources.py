@@ -5,7 +5,7 @@ What is below none of them has no address: nobody who can name a URL reaches mor
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from special.errors import ConfigurationError, Outside
 from special.storage.blob import Absent, Blob, Span, Unless
@@ -13,6 +13,19 @@ from special.storage.bucket import Bucket
 from special.storage.local import Folder
 from special.storage.opening import folder_path
 from special.storage.source import Opened, Source
+
+
+def with_endpoint(*sources: Source) -> Callable[[str], str]:
+    """Puts the store's endpoint before a URL, where it has one of its own: two stores may have a bucket of one name."""
+    members = [it for source in sources for it in (source.members if isinstance(source, Sources) else (source,))]
+    endpoints = {it.root: it.endpoint if isinstance(it, Bucket) else "" for it in members}
+    longest_first = sorted(endpoints, key=len, reverse=True)
+
+    def named(url: str) -> str:
+        endpoint = next((endpoints[root] for root in longest_first if url.startswith(root)), "")
+        return f"{endpoint} {url}" if endpoint else url
+
+    return named
 
 
 class Sources:

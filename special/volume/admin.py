@@ -147,15 +147,17 @@ def verify(directory: Path) -> Verified:
 
 
 def find(directory: Path, image: str, *, keys: Sequence[str], root: str | None = None) -> list[str]:
-    """The URLs in a volume that an image's identifier means, by the keys of its master, below any root or one.
+    """The names in a volume that an image's identifier means, by the keys of its master, below any root or one.
 
-    A master's own URL means itself. Raises `Missing` where the volume has none, `ConfigurationError` where masters of
-    several sources are meant, or there is no volume.
+    A name is a URL, after the endpoint and a space where the store has one of its own. A master's own URL means
+    itself. Raises `Missing` where the volume has none, `ConfigurationError` where masters of several sources are
+    meant, or there is no volume.
     """
     with _joined(directory) as volume, volume.open_ledger() as ledger:
         urls = sorted({entry.url for entry in ledger.objects()})
     roots = {url: url.removesuffix(key) for key in keys for url in urls if url.endswith(f"/{key}")}
-    found = [image] if image in urls else sorted(url for url in roots if root in (None, roots[url]))
+    found = [url for url in urls if url == image or url.endswith(f" {image}")]
+    found = found or sorted(url for url in roots if root in (None, roots[url]))
     if not found:
         such = f", such as {urls[0]}" if urls else ""
         raise Missing(

@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import os
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -60,9 +60,10 @@ class StoredMetadata:
 class MetadataStore:
     """The metadata in one volume."""
 
-    def __init__(self, objects: OpenObjects, disk: VolumeDisk) -> None:
+    def __init__(self, objects: OpenObjects, disk: VolumeDisk, *, name_of: Callable[[str], str]) -> None:
         self._objects = objects
         self._disk = disk
+        self._name_of = name_of
         self._waiting: dict[Blob, Callable[[], bytes]] = {}
         self._writer: asyncio.Task[None] | None = None
 
@@ -83,7 +84,8 @@ class MetadataStore:
         Costs a query of the ledger and a file of some KB; it does not say which version is current by now. A caller
         that is cancelled leaves at once.
         """
-        work = partial(self._disk.guarded, partial(_find, self._disk.directory, urls))
+        stored_as = {url: self._name_of(url) for url in urls}
+        work = partial(self._disk.guarded, partial(_find, self._disk.directory, stored_as))
         return await self._disk.attempt("reading metadata", work)
 
     async def flush(self) -> None:
@@ -124,9 +126,9 @@ def verify(files: ObjectFiles) -> bool:
     return True
 
 
-def _find(directory: VolumeDirectory, urls: Sequence[str]) -> StoredMetadata | None:
+def _find(directory: VolumeDirectory, stored_as: Mapping[str, str]) -> StoredMetadata | None:
     with directory.open_ledger() as ledger:
-        names = [(url, ledger.current(url)) for url in urls]
+        names = [(url, ledger.current(name)) for url, name in stored_as.items()]
     for url, name in names:
         if name is None:
             continue

@@ -65,8 +65,9 @@ class OpenObject:
 class OpenObjects:
     """The open objects of one volume."""
 
-    def __init__(self, disk: VolumeDisk, *, limits: FetchLimits, max_open: int) -> None:
+    def __init__(self, disk: VolumeDisk, *, limits: FetchLimits, max_open: int, name_of: Callable[[str], str]) -> None:
         self._disk = disk
+        self._name_of = name_of
         self._limits = limits
         self._max_open = max_open
         self._budget = Budget(limits.budget_bytes)
@@ -156,7 +157,8 @@ class OpenObjects:
         key = _key(blob)
         if key in self._objects:  # evicted by another process
             self._retire(key)
-        blocks, directory = BlockMap.of(blob, self._disk.terms.block_bytes), self._disk.directory
+        blocks = BlockMap(self._name_of(blob.url), blob.etag, blob.size, self._disk.terms.block_bytes)
+        directory = self._disk.directory
         files: ObjectFiles | None = None
         try:
             files = await self._disk.read(directory.find, blocks)

@@ -61,6 +61,7 @@ class Volume:
         directory: Path,
         *,
         size_bytes: int,
+        name_of: Callable[[str], str] = str,
         block_bytes: int = DEFAULT_BLOCK_BYTES,
         run_bytes: int = 8 << 20,
         budget_bytes: int = 64 << 20,
@@ -71,6 +72,7 @@ class Volume:
         max_open: int = 128,
         at: Callable[[Step], None] = lambda step: None,
     ) -> None:
+        """`name_of` gives what an object is called on the disk, from its URL: the store's endpoint may belong to it."""
         if size_bytes < LEAST_BYTES:
             raise ConfigurationError(
                 f"a volume (volume_size) needs at least {LEAST_BYTES >> 20} MiB, not {size_bytes} bytes"
@@ -81,10 +83,11 @@ class Volume:
         self._maintenance_s = maintenance_s
         limits = FetchLimits(run_bytes, budget_bytes, leader_timeout_s, linger_s, failure_memory_s)
         self.disk = VolumeDisk(VolumeDirectory(directory, at=at), VolumeTerms(size_bytes, block_bytes), slow_s=SLOW_S)
-        self.objects = OpenObjects(self.disk, limits=limits, max_open=max_open)
+        self._name_of = name_of
+        self.objects = OpenObjects(self.disk, limits=limits, max_open=max_open, name_of=name_of)
         self.pyramids = Pyramids(self.objects, self.disk)
         self.prefetcher = BlockPrefetcher(self.objects, self.disk)
-        self.metadata = MetadataStore(self.objects, self.disk)
+        self.metadata = MetadataStore(self.objects, self.disk, name_of=name_of)
         self._scratch = bytearray(block_bytes)
         self._maintenance: asyncio.Task[None] | None = None
 
@@ -176,7 +179,7 @@ class Volume:
     async def remove(self, url: str) -> None:
         """Remove all versions of an object from the disk, but those that are being read here or by other processes."""
         self.objects.retire(url)
-        await self.disk.guarded(self.disk.directory.clear, url)
+        await self.disk.guarded(self.disk.directory.clear, self._name_of(url))
 
     async def stat(self, *, top: int = 10) -> VolumeStat | None:
         """How the volume does; None while it is `broken` or slow. What was read in the last second may be missing."""

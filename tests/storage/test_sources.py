@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from special.errors import ConfigurationError, Outside
-from special.storage import Blob, S3Options, Sources, Span, body, open_source
+from special.storage import Blob, S3Options, Sources, Span, body, open_source, with_endpoint
 
 
 @pytest.fixture
@@ -115,3 +115,12 @@ def test_buckets_have_endpoints_and_accounts_of_their_own(tmp_path: Path, monkey
 def test_only_buckets_of_s3_have_them(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="no bucket of S3"):
         open_source(str(tmp_path), s3=S3Options(region="x"))
+
+
+def test_a_name_on_disk_says_which_store_it_is_of(sources: Sources, tmp_path: Path) -> None:
+    here = open_source("s3://archive/a", s3=S3Options(endpoint="http://127.0.0.1:9000"))
+    inner = open_source("s3://archive/a/b", s3=S3Options(endpoint="https://minio.example/"))
+    name_of = with_endpoint(Sources([here, inner]), sources)
+    assert name_of("s3://archive/a/leaf.tif") == "http://127.0.0.1:9000 s3://archive/a/leaf.tif"
+    assert name_of("s3://archive/a/b/leaf.tif") == "https://minio.example s3://archive/a/b/leaf.tif"
+    assert name_of(f"file://{tmp_path}/a/x.tif") == f"file://{tmp_path}/a/x.tif"

@@ -1,12 +1,12 @@
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from special.errors import ConfigurationError
-from special.storage.blob import Span
-from special.volume import Volume
+from special.storage.blob import Blob, Span
+from special.volume import Volume, admin
 from tests.volume.made import Made, blob, expected
 
 BLOCK = 64 << 10
@@ -75,6 +75,33 @@ async def test_an_object_larger_than_the_volume_goes_past_it(volume: Volume) -> 
     wanted = [Span(5, 10), Span(70 * MIB, 70 * MIB + 5)]
     assert await reader.read(a, wanted) == expected(a, wanted)
     assert source.gets == wanted
+
+
+class Zeros:
+    """A store that has an object of the same name, entity tag and length as another's."""
+
+    async def read(self, blob: Blob, spans: Sequence[Span]) -> list[bytes]:
+        return [bytes(len(span)) for span in spans]
+
+
+async def test_stores_that_share_a_volume_and_the_name_of_a_bucket_are_kept_apart(tmp_path: Path) -> None:
+    a, spans = blob("a", 1_000_000), SPANS["across-three"]
+    async with (
+        Volume(tmp_path, size_bytes=16 * MIB, name_of=lambda url: f"http://one:9000 {url}") as one,
+        Volume(tmp_path, size_bytes=16 * MIB) as other,
+    ):
+        assert await other.read(Zeros(), a, spans) == [bytes(len(span)) for span in spans]
+        assert await one.read(Made({"a": 1}), a, spans) == expected(a, spans)
+        gone = Made()  # what follows is read from the disk alone
+        assert await other.read(gone, a, spans) == [bytes(len(span)) for span in spans]
+        assert await one.read(gone, a, spans) == expected(a, spans)
+        other.metadata.put(a, lambda: b"of the other")
+        await other.metadata.flush()
+        assert await one.metadata.get([a.url]) is None
+        await one.remove(a.url)
+        assert await other.read(gone, a, spans) == [bytes(len(span)) for span in spans]
+        found = admin.find(tmp_path, a.url, keys=[])
+    assert found == [a.url]
 
 
 async def test_what_is_stored_survives_a_restart(tmp_path: Path) -> None:
