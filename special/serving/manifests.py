@@ -8,7 +8,6 @@ continues in another where it is long: each of these documents costs one page of
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -178,7 +177,7 @@ def document(
     limits: Limits,
     services_of: Callable[[str], Services] = lambda _: (),
 ) -> dict[str, Any]:
-    """The manifest or the collection. Takes a millisecond of CPU for each image: call it in a thread.
+    """The manifest or the collection. Takes some 15 µs of CPU for each image.
 
     `services_of` gives the services of a login for an image's base URI.
     """
@@ -190,49 +189,55 @@ def document(
 def _document_3(
     contents: Contents, addresses: Addresses, limits: Limits, services_of: Callable[[str], Services]
 ) -> dict[str, Any]:
-    from iiif_prezi3 import AnnotationBody, Canvas, Collection, CollectionRef, Manifest, ManifestRef
-
-    label = {"none": [contents.label]}
+    head = {"@context": CONTEXT[3], "id": addresses.document}
+    label = {"label": {"none": [contents.label]}}
     if contents.parts is not None:
-        refer = {"Manifest": ManifestRef, "Collection": CollectionRef}
-        references = [
-            refer[it.kind](id=addresses.part(it), type=it.kind, label={"none": [it.label]}) for it in contents.parts
-        ]
-        made: dict[str, Any] = json.loads(Collection(id=addresses.document, label=label, items=references).jsonld())
-        return made
-    manifest = Manifest(id=addresses.document, label=label, items=[])
-    details: list[dict[str, Any]] = []
-    for image in contents.images:
-        uri, base = addresses.image(image.identifier, 3), addresses.manifest(image.identifier)
-        shape, shown, small = image.asset.size, _largest(image, limits), _thumbnail(image, limits)
-        thumbnail = AnnotationBody(
-            id=f"{uri}/full/{small}/0/default.jpg", type="Image", format="image/jpeg", **_sides(small)
-        )
-        name = {"none": [_label(image)]}
-        canvas = Canvas(id=f"{base}/canvas", label=name, **_sides(shape), thumbnail=[thumbnail], items=[])
-        canvas.add_image(
-            image_url=f"{uri}/full/max/0/default.jpg",
-            anno_id=f"{base}/annotation",
-            anno_page_id=f"{base}/page",
-            format="image/jpeg",
-            **_sides(shown),
-        )
-        if image.said.rights and re.match("https?://", image.said.rights):
-            canvas.rights = image.said.rights
-        if image.said.attribution:
-            statement = {"none": [image.said.attribution]}
-            canvas.requiredStatement = {"label": {"en": ["Attribution"]}, "value": statement}
-        manifest.items.append(canvas)
-        logins = {"service": list(services_of(uri))} if image.asset.restricted else {}
-        profile = f"level{info.level(image.grant)}"
-        details.append({"id": uri, "type": "ImageService3", "profile": profile, **_sides(shape), **logins})
-    made = json.loads(manifest.jsonld())
-    for canvas, image, service in zip(made["items"], contents.images, details, strict=True):
-        # As catalogues and the login describe them: the library has models of its own for these.
-        canvas["items"][0]["items"][0]["body"]["service"] = [service]
-        if image.said.provider:
-            canvas["provider"] = list(image.said.provider)
-    return made
+        items = [{"id": addresses.part(it), "type": it.kind, "label": {"none": [it.label]}} for it in contents.parts]
+        return head | {"type": "Collection"} | label | {"items": items}
+    canvases = [_canvas_3(it, addresses, limits, services_of) for it in contents.images]
+    return head | {"type": "Manifest"} | label | {"items": canvases}
+
+
+def _canvas_3(
+    image: ListedImage, addresses: Addresses, limits: Limits, services_of: Callable[[str], Services]
+) -> dict[str, Any]:
+    uri, base = addresses.image(image.identifier, 3), addresses.manifest(image.identifier)
+    small = _thumbnail(image, limits)
+    service: dict[str, Any] = {
+        "id": uri,
+        "type": "ImageService3",
+        "profile": f"level{info.level(image.grant)}",
+        **_sides(image.asset.size),
+    }
+    if image.asset.restricted:
+        service["service"] = list(services_of(uri))
+    painting = {
+        "id": f"{base}/annotation",
+        "type": "Annotation",
+        "motivation": "painting",
+        "body": _picture_3(f"{uri}/full/max/0/default.jpg", _largest(image, limits)) | {"service": [service]},
+        "target": f"{base}/canvas",
+    }
+    canvas = {
+        "id": f"{base}/canvas",
+        "type": "Canvas",
+        "label": {"none": [_label(image)]},
+        **_sides(image.asset.size),
+        "thumbnail": [_picture_3(f"{uri}/full/{small}/0/default.jpg", small)],
+        "items": [{"id": f"{base}/page", "type": "AnnotationPage", "items": [painting]}],
+    }
+    if image.said.rights and re.match("https?://", image.said.rights):
+        canvas["rights"] = image.said.rights
+    if image.said.attribution:
+        statement = {"none": [image.said.attribution]}
+        canvas["requiredStatement"] = {"label": {"en": ["Attribution"]}, "value": statement}
+    if image.said.provider:
+        canvas["provider"] = list(image.said.provider)
+    return canvas
+
+
+def _picture_3(address: str, size: Size) -> dict[str, Any]:
+    return {"id": address, "type": "Image", "format": "image/jpeg", **_sides(size)}
 
 
 def _document_2(contents: Contents, addresses: Addresses, limits: Limits) -> dict[str, Any]:
