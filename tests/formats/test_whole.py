@@ -151,6 +151,9 @@ def test_truncation_at_every_byte_of_the_headers_is_a_typed_error(kind: str) -> 
             b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x09\0\0\0", Orientation.UPRIGHT, id="out-of-range"
         ),
         pytest.param(b"II*\0\xff\xff\xff\xff\x01\0\x12\x01", Orientation.UPRIGHT, id="offset-past-the-end"),
+        pytest.param(
+            b"\xfeM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0", Orientation.UPRIGHT, id="no-byte-order"
+        ),
     ],
 )
 def test_orientation_out_of_an_exif_block(block: bytes, orientation: Orientation) -> None:
