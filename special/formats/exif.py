@@ -30,8 +30,8 @@ def orientation(exif: bytes) -> Orientation:
         (at,) = struct.unpack_from(order + "I", tiff, 4)
         (count,) = struct.unpack_from(order + "H", tiff, at)
         for number in range(min(count, 200)):
-            tag, kind = struct.unpack_from(order + "HH", tiff, at + 2 + 12 * number)
-            if tag == ORIENTATION and kind in KINDS:
+            tag, kind, values = struct.unpack_from(order + "HHI", tiff, at + 2 + 12 * number)
+            if tag == ORIENTATION and kind in KINDS and values == 1:  # of more, this is where they are
                 return Orientation.of(*struct.unpack_from(order + KINDS[kind], tiff, at + 2 + 12 * number + 8))
     except struct.error:
         return Orientation.UPRIGHT

@@ -56,7 +56,7 @@ def sniff(head: bytes) -> bool:
 
 def parse(size_bytes: int) -> Parser[Layout]:
     """The layout of a JPEG, from its markers. Raises `Malformed`, or `Unsupported` by name."""
-    at, upright = 2, Orientation.UPRIGHT
+    at, upright, has_exif = 2, Orientation.UPRIGHT, False
     for _ in range(MAX_SEGMENTS):
         if at + 4 > size_bytes:
             raise Malformed(f"the JPEG ends at byte {size_bytes}, before its frame header")
@@ -77,9 +77,9 @@ def parse(size_bytes: int) -> Parser[Layout]:
         length = int.from_bytes(head[2:4])
         if length < 2 or marker in (SCAN, END):
             raise Malformed(f"the JPEG has marker {marker:#04x} of {length} bytes at {at}, before any frame header")
-        if marker == APP1 and head[4:10] == exif.PREFIX and at + 2 + length <= size_bytes:
+        if marker == APP1 and head[4:10] == exif.PREFIX and not has_exif and at + 2 + length <= size_bytes:
             (block,) = yield [Span.at(at + 4, length - 2)]
-            upright = exif.orientation(block)
+            upright, has_exif = exif.orientation(block), True
         at += 2 + length
     raise Malformed(f"the JPEG has no frame header among its first {MAX_SEGMENTS} segments")
 
