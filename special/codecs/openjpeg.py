@@ -21,7 +21,7 @@ from special.codecs import lab, libopenjp2
 from special.codecs.libopenjp2 import Component, Decoder, OpjImage
 from special.codecs.raster import CHANNELS, Colour
 from special.errors import ConfigurationError, Malformed, Unsupported
-from special.formats.jp2 import Colours, ColourSpace, Lab, WholeFile, read_whole
+from special.formats.jp2 import NO_COLOURS, Colours, ColourSpace, Lab, WholeFile, read_whole
 from special.geometry import Box, ceil_div
 
 Samples = npt.NDArray[np.uint8 | np.uint16]
@@ -223,14 +223,10 @@ def _reach(edges: tuple[int, int], wanted: range, origin: int, coarseness: set[i
 
 def _planes(image: OpjImage, head: WholeFile, wanted: Box, reduce: int) -> Planes:
     components = [image.comps[index] for index in range(image.numcomps)]
-    colours = [component for component in components if component.alpha == 0]
-    opacity = [component for component in components if component.alpha in (OPACITY, PREMULTIPLIED)]
-    declared = _declared(head.colours)
-    if declared and len(colours) < CHANNELS[declared]:
-        # A definition that leaves a colour out, or calls it by a number that means nothing, is not believed of it.
-        colours = [component for component in components if component not in opacity]
+    colours = [component for component in components if component.alpha not in NO_COLOURS]
     colour = _colour(head.colours, len(colours))
     channels, others = colours[: CHANNELS[colour]], colours[CHANNELS[colour] :]
+    opacity = [component for component in components if component.alpha in (OPACITY, PREMULTIPLIED)]
     if head.defines_opacity or not head.boxed:
         # OpenJPEG loses the definition where it reorders channels; a raw codestream has no place for one.
         opacity = opacity or others
@@ -261,16 +257,12 @@ def _planes(image: OpjImage, head: WholeFile, wanted: Box, reduce: int) -> Plane
 
 def _colour(said: Colours, channels: int) -> Colour:
     """The colour model of this number of channels: what the file declares, else what their number suggests."""
-    declared = _declared(said)
+    declared = _profile_colour(said.profile) or COLOURS.get(said.space)
     if declared and channels >= CHANNELS[declared]:
         return declared
     if not 1 <= channels <= 4:
         raise Unsupported(f"the JPEG 2000 image has {channels} colour channels and does not say what they mean")
     return "grey" if channels <= 2 else "srgb"
-
-
-def _declared(said: Colours) -> Colour | None:
-    return _profile_colour(said.profile) or COLOURS.get(said.space)
 
 
 def _profile_colour(icc: bytes | None) -> Colour | None:
