@@ -29,8 +29,12 @@ MAX_EXIF_BYTES = 65536
 """Longest Exif block that is read; those with embedded previews are as long as that."""
 EOI, SOS = b"\xff\xd9", b"\xff\xda"
 """Of a JPEG: its last marker, and that before each scan. Coded data has neither: FF is followed by 00 there."""
+DEEP_COMPONENTS = 9
+"""For as many samples of 8 bits memory is needed where those of three components have up to 16, and are copied."""
 TAIL_BYTES = 16384
 """How much of a PNG's end is read for an Exif block behind the pixels."""
+IMAGE, EXTENSION = 0x2C, 0x21
+"""What blocks of a GIF begin with."""
 IEND = b"IEND\xae\x42\x60\x82"
 """A PNG's last chunk, from its type on."""
 MAX_TRAILER_BYTES = 1 << 20
@@ -82,11 +86,13 @@ class WholeLayout:
         # A decoder's own halving sharpens: like vipsthumbnail, leave a factor of two for the resize after it.
         reduce = max((n for n in range(1, self.max_reduce + 1) if serves(box, 2 << n, turned)), default=0)
         picture = self._reduced(reduce)
+        is_deep = self.format == "jpeg" and not self.max_reduce  # all others can be halved
         return Extract(
             spans=(Span(0, self.size_bytes),),
             level=reduce,
             pixels=self.raw_size.area if self.progressive else picture.area,
             recipe=Frame.of(box, 1 / (1 << reduce), 1 / (1 << reduce)).within(picture),
+            components=DEEP_COMPONENTS if is_deep else 1,
         )
 
     def rebuild(self, extract: Extract, parts: Sequence[bytes]) -> Piece:
@@ -222,6 +228,22 @@ def parse_gif(size_bytes: int) -> Parser[Layout]:
     if len(head) < 10:
         raise Malformed(f"a GIF of {size_bytes} bytes ends inside its header")
     return WholeLayout("gif", size_bytes, checked("GIF", *struct.unpack("<HH", head[6:10])))
+
+
+def first_frame(data: bytes) -> Box:
+    """Where a GIF's first frame is on its logical screen (GIF89a sections 18, 20 and 23). Raises `Malformed`."""
+    table = data[10] if len(data) > 10 else 0
+    at = 13 + (3 << (table & 7) + 1 if table & 0x80 else 0)
+    while at + 10 <= len(data):
+        if data[at] == IMAGE:
+            return Box(*struct.unpack_from("<HHHH", data, at + 1))
+        if data[at] != EXTENSION:
+            break
+        at += 2
+        while at < len(data) and data[at]:  # sub-blocks, each with its length in front
+            at += 1 + data[at]
+        at += 1
+    raise Malformed(f"a GIF of {len(data)} bytes without any frame")
 
 
 def _chunk_in(tail: bytes, wanted: bytes) -> bytes:
