@@ -23,8 +23,7 @@ from special.codecs import (
 )
 from special.codecs.raster import INTERPRETATIONS, Raster, VipsImage, to_vips
 from special.errors import Malformed, TooExpensive
-from special.formats import Piece
-from special.formats.whole import first_frame
+from special.formats import Piece, first_frame
 from special.formats.tiff import BYTES, JPEG_2000, Page, read_page
 from special.geometry import Box, Size, ceil_div
 

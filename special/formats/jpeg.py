@@ -80,7 +80,8 @@ def parse(size_bytes: int) -> Parser[Layout]:
         length = int.from_bytes(head[2:4])
         if length < 2 or marker in (SCAN, END):
             raise Malformed(f"the JPEG has marker {marker:#04x} of {length} bytes at {at}, before any frame header")
-        if marker == APP1 and head[4:10] == exif.PREFIX and not has_exif and at + 2 + length <= size_bytes:
+        is_exif = marker == APP1 and head[4:10] == exif.PREFIX and length > 2 + len(exif.PREFIX)
+        if is_exif and not has_exif and at + 2 + length <= size_bytes:
             (block,) = yield [Span.at(at + 4, length - 2)]
             upright, has_exif = exif.orientation(block), True
         at += 2 + length

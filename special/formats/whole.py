@@ -33,6 +33,8 @@ DEEP_COMPONENTS = 9
 """For as many samples of 8 bits memory is needed where those of three components have up to 16, and are copied."""
 TAIL_BYTES = 16384
 """How much of a PNG's end is read for an Exif block behind the pixels."""
+PNG_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
+"""Bits of a sample by color type (W3C PNG table 8)."""
 IMAGE, EXTENSION = 0x2C, 0x21
 """What blocks of a GIF begin with."""
 IEND = b"IEND\xae\x42\x60\x82"
@@ -183,8 +185,10 @@ def parse_png(size_bytes: int) -> Parser[Layout]:
     (head,) = yield [Span(0, min(33, size_bytes))]
     if len(head) < 33 or head[12:16] != b"IHDR":
         raise Malformed(f"a PNG of {size_bytes} bytes does not start with a whole IHDR chunk")
-    width, height, _depth, color_type, _method, _filter, interlaced = struct.unpack(">IIBBBBB", head[16:29])
+    width, height, depth, color_type, _method, _filter, interlaced = struct.unpack(">IIBBBBB", head[16:29])
     size = checked("PNG", width, height)
+    if depth not in PNG_DEPTHS.get(color_type, ()):
+        raise Malformed(f"the PNG claims samples of {depth} bits of color type {color_type}, which there are none of")
     block = yield from _chunk(b"eXIf", b"IDAT", start=33, size_bytes=size_bytes, order=">")
     if not block and size_bytes > 33:
         (tail,) = yield [Span(max(33, size_bytes - TAIL_BYTES), size_bytes)]
@@ -205,6 +209,9 @@ def parse_webp(size_bytes: int) -> Parser[Layout]:
     (head,) = yield [Span(0, min(30, size_bytes))]
     if len(head) < 30:
         raise Malformed(f"a WebP of {size_bytes} bytes ends inside its header")
+    promised = 8 + int.from_bytes(head[4:8], "little")
+    if promised > size_bytes:  # no decoder shows a part of it
+        raise Malformed(f"the WebP is cut short: {size_bytes} bytes of {promised}")
     kind, body, upright = head[12:16], head[20:30], Orientation.UPRIGHT
     if kind == b"VP8 " and body[3:6] == b"\x9d\x01\x2a":
         width, height = (side & 0x3FFF for side in struct.unpack("<HH", body[6:10]))

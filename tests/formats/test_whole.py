@@ -111,7 +111,11 @@ def test_a_large_one_has_a_note() -> None:
     [
         pytest.param(encoded("PNG")[:30], Malformed, "whole IHDR", id="png-cut"),
         pytest.param(encoded("PNG").replace(b"IHDR", b"IHDX"), Malformed, "whole IHDR", id="png-without-ihdr"),
+        pytest.param(
+            encoded("PNG")[:24] + b"\0" + encoded("PNG")[25:], Malformed, "samples of 0 bits", id="png-without-depth"
+        ),
         pytest.param(encoded("WEBP")[:25], Malformed, "inside its header", id="webp-cut"),
+        pytest.param(encoded("WEBP")[:-1], Malformed, "cut short", id="webp-without-its-last-byte"),
         pytest.param(encoded("WEBP").replace(b"VP8 ", b"VPX "), Malformed, "holds no picture", id="webp-odd-chunk"),
         pytest.param(b"GIF89a\0\0", Malformed, "inside its header", id="gif-cut"),
         pytest.param(b"GIF89a\0\0\x05\0" + bytes(20), Malformed, "0×5", id="gif-of-no-width"),

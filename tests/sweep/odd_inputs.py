@@ -269,9 +269,7 @@ def jpegs() -> Iterator[Input]:
     inks = np.concatenate((255 - RGB, np.zeros_like(GREY)), axis=2)
     shown = pictures.by_profile(inks, press, "CMYK")
     for space in ("CMYK", "YCCK"):  # with Adobe's marker, inverted
-        data = imagecodecs.jpeg8_encode(
-            255 - inks, level=98, colorspace="CMYK", outcolorspace=space, subsampling="444"
-        )
+        data = imagecodecs.jpeg8_encode(255 - inks, level=98, colorspace="CMYK", outcolorspace=space, subsampling="444")
         yield Input(f"inks-{space.lower()}.jpg", bytes(data), shown, 60.0, 2.0)
 
 
@@ -320,9 +318,11 @@ def pngs() -> Iterator[Input]:
         yield Input(f"palette-opacity-{bits}.png", data, entries[numbers[..., 0]])
     deep = RGB.astype(np.uint16) * 257
     yield Input("interlaced-rgb-16.png", interlaced(deep, 16, 2), RGB)
-    yield Input("interlaced-rgba.png", interlaced(np.concatenate((RGB, OPACITY), axis=2), 8, 6), np.dstack((RGB, OPACITY)))
+    yield Input(
+        "interlaced-rgba.png", interlaced(np.concatenate((RGB, OPACITY), axis=2), 8, 6), np.dstack((RGB, OPACITY))
+    )
     corner = RGB[-1, -1]
-    hidden = np.where((RGB == corner).all(axis=2, keepdims=True), np.uint8(0), np.uint8(255))
+    hidden = np.where((corner == RGB).all(axis=2, keepdims=True), np.uint8(0), np.uint8(255))
     key = struct.pack(">HHH", *corner.tolist())
     yield Input("key-rgb.png", other_inputs.png(RGB, 8, 2, rng, tRNS=key), np.dstack((RGB, hidden)))
     key = struct.pack(">HHH", *(corner.astype(int) * 257).tolist())
@@ -378,7 +378,7 @@ def gifs_and_webps() -> Iterator[Input]:
     second = gif_frame(255 - GREY, 0, 0)
     yield Input("animated.gif", gif(WIDTH, HEIGHT, colours, control(), frame, control(), second), shown)
     middle = int(GREY[HEIGHT // 2, WIDTH // 2, 0])
-    hidden = np.where(GREY == middle, np.uint8(0), np.uint8(255))
+    hidden = np.where(middle == GREY, np.uint8(0), np.uint8(255))
     see_through = gif(WIDTH, HEIGHT, colours, control(middle), frame)
     yield Input("see-through.gif", see_through, np.concatenate((shown, hidden), axis=2))
     canvas = np.zeros((HEIGHT + 30, WIDTH + 40, 4), np.uint8)

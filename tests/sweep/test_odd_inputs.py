@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from special import formats
 from tests.sweep import odd_inputs, pictures
 from tests.sweep.differential import ours
 from tests.sweep.pictures import Input
 
 pytestmark = pytest.mark.service  # opj_compress is a process
+
 
 @pytest.fixture(scope="module")
 def inputs() -> list[Input]:

@@ -85,9 +85,7 @@ def _read_bodies(
         number += 1
 
 
-def measure(
-    header: Header, tile: TileGeometry, order: Ints, bodies: list[bytes], whole: list[bool]
-) -> list[list[int]]:
+def measure(header: Header, tile: TileGeometry, order: Ints, bodies: list[bytes], whole: list[bool]) -> list[list[int]]:
     """Lengths of the packets with these numbers, part by part. Raises `PacketCutShort` and `Malformed`."""
     precincts: dict[int, Precinct] = {}
     lengths: list[list[int]] = [[]]

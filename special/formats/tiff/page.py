@@ -61,9 +61,7 @@ DEPTHS_OF = {
 }
 """Bits of samples, unsigned, of colour models in which no others are read."""
 DEEP_JPEG_SAMPLES = frozenset({1, 3})
-DEEP_JPEG_MODELS = frozenset(
-    {Photometric.MIN_IS_WHITE, Photometric.MIN_IS_BLACK, Photometric.RGB, Photometric.YCBCR}
-)
+DEEP_JPEG_MODELS = frozenset({Photometric.MIN_IS_WHITE, Photometric.MIN_IS_BLACK, Photometric.RGB, Photometric.YCBCR})
 """Samples of a tile, and colour models, in which JPEG of 12 bits is decoded."""
 OPACITIES = frozenset({1, 2})
 """Values of ExtraSamples that are opacity, multiplied with the colours and not (TIFF 6.0 section 18)."""
@@ -459,7 +457,12 @@ def _check_shown(page: Page) -> None:
     subsampling = page.directory.numbers(Tag.YCBCR_SUB_SAMPLING) or (2, 2)
     is_jpeg = compression is Compression.JPEG
     is_converted = is_deep_jpeg and page.planes == 1
-    if page.is_unpacked and photometric is Photometric.YCBCR and not is_converted and (is_jpeg or subsampling != (1, 1)):
+    if (
+        page.is_unpacked
+        and photometric is Photometric.YCBCR
+        and not is_converted
+        and (is_jpeg or subsampling != (1, 1))
+    ):
         raise Unsupported(
             f"YCbCr of {samples} samples, subsampled by {'×'.join(map(str, subsampling))}, in {compression.name} "
             "is not shown here; re-encode as RGB"
