@@ -64,9 +64,13 @@ def _decoded(piece: Piece, max_pixels: int, threads: int) -> Raster | VipsImage:
         case "png" if piece.incomplete:
             whole = png_completion.completed(piece.data, max_pixels=max_pixels)
             return vips.load(whole, "png").copy_memory()  # libvips does not keep the bytes of `whole` alive
-    image = vips.load(piece.data, piece.format)
+    image = vips.load(piece.data, piece.format, is_whole=not piece.incomplete)
     check_size(Size(image.width, image.height), max_pixels)
-    return _on_screen(image, first_frame(piece.data)) if piece.format == "gif" else image
+    if piece.format != "gif":
+        return image
+    if piece.incomplete and image.hasalpha():  # libvips makes see-through what is missing
+        image = image.flatten(background=MIDDLE)
+    return _on_screen(image, first_frame(piece.data))
 
 
 def _on_screen(image: VipsImage, frame: Box) -> VipsImage:

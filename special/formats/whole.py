@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from special.errors import Malformed
@@ -35,8 +35,8 @@ TAIL_BYTES = 16384
 """How much of a PNG's end is read for an Exif block behind the pixels."""
 PNG_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 """Bits of a sample by color type (W3C PNG table 8)."""
-IMAGE, EXTENSION = 0x2C, 0x21
-"""What blocks of a GIF begin with."""
+EXTENSION, IMAGE = 0x21, 0x2C
+"""What blocks of a GIF begin with, but for its trailer."""
 IEND = b"IEND\xae\x42\x60\x82"
 """A PNG's last chunk, from its type on."""
 MAX_TRAILER_BYTES = 1 << 20
@@ -145,6 +145,8 @@ def _incomplete(kind: Format, data: bytes) -> str:
             return "the JPEG has no end (EOI)"
         case "png" if data.find(IEND, len(data) - MAX_TRAILER_BYTES if len(data) > MAX_TRAILER_BYTES else 0) < 0:
             return "the PNG has no end (IEND)"
+        case "gif" if all(kind in (EXTENSION, IMAGE) for _, kind in _gif_blocks(data)):
+            return "the GIF has no end (trailer)"
     return ""
 
 
@@ -238,19 +240,31 @@ def parse_gif(size_bytes: int) -> Parser[Layout]:
 
 
 def first_frame(data: bytes) -> Box:
-    """Where a GIF's first frame is on its logical screen (GIF89a sections 18, 20 and 23). Raises `Malformed`."""
-    table = data[10] if len(data) > 10 else 0
-    at = 13 + (3 << (table & 7) + 1 if table & 0x80 else 0)
-    while at + 10 <= len(data):
-        if data[at] == IMAGE:
-            return Box(*struct.unpack_from("<HHHH", data, at + 1))
-        if data[at] != EXTENSION:
-            break
-        at += 2
+    """Where a GIF's first frame is on its logical screen (GIF89a sections 18 and 20). Raises `Malformed`."""
+    at = next((at for at, kind in _gif_blocks(data) if kind == IMAGE), len(data))
+    if at + 9 > len(data):
+        raise Malformed(f"a GIF of {len(data)} bytes without any frame")
+    return Box(*struct.unpack_from("<HHHH", data, at + 1))
+
+
+def _gif_blocks(data: bytes) -> Iterator[tuple[int, int]]:
+    """The offset and the kind of each block of a GIF (GIF89a appendix A), the trailer included."""
+    at = 13 + _table_bytes(data, 10)
+    while at < len(data):
+        yield at, data[at]
+        if data[at] not in (EXTENSION, IMAGE):
+            return
+        # An extension has a label; a frame its descriptor, colours, and the size of its codes.
+        at += 2 if data[at] == EXTENSION else 11 + _table_bytes(data, at + 9)
         while at < len(data) and data[at]:  # sub-blocks, each with its length in front
             at += 1 + data[at]
         at += 1
-    raise Malformed(f"a GIF of {len(data)} bytes without any frame")
+
+
+def _table_bytes(data: bytes, at: int) -> int:
+    """Length of the table of colours that the flags at this place announce."""
+    flags = data[at] if at < len(data) else 0
+    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
 def _chunk_in(tail: bytes, wanted: bytes) -> bytes:

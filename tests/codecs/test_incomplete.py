@@ -117,6 +117,21 @@ def test_pixels_of_an_interlaced_png_that_is_cut_are_right_or_grey() -> None:
     assert is_grey[1::2].any()
 
 
+def test_a_gif_that_is_cut_is_grey_below() -> None:
+    palette = Image.fromarray(RGB).quantize(64)
+    file = io.BytesIO()
+    palette.save(file, "GIF", interlace=False, save_all=True, append_images=[palette.rotate(180)])
+    data = file.getvalue()
+    whole, cut = shown(data), shown(data[: len(data) // 3])
+    assert np.array_equal(whole, np.asarray(palette.convert("RGB")))
+    good = int(np.argmin((whole == cut).all(axis=(1, 2))))
+    assert 0.2 * HEIGHT < good < HEIGHT
+    assert grey_rows(cut) >= HEIGHT - good - 1
+    assert piece_of(data[: len(data) // 3]).incomplete == "the GIF has no end (trailer)"
+    assert not piece_of(data).incomplete
+    assert np.array_equal(shown(data[: len(data) * 3 // 4]), whole)  # its first frame is there
+
+
 def tiff(
     samples: np.ndarray[Any, Any], compression: int, *, tile: int = 0, **more: tuple[int, tuple[float, ...]]
 ) -> bytes:

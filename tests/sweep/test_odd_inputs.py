@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
-import numpy as np
+from pathlib import Path
+
 import pytest
 
+from tests.conftest import Serve
 from tests.sweep import odd_inputs, pictures
-from tests.sweep.differential import ours
-from tests.sweep.pictures import Input
+from tests.sweep.test_sweep import SLACK, TWICE_SHRUNK, asking, said
 
-pytestmark = pytest.mark.service  # opj_compress is a process
+pytestmark = pytest.mark.service
 
-
-@pytest.fixture(scope="module")
-def inputs() -> list[Input]:
-    return list(odd_inputs.inputs())
+X, Y, ACROSS, DOWN = 40, 30, 60, 40
+SMALL = 50
 
 
-def test_each_comes_out_right(inputs: list[Input]) -> None:
-    faults = []
+def test_each_is_shown_as_it_was_written(serve: Serve, tmp_path: Path) -> None:
+    inputs = list(odd_inputs.inputs())
     for it in inputs:
-        assert it.pixels is not None
-        wanted = pictures.on_white(it.pixels)
-        try:
-            shown = ours(it.data)
-        except Exception as error:
-            faults.append(f"{it.name}: {error!r}"[:300])
-            continue
-        if shown.shape != wanted.shape:
-            faults.append(f"{it.name}: {shown.shape} instead of {wanted.shape}")
-            continue
-        difference = np.abs(shown - wanted)
-        if difference.max() > it.tolerance or difference.mean() > it.mean_tolerance:
-            faults.append(f"{it.name}: largest difference {difference.max():.0f}, mean {difference.mean():.2f}")
-    assert not faults, "\n".join([f"{len(faults)} of {len(inputs)}", *faults])
+        (tmp_path / it.name).write_bytes(it.data)
+    with asking(serve(tmp_path, workers=1)) as client:
+        for it in inputs:
+            assert it.pixels is not None
+            wanted = pictures.on_white(it.pixels)
+            height, width, _ = wanted.shape
+            info = client.get(f"/iiif/3/{it.name}/info.json")
+            if info.status_code != 200:
+                client.faults.append(f"{it.name} info.json: {info.status_code} {info.text.strip()}")
+                continue
+            exact = {"largest": it.tolerance, "mean": it.mean_tolerance}
+            client.compare(it, "full/max/0/default.png", wanted, **exact)
+            if width > SMALL:
+                part = wanted[Y : Y + DOWN, X : X + ACROSS]
+                client.compare(it, f"{X},{Y},{ACROSS},{DOWN}/max/0/default.png", part, **exact)
+                small = pictures.resized(wanted, (0, 0, width, height), SMALL, round(height * SMALL / width))
+                mean = it.mean_tolerance + SLACK["jpg"] + TWICE_SHRUNK
+                client.compare(it, f"full/{SMALL},/0/default.jpg", small, largest=255, mean=mean)
+        assert not client.faults, said(client.faults)
