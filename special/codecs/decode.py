@@ -11,6 +11,7 @@ import numpy as np
 
 from special.codecs import (
     colour,
+    deep_jpeg,
     jpeg,
     openjpeg,
     png_completion,
@@ -22,7 +23,7 @@ from special.codecs import (
 )
 from special.codecs.raster import INTERPRETATIONS, Raster, VipsImage, to_vips
 from special.errors import Malformed, TooExpensive
-from special.formats import Piece
+from special.formats import Piece, first_frame
 from special.formats.tiff import BYTES, JPEG_2000, Page, read_page
 from special.geometry import Box, Size, ceil_div
 
@@ -63,9 +64,22 @@ def _decoded(piece: Piece, max_pixels: int, threads: int) -> Raster | VipsImage:
         case "png" if piece.incomplete:
             whole = png_completion.completed(piece.data, max_pixels=max_pixels)
             return vips.load(whole, "png").copy_memory()  # libvips does not keep the bytes of `whole` alive
-    image = vips.load(piece.data, piece.format)
+    image = vips.load(piece.data, piece.format, is_whole=not piece.incomplete)
     check_size(Size(image.width, image.height), max_pixels)
-    return image
+    if piece.format != "gif":
+        return image
+    if piece.incomplete and image.hasalpha():  # libvips makes see-through what is missing
+        image = image.flatten(background=MIDDLE)
+    return _on_screen(image, first_frame(piece.data))
+
+
+def _on_screen(image: VipsImage, frame: Box) -> VipsImage:
+    """A GIF's logical screen, see-through where its first frame does not cover it, as in browsers."""
+    screen = Size(image.width, image.height)
+    if image.hasalpha() or frame.within(screen) == Box.whole(screen):
+        return image
+    opacity = image.new_from_image(0).draw_rect(255, frame.x, frame.y, frame.width, frame.height, fill=True)
+    return image.bandjoin(opacity)
 
 
 def _decode_tiles(data: bytes, page: Page) -> Raster | VipsImage | None:
@@ -106,6 +120,8 @@ def _decode_jpeg(piece: Piece, max_pixels: int) -> Raster | VipsImage:
     if head is not None:
         size = Size(ceil_div(head.size.width, factor), ceil_div(head.size.height, factor))
         check_size(size, max_pixels)
+        if head.is_deep:
+            return deep_jpeg.decode(piece.data, head)
         raster = jpeg.decode(piece.data, head, reduce=piece.reduce, is_whole=not piece.incomplete)
         if raster is not None:
             return colour.tagged(raster, head.profile)

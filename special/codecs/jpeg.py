@@ -23,8 +23,8 @@ LONGEST_SIDE: Final = 65_500
 """JPEG_MAX_DIMENSION of libjpeg."""
 _CODED_444_FROM: Final = 90
 """From this quality on colours keep their full resolution, as in libvips."""
-_FRAMES: Final = {0xC0, 0xC1, 0xC2}  # T.81 table B.1: baseline, extended, progressive; Huffman-coded
-_PROGRESSIVE, _SCAN, _APP2 = 0xC2, 0xDA, 0xE2
+_FRAMES: Final = {0xC0, 0xC1, 0xC2, 0xC3}  # T.81 table B.1: baseline, extended, progressive, lossless; Huffman-coded
+_PROGRESSIVE, _LOSSLESS, _SCAN, _APP2 = 0xC2, 0xC3, 0xDA, 0xE2
 _SCAN_START: Final = b"\xff\xda\x00"
 """Marker and first byte of the length, at most 14. Coded data never has it: there a byte FF is followed by 00 (T.81
 B.1.1.5). What comes after the picture, a film perhaps, has it once in 16 MB."""
@@ -43,11 +43,19 @@ class JpegHeader:
     profile: bytes | None
     is_one_scan: bool
     """Whether the first scan holds all of the picture: it is baseline, and no component is left for another."""
+    bits: int = 8
+    """Of a sample."""
+    is_lossless: bool = False
+
+    @property
+    def is_deep(self) -> bool:
+        """Whether it is of a kind that neither simplejpeg nor libvips decodes."""
+        return self.is_lossless or self.bits != 8
 
 
 def read_head(data: bytes) -> JpegHeader | None:
-    """Size, components and profile, or None where the file is not an 8-bit Huffman-coded JPEG."""
-    at, chunks, frame, progressive, first_scan = 2, {}, None, False, 0
+    """Size, components and profile, or None where the file is not a Huffman-coded JPEG."""
+    at, chunks, frame, kind, first_scan = 2, {}, None, 0, 0
     while at + 4 <= len(data) and data[at] == 0xFF:
         marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4])
         if marker == 0xFF:  # T.81 B.1.1.2: any number of fill bytes
@@ -57,18 +65,20 @@ def read_head(data: bytes) -> JpegHeader | None:
         if marker == _SCAN:
             first_scan = data[at + 4] if at + 4 < len(data) else 0
             break
-        if marker in _FRAMES and len(body) >= 6 and body[0] == 8:
+        if marker in _FRAMES and len(body) >= 6:
             height, width = int.from_bytes(body[1:3]), int.from_bytes(body[3:5])
-            frame = (width, height, body[5]) if width and height else None
-            progressive = marker == _PROGRESSIVE
+            frame = (width, height, body[5], body[0]) if width and height else None
+            kind = marker
         if marker == _APP2 and body.startswith(_ICC) and len(body) > len(_ICC) + 2:
             chunks[body[len(_ICC)]] = body[len(_ICC) + 2 :]
         at += 2 + length
     if frame is None:
         return None
     profile = b"".join(chunks[number] for number in sorted(chunks))
-    is_one_scan = not progressive and first_scan == frame[2]
-    return JpegHeader(Size(frame[0], frame[1]), frame[2], profile or None, is_one_scan)
+    is_one_scan = kind != _PROGRESSIVE and first_scan == frame[2]
+    return JpegHeader(
+        Size(frame[0], frame[1]), frame[2], profile or None, is_one_scan, frame[3], is_lossless=kind == _LOSSLESS
+    )
 
 
 def check_scans(data: bytes) -> None:

@@ -21,7 +21,7 @@ from special.codecs import lab, libopenjp2
 from special.codecs.libopenjp2 import Component, Decoder, OpjImage
 from special.codecs.raster import CHANNELS, Colour
 from special.errors import ConfigurationError, Malformed, Unsupported
-from special.formats.jp2 import Colours, ColourSpace, Lab, WholeFile, read_whole
+from special.formats.jp2 import NO_COLOURS, Colours, ColourSpace, Lab, WholeFile, read_whole
 from special.geometry import Box, ceil_div
 
 Samples = npt.NDArray[np.uint8 | np.uint16]
@@ -223,7 +223,7 @@ def _reach(edges: tuple[int, int], wanted: range, origin: int, coarseness: set[i
 
 def _planes(image: OpjImage, head: WholeFile, wanted: Box, reduce: int) -> Planes:
     components = [image.comps[index] for index in range(image.numcomps)]
-    colours = [component for component in components if component.alpha == 0]
+    colours = [component for component in components if component.alpha not in NO_COLOURS]
     colour = _colour(head.colours, len(colours))
     channels, others = colours[: CHANNELS[colour]], colours[CHANNELS[colour] :]
     opacity = [component for component in components if component.alpha in (OPACITY, PREMULTIPLIED)]

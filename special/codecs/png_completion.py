@@ -10,7 +10,8 @@ import zlib
 from collections.abc import Iterator
 from typing import Final
 
-from special.errors import Malformed, TooExpensive, Unsupported
+from special.errors import Malformed, TooExpensive
+from special.formats import PNG_DEPTHS
 from special.geometry import ceil_div
 
 SAMPLES: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
@@ -18,34 +19,45 @@ SAMPLES: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 HAS_OPACITY: Final = {4, 6}
 _START, _DATA, _END = 8, b"IDAT", b"IEND"
 _LEVEL: Final = 1
+_PASSES: Final = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+"""Of an interlaced PNG: first column and row, and steps between them (W3C PNG section 8.2)."""
 
 
 def completed(data: bytes, *, max_pixels: int) -> bytes:
     """The same picture with a grey rest. All of it is inflated and deflated again.
 
-    Raises `Malformed` where there is no whole header or no row, `Unsupported` for an interlaced one, whose every part
-    is spread over the picture.
+    Of an interlaced one, whose passes are spread over the picture, single pixels are grey. Raises `Malformed` where
+    there is no whole header or no row.
     """
     chunks = list(_chunks(data))
     if not chunks or chunks[0][0] != b"IHDR" or len(chunks[0][1]) != 13:
         raise Malformed("the PNG does not start with a whole IHDR chunk")
     width, height, depth, color_type, _, _, interlaced = struct.unpack(">IIBBBBB", chunks[0][1])
-    if interlaced or color_type not in SAMPLES:
-        raise Unsupported("the PNG is interlaced and cut short; re-encode it from its source")
+    if depth not in PNG_DEPTHS.get(color_type, ()):
+        raise Malformed(f"the PNG claims samples of {depth} bits of color type {color_type}")
     if width * height > max_pixels:
         raise TooExpensive(f"{width}×{height} pixels to decode; max_master_pixels allows {max_pixels}")
-    row_bytes = 1 + ceil_div(width * SAMPLES[color_type] * depth, 8)  # the filter, and the samples
+    passes = [
+        (ceil_div(width - x, across), ceil_div(height - y, down))
+        for x, y, across, down in (_PASSES if interlaced else ((0, 0, 1, 1),))
+        if x < width and y < height
+    ]
+    grey = [_grey_row(columns, depth, color_type) for columns, _ in passes]
+    size_bytes = sum(len(row) * count for row, (_, count) in zip(grey, passes, strict=True))
     inflate = zlib.decompressobj()
     try:
-        rows = inflate.decompress(b"".join(body for kind, body in chunks if kind == _DATA), height * row_bytes)
+        rows = inflate.decompress(b"".join(body for kind, body in chunks if kind == _DATA), size_bytes)
     except zlib.error as error:
         raise Malformed(f"the PNG is cut short, and damaged before: {error}") from None
-    count = len(rows) // row_bytes
-    if not count:
+    if len(rows) < len(grey[0]):
         raise Malformed("the PNG ends before its first row of pixels")
-    filled = rows[: count * row_bytes] + _grey_row(width, depth, color_type) * (height - count)
+    filled, at = bytearray(), 0
+    for row, (_, count) in zip(grey, passes, strict=True):
+        there = min(count, max(0, len(rows) - at) // len(row))
+        filled += rows[at : at + there * len(row)] + row * (count - there)
+        at += count * len(row)
     before = [_chunk(kind, body) for kind, body in chunks if kind not in (_DATA, _END)]
-    return b"".join((data[:_START], *before, _chunk(_DATA, zlib.compress(filled, _LEVEL)), _chunk(_END, b"")))
+    return b"".join((data[:_START], *before, _chunk(_DATA, zlib.compress(bytes(filled), _LEVEL)), _chunk(_END, b"")))
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:

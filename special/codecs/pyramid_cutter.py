@@ -22,7 +22,7 @@ import numpy as np
 import pyvips
 from PIL import Image as PillowImage
 
-from special.codecs import colour, jpeg, vips
+from special.codecs import colour, deep_jpeg, jpeg, vips
 from special.codecs import raster as rasters
 from special.codecs.decode import check_size, decode
 from special.codecs.raster import Raster, VipsImage, cut, from_vips
@@ -136,7 +136,12 @@ def _fetched(region: pyvips.Region, of: VipsImage, part: Box) -> VipsImage:
 def _open(source: bytes | pyvips.Source, picture: FlatPicture) -> VipsImage:
     """The picture, to be decoded from top to bottom."""
     assert picture.format in ("jpeg", "png"), "the others are no streams"
-    image = vips.load(source, picture.format)
+    head = jpeg.read_head(source) if isinstance(source, bytes) else None
+    if head is not None and head.is_deep:
+        check_size(head.size, picture.max_pixels)
+        image = deep_jpeg.decode(source, head)
+    else:
+        image = vips.load(source, picture.format)
     found = Size(image.width, image.height)
     check_size(found, picture.max_pixels)
     if found != picture.stored:
@@ -160,7 +165,7 @@ class _Stream:
         if kind == "jpeg":
             self._hold(0)
             head = jpeg.read_head(self.held)
-            if head is None or not head.is_one_scan:
+            if head is None or head.is_deep or not head.is_one_scan:
                 data = b"".join(self.parent.ask(at, self._stop(at)) for at in range(0, self.size_bytes, READ_BYTES))
                 jpeg.check_scans(data)
                 return data

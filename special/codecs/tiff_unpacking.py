@@ -28,6 +28,7 @@ from special.codecs.raster import INTERPRETATIONS, Colour, Raster, VipsImage, to
 from special.errors import Malformed
 from special.formats.tiff import (
     BYTES,
+    JPEG_BITS,
     LAB,
     Compression,
     Field,
@@ -69,7 +70,7 @@ def prepare() -> None:
     if importlib.util.find_spec("imagecodecs") is not None:
         import imagecodecs
 
-        for name in ("lerc_decode", "jpegxl_decode", "zstd_decode"):
+        for name in ("lerc_decode", "jpegxl_decode", "zstd_decode", "jpeg8_decode"):
             getattr(imagecodecs, name)  # its modules are loaded when they are first used
 
 
@@ -119,7 +120,8 @@ def _unpacked(data: bytes, page: Page, group: Sequence[StoredTile]) -> Iterator[
     encoded = [data[tile.offset : tile.offset + tile.length] for tile in group]
     heights = [page.tile.height if page.tiled else tile.box.height for tile in group]
     channels = page.samples // page.planes
-    if page.compression in (Compression.LERC, Compression.JPEG_XL, Compression.JPEG_XL_DNG):
+    is_deep_jpeg = page.compression is Compression.JPEG and page.bits != JPEG_BITS
+    if is_deep_jpeg or page.compression in (Compression.LERC, Compression.JPEG_XL, Compression.JPEG_XL_DNG):
         for body, height in zip(encoded, heights, strict=True):
             yield _by_imagecodecs(body, page, (height, page.tile.width, channels))
         return
@@ -189,6 +191,10 @@ def _by_imagecodecs(body: bytes, page: Page, shape: tuple[int, int, int]) -> Raw
             more = (*page.directory.numbers(Tag.LERC_PARAMETERS), 0, 0)[1]
             plain = zlib.decompress(body) if more == 1 else imagecodecs.zstd_decode(body) if more else body
             raw = imagecodecs.lerc_decode(plain)
+        elif page.compression is Compression.JPEG:
+            shown = "GRAYSCALE" if shape[2] == 1 else "RGB"
+            stored = "YCBCR" if page.photometric is Photometric.YCBCR else shown
+            raw = imagecodecs.jpeg8_decode(body, tables=page.tables or None, colorspace=stored, outcolorspace=shown)
         else:
             raw = imagecodecs.jpegxl_decode(body)
     except (RuntimeError, ValueError, zlib.error) as error:

@@ -9,10 +9,11 @@ from special.errors import Malformed, NotAnImage, Unsupported
 from special.formats import jp2, jpeg, tiff, whole
 from special.formats.layout import Extract, Format, Layout, Piece, Stored, Tiling
 from special.formats.parser import Parser, drive, solve
-from special.formats.whole import WholeLayout
+from special.formats.whole import PNG_DEPTHS, WholeLayout, first_frame
 from special.storage import Span
 
 __all__ = [
+    "PNG_DEPTHS",
     "Extract",
     "Format",
     "Layout",
@@ -22,6 +23,7 @@ __all__ = [
     "Tiling",
     "WholeLayout",
     "drive",
+    "first_frame",
     "load",
     "parse",
     "solve",

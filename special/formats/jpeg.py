@@ -15,6 +15,7 @@ import struct
 
 from special.errors import Malformed, Unsupported
 from special.formats import exif
+from special.formats.extras import require_imagecodecs
 from special.formats.layout import Layout
 from special.formats.levels import checked
 from special.formats.parser import Parser
@@ -26,13 +27,14 @@ MAX_SEGMENTS = 1000
 """Most marker segments before the frame header; profiles of printers and panoramas take about 50."""
 MARKER_BYTES = 20
 """Bytes read at each marker: enough for a frame header of 3 components, or an Exif prefix."""
+LOSSY_BITS, LOSSLESS_BITS = (8, 12), range(2, 17)
+"""Depths of samples (T.81 table B.2)."""
 MAX_REDUCE = 3
 """libjpeg decodes at 1/2, 1/4 and 1/8."""
-PROGRESSIVE = 0xC2
-FRAMES = {0xC0, 0xC1, PROGRESSIVE}
+PROGRESSIVE, LOSSLESS = 0xC2, 0xC3
+FRAMES = {0xC0, 0xC1, PROGRESSIVE, LOSSLESS}
 """Frame headers of what is decoded here: baseline, extended sequential, progressive. ITU-T T.81, table B.1."""
 REFUSED_FRAMES = {
-    0xC3: "lossless",
     0xC5: "hierarchical",
     0xC6: "hierarchical progressive",
     0xC7: "hierarchical lossless",
@@ -42,6 +44,7 @@ REFUSED_FRAMES = {
     0xCD: "arithmetic-coded hierarchical",
     0xCE: "arithmetic-coded hierarchical progressive",
     0xCF: "arithmetic-coded hierarchical lossless",
+    0xF7: "JPEG-LS",
 }
 """Frame headers with a name that nothing here decodes."""
 APP1, SCAN, END = 0xE1, 0xDA, 0xD9
@@ -56,7 +59,7 @@ def sniff(head: bytes) -> bool:
 
 def parse(size_bytes: int) -> Parser[Layout]:
     """The layout of a JPEG, from its markers. Raises `Malformed`, or `Unsupported` by name."""
-    at, upright = 2, Orientation.UPRIGHT
+    at, upright, has_exif = 2, Orientation.UPRIGHT, False
     for _ in range(MAX_SEGMENTS):
         if at + 4 > size_bytes:
             raise Malformed(f"the JPEG ends at byte {size_bytes}, before its frame header")
@@ -77,9 +80,10 @@ def parse(size_bytes: int) -> Parser[Layout]:
         length = int.from_bytes(head[2:4])
         if length < 2 or marker in (SCAN, END):
             raise Malformed(f"the JPEG has marker {marker:#04x} of {length} bytes at {at}, before any frame header")
-        if marker == APP1 and head[4:10] == exif.PREFIX and at + 2 + length <= size_bytes:
+        is_exif = marker == APP1 and head[4:10] == exif.PREFIX and length > 2 + len(exif.PREFIX)
+        if is_exif and not has_exif and at + 2 + length <= size_bytes:
             (block,) = yield [Span.at(at + 4, length - 2)]
-            upright = exif.orientation(block)
+            upright, has_exif = exif.orientation(block), True
         at += 2 + length
     raise Malformed(f"the JPEG has no frame header among its first {MAX_SEGMENTS} segments")
 
@@ -90,8 +94,11 @@ def _layout(head: bytes, upright: Orientation, *, size_bytes: int) -> Layout:
         marker, _length, bits, height, width, components = struct.unpack_from(">xBHBHHB", head)
     except struct.error:
         raise Malformed(f"the JPEG ends at byte {size_bytes}, inside its frame header") from None
-    if bits != 8:
-        raise Unsupported(f"the JPEG has samples of {bits} bits; only 8 can be decoded")
+    is_deep = marker == LOSSLESS or bits != 8
+    if bits not in (LOSSLESS_BITS if marker == LOSSLESS else LOSSY_BITS) or (is_deep and components == 4):
+        raise Unsupported(f"the JPEG has {components} components of {bits} bits; re-encode in 8 bits")
+    if is_deep:
+        require_imagecodecs(f"a {'lossless JPEG' if marker == LOSSLESS else f'JPEG of {bits} bits'}")
     if components not in (1, 3, 4):
         raise Unsupported(f"the JPEG has {components} components; 1, 3 and 4 can be shown")
     if not height:
@@ -102,6 +109,6 @@ def _layout(head: bytes, upright: Orientation, *, size_bytes: int) -> Layout:
         checked("JPEG", width, height),
         upright,
         has_color=components != 1,
-        max_reduce=MAX_REDUCE,
-        progressive=marker == PROGRESSIVE,
+        max_reduce=0 if is_deep else MAX_REDUCE,
+        progressive=is_deep or marker == PROGRESSIVE,
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from special.errors import Malformed
@@ -29,8 +29,14 @@ MAX_EXIF_BYTES = 65536
 """Longest Exif block that is read; those with embedded previews are as long as that."""
 EOI, SOS = b"\xff\xd9", b"\xff\xda"
 """Of a JPEG: its last marker, and that before each scan. Coded data has neither: FF is followed by 00 there."""
+DEEP_COMPONENTS = 9
+"""For as many samples of 8 bits memory is needed where those of three components have up to 16, and are copied."""
 TAIL_BYTES = 16384
 """How much of a PNG's end is read for an Exif block behind the pixels."""
+PNG_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
+"""Bits of a sample by color type (W3C PNG table 8)."""
+EXTENSION, IMAGE = 0x21, 0x2C
+"""What blocks of a GIF begin with, but for its trailer."""
 IEND = b"IEND\xae\x42\x60\x82"
 """A PNG's last chunk, from its type on."""
 MAX_TRAILER_BYTES = 1 << 20
@@ -82,11 +88,13 @@ class WholeLayout:
         # A decoder's own halving sharpens: like vipsthumbnail, leave a factor of two for the resize after it.
         reduce = max((n for n in range(1, self.max_reduce + 1) if serves(box, 2 << n, turned)), default=0)
         picture = self._reduced(reduce)
+        is_deep = self.format == "jpeg" and not self.max_reduce  # all others can be halved
         return Extract(
             spans=(Span(0, self.size_bytes),),
             level=reduce,
             pixels=self.raw_size.area if self.progressive else picture.area,
             recipe=Frame.of(box, 1 / (1 << reduce), 1 / (1 << reduce)).within(picture),
+            components=DEEP_COMPONENTS if is_deep else 1,
         )
 
     def rebuild(self, extract: Extract, parts: Sequence[bytes]) -> Piece:
@@ -137,6 +145,8 @@ def _incomplete(kind: Format, data: bytes) -> str:
             return "the JPEG has no end (EOI)"
         case "png" if data.find(IEND, len(data) - MAX_TRAILER_BYTES if len(data) > MAX_TRAILER_BYTES else 0) < 0:
             return "the PNG has no end (IEND)"
+        case "gif" if all(kind in (EXTENSION, IMAGE) for _, kind in _gif_blocks(data)):
+            return "the GIF has no end (trailer)"
     return ""
 
 
@@ -177,8 +187,10 @@ def parse_png(size_bytes: int) -> Parser[Layout]:
     (head,) = yield [Span(0, min(33, size_bytes))]
     if len(head) < 33 or head[12:16] != b"IHDR":
         raise Malformed(f"a PNG of {size_bytes} bytes does not start with a whole IHDR chunk")
-    width, height, _depth, color_type, _method, _filter, interlaced = struct.unpack(">IIBBBBB", head[16:29])
+    width, height, depth, color_type, _method, _filter, interlaced = struct.unpack(">IIBBBBB", head[16:29])
     size = checked("PNG", width, height)
+    if depth not in PNG_DEPTHS.get(color_type, ()):
+        raise Malformed(f"the PNG claims samples of {depth} bits of color type {color_type}, which there are none of")
     block = yield from _chunk(b"eXIf", b"IDAT", start=33, size_bytes=size_bytes, order=">")
     if not block and size_bytes > 33:
         (tail,) = yield [Span(max(33, size_bytes - TAIL_BYTES), size_bytes)]
@@ -199,6 +211,9 @@ def parse_webp(size_bytes: int) -> Parser[Layout]:
     (head,) = yield [Span(0, min(30, size_bytes))]
     if len(head) < 30:
         raise Malformed(f"a WebP of {size_bytes} bytes ends inside its header")
+    promised = 8 + int.from_bytes(head[4:8], "little")
+    if promised > size_bytes:  # no decoder shows a part of it
+        raise Malformed(f"the WebP is cut short: {size_bytes} bytes of {promised}")
     kind, body, upright = head[12:16], head[20:30], Orientation.UPRIGHT
     if kind == b"VP8 " and body[3:6] == b"\x9d\x01\x2a":
         width, height = (side & 0x3FFF for side in struct.unpack("<HH", body[6:10]))
@@ -222,6 +237,34 @@ def parse_gif(size_bytes: int) -> Parser[Layout]:
     if len(head) < 10:
         raise Malformed(f"a GIF of {size_bytes} bytes ends inside its header")
     return WholeLayout("gif", size_bytes, checked("GIF", *struct.unpack("<HH", head[6:10])))
+
+
+def first_frame(data: bytes) -> Box:
+    """Where a GIF's first frame is on its logical screen (GIF89a sections 18 and 20). Raises `Malformed`."""
+    at = next((at for at, kind in _gif_blocks(data) if kind == IMAGE), len(data))
+    if at + 9 > len(data):
+        raise Malformed(f"a GIF of {len(data)} bytes without any frame")
+    return Box(*struct.unpack_from("<HHHH", data, at + 1))
+
+
+def _gif_blocks(data: bytes) -> Iterator[tuple[int, int]]:
+    """The offset and the kind of each block of a GIF (GIF89a appendix A), the trailer included."""
+    at = 13 + _table_bytes(data, 10)
+    while at < len(data):
+        yield at, data[at]
+        if data[at] not in (EXTENSION, IMAGE):
+            return
+        # An extension has a label; a frame its descriptor, colours, and the size of its codes.
+        at += 2 if data[at] == EXTENSION else 11 + _table_bytes(data, at + 9)
+        while at < len(data) and data[at]:  # sub-blocks, each with its length in front
+            at += 1 + data[at]
+        at += 1
+
+
+def _table_bytes(data: bytes, at: int) -> int:
+    """Length of the table of colours that the flags at this place announce."""
+    flags = data[at] if at < len(data) else 0
+    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
 def _chunk_in(tail: bytes, wanted: bytes) -> bytes:

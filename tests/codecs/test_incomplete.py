@@ -16,7 +16,7 @@ from fixtures.tiff_pages import Page, put_together
 from special.codecs import Encoding, openjpeg, render
 from special.codecs.decode import decode
 from special.codecs.raster import Raster, from_vips
-from special.errors import Malformed, Unsupported
+from special.errors import Malformed
 from special.formats import Layout, Piece, parse, solve
 from special.formats.jp2 import Jp2Layout
 from special.geometry import Box, Size
@@ -106,12 +106,30 @@ def test_a_png_that_is_cut_is_grey_below(mode: str, part: float) -> None:
     assert piece_of(data[: int(len(data) * part)]).incomplete == "the PNG has no end (IEND)"
 
 
-def test_an_interlaced_png_that_is_cut_is_refused_by_name() -> None:
+def test_pixels_of_an_interlaced_png_that_is_cut_are_right_or_grey() -> None:
     import pyvips
 
     data = pyvips.Image.new_from_array(RGB).pngsave_buffer(interlace=True)
-    with pytest.raises(Unsupported, match="interlaced and cut short"):
-        shown(data[: len(data) // 2])
+    picture = shown(data[: len(data) // 2])
+    is_right, is_grey = (picture == RGB).all(axis=2), (picture == GREY).all(axis=2)
+    assert (is_right | is_grey).all()
+    assert is_right[::8, ::8].all()  # the first pass
+    assert is_grey[1::2].any()
+
+
+def test_a_gif_that_is_cut_is_grey_below() -> None:
+    palette = Image.fromarray(RGB).quantize(64)
+    file = io.BytesIO()
+    palette.save(file, "GIF", interlace=False, save_all=True, append_images=[palette.rotate(180)])
+    data = file.getvalue()
+    whole, cut = shown(data), shown(data[: len(data) // 3])
+    assert np.array_equal(whole, np.asarray(palette.convert("RGB")))
+    good = int(np.argmin((whole == cut).all(axis=(1, 2))))
+    assert 0.2 * HEIGHT < good < HEIGHT
+    assert grey_rows(cut) >= HEIGHT - good - 1
+    assert piece_of(data[: len(data) // 3]).incomplete == "the GIF has no end (trailer)"
+    assert not piece_of(data).incomplete
+    assert np.array_equal(shown(data[: len(data) * 3 // 4]), whole)  # its first frame is there
 
 
 def tiff(

@@ -379,9 +379,13 @@ def test_a_codestream_that_misses_a_tile_is_malformed_even_with_its_end():
 
 def test_a_tile_that_misses_a_tile_part_is_malformed():
     data = bytearray(WHOLE["lossless"][0])
-    data[data.index(SOT) + 11] = 2  # TNsot
+    at = data.index(SOT)
+    data[at + 11] = 2  # TNsot
+    assert (openjpeg.decode(bytes(data)).pixels == codestreams.rgb()).all()  # all packets are there
+    short = len(data) - 100
+    data[at + 6 : at + 10] = (short - at).to_bytes(4)  # Psot
     with pytest.raises(Malformed, match="misses tile-parts: 1 of 1 of 1 tiles"):
-        openjpeg.decode(bytes(data))
+        openjpeg.decode(bytes(data[:short]) + EOC)
 
 
 def test_a_last_tile_part_without_a_length_reaches_to_the_end():

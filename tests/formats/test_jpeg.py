@@ -100,6 +100,14 @@ def test_a_progressive_one_takes_memory_for_all_its_pixels() -> None:
     assert layout.extract(FULL, Size(60, 45)).pixels == WIDTH * HEIGHT
 
 
+@pytest.mark.parametrize("changes", [{"bits": 12}, {"marker": 0xC3}], ids=["12-bit", "lossless"])
+def test_what_only_imagecodecs_decodes_is_never_halved_while_it_is_decoded(changes: dict[str, int]) -> None:
+    layout = parsed(with_frame(encoded(), **changes))
+    extract = layout.extract(FULL, Size(60, 45))
+    assert (extract.level, extract.pixels) == (0, WIDTH * HEIGHT)
+    assert formats.load(layout.dump()) == layout
+
+
 @pytest.mark.parametrize("orientation", list(Orientation), ids=lambda orientation: orientation.name.lower())
 def test_a_turned_one_is_shown_upright(orientation: Orientation) -> None:
     data = encoded(orientation=orientation)
@@ -116,9 +124,12 @@ def test_a_turned_one_is_shown_upright(orientation: Orientation) -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        pytest.param(with_frame(encoded(), marker=0xC3), "lossless", id="lossless"),
+        pytest.param(with_frame(encoded(), marker=0xC3, bits=1), "3 components of 1 bits", id="lossless-1-bit"),
+        pytest.param(with_frame(encoded(), marker=0xC5), "hierarchical", id="hierarchical"),
+        pytest.param(with_frame(encoded(), marker=0xF7), "JPEG-LS", id="jpeg-ls"),
         pytest.param(with_frame(encoded(), marker=0xC9), "arithmetic-coded", id="arithmetic"),
-        pytest.param(with_frame(encoded(), bits=12), "samples of 12 bits", id="12-bit"),
+        pytest.param(with_frame(encoded(), bits=10), "3 components of 10 bits", id="10-bit"),
+        pytest.param(with_frame(encoded(), bits=12, components=4), "4 components of 12 bits", id="12-bit-inks"),
         pytest.param(with_frame(encoded(), components=2), "2 components", id="two-components"),
         pytest.param(with_frame(encoded(), height=0), "DNL", id="height-later"),
     ],

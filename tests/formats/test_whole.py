@@ -111,7 +111,11 @@ def test_a_large_one_has_a_note() -> None:
     [
         pytest.param(encoded("PNG")[:30], Malformed, "whole IHDR", id="png-cut"),
         pytest.param(encoded("PNG").replace(b"IHDR", b"IHDX"), Malformed, "whole IHDR", id="png-without-ihdr"),
+        pytest.param(
+            encoded("PNG")[:24] + b"\0" + encoded("PNG")[25:], Malformed, "samples of 0 bits", id="png-without-depth"
+        ),
         pytest.param(encoded("WEBP")[:25], Malformed, "inside its header", id="webp-cut"),
+        pytest.param(encoded("WEBP")[:-1], Malformed, "cut short", id="webp-without-its-last-byte"),
         pytest.param(encoded("WEBP").replace(b"VP8 ", b"VPX "), Malformed, "holds no picture", id="webp-odd-chunk"),
         pytest.param(b"GIF89a\0\0", Malformed, "inside its header", id="gif-cut"),
         pytest.param(b"GIF89a\0\0\x05\0" + bytes(20), Malformed, "0×5", id="gif-of-no-width"),
@@ -151,6 +155,9 @@ def test_truncation_at_every_byte_of_the_headers_is_a_typed_error(kind: str) -> 
             b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x09\0\0\0", Orientation.UPRIGHT, id="out-of-range"
         ),
         pytest.param(b"II*\0\xff\xff\xff\xff\x01\0\x12\x01", Orientation.UPRIGHT, id="offset-past-the-end"),
+        pytest.param(
+            b"\xfeM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0", Orientation.UPRIGHT, id="no-byte-order"
+        ),
     ],
 )
 def test_orientation_out_of_an_exif_block(block: bytes, orientation: Orientation) -> None:

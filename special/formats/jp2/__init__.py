@@ -15,10 +15,22 @@ Sections cited as A.… and B.… are those of ISO/IEC 15444-1, where the boxes 
 
 from __future__ import annotations
 
-from special.formats.jp2.boxes import sniff
+from special.formats.jp2.boxes import NO_COLOURS, sniff
 from special.formats.jp2.colours import Colours, ColourSpace, Lab
 from special.formats.jp2.layout import Jp2Layout, load, parse
 from special.formats.jp2.serial import MAGIC
 from special.formats.jp2.whole_file import WholeFile, read_whole
 
-__all__ = ["MAGIC", "ColourSpace", "Colours", "Jp2Layout", "Lab", "WholeFile", "load", "parse", "read_whole", "sniff"]
+__all__ = [
+    "MAGIC",
+    "NO_COLOURS",
+    "ColourSpace",
+    "Colours",
+    "Jp2Layout",
+    "Lab",
+    "WholeFile",
+    "load",
+    "parse",
+    "read_whole",
+    "sniff",
+]

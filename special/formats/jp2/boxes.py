@@ -22,6 +22,11 @@ RAW = bytes.fromhex("ff4fff51")
 """SOC and SIZ: what a raw codestream starts with (A.2)."""
 EXTENDED = b"\0\0\0\1"
 """A length of 1: the true one follows the type, in 8 bytes (I.4)."""
+NO_COLOURS = frozenset({1, 2, 65535})
+"""Types of channels that are no colours (table I.16): opacity, the same multiplied with the colours, anything else.
+
+The numbers between have no meaning; a channel that bears one by mistake is still needed for its colour.
+"""
 EXIF_UUID = b"JpgTiffExif->JP2"
 """What begins a box of type `uuid` that holds an Exif block."""
 MAX_EXIF_BYTES = 65536
@@ -162,7 +167,7 @@ def _palette_channels(inner: Boxes) -> int:
 
 
 def _channel_kinds(inner: Boxes) -> list[int]:
-    """What the channel definition calls each channel: 0 is a colour (I.5.3.6); nothing without a definition."""
+    """What the channel definition calls each channel (I.5.3.6); nothing without a definition."""
     body = next((body for kind, body in inner if kind == b"cdef"), b"")
     return [int.from_bytes(body[at : at + 2], "big") for at in range(4, len(body) - 1, 6)]
 
@@ -175,7 +180,7 @@ def _colours(inner: Boxes) -> Colours:
     return colours(
         [body for kind, body in inner if kind == b"colr"],
         channels=_palette_channels(inner) or components,
-        extra=sum(kind != 0 for kind in kinds) if kinds else None,
+        extra=sum(kind in NO_COLOURS for kind in kinds) if kinds else None,
         bits=8 if bits == VARIOUS_BITS else (bits & 0x7F) + 1,
     )
 

@@ -51,7 +51,7 @@ def scan_packets(
         rows = index.rows[0][: len(bodies)]
         whole = [len(body) == index.stops[row] - index.bodies[row] for row, body in zip(rows, bodies, strict=True)]
         try:
-            lengths = _measure(header, tile, order, bodies, whole)
+            lengths = measure(header, tile, order, bodies, whole)
         except PacketCutShort as short:
             if all(whole) and index.is_complete(0):
                 raise Untrusted("its packets go on past the end of the file") from short
@@ -85,9 +85,7 @@ def _read_bodies(
         number += 1
 
 
-def _measure(
-    header: Header, tile: TileGeometry, order: Ints, bodies: list[bytes], whole: list[bool]
-) -> list[list[int]]:
+def measure(header: Header, tile: TileGeometry, order: Ints, bodies: list[bytes], whole: list[bool]) -> list[list[int]]:
     """Lengths of the packets with these numbers, part by part. Raises `PacketCutShort` and `Malformed`."""
     precincts: dict[int, Precinct] = {}
     lengths: list[list[int]] = [[]]

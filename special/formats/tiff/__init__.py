@@ -18,7 +18,7 @@ from special.formats.parser import Parser
 from special.formats.tiff import pyramid, serial
 from special.formats.tiff.ifd import Field, directories
 from special.formats.tiff.layout import TiffLayout
-from special.formats.tiff.page import Page, StoredTile, read_page
+from special.formats.tiff.page import JPEG_BITS, Page, StoredTile, read_page
 from special.formats.tiff.pyramid import HEAD_BYTES, Grid, Place, PyramidIndex
 from special.formats.tiff.tags import (
     BYTES,
@@ -38,6 +38,7 @@ __all__ = [
     "COLOUR_SAMPLES",
     "HEAD_BYTES",
     "JPEG_2000",
+    "JPEG_BITS",
     "LAB",
     "Compression",
     "Field",

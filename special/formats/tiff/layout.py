@@ -15,7 +15,7 @@ from special.formats.levels import serves
 from special.formats.parser import Parser
 from special.formats.tiff import embedded_jpeg, empty_tile, serial, writer
 from special.formats.tiff.ifd import Directory, Field
-from special.formats.tiff.page import Page
+from special.formats.tiff.page import JPEG_BITS, Page
 from special.formats.tiff.tags import COPIED, JPEG_2000, Compression, Photometric, Tag
 from special.geometry import Box, Frame, Orientation, Size, ceil_div
 from special.storage import Span, coalesce
@@ -331,7 +331,7 @@ def _components(page: Page) -> int:
 
 def _filler(page: Page) -> bytes:
     """The data in place of a tile that was never written; nothing where the decoder makes it up itself."""
-    if page.compression is not Compression.JPEG:
+    if page.compression is not Compression.JPEG or page.bits != JPEG_BITS:
         return b""
     across, down = (*page.directory.numbers(Tag.YCBCR_SUB_SAMPLING), 2, 2)[:2]  # the default, TIFF 6.0 section 21
     if not {across, down} <= {1, 2, 4}:

@@ -5,7 +5,6 @@ A strip is a tile as wide as the picture; only the last one may be lower than th
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import struct
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,6 +13,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from special.errors import Malformed, Unsupported
+from special.formats.extras import require_imagecodecs
 from special.formats.levels import checked
 from special.formats.tiff.ifd import EAGER_INDEX_BYTES, Directory, Field, first_directory
 from special.formats.tiff.tags import (
@@ -28,6 +28,7 @@ from special.formats.tiff.tags import (
     JPEG_2000,
     LAB,
     NUMBERS,
+    OLD_JPEG,
     PHOTOMETRICS,
     REFUSED_COMPRESSIONS,
     REFUSED_PHOTOMETRICS,
@@ -43,6 +44,8 @@ from special.storage import Span
 
 MAX_JPEG_SIDE = 65535
 """ITU-T T.81 section B.2.2: sides have 16 bits."""
+JPEG_BITS, DEEP_JPEG_BITS = 8, 12
+"""Depths of JPEG: what all decoders take, and what imagecodecs decodes too."""
 MAX_SAMPLES = 64
 DEPTHS: dict[int, tuple[int, ...]] = {
     SampleFormat.UNSIGNED: (*range(1, 17), 32),
@@ -57,10 +60,25 @@ DEPTHS_OF = {
     Photometric.ICCLAB: (8, 16),
 }
 """Bits of samples, unsigned, of colour models in which no others are read."""
+DEEP_JPEG_SAMPLES = frozenset({1, 3})
+DEEP_JPEG_MODELS = frozenset({Photometric.MIN_IS_WHITE, Photometric.MIN_IS_BLACK, Photometric.RGB, Photometric.YCBCR})
+"""Samples of a tile, and colour models, in which JPEG of 12 bits is decoded."""
 OPACITIES = frozenset({1, 2})
 """Values of ExtraSamples that are opacity, multiplied with the colours and not (TIFF 6.0 section 18)."""
 MISREAD_IN_PLANES = frozenset({Photometric.MIN_IS_BLACK, Photometric.MIN_IS_WHITE, Photometric.YCBCR})
 """Colour models that libvips takes for others where samples are in strips of their own."""
+OLD_PLACES = frozenset(
+    {
+        Tag.STRIP_OFFSETS,
+        Tag.STRIP_BYTE_COUNTS,
+        Tag.ROWS_PER_STRIP,
+        Tag.JPEG_TABLES,
+        Tag.JPEG_PROC,
+        Tag.JPEG_INTERCHANGE_FORMAT,
+        Tag.JPEG_INTERCHANGE_FORMAT_LENGTH,
+    }
+)
+"""What a page in old-style JPEG says of its pixels' places."""
 SAMPLE_FORMATS = {1: "unsigned", 2: "signed", 3: "fractions", 5: "complex integers", 6: "complex fractions"}
 CHUNK_BYTES = 8192
 """How much of a long list of tiles is read at a time: 1,024 offsets of a BigTIFF."""
@@ -163,7 +181,7 @@ class Page:
 
         Raises `Malformed`, or `Unsupported` by name.
         """
-        directory = _completed(directory)
+        directory = _completed(_with_one_jpeg(directory, end=size_bytes))
         size = _size(directory, Tag.IMAGE_WIDTH, Tag.IMAGE_LENGTH)
         samples = directory.number(Tag.SAMPLES_PER_PIXEL)
         bits = directory.numbers(Tag.BITS_PER_SAMPLE) or (1,)
@@ -238,6 +256,8 @@ class Page:
         ):
             return True
         if self.compression is Compression.JPEG:
+            if self.bits != JPEG_BITS:
+                return True
             has_extra = self.samples in (2, 4) and self.photometric is not Photometric.SEPARATED
             return has_extra or self.photometric in LAB
         return self.compression in BYTES and (
@@ -329,11 +349,8 @@ def _compression(directory: Directory) -> Compression:
     if compression is None:
         name = REFUSED_COMPRESSIONS.get(code, "an unknown one")
         raise Unsupported(f"TIFF compression {code} ({name}) is not decoded here; re-encode as JPEG or deflate")
-    if compression in IMAGECODECS and importlib.util.find_spec("imagecodecs") is None:
-        raise Unsupported(
-            f"TIFF compression {code} ({compression.name}) needs a package that is not installed: "
-            "pip install 'special-iiif[imagecodecs]'"
-        )
+    if compression in IMAGECODECS:
+        require_imagecodecs(f"TIFF compression {code} ({compression.name})")
     return compression
 
 
@@ -344,6 +361,37 @@ def _photometric(directory: Directory) -> Photometric:
         name = REFUSED_PHOTOMETRICS.get(code, "an unknown one")
         raise Unsupported(f"TIFF colour model {code} ({name}) is not shown here; re-encode as RGB or grey")
     return photometric
+
+
+def _with_one_jpeg(directory: Directory, *, end: int) -> Directory:
+    """The directory of a page in old-style JPEG as one tile of JPEG, where all of it is one stream (section 22).
+
+    As it is where the strips have no headers of their own and are elsewhere: that is refused by its compression.
+    """
+    if directory.number(Tag.COMPRESSION, Compression.NONE) != OLD_JPEG or directory.hint(Tag.JPEG_PROC, 1) != 1:
+        return directory
+    start = directory.hint(Tag.JPEG_INTERCHANGE_FORMAT, 0)
+    stop = start + directory.hint(Tag.JPEG_INTERCHANGE_FORMAT_LENGTH, 0)
+    offsets = directory.numbers(Tag.STRIP_OFFSETS) or directory.numbers(Tag.TILE_OFFSETS)
+    lengths = directory.numbers(Tag.STRIP_BYTE_COUNTS) or directory.numbers(Tag.TILE_BYTE_COUNTS)
+    if len(offsets) == len(lengths) == 1 and start <= offsets[0] <= stop:  # some leave the pixels out of the length
+        stop = max(stop, offsets[0] + lengths[0])
+    if not start or not all(start <= at < stop for at in offsets):
+        return directory
+    fields = {tag: entry for tag, entry in directory.fields.items() if tag not in OLD_PLACES}
+    size = _size(directory, Tag.IMAGE_WIDTH, Tag.IMAGE_LENGTH)
+    fields[Tag.COMPRESSION] = Field(
+        Tag.COMPRESSION, Type.SHORT, 1, 0, struct.pack(directory.order + "H", Compression.JPEG)
+    )
+    new = {
+        Tag.TILE_WIDTH: size.width,
+        Tag.TILE_LENGTH: size.height,
+        Tag.TILE_OFFSETS: start,
+        Tag.TILE_BYTE_COUNTS: min(stop, end) - start,
+    }
+    for tag, number in new.items():
+        fields[tag] = Field(tag, Type.LONG8, 1, 0, struct.pack(directory.order + "Q", number))
+    return Directory(directory.order, fields)
 
 
 def _completed(directory: Directory) -> Directory:
@@ -390,20 +438,31 @@ def _check_shown(page: Page) -> None:
         raise Unsupported(f"a TIFF of {samples} samples in the colour model {photometric.name}, which takes more")
     if photometric is Photometric.SEPARATED and page.directory.number(Tag.INK_SET, 1) == 2:
         raise Unsupported("the TIFF holds inks other than CMYK (InkSet 2); re-encode as RGB or CMYK")
-    is_plain = page.sample_format is SampleFormat.UNSIGNED and bits in DEPTHS_OF.get(photometric, (bits,))
+    is_deep_jpeg = compression is Compression.JPEG and bits == DEEP_JPEG_BITS and photometric not in LAB
+    is_plain = page.sample_format is SampleFormat.UNSIGNED and (
+        is_deep_jpeg or bits in DEPTHS_OF.get(photometric, (bits,))
+    )
     if not is_plain and photometric in DEPTHS_OF:
         raise Unsupported(f"TIFF samples of {bits} bits in the colour model {photometric.name} are not shown here")
     if compression in JPEG_2000:
         _check_joinable("JPEG 2000 tiles", photometric, samples, bits, planes=page.planes)
     elif compression in CCITT and (bits, samples) != (1, 1):
         raise Unsupported(f"{samples} TIFF samples of {bits} bits, compressed as fax; only one of 1 bit can be read")
-    elif compression in (Compression.JPEG, Compression.WEBP) and (bits != 8 or not is_plain or samples > 4):
+    elif is_deep_jpeg and is_plain and samples // page.planes in DEEP_JPEG_SAMPLES and photometric in DEEP_JPEG_MODELS:
+        require_imagecodecs("JPEG of 12 bits in a TIFF")
+    elif compression in (Compression.JPEG, Compression.WEBP) and (bits != JPEG_BITS or not is_plain or samples > 4):
         raise Unsupported(f"{samples} TIFF samples of {bits} bits in {compression.name}; up to 4 of 8 bits can be read")
     elif compression is Compression.JPEG and photometric is Photometric.PALETTE:
         raise Unsupported("a TIFF with a palette in JPEG is not shown here; re-encode with deflate")
     subsampling = page.directory.numbers(Tag.YCBCR_SUB_SAMPLING) or (2, 2)
     is_jpeg = compression is Compression.JPEG
-    if page.is_unpacked and photometric is Photometric.YCBCR and (is_jpeg or subsampling != (1, 1)):
+    is_converted = is_deep_jpeg and page.planes == 1
+    if (
+        page.is_unpacked
+        and photometric is Photometric.YCBCR
+        and not is_converted
+        and (is_jpeg or subsampling != (1, 1))
+    ):
         raise Unsupported(
             f"YCbCr of {samples} samples, subsampled by {'×'.join(map(str, subsampling))}, in {compression.name} "
             "is not shown here; re-encode as RGB"
@@ -431,9 +490,10 @@ def _places(directory: Directory, tiled: bool, *, tile_bytes: int, end: int) -> 
 
     Those are of `tile_bytes` or, where that is 0, reach to the next tile or to the end of the file.
     """
-    offsets_tag, counts_tag = (
-        (Tag.TILE_OFFSETS, Tag.TILE_BYTE_COUNTS) if tiled else (Tag.STRIP_OFFSETS, Tag.STRIP_BYTE_COUNTS)
-    )
+    places = [(Tag.STRIP_OFFSETS, Tag.STRIP_BYTE_COUNTS), (Tag.TILE_OFFSETS, Tag.TILE_BYTE_COUNTS)]
+    # Some writers list tiles as strips, and libtiff takes the ones for the others.
+    is_listed = places[tiled][0] in directory.fields or places[not tiled][0] not in directory.fields
+    offsets_tag, counts_tag = places[tiled if is_listed else not tiled]
     entry, listed = directory.fields.get(offsets_tag), directory.fields.get(counts_tag)
     if entry is None:
         raise Malformed(f"the TIFF directory has no {offsets_tag.name}")

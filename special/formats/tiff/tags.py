@@ -42,6 +42,9 @@ class Tag(IntEnum):
     S_MIN_SAMPLE_VALUE = 340
     S_MAX_SAMPLE_VALUE = 341
     JPEG_TABLES = 347
+    JPEG_PROC = 512
+    JPEG_INTERCHANGE_FORMAT = 513
+    JPEG_INTERCHANGE_FORMAT_LENGTH = 514
     YCBCR_COEFFICIENTS = 529
     YCBCR_SUB_SAMPLING = 530
     YCBCR_POSITIONING = 531
@@ -166,8 +169,11 @@ IMAGECODECS = frozenset({Compression.LERC, Compression.JPEG_XL, Compression.JPEG
 BEYOND_LIBVIPS = IMAGECODECS | {Compression.LZMA, Compression.ZSTANDARD}
 """Compressions that the libtiff inside libvips' wheel does not undo."""
 
+OLD_JPEG = 6
+"""JPEG as TIFF 6.0 section 22 had it: one stream of its own, which is read, or parts of one, which are not."""
+
 REFUSED_COMPRESSIONS = {
-    6: "old-style JPEG",
+    OLD_JPEG: "old-style JPEG",
     9: "JBIG (T.85)",
     10: "JBIG (T.43)",
     32766: "NeXT 2-bit RLE",
