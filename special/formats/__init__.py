@@ -67,7 +67,8 @@ def ends_matter(head: bytes, size_bytes: int) -> bool:
 def parse(size_bytes: int, *, tail_bytes: int = 0) -> Parser[Layout]:
     """The layout of a master of `size_bytes`, recognised by its content.
 
-    Its last `tail_bytes` are at hand: asking for them costs nothing. Raises `Malformed` for a broken file, `Unsupported` by name for one that nothing here decodes.
+    Its last `tail_bytes` are at hand: asking for them costs nothing. Raises `Malformed` for a broken file,
+    `Unsupported` by name for one that nothing here decodes.
     """
     if not size_bytes:
         raise Malformed("the master is empty: 0 bytes")

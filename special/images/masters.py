@@ -2,9 +2,9 @@
 
 The first look-up costs one GET of the object's head, which tells version, size and format at once; more only where the
 headers are elsewhere in the object. Those of many a TIFF are at its end: where the last master with such a name had use
-for its tail, that is asked for beside the head. After that a master is believed for a while, then asked for with If-None-Match.
-What one server found out is kept in the volume as well: another process, or this one after a restart, then asks only
-whether that version is still the current one. A side-car that `derive` wrote saves even that.
+for its tail, that is asked for beside the head. After that a master is believed for a while, then asked for with
+If-None-Match. What one server found out is kept in the volume as well: another process, or this one after a restart,
+then asks only whether that version is still the current one. A side-car that `derive` wrote saves even that.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from special.errors import Changed, Malformed, MasterError, Missing, SourceError
 from special.formats import Layout, drive
 from special.geometry import Box, Size
 from special.images.key_templates import KeyTemplates
-from special.storage import Blob, Chunk, NotModified, Opened, Reader, Source, Span, Suffix, Unless, body
+from special.storage import Blob, Chunk, NotModified, Reader, Source, Span, Suffix, Unless, body
 from special.volume import MetadataStore, StoredMetadata
 
 log = logging.getLogger(__name__)
@@ -221,9 +221,7 @@ class Masters:
             return await self._locator.places(identifier)
         return self.templates.keys_of(identifier)
 
-    async def _open(
-        self, identifier: str, keys: Sequence[str], unless: Unless | None
-    ) -> tuple[Blob, list[Chunk]]:
+    async def _open(self, identifier: str, keys: Sequence[str], unless: Unless | None) -> tuple[Blob, list[Chunk]]:
         """The first of the objects that exists: its head, and its tail where that is of use and the same version's."""
         for key in keys:
             try:
