@@ -30,6 +30,11 @@ class Sources:
     def root(self) -> str:
         return ""
 
+    @property
+    def folders(self) -> frozenset[str]:
+        """The roots of those that are folders of this machine."""
+        return frozenset(it.root for it in self.members if isinstance(it, Folder))
+
     def resolve(self, place: str) -> str:
         """The one URL of a place that a catalogue names: a URL below a source, or a path in a folder.
 
