@@ -24,6 +24,8 @@ from special.storage import Span
 
 ALIGNMENT_BYTES = 16
 """How far a directory may be from what is before and behind it."""
+FIRST_EXTRA_BYTES = 4096
+"""What the first directory has besides what the others have: links to these, descriptions."""
 MAX_LEVELS = 12
 """Maximum number of levels that are looked for between the first and those at the end."""
 MARGIN_PART = 8
@@ -100,7 +102,7 @@ def expected_directories(last: Sequence[LastLevel], first_at: int) -> Expected:
             break
         found.append(span)
         left -= len(span)
-    return Expected(levels.directory_bytes[0], found)
+    return Expected(levels.directory_bytes[0] + FIRST_EXTRA_BYTES, found)
 
 
 @dataclass(frozen=True, slots=True)
