@@ -10,6 +10,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import pyvips
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from fixtures.tiff_pages import Page, put_together, take_apart
@@ -20,7 +22,7 @@ from special.formats.parser import solve
 from special.formats.tiff import ifd_tail
 from special.formats.tiff.ifd import header
 from special.formats.tiff.ifd_prefetch import MAX_BYTES, ExpectedPyramid
-from special.formats.tiff.ifd_tail import expected_directories, last_levels
+from special.formats.tiff.ifd_tail import LastLevel, expected_directories, last_levels
 from special.geometry import Box, Size
 from special.images.masters import HEAD_BYTES, TAIL_BYTES, Masters
 from special.serving.read_piece import ReadLimits, read_piece
@@ -320,3 +322,50 @@ def test_an_end_that_is_no_pyramid_tells_nothing(large: bytes) -> None:
     for tail in (bytes(TAIL_BYTES), strips(1500, 1100)[-TAIL_BYTES:], large[:TAIL_BYTES]):
         known = last_levels(dialect, tail, size_bytes=len(large))
         assert expected_directories(known, first).others == []
+
+
+@pytest.fixture(scope="module")
+def medium() -> bytes:
+    """A pyramid that is longer than `TAIL_BYTES`, with its first directory in front of that."""
+    data = small()
+    assert header(data[:16])[1] < len(data) - TAIL_BYTES
+    return data
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    changes=st.lists(
+        st.tuples(
+            st.integers(0, 8000),
+            st.one_of(
+                st.binary(min_size=1, max_size=8),
+                st.sampled_from([b"\0\0\0\0", b"\1\0\0\0", b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f"]),
+            ),
+        ),
+        max_size=6,
+    ),
+    first=st.integers(32_769, 2**33),
+)
+def test_whatever_a_tail_says_what_is_read_for_it_is_bounded_and_inside(
+    medium: bytes, changes: list[tuple[int, bytes]], first: int
+) -> None:
+    """Directories at the end that were tampered with: nothing is raised, and no more is read than is allowed."""
+    data = bytearray(medium)
+    for from_end, value in changes:
+        at = len(data) - from_end - len(value)
+        data[at : at + len(value)] = value
+    dialect, at = header(bytes(data[:16]))
+    known = last_levels(dialect, bytes(data[-TAIL_BYTES:]), size_bytes=len(data))
+    for place in (at, first):
+        expected = expected_directories(known, place)
+        assert expected.first_bytes <= ifd_tail.MAX_FIRST_BYTES
+        assert sum(map(len, expected.others)) <= ifd_tail.MAX_BYTES
+        assert all(place < span.start and span.stop <= len(data) for span in expected.others)
+
+
+def test_lists_of_millions_of_tiles_are_not_read_at_once() -> None:
+    size = Size(60_000, 60_000)
+    last = [LastLevel(size, Size(16, 16), 900_000_000, 901_000_000, 8, 1000)]
+    expected = expected_directories(last, 500_000_000)
+    assert expected.first_bytes == 0
+    assert sum(map(len, expected.others)) <= ifd_tail.MAX_BYTES

@@ -26,6 +26,10 @@ ALIGNMENT_BYTES = 16
 """How far a directory may be from what is before and behind it."""
 FIRST_EXTRA_BYTES = 4096
 """What the first directory has besides what the others have: links to these, descriptions."""
+MAX_FIRST_BYTES = 160 << 10
+"""Longest first directory that is read at once: longer lists are read by the part that is needed, when it is."""
+MAX_CANDIDATES = 64
+"""Maximum number of places in the last bytes that are looked at as directories."""
 MAX_LEVELS = 12
 """Maximum number of levels that are looked for between the first and those at the end."""
 MARGIN_PART = 8
@@ -57,7 +61,7 @@ class LastLevel:
 def last_levels(dialect: Dialect, tail: bytes, *, size_bytes: int) -> list[LastLevel]:
     """The smallest levels of a pyramid, the largest of them first, by a file's last bytes; none if it is no pyramid."""
     tail_at, found, stop = size_bytes - len(tail), list[LastLevel](), size_bytes
-    for match in reversed(list(_width_entry(dialect).finditer(tail))):
+    for match in reversed(list(_width_entry(dialect).finditer(tail))[-MAX_CANDIDATES:]):
         level = _level(dialect, tail, match.start(), tail_at=tail_at, stop=stop)
         if level is None:
             continue
@@ -97,12 +101,13 @@ def expected_directories(last: Sequence[LastLevel], first_at: int) -> Expected:
     for at, length in reversed(levels.directories(first_at)):
         # The last one is known exactly: it ends where the tiles behind it begin.
         margin = max(MARGIN_BYTES, (stop - at) // MARGIN_PART) if found else length // 2
-        span = Span(max(at - margin, first_at + 1), min(at + length + margin, stop))
-        if len(span) > left:
+        span_at, span_stop = max(at - margin, first_at + 1), min(at + length + margin, stop)
+        if not 0 < span_stop - span_at <= left:
             break
-        found.append(span)
-        left -= len(span)
-    return Expected(levels.directory_bytes[0] + FIRST_EXTRA_BYTES, found)
+        found.append(Span(span_at, span_stop))
+        left -= span_stop - span_at
+    first_bytes = levels.directory_bytes[0] + FIRST_EXTRA_BYTES
+    return Expected(first_bytes if first_bytes <= MAX_FIRST_BYTES else 0, found)
 
 
 @dataclass(frozen=True, slots=True)
