@@ -51,7 +51,17 @@ from special.settings import (
     SqliteCatalogue,
     TemplatesCatalogue,
 )
-from special.storage import Bucket, Folder, S3Options, Source, folder_path, learning_absence, open_source, with_endpoint
+from special.storage import (
+    Bucket,
+    Folder,
+    S3Options,
+    Source,
+    Sources,
+    folder_path,
+    learning_absence,
+    open_source,
+    with_endpoint,
+)
 from special.volume import Volume
 from special.workers import AdmissionController, Lane, Workers, standard_lanes
 
@@ -131,8 +141,9 @@ def assemble(
     encoding = policy.qualities
     admission = AdmissionController(lanes(settings), budget_bytes=settings.decode_budget_bytes)
     renderer = MasterRenderer(masters, workers, admission, encoding, read_limits(settings))
-    in_place = isinstance(source, Folder)  # only pyramids and metadata of its masters go to the volume
-    reader = source if in_place else volume.reader(source)
+    # Of the masters in folders of this machine only pyramids and metadata go to the volume.
+    folders = source.folders if isinstance(source, Sources) else frozenset[str]()
+    reader = source if isinstance(source, Folder) else volume.reader(source, in_place=folders)
     builder = PyramidBuilder(
         renderer,
         volume,
@@ -148,8 +159,8 @@ def assemble(
     pyramids = PyramidTiles(renderer, volume.pyramids, builder.name, tile=builder.tile)
     publisher = PyramidPublisher(store.source, pyramids, published) if settings.publish_pyramids else None
     prefetcher = (
-        Prefetcher(volume, source, masters, is_busy=lambda: workers.busy)
-        if settings.read_ahead and not in_place
+        Prefetcher(volume, source, masters, is_busy=lambda: workers.busy, in_place=folders)
+        if settings.read_ahead and not isinstance(source, Folder)
         else None
     )
     writer = RenditionWriter(store, policy) if settings.store_on_miss else None

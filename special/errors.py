@@ -15,6 +15,7 @@
     │   ├── Denied                502  the store refused us: credentials, permissions, keys, the clock
     │   ├── Archived              503  the object is in an archive, and must be restored first
     │   ├── Changed               503  the object is no longer the version that was pinned
+    │   ├── Uncounted             502  the store counts no bytes from an object's end
     │   └── Unreachable           503  timeout, reset, throttling, short body
     │       └── RangesIgnored     502  the store sends whole objects where ranges are asked for
     ├── MasterError               422  this master cannot be shown
@@ -178,6 +179,12 @@ class Changed(SourceError):
     status = 503
     code = "changed"
     sentence = "The image is being replaced; ask again."
+
+
+class Uncounted(SourceError):
+    """The store gives no bytes that are counted from an object's end: read a span of it."""
+
+    code = "uncounted"
 
 
 class Unreachable(SourceError):

@@ -15,6 +15,7 @@ from special.errors import BadRequest, ConfigurationError, Missing, SpecialError
 from special.geometry import Box, Size, ceil_div
 from special.iiif import IdentifierForm, ImageRequest
 from special.images import Asset, Master
+from special.observability import Trace, tracing
 from special.serving import Engine, is_flat
 from special.storage import Blob
 
@@ -27,10 +28,11 @@ async def inspect(engine: Engine, identifier: str, request: str | None, console:
     Raises `SourceError`, `MasterError`, `RequestError`.
     """
     try:
-        asset = await engine.catalog.find(identifier)
+        with tracing() as spent:
+            asset = await engine.catalog.find(identifier)
         master = engine.catalog.master(asset)
         entry = engine.catalog.catalogue.peek(identifier) if engine.catalog.catalogue is not None else None
-        console.print(_master_table(asset, master, entry.origin if entry is not None else None))
+        console.print(_master_table(asset, master, entry.origin if entry is not None else None, spent))
         for advice in master.layout.advice:
             console.print(f"• {advice}", highlight=False)
         if request is None:
@@ -88,7 +90,7 @@ async def _object(engine: Engine, entry: Entry) -> Blob | None:
     return None
 
 
-def _master_table(asset: Asset, master: Master, origin: str | None) -> Table:
+def _master_table(asset: Asset, master: Master, origin: str | None, spent: Trace) -> Table:
     layout, blob = master.layout, master.blob
     table = Table(title=asset.identifier, show_header=False, title_justify="left", title_style="bold")
     if origin is not None:
@@ -106,6 +108,7 @@ def _master_table(asset: Asset, master: Master, origin: str | None) -> Table:
         table.add_row("tiles", f"{tile.width}×{tile.height} at scale factors {factors}")
     else:
         table.add_row("tiles", "no grid of its own")
+    table.add_row("first look", f"{spent.gets} GETs, {spent.bytes:,} bytes; kept from then on")
     table.add_row("in a viewer", _viewing(asset, master))
     return table
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from special import composition
 from special.errors import BadRequest, Missing
 from special.inspect import inspect
+from special.observability.trace import tracing
 from special.settings import load
 from tests.support.live import MASTERS, LiveServer
 
@@ -26,6 +27,16 @@ async def test_it_tells_what_a_master_is_and_what_its_sizes_and_tiles_cost() -> 
     text = await told("herbarium.tif")
     for words in ("tiff", "2100 × 2800", "1050×1400", "256×256 at scale factors 1 2 4 8 16", "full/1050,1400", "tile"):
         assert words in text
+
+
+async def test_it_tells_what_the_first_look_costs() -> None:
+    """Exactly what a server's first look at it reads."""
+    for name in ("herbarium.tif", "moon.jpg"):
+        engine = composition.engine(load(source=str(MASTERS)))
+        with tracing() as spent:
+            await engine.catalog.find(name)
+        await engine.close()
+        assert f"{spent.gets} GETs, {spent.bytes:,} bytes" in await told(name)
 
 
 async def test_it_tells_what_it_costs_to_open_a_master_in_a_viewer(tmp_path: Path) -> None:

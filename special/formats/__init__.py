@@ -23,6 +23,7 @@ __all__ = [
     "Tiling",
     "WholeLayout",
     "drive",
+    "ends_matter",
     "first_frame",
     "load",
     "parse",
@@ -32,14 +33,13 @@ __all__ = [
 SNIFF_BYTES = 32
 """Enough to tell all formats apart."""
 PARSERS = (
-    (tiff.sniff, tiff.parse),
     (jp2.sniff, jp2.parse),
     (jpeg.sniff, jpeg.parse),
     (whole.is_png, whole.parse_png),
     (whole.is_webp, whole.parse_webp),
     (whole.is_gif, whole.parse_gif),
 )
-"""For each format, the test of a file's first bytes, and its parser."""
+"""For each format but TIFF, the test of a file's first bytes, and its parser."""
 OTHERS = (
     ("AVIF", b"ftypavif", 4),
     ("HEIF", b"ftyphei", 4),
@@ -61,14 +61,22 @@ LOADERS = (
 """For each serial form, its first bytes (name and version) and the function that reads it."""
 
 
-def parse(size_bytes: int) -> Parser[Layout]:
+def ends_matter(head: bytes, size_bytes: int) -> bool:
+    """Whether the layout of a master that starts like this is in its last bytes, too."""
+    return size_bytes > len(head) and ((tiff.sniff(head) and tiff.ends_matter(head)) or whole.is_png(head))
+
+
+def parse(size_bytes: int, *, tail_bytes: int = 0) -> Parser[Layout]:
     """The layout of a master of `size_bytes`, recognised by its content.
 
-    Raises `Malformed` for a broken file, `Unsupported` by name for one that nothing here decodes.
+    Its last `tail_bytes` are at hand: asking for them costs nothing. Raises `Malformed` for a broken file,
+    `Unsupported` by name for one that nothing here decodes.
     """
     if not size_bytes:
         raise Malformed("the master is empty: 0 bytes")
     (head,) = yield [Span(0, min(SNIFF_BYTES, size_bytes))]
+    if tiff.sniff(head):
+        return (yield from tiff.parse(size_bytes, tail_bytes=tail_bytes))
     for sniff, parse_format in PARSERS:
         if sniff(head):
             return (yield from parse_format(size_bytes))

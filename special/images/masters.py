@@ -1,9 +1,10 @@
 """From identifier to master: its key, its pinned version, its layout.
 
 The first look-up costs one GET of the object's head, which tells version, size and format at once; more only where the
-headers are elsewhere in the object. After that a master is believed for a while, then asked for with If-None-Match.
-What one server found out is kept in the volume as well: another process, or this one after a restart, then asks only
-whether that version is still the current one. A side-car that `derive` wrote saves even that.
+headers are elsewhere in the object. Those of many a TIFF are at its end: where the last master with such a name had use
+for its tail, that is asked for beside the head. After that a master is believed for a while, then asked for with
+If-None-Match. What one server found out is kept in the volume as well: another process, or this one after a restart,
+then asks only whether that version is still the current one. A side-car that `derive` wrote saves even that.
 """
 
 from __future__ import annotations
@@ -21,17 +22,23 @@ from weakref import WeakValueDictionary
 
 from special import formats
 from special.concurrency import LRUCache, StoreSilence, TTLCache
-from special.errors import Changed, Malformed, MasterError, Missing
+from special.errors import Changed, Malformed, MasterError, Missing, SourceError
 from special.formats import Layout, drive
 from special.geometry import Box, Size
 from special.images.key_templates import KeyTemplates
-from special.storage import Blob, Chunk, NotModified, Opened, Reader, Source, Span, Unless, body
+from special.storage import Blob, Chunk, NotModified, Reader, Source, Span, Suffix, Unless, body
 from special.volume import MetadataStore, StoredMetadata
 
 log = logging.getLogger(__name__)
 
 HEAD_BYTES = 65536
 """How much of an object is read to learn what it is: most headers and all small indexes fit."""
+TAIL_BYTES = 131072
+"""How much of an object's end is read beside its head where that saves a round trip: the small levels of a pyramid."""
+TAILED = frozenset({"tif", "tiff", "ptif", "ptiff", "png"})
+"""Endings of keys whose masters are looked for with their tails until one is known that had no use for it."""
+MAX_ENDINGS = 256
+"""Endings of keys of which it is remembered whether tails are of use."""
 CHUNK_BYTES = 2048
 """The least that a later read takes: parsers know how much they want."""
 MAX_HEADS = 64
@@ -100,6 +107,7 @@ class Masters:
         self._heads: LRUCache[Blob, list[Chunk]] = LRUCache(MAX_HEADS)
         self._grown: LRUCache[Blob, Layout] = LRUCache(MAX_GROWN_LAYOUTS)
         self._incomplete: LRUCache[Blob, str] = LRUCache(MAX_INCOMPLETE)
+        self._tailed: LRUCache[str, bool] = LRUCache(MAX_ENDINGS)
         self._growing: WeakValueDictionary[Blob, asyncio.Lock] = WeakValueDictionary()
 
     async def find(self, identifier: str) -> Master:
@@ -198,43 +206,72 @@ class Masters:
             previous = None  # the image has another master by now
         known = previous or await self._stored(keys)
         try:
-            opened = await self._open(identifier, keys, Unless(known.blob.etag) if known else None)
+            look = await self._open(identifier, keys, Unless(known.blob.etag) if known else None)
         except NotModified:
             assert known is not None, "only a conditional read can find nothing new"
             return known
         try:
-            return await self._read(opened)
+            return await self._read(*look)
         except Changed:
             # Overwritten between the first read and the next: read it again from its new start.
-            return await self._read(await self._open(identifier, keys, None))
+            return await self._read(*await self._open(identifier, keys, None))
 
     async def _keys(self, identifier: str) -> Sequence[str]:
         if self._locator is not None:
             return await self._locator.places(identifier)
         return self.templates.keys_of(identifier)
 
-    async def _open(self, identifier: str, keys: Sequence[str], unless: Unless | None) -> Opened:
+    async def _open(self, identifier: str, keys: Sequence[str], unless: Unless | None) -> tuple[Blob, list[Chunk]]:
+        """The first of the objects that exists: its head, and its tail where that is of use and the same version's."""
         for key in keys:
             try:
-                return await self.source.open(key, span=Span(0, HEAD_BYTES), unless=unless)
+                return await self._look(key, unless)
             except Missing:
                 continue
         tried = self.templates if self._locator is None else ", ".join(keys)
         raise Missing(f"{self.source.root or 'no source'} has no object for '{identifier}' by the keys {tried}")
 
-    async def _read(self, opened: Opened) -> Master | _Refused:
-        blob, head = opened.blob, await body(opened)
+    async def _look(self, key: str, unless: Unless | None) -> tuple[Blob, list[Chunk]]:
+        ending = _ending(key)
+        is_tailed = self._tailed.get(ending)
+        wants_tail = unless is None and (ending in TAILED if is_tailed is None else is_tailed)
+        tail = asyncio.create_task(self._tail(key)) if wants_tail else None
         try:
-            return Master(blob, await self._parse(blob, head))
+            opened = await self.source.open(key, span=Span(0, HEAD_BYTES), unless=unless)
+            blob, head = opened.blob, await body(opened)
+            seen = [(Span(0, len(head)), head)] if head else []
+            needs_tail = formats.ends_matter(head, blob.size)
+            self._tailed.put(ending, needs_tail)
+            if tail is not None and needs_tail:
+                other, chunk = await tail or (None, None)
+                if other is not None and chunk is not None and other.version == blob.version:
+                    seen.append(chunk)
+            return blob, seen
+        finally:
+            if tail is not None:
+                tail.cancel()
+                await asyncio.gather(tail, return_exceptions=True)
+
+    async def _tail(self, key: str) -> tuple[Blob, Chunk] | None:
+        """The last bytes of an object; None where the store does not give them: they can be read by their place."""
+        try:
+            opened = await self.source.open(key, span=Suffix(TAIL_BYTES))
+            data = await body(opened)
+        except SourceError:
+            return None
+        return (opened.blob, (opened.span, data)) if opened.span is not None else None
+
+    async def _read(self, blob: Blob, seen: list[Chunk]) -> Master | _Refused:
+        try:
+            return Master(blob, await self._parse(blob, seen))
         except MasterError as error:
             return _Refused(blob, copy.copy(error))  # without the traceback, which holds on to all that was read
 
-    async def _parse(self, blob: Blob, head: bytes) -> Layout:
-        if not head:
+    async def _parse(self, blob: Blob, seen: list[Chunk]) -> Layout:
+        if not seen:
             raise Malformed("the file is empty: 0 bytes")
-        seen = [(Span(0, len(head)), head)]
         layout = await drive(
-            formats.parse(blob.size),
+            formats.parse(blob.size, tail_bytes=sum(len(span) for span, _ in seen[1:])),
             self.source,
             blob,
             chunk_bytes=CHUNK_BYTES,
@@ -255,6 +292,11 @@ class Masters:
     def _store(self, blob: Blob, layout: Layout) -> None:
         if self._metadata is not None:
             self._metadata.put(blob, partial(_dump, blob, layout))
+
+
+def _ending(key: str) -> str:
+    """What a key's name ends in, such as `tif`; empty where it has no dot."""
+    return key.rpartition("/")[2].rpartition(".")[2].lower() if "." in key.rpartition("/")[2] else ""
 
 
 def _dump(blob: Blob, layout: Layout) -> bytes:

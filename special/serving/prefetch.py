@@ -11,7 +11,7 @@ import asyncio
 import logging
 import math
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
@@ -131,9 +131,12 @@ class Prefetcher:
         masters: Masters,
         *,
         is_busy: Callable[[], bool],
+        in_place: Set[str] = frozenset(),
         clock: Callable[[], float] = monotonic,
     ) -> None:
+        """`in_place`: roots of local folders, of whose masters the volume keeps no copies."""
         self._blocks = volume.prefetcher
+        self._in_place = in_place
         self._reader = volume.reader(source)
         self._source = source
         self._masters = masters
@@ -148,7 +151,9 @@ class Prefetcher:
         await self._tasks.close()
 
     def record(self, master: Master, job: Job) -> None:
-        """A part of a master was read through the volume."""
+        """A part of a master was read."""
+        if master.blob.root in self._in_place:
+            return
         key = master.blob.version
         pattern = self._patterns.setdefault(key, AccessPattern(master))
         self._patterns.move_to_end(key)

@@ -1,6 +1,6 @@
 """The stores of masters and renditions, each behind the `Source` protocol."""
 
-from special.storage.blob import Absent, Blob, Chunk, NotModified, Span, Unless
+from special.storage.blob import Absent, Blob, Chunk, NotModified, Span, Suffix, Unless
 from special.storage.bucket import Bucket
 from special.storage.local import Folder
 from special.storage.opening import SCHEMES, check_source, folder_path, learning_absence, open_source
@@ -26,6 +26,7 @@ __all__ = [
     "Source",
     "Sources",
     "Span",
+    "Suffix",
     "Tree",
     "Unless",
     "body",

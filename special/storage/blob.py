@@ -75,6 +75,17 @@ class Span:
         return self.start <= other.start and other.stop <= self.stop
 
 
+@dataclass(frozen=True, slots=True)
+class Suffix:
+    """The last bytes of an object whose size is not known yet (RFC 9110 section 14.1.2); all of a shorter one."""
+
+    size_bytes: int
+    """How many; at least 1."""
+
+    def __len__(self) -> int:
+        return self.size_bytes
+
+
 Chunk = tuple[Span, bytes]
 """Bytes that were read, and their place in the blob."""
 

@@ -23,7 +23,7 @@ from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
 from special.errors import ConfigurationError, Denied, Missing, Unreachable
 from special.storage.aws import Account
-from special.storage.blob import Absent, Span, Unless
+from special.storage.blob import Absent, Span, Suffix, Unless
 from special.storage.client import GetAnswer, ListedObject, ObjectHead, error_of_status, tag
 from special.storage.retry import RetryPolicy
 
@@ -69,9 +69,17 @@ class BotocoreClient:
             client = await self._connected()
             return _Answer(path, await client.head_object(Bucket=self._bucket, Key=path, **self._payer))
 
-    async def get(self, path: str, *, span: Span | None, match: str | None, unless: Unless | None) -> GetAnswer:
+    @property
+    def counts_from_end(self) -> bool:
+        return True
+
+    async def get(
+        self, path: str, *, span: Span | Suffix | None, match: str | None, unless: Unless | None
+    ) -> GetAnswer:
         options: dict[str, Any] = dict(self._payer)
-        if span is not None:
+        if isinstance(span, Suffix):
+            options["Range"] = f"bytes=-{span.size_bytes}"
+        elif span is not None:
             options["Range"] = f"bytes={span.start}-{span.stop - 1}"
         if match is not None:
             options["IfMatch"] = match

@@ -22,9 +22,10 @@ from special.errors import (
     Missing,
     RangesIgnored,
     SourceError,
+    Uncounted,
     Unreachable,
 )
-from special.storage.blob import Absent, Blob, NotModified, Span, Unless
+from special.storage.blob import Absent, Blob, NotModified, Span, Suffix, Unless
 from special.storage.checks import clip, count_get, counting_errors, require
 from special.storage.client import (
     GetAnswer,
@@ -174,9 +175,11 @@ class Bucket:
         return [task.result() for task in tasks]
 
     async def open(
-        self, key: str, *, span: Span | None = None, pin: Blob | None = None, unless: Unless | None = None
+        self, key: str, *, span: Span | Suffix | None = None, pin: Blob | None = None, unless: Unless | None = None
     ) -> Opened:
         client, path = await self._route(key)
+        if isinstance(span, Suffix) and not client.counts_from_end:
+            raise Uncounted(f"{self._root} counts no bytes from an object's end: ask with a span")
 
         async def attempt() -> tuple[Blob, GetAnswer, bytes | None]:
             answer = await self._get(client, path, span, pin, unless)
@@ -279,7 +282,7 @@ class Bucket:
             raise
 
     async def _get(
-        self, client: StoreClient, path: str, span: Span | None, pin: Blob | None, unless: Unless | None
+        self, client: StoreClient, path: str, span: Span | Suffix | None, pin: Blob | None, unless: Unless | None
     ) -> GetAnswer:
         """One GET (two for the start of an empty object), counted, its version and its range checked."""
         size_bytes = 0
@@ -339,13 +342,15 @@ class Bucket:
         self,
         client: StoreClient,
         path: str,
-        span: Span | None,
+        span: Span | Suffix | None,
         pin: Blob | None,
         unless: Unless | None,
         error: RangeNotSatisfiable,
     ) -> GetAnswer:
         """A 416: the object was cut short, or it is empty, or the caller is wrong."""
         assert span is not None, "only a range can be out of range"
+        if isinstance(span, Suffix):
+            raise Uncounted(f"{path} is empty, or its store counts no bytes from the end") from error
         if pin is not None and span.start < pin.size:
             raise Changed(f"{pin.url} is shorter by now than {pin.size}") from error
         if span.start > 0:

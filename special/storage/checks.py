@@ -7,14 +7,16 @@ from contextlib import contextmanager
 
 from special.errors import SourceError
 from special.observability import metrics, trace
-from special.storage.blob import Blob, Span
+from special.storage.blob import Blob, Span, Suffix
 
 
-def clip(span: Span | None, size_bytes: int) -> tuple[int, int]:
+def clip(span: Span | Suffix | None, size_bytes: int) -> tuple[int, int]:
     """Where the part of a span starts and stops that an object of that size has; None means all of it.
 
     Raises `ValueError` if the span starts past the end. An empty object's part is empty.
     """
+    if isinstance(span, Suffix):
+        return max(0, size_bytes - span.size_bytes), size_bytes
     if span is None or not size_bytes + span.start:
         return 0, size_bytes
     if span.start >= size_bytes:

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Final, Protocol
 
 from special.errors import Archived, Changed, Denied, Missing, SourceError, Unreachable
-from special.storage.blob import Absent, NotModified, Span, Unless
+from special.storage.blob import Absent, NotModified, Span, Suffix, Unless
 
 _UNNAMEABLE = re.compile(r"(?:^|/)\.{0,2}(?:/|$)|[\x00-\x1f\x7f]")
 """An empty segment (a slash first, last or doubled), `.`, `..`, and ASCII control characters.
@@ -88,9 +88,16 @@ class StoreClient(Protocol):
     Everything raises `Missing`, `Denied`, `Changed`, `Unreachable`, or plain `SourceError`.
     """
 
+    @property
+    def counts_from_end(self) -> bool:
+        """Whether the store gives a `Suffix`."""
+        ...
+
     async def head(self, path: str) -> ObjectHead: ...
 
-    async def get(self, path: str, *, span: Span | None, match: str | None, unless: Unless | None) -> GetAnswer:
+    async def get(
+        self, path: str, *, span: Span | Suffix | None, match: str | None, unless: Unless | None
+    ) -> GetAnswer:
         """Bytes of an object; `match` is a value for If-Match. Raises `NotModified`, `RangeNotSatisfiable`."""
         ...
 

@@ -31,7 +31,7 @@ from typing import TypeVar
 
 from special.concurrency import temporary_file
 from special.errors import Changed, ConfigurationError, Denied, Missing, SourceError, Unreachable
-from special.storage.blob import Absent, Blob, NotModified, Span, Unless
+from special.storage.blob import Absent, Blob, NotModified, Span, Suffix, Unless
 from special.storage.checks import clip, count_get, counting_errors, require
 from special.storage.source import Opened
 
@@ -113,7 +113,7 @@ class Folder:
             return list(await _in_thread(lambda: self._read(blob, spans)))
 
     async def open(
-        self, key: str, *, span: Span | None = None, pin: Blob | None = None, unless: Unless | None = None
+        self, key: str, *, span: Span | Suffix | None = None, pin: Blob | None = None, unless: Unless | None = None
     ) -> Opened:
         with counting_errors():
             blob, sent, first = await _in_thread(lambda: self._open(key, span, pin, unless))
@@ -189,7 +189,7 @@ class Folder:
         return bodies
 
     def _open(
-        self, key: str, span: Span | None, pin: Blob | None, unless: Unless | None
+        self, key: str, span: Span | Suffix | None, pin: Blob | None, unless: Unless | None
     ) -> tuple[Blob, Span | None, bytes]:
         with self._opened(key) as file:
             blob = self._blob(key, os.fstat(file))

@@ -24,7 +24,7 @@ from obstore.exceptions import (
 from obstore.store import AzureStore, GCSStore, S3Store
 
 from special.errors import Changed, Denied, Missing, RangesIgnored
-from special.storage.blob import Absent, NotModified, Span, Unless
+from special.storage.blob import Absent, NotModified, Span, Suffix, Unless
 from special.storage.client import (
     GetAnswer,
     ListedObject,
@@ -57,9 +57,18 @@ class ObstoreClient:
         # Not head_async: that one leaves out the media type.
         return await self._get(path, {"head": True})
 
-    async def get(self, path: str, *, span: Span | None, match: str | None, unless: Unless | None) -> GetAnswer:
+    @property
+    def counts_from_end(self) -> bool:
+        # Azure has no such ranges, and a web server that knows none sends the whole object.
+        return isinstance(self._store, S3Store | GCSStore)
+
+    async def get(
+        self, path: str, *, span: Span | Suffix | None, match: str | None, unless: Unless | None
+    ) -> GetAnswer:
         options: GetOptions = {}
-        if span is not None:
+        if isinstance(span, Suffix):
+            options["range"] = {"suffix": span.size_bytes}
+        elif span is not None:
             options["range"] = (span.start, span.stop)
         if match is not None:
             options["if_match"] = match

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from special.storage.blob import Absent, Blob, Span, Unless
+from special.storage.blob import Absent, Blob, Span, Suffix, Unless
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +49,12 @@ class Source(Reader, Protocol):
         ...
 
     async def open(
-        self, key: str, *, span: Span | None = None, pin: Blob | None = None, unless: Unless | None = None
+        self, key: str, *, span: Span | Suffix | None = None, pin: Blob | None = None, unless: Unless | None = None
     ) -> Opened:
         """Start reading the current (or the pinned) version of an object: one GET.
 
-        A `span` that ends past the object is cut to it; one that starts past it raises `ValueError`.
+        A `span` that ends past the object is cut to it; one that starts past it raises `ValueError`. A `Suffix` raises
+        `Uncounted` where the store counts no bytes from the end: nothing is asked then.
         Raises `NotModified` where `unless` holds, `Changed` where the pin does not, `Missing`, `Denied`, `Unreachable`.
         """
         ...

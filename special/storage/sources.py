@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from special.errors import ConfigurationError, Outside
-from special.storage.blob import Absent, Blob, Span, Unless
+from special.storage.blob import Absent, Blob, Span, Suffix, Unless
 from special.storage.bucket import Bucket
 from special.storage.local import Folder
 from special.storage.opening import folder_path
@@ -42,6 +42,11 @@ class Sources:
     @property
     def root(self) -> str:
         return ""
+
+    @property
+    def folders(self) -> frozenset[str]:
+        """The roots of those that are folders of this machine."""
+        return frozenset(it.root for it in self.members if isinstance(it, Folder))
 
     def resolve(self, place: str) -> str:
         """The one URL of a place that a catalogue names: a URL below a source, or a path in a folder.
@@ -82,7 +87,7 @@ class Sources:
         return await source.read(blob, spans)
 
     async def open(
-        self, key: str, *, span: Span | None = None, pin: Blob | None = None, unless: Unless | None = None
+        self, key: str, *, span: Span | Suffix | None = None, pin: Blob | None = None, unless: Unless | None = None
     ) -> Opened:
         source, key = self._split(key)
         return await source.open(key, span=span, pin=pin, unless=unless)

@@ -8,7 +8,7 @@ tasks and threads of its own. Any fault of the local disk ends in a read from th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -135,9 +135,9 @@ class Volume:
     ) -> None:
         await self.close()
 
-    def reader(self, source: Reader) -> Reader:
-        """The source's blobs, through the volume."""
-        return VolumeReader(self, source)
+    def reader(self, source: Reader, *, in_place: Set[str] = frozenset()) -> Reader:
+        """The source's blobs, through the volume; those below the roots in `in_place` from the source itself."""
+        return VolumeReader(self, source, in_place)
 
     async def read(self, source: Reader, blob: Blob, spans: Sequence[Span]) -> list[bytes]:
         """The bytes of each span, in order. What is missing costs one GET for each run of adjacent blocks.
@@ -248,6 +248,10 @@ class VolumeReader:
     volume: Volume
     source: Reader
     """Where missing bytes come from."""
+    in_place: Set[str] = frozenset()
+    """Roots of local folders: the volume keeps no copies of what is there."""
 
     async def read(self, blob: Blob, spans: Sequence[Span]) -> list[bytes]:
+        if blob.root in self.in_place:
+            return await self.source.read(blob, spans)
         return await self.volume.read(self.source, blob, spans)

@@ -10,8 +10,8 @@ from tests.bench.peers import iipsrv, rclone
 from tests.bench.tiles import scattered
 from tests.support import live
 
-MOST_BYTES = 1_500_000
-MOST_ROUNDS = 4
+MOST_BYTES = 1_000_000
+MOST_ROUNDS = 3
 
 
 def run(bench: Bench) -> Iterator[Result]:
@@ -27,7 +27,7 @@ def run(bench: Bench) -> Iterator[Result]:
         read = sum(get.sent_bytes for get in gets)
         said = f"{len(gets)} GETs, {rounds(gets)} in series, {read:,} bytes"
         reached = rounds(gets) <= MOST_ROUNDS and read <= MOST_BYTES
-        yield Result("cold tile: what it reads", said, "", None, "≤ 4 in series, ≤ 1.5 MB", reached)
+        yield Result("cold tile: what it reads", said, "", None, "≤ 3 in series, ≤ 1.0 MB", reached)
         with (
             rclone(bench.folder / "rclone", here.bucket, here.s3) as mount,
             iipsrv(bench.folder / "iipsrv", mount) as front,

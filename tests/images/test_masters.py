@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,13 @@ import pyvips
 from PIL import Image
 
 from special.concurrency import StoreSilence
-from special.errors import Malformed, Missing, Unreachable, Unsupported
+from special.errors import Malformed, Missing, Uncounted, Unreachable, Unsupported
 from special.geometry import Box, Size
 from special.images.key_templates import KeyTemplates
-from special.images.masters import HEAD_BYTES, Master, Masters
+from special.images.masters import HEAD_BYTES, TAIL_BYTES, Master, Masters
 from special.observability.trace import Trace, tracing
 from special.storage import open_source
-from special.storage.blob import Blob, Span, Unless
+from special.storage.blob import Blob, Span, Suffix, Unless
 from special.storage.source import Opened
 from special.volume import Volume
 from tests.support.fakes import Call, CountingSource
@@ -156,7 +157,7 @@ class Silent(CountingSource):
     is_down = False
 
     async def open(
-        self, key: str, *, span: Span | None = None, pin: Blob | None = None, unless: Unless | None = None
+        self, key: str, *, span: Span | Suffix | None = None, pin: Blob | None = None, unless: Unless | None = None
     ) -> Opened:
         if self.is_down:
             raise Unreachable("down")
@@ -253,3 +254,102 @@ async def test_metadata_in_a_form_that_this_version_does_not_write_is_of_no_use(
         again, calls, _ = await looked_up(tmp_path, pyramid)
         assert again == first
         assert len(calls) > 2
+
+
+def tiled(path: Path, *, width: int = 1500) -> None:
+    """A TIFF whose directories are far behind its start and before its end."""
+    noise = pyvips.Image.gaussnoise(width, 1100, seed=1).cast("uchar")
+    noise.tiffsave(str(path), tile=True, pyramid=True, tile_width=64, tile_height=64)
+
+
+HEAD, TAIL = (Span(0, HEAD_BYTES),), (Suffix(TAIL_BYTES),)
+
+
+async def opened(masters: Masters, source: CountingSource, name: str) -> list[tuple[Span | Suffix, ...]]:
+    """What a look-up opens: the head alone, or the tail, too."""
+    source.clear()
+    await masters.find(name)
+    return [call.spans for call in source.of("open", name)]
+
+
+async def test_the_tail_is_asked_for_where_the_last_master_of_such_a_name_had_use_for_it(tmp_path: Path) -> None:
+    """Of a name that says TIFF from the start. Nothing else that is looked up costs a GET more."""
+    for name in ("far.tif", "far2.tif", "far3.tif", "far", "far2"):
+        tiled(tmp_path / name)
+    Image.new("L", (300, 300)).save(tmp_path / "small.tif")
+    for name in ("b.jp2", "c.jp2", "d"):
+        (tmp_path / name).write_bytes(noise(400, 400, "jpeg", quality=100))
+    source = CountingSource(open_source(str(tmp_path)))
+    masters = Masters(source)
+    assert await opened(masters, source, "far.tif") == [HEAD, TAIL]
+    assert await opened(masters, source, "small.tif") == [HEAD, TAIL]
+    assert await opened(masters, source, "far2.tif") == [HEAD], "a small one had none"
+    assert await opened(masters, source, "far3.tif") == [HEAD, TAIL]
+    assert await opened(masters, source, "far") == [HEAD], "a name that says nothing"
+    assert await opened(masters, source, "far2") == [HEAD, TAIL]
+    assert await opened(masters, source, "d") == [HEAD, TAIL], "the last one had use for it"
+    for name in ("b.jp2", "c.jp2"):
+        assert await opened(masters, source, name) == [HEAD]
+
+
+async def test_a_master_that_is_asked_after_is_asked_for_its_head_alone(tmp_path: Path) -> None:
+    tiled(tmp_path / "a.tif")
+    source = CountingSource(open_source(str(tmp_path)))
+    masters = Masters(source, ttl_s=0)
+    assert await opened(masters, source, "a.tif") == [HEAD, TAIL]
+    assert await opened(masters, source, "a.tif") == [HEAD]
+
+
+class Tailed(CountingSource):
+    """Runs something after it has answered with an object's head, and before it answers with its tail; once."""
+
+    def __init__(self, source: CountingSource, between: Callable[[], None]) -> None:
+        super().__init__(source)
+        self._between = between
+        self._headed = asyncio.Event()
+
+    async def open(
+        self, key: str, *, span: Span | Suffix | None = None, pin: Blob | None = None, unless: Unless | None = None
+    ) -> Opened:
+        if isinstance(span, Suffix):
+            await self._headed.wait()
+            between, self._between = self._between, lambda: None
+            between()
+        opened = await super().open(key, span=span, pin=pin, unless=unless)
+        self._headed.set()
+        return opened
+
+
+async def test_a_tail_of_another_version_than_the_head_is_not_used(tmp_path: Path) -> None:
+    """It is overwritten between the two, by one as long: of which the tail would tell all."""
+    for name, width, height in (("a.tif", 512, 256), ("new", 256, 512)):
+        pyvips.Image.black(width, height).tiffsave(str(tmp_path / name), tile=True, tile_width=64, tile_height=64)
+    old, new = (tmp_path / "a.tif").read_bytes(), (tmp_path / "new").read_bytes()
+    assert len(new) == len(old) > HEAD_BYTES
+    source = Tailed(CountingSource(open_source(str(tmp_path))), lambda: (tmp_path / "a.tif").write_bytes(new))
+    found = await Masters(source).find("a.tif")
+    assert found.layout.size == Size(256, 512)
+    assert found == await Masters(CountingSource(open_source(str(tmp_path)))).find("a.tif")
+
+
+@pytest.mark.parametrize("error", [Uncounted("no"), Unreachable("no"), Missing("no")], ids=lambda it: type(it).__name__)
+async def test_a_tail_that_does_not_come_costs_nothing_but_speed(tmp_path: Path, error: Exception) -> None:
+    def fail() -> None:
+        raise error
+
+    tiled(tmp_path / "a.tif")
+    plain = CountingSource(open_source(str(tmp_path)))
+    source = Tailed(plain, fail)
+    assert await Masters(source).find("a.tif") == await Masters(plain).find("a.tif")
+
+
+async def test_a_missing_head_ends_the_wait_for_its_tail(tmp_path: Path) -> None:
+    """The next template is tried; no task is left behind."""
+    tiled(tmp_path / "a.tiff")
+    source = CountingSource(open_source(str(tmp_path)))
+    masters = Masters(source, templates=KeyTemplates(("{id}.tif", "{id}.tiff")))
+    before = asyncio.all_tasks()
+    assert (await masters.find("a")).layout.size == Size(1500, 1100)
+    assert [call.key for call in source.of("open")][-2:] == ["a.tiff", "a.tiff"]
+    await masters.close()
+    assert asyncio.all_tasks() == before

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import pytest
 from special.volume import DEFAULT_BLOCK_BYTES, verify
 from tests.mount.conftest import Shop
 from tests.soak.proxy import BlackHole, Exchange, Refused, Weather, fair
+from tests.soak.sampler import alone_on_disk
 from tests.support.mounts import LiveMount, special_mount
 
 pytestmark = pytest.mark.service
@@ -86,6 +88,60 @@ def test_faults_of_the_store_never_change_a_byte(shop: Shop, live: LiveMount) ->
                 failed.append(error.errno)
     assert set(failed) <= {errno.EIO}
     assert len(failed) < 20
+
+
+def fill(directory: Path) -> Path:
+    """A file that takes all that is left of a file system."""
+    filler = directory / "filler"
+    with filler.open("wb", buffering=0) as file:
+        for size in (1 << 16, 1 << 12):
+            with suppress(OSError):
+                while file.write(bytes(size)) == size:
+                    pass
+    return filler
+
+
+def test_a_full_disk_costs_speed_and_never_a_byte(shop: Shop, tmp_path: Path) -> None:
+    """Another program fills the volume's disk while files are read, and makes room again."""
+    disk = tmp_path / "disk"
+    with alone_on_disk(disk, 16 << 20):
+        if not os.path.ismount(disk):
+            pytest.skip("this user may mount no tmpfs")
+        files = {f"full-{number}": data_of(20 + number) for number in range(4)}
+        for name, data in files.items():
+            shop.put(name, data)
+
+        with special_mount(shop.url, home=tmp_path, volume=disk / "volume", settings=shop.s3.environ) as live:
+
+            def read(name: str) -> None:
+                chance, data = random.Random(name), files[name]
+                with (live.directory / name).open("rb", buffering=0) as file:
+                    for _ in range(50):
+                        place = chance.randrange(len(data) - 5000)
+                        assert os.pread(file.fileno(), 5000, place) == data[place : place + 5000]
+                assert (live.directory / name).read_bytes() == data
+
+            read("full-0")
+            filler = fill(disk)
+            assert os.statvfs(disk).f_bavail == 0
+            stored = verify_stored(live)
+            with ThreadPoolExecutor(8) as pool:
+                for _ in pool.map(read, [*files] * 2):
+                    pass
+            assert "No space left on device" in live.log.read_text()
+            filler.unlink()
+            shop.put("after", data_of(30))
+            assert (live.directory / "after").read_bytes() == data_of(30)
+            while verify_stored(live) <= stored:  # no reader waits for what is stored
+                time.sleep(0.05)
+        assert live.process.returncode == 0
+
+
+def verify_stored(live: LiveMount) -> int:
+    """Blocks of the volume, all of which are whole."""
+    found = verify(live.volume)
+    assert (found.dropped_blocks, found.dropped_objects) == (0, 0)
+    return found.blocks
 
 
 def test_a_mount_that_was_killed_is_cleared_at_the_next_start(shop: Shop, tmp_path: Path) -> None:

@@ -52,7 +52,11 @@ class Library:
 
     def heads(self, name: str) -> list[Exchange]:
         """The look-ups of a master: reads of whatever version is there."""
-        return [each for each in self.between.gets(name) if each.match is None]
+        return [each for each in self.gets(name) if each.match is None]
+
+    def gets(self, name: str) -> list[Exchange]:
+        """The GETs of a master, but those of its last bytes, which are asked for along with its first."""
+        return [each for each in self.between.gets(name) if each.span is not None]
 
     def pinned(self, name: str) -> list[Exchange]:
         """The reads of one version of a master."""

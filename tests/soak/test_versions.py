@@ -106,7 +106,7 @@ async def test_a_read_is_begun_again_once(library: Library, overwrites: int, sta
         read.released.set()
     reply = await reading
     assert reply.status == status
-    _, *log = library.between.gets(name)
+    _, *log = library.gets(name)
     assert [each.status for each in log[: len(answers)]] == answers
     assert [each.match is None for each in log[: len(answers)]] == [False, True, False]
     for before, after in pairwise([each.match for each in log if each.match and each.status == 412]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
-from special.storage.blob import Absent, Blob, Span, Unless
+from special.storage.blob import Absent, Blob, Span, Suffix, Unless
 from special.storage.source import Opened, Source
 
 
@@ -17,7 +17,7 @@ class Call:
     """`stat`, `open`, `read`, `write`, `delete` or `list`."""
     key: str
     """The key, or for `list` the prefix."""
-    spans: tuple[Span, ...] = ()
+    spans: tuple[Span | Suffix, ...] = ()
     """Of a `read` its spans; of an `open` the span asked for, none for a whole object."""
 
 
@@ -43,7 +43,7 @@ class CountingSource:
 
     def spans(self, key: str | None = None) -> list[Span]:
         """Every span read by `read`, in order of the asking."""
-        return [span for call in self.of("read", key) for span in call.spans]
+        return [span for call in self.of("read", key) for span in call.spans if isinstance(span, Span)]
 
     def clear(self) -> None:
         """Forget the calls so far."""
@@ -58,7 +58,7 @@ class CountingSource:
         return await self.source.read(blob, spans)
 
     async def open(
-        self, key: str, *, span: Span | None = None, pin: Blob | None = None, unless: Unless | None = None
+        self, key: str, *, span: Span | Suffix | None = None, pin: Blob | None = None, unless: Unless | None = None
     ) -> Opened:
         self.calls.append(Call("open", key, (span,) if span else ()))
         return await self.source.open(key, span=span, pin=pin, unless=unless)

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from special.errors import Changed, Missing
-from special.storage.blob import Absent, Blob, NotModified, Span, Unless
+from special.storage.blob import Absent, Blob, NotModified, Span, Suffix, Unless
+from special.storage.checks import clip
 from special.storage.source import Opened
 
 WRITTEN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -45,7 +46,7 @@ class MemorySource:
         return [self.objects[blob.key][span.start : span.stop] for span in spans]
 
     async def open(
-        self, key: str, *, span: Span | None = None, pin: Blob | None = None, unless: Unless | None = None
+        self, key: str, *, span: Span | Suffix | None = None, pin: Blob | None = None, unless: Unless | None = None
     ) -> Opened:
         self.calls.append(("open", key))
         blob = self.blob(key)
@@ -53,13 +54,13 @@ class MemorySource:
             self._check(pin)
         if unless and unless.etag == blob.etag:
             raise NotModified
-        span = Span(span.start if span else 0, min(span.stop, blob.size) if span else blob.size) if blob.size else None
-        data = self.objects[key][span.start : span.stop] if span else b""
+        sent = Span(*clip(span, blob.size)) if blob.size else None
+        data = self.objects[key][sent.start : sent.stop] if sent else b""
 
         async def chunks() -> AsyncGenerator[bytes, None]:
             yield data
 
-        return Opened(blob, span, chunks())
+        return Opened(blob, sent, chunks())
 
     async def write(self, key: str, data: bytes, *, media: str | None = None, pin: Blob | Absent | None = None) -> Blob:
         self.calls.append(("write", key))

@@ -1,7 +1,9 @@
 """TIFF and BigTIFF: tiles, strips and pyramids, read by the part that is needed.
 
-ifd            offsets -> directories of fields                 (sans-I/O)
-ifd_prefetch   where the directories not yet linked should be
+ifd            bytes -> directories of fields
+ifd_chain      header -> first directory -> its other levels    (sans-I/O)
+ifd_prefetch   where the directories not yet linked should be, by those in front
+ifd_tail       the same, by those in the file's last bytes
 page           one directory -> a grid of tiles, or a refusal by name
 layout         pages -> levels; box and size -> spans -> a small TIFF
 writer         headers and directories; the small TIFF
@@ -13,10 +15,12 @@ serial         directories <-> bytes
 
 from __future__ import annotations
 
+from special.errors import Malformed
 from special.formats.layout import Layout
 from special.formats.parser import Parser
 from special.formats.tiff import pyramid, serial
-from special.formats.tiff.ifd import Field, directories
+from special.formats.tiff.ifd import Field, header
+from special.formats.tiff.ifd_chain import directories
 from special.formats.tiff.layout import TiffLayout
 from special.formats.tiff.page import JPEG_BITS, Page, StoredTile, read_page
 from special.formats.tiff.pyramid import HEAD_BYTES, Grid, Place, PyramidIndex
@@ -52,6 +56,7 @@ __all__ = [
     "Tag",
     "TiffLayout",
     "Type",
+    "ends_matter",
     "load",
     "parse",
     "pyramid",
@@ -69,9 +74,17 @@ def sniff(head: bytes) -> bool:
     return head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
-def parse(size_bytes: int) -> Parser[Layout]:
-    """The layout of a TIFF's first picture. Raises `Malformed`, or `Unsupported` by name."""
-    found, fault = yield from directories(size_bytes)
+def ends_matter(head: bytes) -> bool:
+    """Whether the directories of a TIFF are behind the bytes that it starts with."""
+    try:
+        return header(head)[1] > len(head)
+    except Malformed:
+        return False
+
+
+def parse(size_bytes: int, *, tail_bytes: int = 0) -> Parser[Layout]:
+    """The layout of a TIFF's first picture; its last `tail_bytes` are at hand. Raises `Malformed`, `Unsupported`."""
+    found, fault = yield from directories(size_bytes, tail_bytes=tail_bytes)
     return TiffLayout.of(found, size_bytes=size_bytes, fault=fault)
 
 

@@ -1,41 +1,24 @@
-"""TIFF directories: from offsets to fields. Sans-I/O.
-
-A pyramid's directories are spread over the file, each linked from the one before, so reading them
-one by one costs a round trip each. What is asked for in one go here: a directory's long values
-together with the next directory, all sub-directories at once, with a first directory far
-from the start the end of the file, where the small levels of a pyramid are, and with the second
-one the bytes where the others should be (see `ifd_prefetch`).
-"""
+"""TIFF directories: from bytes to fields. Sans-I/O; `ifd_chain` follows their links."""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from special.errors import Malformed
-from special.formats.parser import Parser
-from special.formats.tiff.ifd_prefetch import ExpectedPyramid
 from special.formats.tiff.tags import COPIED, NUMBERS, REALS, WIDTHS, Tag, Type
-from special.geometry import Size
 from special.storage import Span
 
 Order = Literal["<", ">"]
 """Byte order, as `struct` writes it."""
 
-MAX_DIRECTORIES = 32
-"""More than any pyramid has: 32 halvings exceed the format's own limits."""
 MAX_ENTRIES = 200
 """Fields of one directory; the most that cameras write is about 100. 200 × 20 bytes fit in one read."""
-DIRECTORY_BYTES = 8192
-"""What is asked for at the first directory's offset: all of one that is allowed, and lists of some 900 tiles."""
 EAGER_BYTES = 16384
 """Longest value that is read with its directory. Profiles of printers are longer (500 KB): read with the pixels."""
 EAGER_INDEX_BYTES = 65536
 """Longest list of tiles that is read with its directory; of longer ones, the part that is needed, when it is."""
-TAIL_BYTES = 32768
-"""How much of the file's end is read along with a first directory that is not at its start."""
 
 WANTED = COPIED | {
     Tag.NEW_SUBFILE_TYPE,
@@ -255,148 +238,3 @@ def first_directory(data: bytes) -> Directory:
         if entry.raw is None:
             raise Malformed(f"the TIFF of {len(data)} bytes has its {Tag(entry.tag).name} at byte {entry.at}")
     return found
-
-
-def directories(size_bytes: int) -> Parser[tuple[list[Directory], str]]:
-    """The first directory, and those linked from it that may be smaller levels of the same picture.
-
-    These are its sub-directories if it has any, else the chain as long as it grows smaller.
-    Asks one after the other for the header, each directory of the chain (all sub-directories at
-    once), and last the long values of all. Raises `Malformed` for the first one; what is wrong with one behind it is
-    returned in words.
-    """
-    (head,) = yield [Span(0, min(16, size_bytes))]
-    dialect, at = header(head)
-    seen = _Links(size_bytes)
-    wanted = [seen.follow(at)]
-    tail = size_bytes
-    if TAIL_BYTES < at < size_bytes - TAIL_BYTES:
-        tail = size_bytes - TAIL_BYTES
-        wanted.append(Span(tail, size_bytes))
-    parts = yield wanted
-    first, following = dialect.directory(parts[0], at, data_at=at, end=size_bytes)
-    found, fault = [first], ""
-    if Tag.SUB_IFDS in first.fields:
-        yield from _fill([first], {Tag.SUB_IFDS})
-        try:
-            links = first.numbers(Tag.SUB_IFDS)[: MAX_DIRECTORIES - 1]
-            parts = yield [seen.follow(at) for at in links]
-            for at, data in zip(links, parts, strict=True):
-                found.append(dialect.directory(data, at, data_at=at, end=size_bytes)[0])
-        except Malformed as error:
-            fault = str(error)
-    else:
-        smaller, fault = yield from _chain(dialect, seen, first, at, following, tail=tail)
-        found += smaller
-    _spare_profiles(found)
-    yield from _fill(found, WANTED)
-    return found, fault
-
-
-def _spare_profiles(found: Sequence[Directory]) -> None:
-    """Leave out the colour profiles of smaller levels: that of the full picture holds for all."""
-    base = next((directory for directory in found if not directory.is_reduced), found[0])
-    for directory in found:
-        if directory is not base:
-            directory.fields.pop(Tag.ICC_PROFILE, None)
-
-
-def _chain(
-    dialect: Dialect, seen: _Links, first: Directory, at: int, following: int, *, tail: int
-) -> Parser[tuple[list[Directory], str]]:
-    """The directories behind the first, as long as they grow smaller; each with the long values of the one before.
-
-    Each read takes also those behind the next, where their offsets can be estimated. What is wrong with the next one is
-    returned in words.
-    """
-    found, links, fault = [first], [at], ""
-    pyramid = _pyramid(first, at)
-    read = [Span(tail, seen.size_bytes)] if tail < seen.size_bytes else []
-    while following and len(found) < MAX_DIRECTORIES:
-        links.append(following)
-        directory_bytes = pyramid.directory_bytes(len(found)) if pyramid else DIRECTORY_BYTES
-        here = next((span for span in read if span.start <= following < span.stop), None)
-        length = min(directory_bytes, here.stop - following) if here else directory_bytes
-        try:
-            wanted = [seen.follow(following, length)]
-        except Malformed as error:
-            fault = str(error)
-            break
-        if here is None and pyramid:
-            wanted += pyramid.windows(links, size_bytes=seen.size_bytes, tail=tail)
-            read += wanted[1:]
-        unread = _unread(found[-1:], INDEX if len(found) > 1 else WANTED)
-        parts = yield [*wanted, *(entry.span for _, entry in unread)]
-        _put(unread, parts[len(wanted) :])
-        head = parts[0]
-        if dialect.entries_bytes(head) > len(head):
-            (head,) = yield [seen.span(following, DIRECTORY_BYTES)]
-        try:
-            directory, following = dialect.directory(head, following, data_at=following, end=seen.size_bytes)
-            if not (first.is_reduced or directory.smaller_than(first)):
-                break
-        except Malformed as error:
-            fault = str(error)
-            break
-        found.append(directory)
-    return found[1:], fault
-
-
-def _pyramid(first: Directory, at: int) -> ExpectedPyramid | None:
-    """What the other levels of a first page would be; None for strips, and for what makes no sense."""
-    sides = [first.number(tag, 0) for tag in (Tag.IMAGE_WIDTH, Tag.IMAGE_LENGTH, Tag.TILE_WIDTH, Tag.TILE_LENGTH)]
-    lists = [first.fields[tag] for tag in (Tag.TILE_OFFSETS, Tag.TILE_BYTE_COUNTS) if tag in first.fields]
-    if not all(sides) or len(lists) < 2:
-        return None
-    number_bytes = sum(WIDTHS[entry.type] for entry in lists)
-    reach_bytes = max(entry.span.stop for entry in first.fields.values()) - at
-    size, tile = Size(sides[0], sides[1]), Size(sides[2], sides[3])
-    return ExpectedPyramid.of(size, tile, number_bytes=number_bytes, reach_bytes=reach_bytes)
-
-
-@dataclass(frozen=True, slots=True)
-class _Links:
-    """Follows links to directories, each once."""
-
-    size_bytes: int
-    seen: set[int] = field(default_factory=set)
-
-    def follow(self, at: int, length: int = DIRECTORY_BYTES) -> Span:
-        """What to read of a directory that is linked. Raises `Malformed`."""
-        if at in self.seen:
-            raise Malformed(f"the TIFF directories form a circle: byte {at} is linked twice")
-        if not 8 <= at < self.size_bytes:
-            raise Malformed(f"a TIFF directory is said to be at byte {at} of {self.size_bytes}")
-        self.seen.add(at)
-        return self.span(at, length)
-
-    def span(self, at: int, length: int) -> Span:
-        """`length` bytes, or as many as there are."""
-        return Span(at, min(at + length, self.size_bytes))
-
-
-Unread = list[tuple[Directory, Field]]
-"""Fields that are not read yet."""
-
-
-def _unread(found: Sequence[Directory], tags: Set[int]) -> Unread:
-    """Values that did not fit into their entries and are not too long."""
-    return [
-        (directory, entry)
-        for directory in found
-        for entry in directory.fields.values()
-        if entry.raw is None and entry.tag in tags and entry.is_eager
-    ]
-
-
-def _put(unread: Unread, parts: Sequence[bytes]) -> None:
-    """Enter values that were read."""
-    for (directory, entry), raw in zip(unread, parts, strict=True):
-        directory.fields[entry.tag] = Field(entry.tag, entry.type, entry.values, entry.at, raw)
-
-
-def _fill(found: Sequence[Directory], tags: Set[int]) -> Parser[None]:
-    """Read unread values, all in one go."""
-    unread = _unread(found, tags)
-    if unread:
-        _put(unread, (yield [entry.span for _, entry in unread]))
