@@ -289,12 +289,15 @@ class Generator:
 
     async def _decided(self, identifier: str, stored: StoredRenditions | None) -> tuple[Policy, AccessPlan]:
         """The policy with the limit that holds for this image, by its rules and by what is stored."""
+        names = self._templates.form.names(identifier)
         if self._catalogue is None:
-            rule = self._rules.govern(OPEN, identifier, *self._templates.keys_of(identifier))
+            rule = self._rules.govern(OPEN, *names, *self._templates.keys_of(identifier))
         else:
             entry = await self._catalogue.locate(identifier)
-            rule = govern(self._rules, OPEN, entry, identifier, *self._catalogue.names(entry))
-        wanted = stricter(self._policy.max_unauthorised, rule.max_unauthorised)
+            rule = govern(self._rules, OPEN, entry, *names, *self._catalogue.names(entry))
+        images = [await self._store.find(name) for name in names if name != identifier]
+        limits = [it.rule.max_unauthorised for it in images if it is not None]
+        wanted = stricter(self._policy.max_unauthorised, rule.max_unauthorised, *limits)
         access = plan_access(stored, wanted, self._consent)
         return replace(self._policy, max_unauthorised=access.max_unauthorised), access
 
@@ -393,7 +396,7 @@ class Generator:
     async def _open(self, blob: Blob) -> OpenMaster:
         seen: list[Chunk] = []
         layout = await drive(
-            formats.parse(blob.size), self._source, blob, max_gap_bytes=self._bounds.max_gap_bytes, seen=seen
+            formats.parse(blob.size, blob.page), self._source, blob, max_gap_bytes=self._bounds.max_gap_bytes, seen=seen
         )
         return OpenMaster(blob, layout, seen)
 

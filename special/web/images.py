@@ -452,7 +452,8 @@ class Images:
         """The identity with what the operator's own code, where there is any, allows it of an image."""
         if not self.engine.authorises:
             return identity
-        return await self.engine.authorised(identity, _caller(call, identifier, identity))
+        image, page = self._options.form.split(identifier)
+        return await self.engine.authorised(identity, _caller(call, image, page, identity))
 
     async def _asset(self, call: HttpRequest, identifier: str) -> Asset:
         return await (self.engine.catalog.find_stored if call.level0 else self.engine.catalog.find)(identifier)
@@ -500,9 +501,9 @@ def disposition(kind: Literal["inline", "attachment"], asset: Asset, extension: 
     return b"content-disposition", value.encode()
 
 
-def _caller(call: HttpRequest, identifier: str, identity: Identity) -> Caller:
+def _caller(call: HttpRequest, image: str, page: int, identity: Identity) -> Caller:
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in call.headers.items()}
-    return Caller(identifier, headers, call.client, identity.roles, identity.known)
+    return Caller(image, headers, call.client, identity.roles, identity.known, page)
 
 
 def _key(call: HttpRequest, identity: Identity) -> Key:

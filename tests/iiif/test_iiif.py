@@ -17,6 +17,7 @@ from special.iiif import (
     ImageRequest,
     InfoRequest,
     Limits,
+    Spelling,
     Version,
     canonical,
     parse,
@@ -274,7 +275,7 @@ DECOMPOSED = "cafe\u0301"
         pytest.param(IdentifierForm.NORMAL_NFC, ["a/b", "caf\u00e9"], True, id="normal in a folder"),
         pytest.param(IdentifierForm.NORMAL_NFC, [*ODD, DECOMPOSED, "\u212bngstr\u00f6m"], False, id="odd in a folder"),
         pytest.param(IdentifierForm.ODD, [*ODD, "a/b", DECOMPOSED], True, id="all of a bucket with odd keys"),
-        *(pytest.param(form, UPWARD, False, id=f"upward, {form.value}") for form in IdentifierForm),
+        *(pytest.param(IdentifierForm(it), UPWARD, False, id=f"upward, {it.value}") for it in Spelling),
     ],
 )
 def test_one_spelling_of_an_identifier_is_served(form: IdentifierForm, identifiers: list[str], served: bool) -> None:

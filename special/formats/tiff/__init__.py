@@ -2,6 +2,7 @@
 
 ifd            offsets -> directories of fields                 (sans-I/O)
 ifd_prefetch   where the directories not yet linked should be
+pages          the directories that start a page
 page           one directory -> a grid of tiles, or a refusal by name
 layout         pages -> levels; box and size -> spans -> a small TIFF
 writer         headers and directories; the small TIFF
@@ -19,6 +20,7 @@ from special.formats.tiff import pyramid, serial
 from special.formats.tiff.ifd import Field, directories
 from special.formats.tiff.layout import TiffLayout
 from special.formats.tiff.page import Page, StoredTile, read_page
+from special.formats.tiff.pages import PageIndex
 from special.formats.tiff.pyramid import HEAD_BYTES, Grid, Place, PyramidIndex
 from special.formats.tiff.tags import (
     BYTES,
@@ -43,6 +45,7 @@ __all__ = [
     "Field",
     "Grid",
     "Page",
+    "PageIndex",
     "Photometric",
     "Place",
     "PyramidIndex",
@@ -68,9 +71,13 @@ def sniff(head: bytes) -> bool:
     return head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
-def parse(size_bytes: int) -> Parser[Layout]:
-    """The layout of a TIFF's first picture. Raises `Malformed`, or `Unsupported` by name."""
-    found, fault = yield from directories(size_bytes)
+def parse(size_bytes: int, page: int = 1, index: PageIndex | None = None) -> Parser[Layout]:
+    """The layout of a page of a TIFF. Raises `Malformed`, `NoSuchPage`, or `Unsupported` by name.
+
+    A page behind the first is looked for from the last one that is in the index.
+    """
+    at = None if page == 1 else (yield from (index or PageIndex()).find(page, size_bytes))
+    found, fault = yield from directories(size_bytes, page_at=at)
     return TiffLayout.of(found, size_bytes=size_bytes, fault=fault)
 
 

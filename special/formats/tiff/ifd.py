@@ -254,8 +254,10 @@ def first_directory(data: bytes) -> Directory:
     return found
 
 
-def directories(size_bytes: int) -> Parser[tuple[list[Directory], str]]:
-    """The first directory, and those linked from it that may be smaller levels of the same picture.
+def directories(size_bytes: int, *, page_at: int | None = None) -> Parser[tuple[list[Directory], str]]:
+    """A page's first directory, and those linked from it that may be smaller levels of the same picture.
+
+    The page is the first of the file, or the one at that offset.
 
     These are its sub-directories if it has any, else the chain as long as it grows smaller.
     Asks one after the other for the header, each directory of the chain (all sub-directories at
@@ -264,17 +266,18 @@ def directories(size_bytes: int) -> Parser[tuple[list[Directory], str]]:
     """
     (head,) = yield [Span(0, min(16, size_bytes))]
     dialect, at = header(head)
-    seen = _Links(size_bytes)
+    at = at if page_at is None else page_at
+    seen = Links(size_bytes)
     wanted = [seen.follow(at)]
     tail = size_bytes
-    if TAIL_BYTES < at < size_bytes - TAIL_BYTES:
+    if page_at is None and TAIL_BYTES < at < size_bytes - TAIL_BYTES:
         tail = size_bytes - TAIL_BYTES
         wanted.append(Span(tail, size_bytes))
     parts = yield wanted
     first, following = dialect.directory(parts[0], at, data_at=at, end=size_bytes)
     found, fault = [first], ""
     if Tag.SUB_IFDS in first.fields:
-        yield from _fill([first], {Tag.SUB_IFDS})
+        yield from fill([first], {Tag.SUB_IFDS})
         try:
             links = first.numbers(Tag.SUB_IFDS)[: MAX_DIRECTORIES - 1]
             parts = yield [seen.follow(at) for at in links]
@@ -286,7 +289,7 @@ def directories(size_bytes: int) -> Parser[tuple[list[Directory], str]]:
         smaller, fault = yield from _chain(dialect, seen, first, at, following, tail=tail)
         found += smaller
     _spare_profiles(found)
-    yield from _fill(found, WANTED)
+    yield from fill(found, WANTED)
     return found, fault
 
 
@@ -299,9 +302,11 @@ def _spare_profiles(found: Sequence[Directory]) -> None:
 
 
 def _chain(
-    dialect: Dialect, seen: _Links, first: Directory, at: int, following: int, *, tail: int
+    dialect: Dialect, seen: Links, first: Directory, at: int, following: int, *, tail: int
 ) -> Parser[tuple[list[Directory], str]]:
-    """The directories behind the first, as long as they grow smaller; each with the long values of the one before.
+    """The directories behind the first, each with the long values of the one before.
+
+    They end where they grow no smaller, or where one says that it is another page.
 
     Each read takes also those behind the next, where their offsets can be estimated. What is wrong with the next one is
     returned in words.
@@ -330,6 +335,9 @@ def _chain(
             (head,) = yield [seen.span(following, DIRECTORY_BYTES)]
         try:
             directory, following = dialect.directory(head, following, data_at=following, end=seen.size_bytes)
+            has_picture = not all(it.is_reduced for it in found)
+            if has_picture and directory.is_other_page:
+                break
             if not (first.is_reduced or directory.smaller_than(first)):
                 break
         except Malformed as error:
@@ -352,19 +360,24 @@ def _pyramid(first: Directory, at: int) -> ExpectedPyramid | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Links:
+class Links:
     """Follows links to directories, each once."""
 
     size_bytes: int
     seen: set[int] = field(default_factory=set)
 
     def follow(self, at: int, length: int = DIRECTORY_BYTES) -> Span:
-        """What to read of a directory that is linked. Raises `Malformed`."""
+        """What to read of a directory that is linked, once. Raises `Malformed`."""
+        span = self.link(at, length)
+        self.seen.add(at)
+        return span
+
+    def link(self, at: int, length: int) -> Span:
+        """What to read of a directory that may be followed. Raises `Malformed`."""
         if at in self.seen:
             raise Malformed(f"the TIFF directories form a circle: byte {at} is linked twice")
         if not 8 <= at < self.size_bytes:
             raise Malformed(f"a TIFF directory is said to be at byte {at} of {self.size_bytes}")
-        self.seen.add(at)
         return self.span(at, length)
 
     def span(self, at: int, length: int) -> Span:
@@ -392,7 +405,7 @@ def _put(unread: Unread, parts: Sequence[bytes]) -> None:
         directory.fields[entry.tag] = Field(entry.tag, entry.type, entry.values, entry.at, raw)
 
 
-def _fill(found: Sequence[Directory], tags: Set[int]) -> Parser[None]:
+def fill(found: Sequence[Directory], tags: Set[int]) -> Parser[None]:
     """Read unread values, all in one go."""
     unread = _unread(found, tags)
     if unread:
