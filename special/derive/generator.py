@@ -230,7 +230,13 @@ class Generator:
         return Outcome(image.identifier, "stood", "the master is gone, its renditions are kept")
 
     async def remove(self, image: InputImage) -> Outcome:
-        """Take away all that is stored of an image whose master is gone, but for the limit of a restricted one."""
+        """Take away all that is stored of an image whose master is gone, and of its pages, but for the limit of a
+        restricted one.
+        """
+        names, page = self._templates.form, self._templates.form.split(image.identifier)[1]
+        pages = await self._store.list_pages(image.identifier, names) if page == 1 and names.pages else []
+        for name in pages:
+            await self.remove(InputImage(name))
         stored = await self._distrusted(image.identifier)
         if is_left_alone(stored, self._consent):
             return foreign(image.identifier)

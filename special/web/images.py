@@ -16,7 +16,7 @@ from datetime import datetime
 from functools import partial
 from time import monotonic
 from typing import Any, Final, Literal, TypeVar
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote
 
 from starlette.types import Receive, Send
 
@@ -25,7 +25,7 @@ from special.auth import ANONYMOUS, Identity, Verifier
 from special.auth import MEDIA as AUTH_MEDIA
 from special.catalogue import Caller
 from special.concurrency import Deadline, FairStart, LRUCache
-from special.errors import NotFound
+from special.errors import BadRequest, NotFound
 from special.iiif import (
     BaseRequest,
     FolderManifest,
@@ -154,6 +154,8 @@ class Images:
             elif self._auth.flow.tells_by_status and call.path.endswith("/info.json"):
                 # Authentication 1.0, section 2.2.5: the token stands for the cookie here, and at no picture.
                 identity = self._auth.bearer_of(call.headers, identity)
+        if call.query and "page" in parse_qs(call.query, keep_blank_values=True):
+            raise BadRequest("A page is named behind the identifier, as in map.tif;3, and not by 'page' in the query.")
         segments, form = self._options.id_segments, self._options.form
         if call.prefix == "iiif" and (manifest := iiif.parse_manifest(call.path, id_segments=segments, form=form)):
             return await self._manifest(call, manifest, identity, send)
