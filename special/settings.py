@@ -321,8 +321,8 @@ class Settings(BaseSettings):
     )
     pages: bool = Field(
         True,
-        description="Whether `{id};3` is page 3 of a TIFF. If not, an identifier may end in `;3` like any other; if so, the "
-        "image whose own identifier is `a;3` has the address `a;3;1`.",
+        description="Whether `{id};3` is page 3 of a TIFF. If so, the image whose own identifier is `a;3` has the "
+        "address `a;3;1`; if not, an identifier may end in `;3` like any other.",
     )
     base_url: str | None = Field(None, description="Public URL of the server, for the ids in info.json.")
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(

@@ -288,6 +288,59 @@ def test_one_spelling_of_an_identifier_is_served(form: IdentifierForm, identifie
                 parse(path, form=form)
 
 
+@pytest.mark.parametrize(
+    ("quoted", "expected", "split"),
+    [
+        ("a.tif;3", "a.tif;3", ("a.tif", 3)),
+        ("a.tif%3B3", "a.tif;3", ("a.tif", 3)),
+        ("a%2Fb;12", "a/b;12", ("a/b", 12)),
+        ("a;1", "a", ("a", 1)),
+        ("a;3;1", "a;3;1", ("a;3", 1)),
+        ("a;3;2", "a;3;2", ("a;3", 2)),
+        ("a;0;1", "a;0;1", ("a;0", 1)),
+        ("a;1;1", "a;1;1", ("a;1", 1)),
+        ("a;x", "a;x", ("a;x", 1)),
+        ("a;3%2Fb", "a;3/b", ("a;3/b", 1)),
+        (";3", ";3", (";3", 1)),
+        ("a;", "a;", ("a;", 1)),
+        ("a;\u0663", "a;\u0663", ("a;\u0663", 1)),
+    ],
+)
+def test_a_page_has_one_identifier(quoted: str, expected: str, split: tuple[str, int]) -> None:
+    form = IdentifierForm.NORMAL
+    assert iiif.parse_identifier(quoted) == expected
+    assert form.split(expected) == split
+    assert form.join(*split) == expected
+    assert form.names(expected) == tuple(dict.fromkeys((expected, split[0])))
+
+
+@pytest.mark.parametrize("identifier", ["a;0", "a;03", "a;100000", "a;3;0"])
+def test_what_cannot_be_a_page_is_refused(identifier: str) -> None:
+    with pytest.raises(BadRequest, match="A page is a number"):
+        iiif.parse_identifier(identifier)
+    assert iiif.parse_identifier(identifier, IdentifierForm(pages=False)) == identifier
+
+
+@pytest.mark.parametrize("identifier", ["a/..;3", "..;3", "a//b;3", "./a;3", "a/;3"])
+def test_no_page_leads_to_another_spelling(identifier: str) -> None:
+    with pytest.raises(NotFound):
+        iiif.parse_identifier(identifier)
+
+
+def test_without_pages_a_semicolon_is_a_letter() -> None:
+    form = IdentifierForm(pages=False)
+    for identifier in ("a;3", "a;1", "a;3;1"):
+        assert iiif.parse_identifier(identifier, form) == identifier
+        assert form.split(identifier) == (identifier, 1)
+        assert form.names(identifier) == (identifier,)
+
+
+def test_a_folder_has_no_pages() -> None:
+    assert iiif.parse_manifest("manifest/volume;3/") == iiif.FolderManifest("volume;3/")
+    assert iiif.parse_manifest("manifest/volume;1/") == iiif.FolderManifest("volume;1/")
+    assert iiif.parse_manifest("manifest/a.tif;3") == iiif.ImageManifest("a.tif;3")
+
+
 def test_a_folded_identifier_is_what_a_path_of_that_spelling_leads_to() -> None:
     for parts in product(["private", "x", "", "."], repeat=4):
         spelling = "/".join(parts)
