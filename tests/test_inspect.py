@@ -10,7 +10,7 @@ from PIL import Image
 from rich.console import Console
 
 from special import composition
-from special.errors import BadRequest, Missing
+from special.errors import BadRequest, Missing, NoSuchPage
 from special.inspect import inspect
 from special.settings import load
 from tests.support.live import MASTERS, LiveServer
@@ -26,6 +26,18 @@ async def test_it_tells_what_a_master_is_and_what_its_sizes_and_tiles_cost() -> 
     text = await told("herbarium.tif")
     for words in ("tiff", "2100 × 2800", "1050×1400", "256×256 at scale factors 1 2 4 8 16", "full/1050,1400", "tile"):
         assert words in text
+
+
+async def test_it_tells_of_a_page(tmp_path: Path) -> None:
+    first, second = Image.new("RGB", (300, 200)), Image.new("L", (120, 90))
+    first.save(tmp_path / "book.tif", save_all=True, append_images=[second], compression="tiff_deflate")
+    text = await told("book.tif;2", source=tmp_path)
+    assert re.search(r"page\s*│\s*2", text)
+    for words in ("book.tif;2", "120 × 90", "grey"):
+        assert words in text
+    assert "60 × 45" in await told("book.tif;2", "full/60,/0/default.jpg", source=tmp_path)
+    with pytest.raises(NoSuchPage, match="it has 2 pages"):
+        await told("book.tif;3", source=tmp_path)
 
 
 async def test_it_tells_what_it_costs_to_open_a_master_in_a_viewer(tmp_path: Path) -> None:

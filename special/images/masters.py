@@ -38,7 +38,7 @@ MAX_HEADS = 64
 """Masters whose first bytes are kept for the request that looked them up: it mostly asks for pixels next."""
 MAX_INCOMPLETE = 1000
 """Masters of which it is remembered that their files end early."""
-MAX_PAGE_INDEXES = 256
+MAX_PAGE_INDEXES = 64
 """Masters of which it is remembered where their pages are, as far as they were looked for."""
 MAX_GROWN_LAYOUTS = 256
 """Masters whose large indexes are kept in memory, the last ones that grew; some hundred KB each at the most."""

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -40,6 +41,7 @@ EXTENTS_PER_PAGE = 170
 PAGE_MARK = "#page="
 """What is between an object's URL and the number of a page of it, as fragments of PDFs have it (RFC 8118)."""
 
+_PAGE = re.compile(rf"{PAGE_MARK}[1-9][0-9]*\Z")
 _FIXED = struct.Struct("<16sII")
 _ENTRY = struct.Struct("<II")
 _PLACE = struct.Struct("<32sQI")
@@ -198,6 +200,11 @@ def runs(indices: Iterable[int], max_blocks: int) -> list[range]:
         else:
             found.append(range(index, index + 1))
     return found
+
+
+def object_url(url: str) -> str:
+    """The URL of the object that an entry belongs to: itself, or that of which it is a page."""
+    return _PAGE.sub("", url)
 
 
 def of_page(blob: Blob) -> Blob:

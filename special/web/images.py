@@ -410,7 +410,8 @@ class Images:
 
     def _tag(self, asset: Asset) -> Headers:
         name = self._options.cache_tag_header
-        return [(name.lower().encode(), cache_tag(asset.identifier).encode())] if name is not None else []
+        image, _ = self._options.form.split(asset.identifier)  # pages are purged with their image
+        return [(name.lower().encode(), cache_tag(image).encode())] if name is not None else []
 
     # Login
 

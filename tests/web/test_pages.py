@@ -117,6 +117,12 @@ async def test_what_is_no_page_is_refused_with_a_sentence(root: Path, path: str,
             assert (answer.status_code, words in answer.text) == (status, True), answer.text
 
 
+async def test_a_page_has_the_tag_of_its_image(root: Path) -> None:
+    async with site(root, cache_tag_header="Cache-Tag") as client:
+        for path in ("book.tif/info.json", "book.tif;2/info.json", f"book.tif;3/{REGION}"):
+            assert (await client.get(f"/iiif/3/{path}")).headers["cache-tag"] == "book.tif"
+
+
 async def test_the_first_page_is_the_image_itself(root: Path) -> None:
     async with site(root) as client:
         one, first = [await client.get(f"/iiif/3/book.tif{it}/{ALL}") for it in ("", ";1")]
