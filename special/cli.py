@@ -607,14 +607,14 @@ def clear(
     config: Config = None,
 ) -> None:
     """Remove one image, or all, from a volume; what is being read stays. Exits with 1 if anything had to stay."""
-    from special.images import KeyTemplates
+    from special import composition
     from special.storage import open_source
     from special.volume import admin
 
     if image is None:
         gone = admin.clear(directory)
     else:
-        keys = KeyTemplates(settings.load(config, source=source or "").keys).keys_of(image)
+        keys = composition.key_templates(settings.load(config, source=source or "")).keys_of(image)
         root = open_source(source).root if source else None
         gone = admin.clear(directory, admin.find(directory, image, keys=keys, root=root))
     _print_record(gone, as_json=json)
