@@ -607,14 +607,14 @@ def clear(
     config: Config = None,
 ) -> None:
     """Remove one image, or all, from a volume; what is being read stays. Exits with 1 if anything had to stay."""
-    from special.images import KeyTemplates
+    from special import composition
     from special.storage import open_source, with_endpoint
     from special.volume import admin
 
     if image is None:
         gone = admin.clear(directory)
     else:
-        keys = KeyTemplates(settings.load(config, source=source or "").keys).keys_of(image)
+        keys = composition.key_templates(settings.load(config, source=source or "")).keys_of(image)
         opened = open_source(source) if source else None
         root = with_endpoint(opened)(opened.root) if opened is not None else None
         gone = admin.clear(directory, admin.find(directory, image, keys=keys, root=root))

@@ -20,7 +20,7 @@ from special.catalogue import (
 from special.codecs import Encoding
 from special.concurrency import StoreSilence
 from special.errors import ConfigurationError
-from special.iiif import IdentifierForm, Limits
+from special.iiif import IdentifierForm, Limits, Spelling
 from special.images import OPEN, Description, KeyTemplates, Masters, Rule
 from special.renditions import Policy, PyramidName, RenditionStore, RenditionWriter
 from special.serving import (
@@ -86,10 +86,11 @@ def engine(settings: Settings) -> Engine:
     thumbs = open_source(settings.thumbs_url, create=True)
 
     def is_open(identifier: str) -> bool:
+        names = templates.form.names(identifier)
         if catalogue is None:
-            return in_force.rules.govern(OPEN, identifier, *templates.keys_of(identifier)) == OPEN
+            return in_force.rules.govern(OPEN, *names, *templates.keys_of(identifier)) == OPEN
         entry = catalogue.peek(identifier)
-        return entry is not None and govern(in_force.rules, OPEN, entry, identifier, *catalogue.names(entry)) == OPEN
+        return entry is not None and govern(in_force.rules, OPEN, entry, *names, *catalogue.names(entry)) == OPEN
 
     silence = StoreSilence(STALE_S)  # of both: they mostly are one store
     store = RenditionStore(
@@ -228,11 +229,10 @@ def _volume(settings: Settings, *sources: Source) -> Volume:
 
 
 def identifier_form(settings: Settings) -> IdentifierForm:
-    """Which spellings of identifiers are served."""
-    if settings.odd_keys:
-        return IdentifierForm.ODD
+    """How identifiers are read."""
     places = (settings.source, *(it.url for it in settings.sources))
-    return IdentifierForm.NORMAL if not any(map(folder_path, places)) else IdentifierForm.NORMAL_NFC
+    spelling = Spelling.NORMAL_NFC if any(map(folder_path, places)) else Spelling.NORMAL
+    return IdentifierForm(Spelling.ODD if settings.odd_keys else spelling, settings.pages)
 
 
 def key_templates(settings: Settings) -> KeyTemplates:
@@ -248,7 +248,7 @@ def catalogue_options(settings: Settings) -> CatalogueOptions | None:
         return None
     kinds = tuple(_kind(settings, it) for it in settings.catalogue) or (key_templates(settings),)
     sources = ((settings.source, None), *((it.url, _s3_options(it)) for it in settings.sources))
-    return CatalogueOptions(sources, kinds, settings.catalogue_ttl_s, settings.hooks)
+    return CatalogueOptions(sources, kinds, settings.catalogue_ttl_s, settings.hooks, identifier_form(settings))
 
 
 def _kind(

@@ -23,6 +23,7 @@
     │   │   └── Unreadable        500  a file that special wrote beside the renditions is broken
     │   ├── Unsupported           422  a format or feature that nothing here decodes
     │   │   └── NotAnImage        422  nothing that is known as an image
+    │   ├── NoSuchPage            404  a page behind the last
     │   └── TooExpensive          422  showing this much of it takes more than one answer may take
     ├── DecodeError               500  a decoder process failed on this one job
     │   ├── Crashed               500  the process died
@@ -244,6 +245,21 @@ class NotAnImage(Unsupported):
     """The file starts as no image does that is known here, or is empty."""
 
     code = "no-image"
+
+
+class NoSuchPage(MasterError):
+    """A page behind the last one of a master, which has `count` of them."""
+
+    status = 404
+    code = "no-page"
+
+    def __init__(self, page: int, count: int) -> None:
+        super().__init__(f"there is no page {page}: it has {count} {'page' if count == 1 else 'pages'}")
+        self.page = page
+        self.count = count
+
+    def __reduce__(self) -> tuple[type[NoSuchPage], tuple[int, int]]:
+        return type(self), (self.page, self.count)
 
 
 class TooExpensive(MasterError):

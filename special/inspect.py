@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from rich.console import Console
 from rich.markup import escape
@@ -13,7 +14,7 @@ from special.auth import ANONYMOUS
 from special.catalogue import Entry
 from special.errors import BadRequest, ConfigurationError, Missing, SpecialError
 from special.geometry import Box, Size, ceil_div
-from special.iiif import IdentifierForm, ImageRequest
+from special.iiif import ImageRequest, Spelling
 from special.images import Asset, Master
 from special.observability import Trace, tracing
 from special.serving import Engine, is_flat
@@ -96,6 +97,8 @@ def _master_table(asset: Asset, master: Master, origin: str | None, spent: Trace
     if origin is not None:
         table.add_row("known to", origin)
     table.add_row("object", blob.url)
+    if blob.page > 1:
+        table.add_row("page", str(blob.page))
     table.add_row("bytes", f"{blob.size:,}")
     table.add_row("ETag", blob.etag)
     table.add_row("format", layout.format)
@@ -136,7 +139,9 @@ async def _costs(engine: Engine, identifier: str) -> Table:
         requests += [_middle_tile(Size(width, height), tile, factor) for factor in grid["scaleFactors"]]
     table = Table("request", "route", Column("GETs", justify="right"), Column("bytes", justify="right"))
     for request in requests:
-        planned = await engine.plan(_parsed(identifier, f"{request}/0/default.jpg"), version=3, identity=ANONYMOUS)
+        planned = await engine.plan(
+            _parsed(engine, identifier, f"{request}/0/default.jpg"), version=3, identity=ANONYMOUS
+        )
         runs = await engine.estimate(planned)
         table.add_row(request, planned.plan.name, str(len(runs)), f"{sum(len(run) for run in runs):,}")
     return table
@@ -152,7 +157,7 @@ def _middle_tile(image: Size, tile: Size, factor: int) -> str:
 
 
 async def _estimated(engine: Engine, identifier: str, request: str) -> Table:
-    planned = await engine.plan(_parsed(identifier, request), version=3, identity=ANONYMOUS)
+    planned = await engine.plan(_parsed(engine, identifier, request), version=3, identity=ANONYMOUS)
     runs = await engine.estimate(planned)
     table = Table(title=request, show_header=False, title_justify="left", title_style="bold")
     output = planned.job.output
@@ -166,8 +171,9 @@ async def _estimated(engine: Engine, identifier: str, request: str) -> Table:
     return table
 
 
-def _parsed(identifier: str, request: str) -> ImageRequest:
-    parsed = iiif.parse(f"{iiif.quote_identifier(identifier)}/{request}", form=IdentifierForm.ODD)
+def _parsed(engine: Engine, identifier: str, request: str) -> ImageRequest:
+    form = replace(engine.catalog.form, spelling=Spelling.ODD)
+    parsed = iiif.parse(f"{iiif.quote_identifier(identifier)}/{request}", form=form)
     if not isinstance(parsed, ImageRequest):
         raise BadRequest(f"'{request}' should be region/size/rotation/quality.format, such as full/max/0/default.jpg.")
     return parsed

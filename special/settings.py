@@ -319,6 +319,11 @@ class Settings(BaseSettings):
         description="Whether the bucket has keys with empty segments or `.`, such as `a//b`; else such identifiers are "
         "refused, since some stores have one object by several of them.",
     )
+    pages: bool = Field(
+        True,
+        description="Whether `{id};3` is page 3 of a TIFF. If so, the image whose own identifier is `a;3` has the "
+        "address `a;3;1`; if not, an identifier may end in `;3` like any other.",
+    )
     base_url: str | None = Field(None, description="Public URL of the server, for the ids in info.json.")
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
         ("127.0.0.1", "::1"),

@@ -10,7 +10,7 @@ from PIL import Image
 from rich.console import Console
 
 from special import composition
-from special.errors import BadRequest, Missing
+from special.errors import BadRequest, Missing, NoSuchPage
 from special.inspect import inspect
 from special.observability.trace import tracing
 from special.settings import load
@@ -37,6 +37,18 @@ async def test_it_tells_what_the_first_look_costs() -> None:
             await engine.catalog.find(name)
         await engine.close()
         assert f"{spent.gets} GETs, {spent.bytes:,} bytes" in await told(name)
+
+
+async def test_it_tells_of_a_page(tmp_path: Path) -> None:
+    first, second = Image.new("RGB", (300, 200)), Image.new("L", (120, 90))
+    first.save(tmp_path / "book.tif", save_all=True, append_images=[second], compression="tiff_deflate")
+    text = await told("book.tif;2", source=tmp_path)
+    assert re.search(r"page\s*│\s*2", text)
+    for words in ("book.tif;2", "120 × 90", "grey"):
+        assert words in text
+    assert "60 × 45" in await told("book.tif;2", "full/60,/0/default.jpg", source=tmp_path)
+    with pytest.raises(NoSuchPage, match="it has 2 pages"):
+        await told("book.tif;3", source=tmp_path)
 
 
 async def test_it_tells_what_it_costs_to_open_a_master_in_a_viewer(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from dataclasses import replace
 from special.catalogue.entry import Entry
 from special.catalogue.kind import Kind
 from special.concurrency import TTLCache
-from special.errors import CatalogueError, Missing, Outside, Unsupported
+from special.errors import CatalogueError, Missing, Outside
+from special.iiif import IdentifierForm
 from special.storage import Sources
 
 log = logging.getLogger(__name__)
@@ -26,11 +27,22 @@ MISSING_TTL_S = 10.0
 
 
 class Catalogue:
-    """From an identifier to an `Entry`. One look-up serves all requests that wait for it."""
+    """From an identifier to an `Entry`. One look-up serves all requests that wait for it.
 
-    def __init__(self, kinds: Sequence[Kind], sources: Sources, *, ttl_s: float) -> None:
+    Kinds know images; `{id};3` is page 3 of what they say of `{id}`.
+    """
+
+    def __init__(
+        self,
+        kinds: Sequence[Kind],
+        sources: Sources,
+        *,
+        ttl_s: float,
+        form: IdentifierForm = IdentifierForm.NORMAL,
+    ) -> None:
         """`ttl_s`: how long an entry is believed before its kind is asked again."""
         self._kinds = tuple(kinds)
+        self._form = form
         self.sources = sources
         self._known: TTLCache[str, Entry] = TTLCache(
             self._look_up, ttl_s=ttl_s, missing_ttl_s=min(ttl_s, MISSING_TTL_S), capacity=MAX_ENTRIES
@@ -39,21 +51,28 @@ class Catalogue:
     async def locate(self, identifier: str) -> Entry:
         """What the first kind that knows an image says of it; its places are URLs below the sources.
 
-        Costs nothing while it is believed. Raises `Missing`; `Outside` where it is in no source; `CatalogueError`,
-        `HookError`, `SourceError`.
+        Costs nothing while it is believed. Raises `Missing`, also for a page of an image that is a page itself;
+        `Outside` where it is in no source; `CatalogueError`, `HookError`, `SourceError`.
         """
-        entry = await self._known.get(identifier)
+        image, page = self._form.split(identifier)
+        entry = await self._known.get(image)
+        if page > 1 and entry.page is not None:
+            raise Missing(f"{entry.origin} has '{image}' as page {entry.page} of a master, which has no pages")
         if not entry.places:
             raise Outside(f"{entry.origin} has '{identifier}' in no source")
         return entry
 
     def peek(self, identifier: str) -> Entry | None:
         """The same, if it is believed: nothing is waited for."""
-        return self._known.peek(identifier)
+        return self._known.peek(self._form.split(identifier)[0])
 
     async def places(self, identifier: str) -> tuple[str, ...]:
         """The URLs that an image's master may have, in the order in which they are tried. Raises as `locate` does."""
         return (await self.locate(identifier)).places
+
+    async def page_of(self, identifier: str) -> int:
+        """Which page of its master an image is. Raises as `locate` does."""
+        return (await self.locate(identifier)).page or self._form.split(identifier)[1]
 
     def root_of(self, key: str) -> str:
         """The root of the source that has a URL; of a mere key, that of the default source."""
@@ -70,28 +89,29 @@ class Catalogue:
         if not listings:
             raise CatalogueError(f"{', '.join(it.name for it in self._kinds)} cannot list images: name them")
         for listing in listings:
-            async for identifier in listing:
-                yield identifier
+            async for image in listing:
+                yield self._form.join(image)
 
     async def page(self, after: str, count: int) -> list[str]:
         """Up to `count` identifiers of the first kind that can list them, from the one that follows `after`."""
-        listing = next((it for kind in self._kinds if (it := kind.identifiers(after)) is not None), None)
+        last, _ = self._form.split(after)
+        listing = next((it for kind in self._kinds if (it := kind.identifiers(last)) is not None), None)
         found: list[str] = []
         if listing is not None:
-            async for identifier in listing:
-                found.append(identifier)
+            async for image in listing:
+                found.append(self._form.join(image))
                 if len(found) == count:
                     break
         return found
 
     async def identifiers_of(self, url: str) -> tuple[str, ...]:
         """The identifiers of images whose master is at a URL, as far as the kinds can tell."""
-        found = [identifier for kind in self._kinds for identifier in await kind.identifiers_of(url)]
+        found = [self._form.join(image) for kind in self._kinds for image in await kind.identifiers_of(url)]
         return tuple(dict.fromkeys(found))
 
     def forget(self, identifier: str) -> None:
         """Ask for an image again when it is next needed."""
-        self._known.forget(identifier)
+        self._known.forget(self._form.split(identifier)[0])
 
     async def close(self) -> None:
         await self._known.close()
@@ -106,8 +126,6 @@ class Catalogue:
                 continue
             if found is last:
                 return found
-            if found.page != 1:
-                raise Unsupported(f"{kind.name} has '{identifier}' as page {found.page}: only first pages are served")
             entry = replace(found, places=self._resolved(identifier, found, kind), origin=kind.name)
             return previous if previous is not None and entry == previous else entry
         raise Missing(f"no image '{identifier}' is in the catalogue: {', '.join(it.name for it in self._kinds)}")

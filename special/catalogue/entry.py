@@ -32,8 +32,8 @@ class Entry:
 
     places: tuple[str, ...]
     """Where the master may be: URLs, paths, or keys of the default source. The first that exists is it."""
-    page: int = 1
-    """Which page of the master the image is."""
+    page: int | None = None
+    """Which page of the master the image is, and no other; None: the first, and `;3` names others."""
     max_unauthorised: int | None = None
     """Longest side, in pixels, of the full region that is open; None: everything is."""
     roles: frozenset[str] | None = None
@@ -75,7 +75,7 @@ class Entry:
             limit = 0  # roles without a limit restrict all of it
         return cls(
             (url,),
-            page=page or 1,
+            page=page,
             max_unauthorised=None if limit == -1 else limit,
             roles=named,
             label=_text(document, "label"),

@@ -47,6 +47,8 @@ class Caller:
     """What the client's token proves."""
     known: bool
     """Whether the client has a token that is believed."""
+    page: int = 1
+    """Which page of the image it asks for: `{id};3` is page 3 of `{id}`."""
 
 
 class Hooks:

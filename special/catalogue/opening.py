@@ -14,6 +14,7 @@ from special.catalogue.kind import Kind
 from special.catalogue.sqlite import SqliteKind, SqliteOptions
 from special.catalogue.templates import TemplateKind
 from special.errors import ConfigurationError
+from special.iiif import IdentifierForm
 from special.images import KeyTemplates
 from special.storage import RetryPolicy, S3Options, Sources, open_source
 
@@ -42,6 +43,8 @@ class CatalogueOptions:
     """How long an entry is believed."""
     hooks: str | None = None
     """`package.module:Class` of the operator's own code, which is asked before all kinds where it locates images."""
+    form: IdentifierForm = IdentifierForm.NORMAL
+    """How identifiers are read."""
 
 
 def open_sources(sources: Sequence[SourceOptions], *, retry_policy: RetryPolicy | None = None) -> Sources:
@@ -73,4 +76,4 @@ def open_catalogue(options: CatalogueOptions, sources: Sources, hooks: GuardedHo
         raise ConfigurationError(
             "a catalogue of kind 's3' names any master by its address, past what other kinds restrict: use it alone"
         )
-    return Catalogue(kinds, sources, ttl_s=options.ttl_s)
+    return Catalogue(kinds, sources, ttl_s=options.ttl_s, form=options.form)

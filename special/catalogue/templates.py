@@ -39,7 +39,7 @@ class TemplateKind:
         except Outside:
             return ()
         found = (self._templates.identifier_of(it) for it in (key, url))
-        return tuple(dict.fromkeys(it for it in found if it is not None))
+        return tuple(dict.fromkeys(self._templates.form.split(it)[0] for it in found if it is not None))
 
     async def close(self) -> None:
         """Nothing is open: the sources are closed by those who read masters."""

@@ -161,6 +161,10 @@ class TTLCache(Generic[N, T]):
         """Whether a value is known, expired or not."""
         return name in self._entries
 
+    def __iter__(self) -> Iterator[N]:
+        """The names of all values that are known, expired or not."""
+        return iter(self._entries)
+
     def forget(self, name: N) -> None:
         """Look up again at the next `get`, from nothing."""
         self._entries.pop(name)

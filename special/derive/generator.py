@@ -230,7 +230,13 @@ class Generator:
         return Outcome(image.identifier, "stood", "the master is gone, its renditions are kept")
 
     async def remove(self, image: InputImage) -> Outcome:
-        """Take away all that is stored of an image whose master is gone, but for the limit of a restricted one."""
+        """Take away all that is stored of an image whose master is gone, and of its pages, but for the limit of a
+        restricted one.
+        """
+        names, page = self._templates.form, self._templates.form.split(image.identifier)[1]
+        pages = await self._store.list_pages(image.identifier, names) if page == 1 and names.pages else []
+        for name in pages:
+            await self.remove(InputImage(name))
         stored = await self._distrusted(image.identifier)
         if is_left_alone(stored, self._consent):
             return foreign(image.identifier)
@@ -289,12 +295,15 @@ class Generator:
 
     async def _decided(self, identifier: str, stored: StoredRenditions | None) -> tuple[Policy, AccessPlan]:
         """The policy with the limit that holds for this image, by its rules and by what is stored."""
+        names = self._templates.form.names(identifier)
         if self._catalogue is None:
-            rule = self._rules.govern(OPEN, identifier, *self._templates.keys_of(identifier))
+            rule = self._rules.govern(OPEN, *names, *self._templates.keys_of(identifier))
         else:
             entry = await self._catalogue.locate(identifier)
-            rule = govern(self._rules, OPEN, entry, identifier, *self._catalogue.names(entry))
-        wanted = stricter(self._policy.max_unauthorised, rule.max_unauthorised)
+            rule = govern(self._rules, OPEN, entry, *names, *self._catalogue.names(entry))
+        images = [await self._store.find(name) for name in names if name != identifier]
+        limits = [it.rule.max_unauthorised for it in images if it is not None]
+        wanted = stricter(self._policy.max_unauthorised, rule.max_unauthorised, *limits)
         access = plan_access(stored, wanted, self._consent)
         return replace(self._policy, max_unauthorised=access.max_unauthorised), access
 
@@ -393,7 +402,7 @@ class Generator:
     async def _open(self, blob: Blob) -> OpenMaster:
         seen: list[Chunk] = []
         layout = await drive(
-            formats.parse(blob.size), self._source, blob, max_gap_bytes=self._bounds.max_gap_bytes, seen=seen
+            formats.parse(blob.size, blob.page), self._source, blob, max_gap_bytes=self._bounds.max_gap_bytes, seen=seen
         )
         return OpenMaster(blob, layout, seen)
 

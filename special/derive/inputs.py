@@ -13,7 +13,7 @@ import sys
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from itertools import islice
 from pathlib import Path
@@ -45,9 +45,13 @@ async def locate(source: Source, templates: KeyTemplates, identifier: str, catal
 
     Raises `Missing`, `SourceError`, `CatalogueError`.
     """
-    for key in await catalogue.places(identifier) if catalogue is not None else templates.keys_of(identifier):
+    if catalogue is not None:
+        keys, page = await catalogue.places(identifier), await catalogue.page_of(identifier)
+    else:
+        keys, page = templates.keys_of(identifier), templates.form.split(identifier)[1]
+    for key in keys:
         try:
-            return await source.stat(key)
+            return replace(await source.stat(key), page=page)
         except Missing:
             continue
     if catalogue is not None:

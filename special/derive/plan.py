@@ -120,6 +120,7 @@ class Target:
             max_unauthorised=self.max_unauthorised,
             encoding=self.encoding,
             settled=settled,
+            page=self.blob.page,
         )
 
 
@@ -148,7 +149,11 @@ class Steps:
 
 def is_of(stored: StoredRenditions | None, blob: Blob) -> bool:
     """Whether the side-car is of this version of the master: its shape is then known without reading it."""
-    return stored is not None and stored.sidecar is not None and _version(stored.sidecar) == (blob.key, blob.etag)
+    return (
+        stored is not None
+        and stored.sidecar is not None
+        and _version(stored.sidecar) == (blob.key, blob.etag, blob.page)
+    )
 
 
 def plan(stored: StoredRenditions | None, target: Target) -> Steps:
@@ -178,14 +183,14 @@ def _file(rendition: Rendition) -> tuple[Size, StoredFormat]:
     return rendition.size, rendition.format
 
 
-def _version(sidecar: Sidecar) -> tuple[str, str]:
-    return sidecar.key, sidecar.etag
+def _version(sidecar: Sidecar) -> tuple[str, str, int]:
+    return sidecar.key, sidecar.etag, sidecar.page
 
 
 def _trusted(sidecar: Sidecar, named: tuple[Rendition, ...], target: Target) -> bool:
     """Whether the files that are named were made from this master, in this encoding, by us."""
     return (
-        _version(sidecar) == (target.blob.key, target.blob.etag)
+        _version(sidecar) == (target.blob.key, target.blob.etag, target.blob.page)
         and sidecar.encoding == target.encoding
         and sidecar.sizes == SizesFile.of(named)
     )
@@ -199,7 +204,7 @@ def _opens(sidecar: Sidecar, written: Iterable[Rendition]) -> bool:
 
 def _says(sidecar: Sidecar, named: tuple[Rendition, ...], target: Target) -> bool:
     return (
-        _version(sidecar) == (target.blob.key, target.blob.etag)
+        _version(sidecar) == (target.blob.key, target.blob.etag, target.blob.page)
         and SizesFile.of(named) == sidecar.sizes == target.sizes
         and sidecar.max_unauthorised == target.max_unauthorised
         and sidecar.encoding == target.encoding

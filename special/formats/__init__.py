@@ -5,10 +5,11 @@ A format is recognised by the content alone; names and media types are ignored.
 
 from __future__ import annotations
 
-from special.errors import Malformed, NotAnImage, Unsupported
+from special.errors import Malformed, NoSuchPage, NotAnImage, Unsupported
 from special.formats import jp2, jpeg, tiff, whole
 from special.formats.layout import Extract, Format, Layout, Piece, Stored, Tiling
 from special.formats.parser import Parser, drive, solve
+from special.formats.tiff import PageIndex
 from special.formats.whole import PNG_DEPTHS, WholeLayout, first_frame
 from special.storage import Span
 
@@ -17,6 +18,7 @@ __all__ = [
     "Extract",
     "Format",
     "Layout",
+    "PageIndex",
     "Parser",
     "Piece",
     "Stored",
@@ -39,7 +41,7 @@ PARSERS = (
     (whole.is_webp, whole.parse_webp),
     (whole.is_gif, whole.parse_gif),
 )
-"""For each format but TIFF, the test of a file's first bytes, and its parser."""
+"""For each format of one page, the test of a file's first bytes, and its parser."""
 OTHERS = (
     ("AVIF", b"ftypavif", 4),
     ("HEIF", b"ftyphei", 4),
@@ -66,19 +68,22 @@ def ends_matter(head: bytes, size_bytes: int) -> bool:
     return size_bytes > len(head) and ((tiff.sniff(head) and tiff.ends_matter(head)) or whole.is_png(head))
 
 
-def parse(size_bytes: int, *, tail_bytes: int = 0) -> Parser[Layout]:
-    """The layout of a master of `size_bytes`, recognised by its content.
+def parse(size_bytes: int, page: int = 1, index: PageIndex | None = None, *, tail_bytes: int = 0) -> Parser[Layout]:
+    """The layout of a page of a master of `size_bytes`, recognised by its content.
 
-    Its last `tail_bytes` are at hand: asking for them costs nothing. Raises `Malformed` for a broken file,
-    `Unsupported` by name for one that nothing here decodes.
+    `index` has what is known of its pages, and is added to. Its last `tail_bytes` are at hand: asking for them costs
+    nothing. Raises `Malformed` for a broken file, `Unsupported` by name for one that nothing here decodes,
+    `NoSuchPage`.
     """
     if not size_bytes:
         raise Malformed("the master is empty: 0 bytes")
     (head,) = yield [Span(0, min(SNIFF_BYTES, size_bytes))]
     if tiff.sniff(head):
-        return (yield from tiff.parse(size_bytes, tail_bytes=tail_bytes))
+        return (yield from tiff.parse(size_bytes, page, index, tail_bytes=tail_bytes))
     for sniff, parse_format in PARSERS:
         if sniff(head):
+            if page > 1:
+                raise NoSuchPage(page, 1)
             return (yield from parse_format(size_bytes))
     name = next((name for name, start, at in OTHERS if head[at:].startswith(start)), None)
     told = f"the master is a file of {name}" if name else f"the master starts with {head[:12]!r}"

@@ -9,6 +9,7 @@ path -> ImageManifest | FolderManifest               parse_manifest(): the Prese
 from special.iiif.identifier import (
     MAX_IDENTIFIER_BYTES,
     IdentifierForm,
+    Spelling,
     fold_identifier,
     parse_identifier,
     quote_identifier,
@@ -50,6 +51,7 @@ __all__ = [
     "OutputFormat",
     "Percent",
     "Quality",
+    "Spelling",
     "Version",
     "Within",
     "canonical",

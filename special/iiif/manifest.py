@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from special.iiif.identifier import IdentifierForm, parse_identifier
 
@@ -37,7 +37,7 @@ def parse_manifest(
     if not rest:
         return FolderManifest("")
     if rest.endswith("/"):
-        return FolderManifest(f"{parse_identifier(rest[:-1], form)}/")
+        return FolderManifest(f"{parse_identifier(rest[:-1], replace(form, pages=False))}/")
     segments = rest.split("/")
     if len(segments) != id_segments or segments[-1] == "info.json":
         return None

@@ -20,7 +20,7 @@ from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
 from special.errors import ConfigurationError, RequestError
-from special.iiif import IdentifierForm, parse_identifier
+from special.iiif import IdentifierForm, Spelling, parse_identifier
 
 _TYPES = mimetypes.MimeTypes(filenames=())
 _SIDE_FILES = frozenset(
@@ -77,7 +77,7 @@ class KeyTemplates:
     id_segments: int = 1
     """Path segments of an identifier. 1 also allows for slashes inside it, which URLs write as %2F."""
     form: IdentifierForm = IdentifierForm.NORMAL
-    """Other spellings of identifiers have no address."""
+    """How identifiers are read. Other spellings have no address; a page has the keys of its image."""
     slash_substitute: str = ""
     """What stands for a slash in identifiers, which then have none; empty: a slash is a slash."""
 
@@ -93,11 +93,12 @@ class KeyTemplates:
 
         None for an identifier that is not the one spelling of its image, or has too few segments for every template.
         """
+        identifier, _ = self.form.split(identifier)
         if self.slash_substitute:
             if "/" in identifier:
                 return ()
             identifier = identifier.replace(self.slash_substitute, "/")
-            if not self.form.accepts(identifier):
+            if not replace(self.form, pages=False).accepts(identifier):
                 return ()
         keys = (_key(template, identifier) for template in self.templates)
         return tuple(key for key in keys if key is not None)
@@ -114,6 +115,7 @@ class KeyTemplates:
             identifier = _identifier(template, key)
             if identifier is not None and self.slash_substitute:
                 identifier = identifier.replace("/", self.slash_substitute)
+            identifier = identifier and self.form.join(identifier)
             if identifier is not None and self._has_address(identifier) and key in self.keys_of(identifier):
                 return identifier
         return None
@@ -123,7 +125,7 @@ class KeyTemplates:
         return (
             not key.endswith("/")
             and self.identifier_of(key) is None
-            and replace(self, form=IdentifierForm.ODD).identifier_of(key) is not None
+            and replace(self, form=replace(self.form, spelling=Spelling.ODD)).identifier_of(key) is not None
         )
 
     def _has_address(self, identifier: str) -> bool:

@@ -14,7 +14,7 @@ import copy
 import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import Protocol
@@ -23,7 +23,7 @@ from weakref import WeakValueDictionary
 from special import formats
 from special.concurrency import LRUCache, StoreSilence, TTLCache
 from special.errors import Changed, Malformed, MasterError, Missing, SourceError
-from special.formats import Layout, drive
+from special.formats import Layout, PageIndex, drive
 from special.geometry import Box, Size
 from special.images.key_templates import KeyTemplates
 from special.storage import Blob, Chunk, NotModified, Reader, Source, Span, Suffix, Unless, body
@@ -45,6 +45,8 @@ MAX_HEADS = 64
 """Masters whose first bytes are kept for the request that looked them up: it mostly asks for pixels next."""
 MAX_INCOMPLETE = 1000
 """Masters of which it is remembered that their files end early."""
+MAX_PAGE_INDEXES = 64
+"""Masters of which it is remembered where their pages are, as far as they were looked for."""
 MAX_GROWN_LAYOUTS = 256
 """Masters whose large indexes are kept in memory, the last ones that grew; some hundred KB each at the most."""
 
@@ -70,6 +72,10 @@ class Locator(Protocol):
 
     async def places(self, identifier: str) -> Sequence[str]:
         """The URLs that an image's master may have; the first that exists is it."""
+        ...
+
+    async def page_of(self, identifier: str) -> int:
+        """Which page of its master an image is."""
         ...
 
     def root_of(self, key: str) -> str:
@@ -108,6 +114,7 @@ class Masters:
         self._grown: LRUCache[Blob, Layout] = LRUCache(MAX_GROWN_LAYOUTS)
         self._incomplete: LRUCache[Blob, str] = LRUCache(MAX_INCOMPLETE)
         self._tailed: LRUCache[str, bool] = LRUCache(MAX_ENDINGS)
+        self._pages: LRUCache[Blob, PageIndex] = LRUCache(MAX_PAGE_INDEXES)
         self._growing: WeakValueDictionary[Blob, asyncio.Lock] = WeakValueDictionary()
 
     async def find(self, identifier: str) -> Master:
@@ -142,12 +149,21 @@ class Masters:
         self._known.forget_value(identifier, master)
 
     def purge(self, identifier: str) -> None:
-        """Forget all that is in memory of a master."""
-        found = self._known.peek(identifier)
-        self._known.forget(identifier)
-        if found is not None:
-            self._heads.pop(found.blob)
-            self._grown.pop(found.blob)
+        """Forget all that is in memory of a master and its pages."""
+        image, _ = self.templates.form.split(identifier)
+        for name in [name for name in self._known if self.templates.form.split(name)[0] == image]:
+            found = self._known.peek(name)
+            self._known.forget(name)
+            if found is not None:
+                self._heads.pop(found.blob)
+                self._grown.pop(found.blob)
+                self._pages.pop(replace(found.blob, page=1))
+
+    async def page_of(self, identifier: str) -> int:
+        """Which page of its master an image is. Raises as a `Locator` does."""
+        if self._locator is not None:
+            return await self._locator.page_of(identifier)
+        return self.templates.form.split(identifier)[1]
 
     async def urls(self, identifier: str) -> list[str]:
         """The URLs that an image's master may have. Raises as a `Locator` does."""
@@ -201,20 +217,24 @@ class Masters:
         await self._known.close()
 
     async def _look_up(self, identifier: str, previous: Master | _Refused | None) -> Master | _Refused:
-        keys = await self._keys(identifier)
-        if previous is not None and self._locator is not None and previous.blob.url not in keys:
+        keys, page = await self._keys(identifier), await self.page_of(identifier)
+        if (
+            previous is not None
+            and self._locator is not None
+            and (previous.blob.url not in keys or previous.blob.page != page)
+        ):
             previous = None  # the image has another master by now
-        known = previous or await self._stored(keys)
+        known = previous or await self._stored(keys, page)
         try:
             look = await self._open(identifier, keys, Unless(known.blob.etag) if known else None)
         except NotModified:
             assert known is not None, "only a conditional read can find nothing new"
             return known
         try:
-            return await self._read(*look)
+            return await self._read(*look, page)
         except Changed:
             # Overwritten between the first read and the next: read it again from its new start.
-            return await self._read(*await self._open(identifier, keys, None))
+            return await self._read(*await self._open(identifier, keys, None), page)
 
     async def _keys(self, identifier: str) -> Sequence[str]:
         if self._locator is not None:
@@ -261,7 +281,8 @@ class Masters:
             return None
         return (opened.blob, (opened.span, data)) if opened.span is not None else None
 
-    async def _read(self, blob: Blob, seen: list[Chunk]) -> Master | _Refused:
+    async def _read(self, blob: Blob, seen: list[Chunk], page: int) -> Master | _Refused:
+        blob = replace(blob, page=page)
         try:
             return Master(blob, await self._parse(blob, seen))
         except MasterError as error:
@@ -270,8 +291,13 @@ class Masters:
     async def _parse(self, blob: Blob, seen: list[Chunk]) -> Layout:
         if not seen:
             raise Malformed("the file is empty: 0 bytes")
+        index = None
+        if blob.page > 1:
+            first = replace(blob, page=1)
+            index = self._pages.get(first) or PageIndex()
+            self._pages.put(first, index)
         layout = await drive(
-            formats.parse(blob.size, tail_bytes=sum(len(span) for span, _ in seen[1:])),
+            formats.parse(blob.size, blob.page, index, tail_bytes=sum(len(span) for span, _ in seen[1:])),
             self.source,
             blob,
             chunk_bytes=CHUNK_BYTES,
@@ -282,12 +308,12 @@ class Masters:
         self._store(blob, layout)
         return layout
 
-    async def _stored(self, keys: Sequence[str]) -> Master | None:
+    async def _stored(self, keys: Sequence[str], page: int) -> Master | None:
         """The master as the volume's metadata has it, whether or not that is still the current version."""
         if self._metadata is None:
             return None
-        stored = await self._metadata.get([self.source.root + key for key in keys])
-        return await asyncio.to_thread(_load, stored, self.root_of(stored.url)) if stored is not None else None
+        stored = await self._metadata.get([self.source.root + key for key in keys], page)
+        return await asyncio.to_thread(_load, stored, self.root_of(stored.url), page) if stored is not None else None
 
     def _store(self, blob: Blob, layout: Layout) -> None:
         if self._metadata is not None:
@@ -305,13 +331,14 @@ def _dump(blob: Blob, layout: Layout) -> bytes:
     return json.dumps({"media": blob.media, "modified": modified}).encode() + b"\n" + layout.dump()
 
 
-def _load(stored: StoredMetadata, root: str) -> Master | None:
+def _load(stored: StoredMetadata, root: str, page: int) -> Master | None:
     """The master of a dump; None where another version of this program wrote it in another form."""
     line, _, dump = stored.text.partition(b"\n")
     try:
         facts, layout = json.loads(line), formats.load(dump)
         modified = datetime.fromisoformat(facts["modified"]) if facts["modified"] else None
-        blob = Blob(root, stored.url.removeprefix(root), stored.etag, stored.size_bytes, facts["media"], modified)
+        key = stored.url.removeprefix(root)
+        blob = Blob(root, key, stored.etag, stored.size_bytes, facts["media"], modified, page)
     except (MasterError, ValueError, KeyError, TypeError) as fault:
         log.info("the volume's metadata of %s cannot be used: %s", stored.url, fault)
         return None

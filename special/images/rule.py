@@ -44,6 +44,6 @@ NOTHING = Verdict(0)
 """This caller may see nothing."""
 
 
-def stricter(one: int | None, other: int | None) -> int | None:
-    """The lower of two limits, of which None is no limit."""
-    return min((limit for limit in (one, other) if limit is not None), default=None)
+def stricter(*limits: int | None) -> int | None:
+    """The lowest of some limits, of which None is no limit."""
+    return min((limit for limit in limits if limit is not None), default=None)

@@ -55,7 +55,7 @@ class Addition:
         sizes = sidecar.sizes
         listed = (*sizes.open, *sizes.auth)
         if (
-            (sidecar.key, sidecar.etag) != (self.master.key, self.master.etag)
+            (sidecar.key, sidecar.etag, sidecar.page) != (self.master.key, self.master.etag, self.master.page)
             or not sidecar.settled
             or sidecar.encoding != self.encoding
             or sizes.formats != (self.form,)
@@ -88,4 +88,5 @@ class Addition:
             max_unauthorised=None,
             encoding=self.encoding,
             settled=True,
+            page=self.master.page,
         )

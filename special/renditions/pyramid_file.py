@@ -48,7 +48,7 @@ class PyramidName:
     def key(self, identifier: str, master: Blob, access: Access) -> str:
         """Where the pyramid of a version of a master is."""
         name = master.key.rpartition("/")[2]  # side-cars name masters of other sources by URLs
-        digest = hashlib.sha256(f"{name}\n{master.etag}\n{master.size}".encode()).hexdigest()[:32]
+        digest = hashlib.sha256(f"{name}\n{master.picture_tag}\n{master.size}".encode()).hexdigest()[:32]
         folder = "auth/" if access == "auth" else ""
         return f"{identifier}/{folder}pyramid-{self.tile}-{self.quality}-{self.version}-{digest}.tif"
 

@@ -45,10 +45,13 @@ class Sidecar:
     """How the renditions were encoded, such as `jpg 85`; `FOREIGN` where others made them."""
     settled: bool
     """False while there may be files that must be removed."""
+    page: int = 1
+    """Which page of the master the image is."""
 
     def blob(self, root: str) -> Blob:
         """The master's pinned version, in the source of that root."""
-        return Blob(root, self.key.removeprefix(root), self.etag, self.size_bytes, self.media, self.modified)
+        key = self.key.removeprefix(root)
+        return Blob(root, key, self.etag, self.size_bytes, self.media, self.modified, self.page)
 
     def dump(self) -> bytes:
         return json.dumps(
@@ -63,6 +66,7 @@ class Sidecar:
                     "width": self.shape.width,
                     "height": self.shape.height,
                     "layout": b64encode(self.layout).decode() if self.layout is not None else None,
+                    **({"page": self.page} if self.page != 1 else {}),
                 },
                 "sizes": self.sizes.plain(),
                 "max_unauthorised": self.max_unauthorised,
@@ -91,6 +95,7 @@ class Sidecar:
             max_unauthorised=int(limit) if limit is not None else None,
             encoding=str(document["encoding"]),
             settled=bool(document["settled"]),
+            page=int(master.get("page", 1)),
         )
 
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 from special.concurrency import StoreSilence, TTLCache
 from special.errors import Changed, Missing, Unreadable
 from special.geometry import Size
-from special.iiif import MEDIA
+from special.iiif import MEDIA, IdentifierForm
 from special.images import OPEN, Access, Rendition, Rule, stricter
 from special.renditions import pyramid_file
 from special.renditions.addition import Addition
@@ -251,6 +251,16 @@ class RenditionStore:
         for prefix in pyramid_file.prefixes(identifier):
             found += [it.key async for it in self.source.list(prefix) if pyramid_file.is_pyramid(identifier, it.key)]
         return found
+
+    async def list_pages(self, image: str, form: IdentifierForm) -> list[str]:
+        """Identifiers of those pages of an image, behind the first, of which anything is stored; one list."""
+        found: dict[str, None] = {}
+        prefix = f"{image};"
+        async for blob in self.source.list(prefix):
+            page = prefix + blob.key[len(prefix) :].partition("/")[0]
+            if form.split(page)[0] == image:
+                found[page] = None
+        return list(found)
 
     async def legacy(self, identifier: str) -> list[tuple[str, Size]]:
         """Keys and sizes of the files that an older site left, largest first; one list."""

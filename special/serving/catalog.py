@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import is_
 from typing import Any
 
 from special import formats
@@ -18,9 +19,10 @@ from special.catalogue import Catalogue, Entry
 from special.concurrency import LRUCache
 from special.errors import NotFound, SpecialError
 from special.formats import Layout, Tiling
-from special.iiif import fold_identifier
+from special.iiif import IdentifierForm, fold_identifier
 from special.images import Asset, KeyTemplates, Master, Masters, Rule, stricter
 from special.renditions import RenditionStore, StoredRenditions
+from special.storage import Blob
 
 MAX_IMAGES = 10_000
 """Maximum number of images that are stored in memory, and as many of which only renditions are known."""
@@ -32,8 +34,8 @@ class _Basis:
 
     rules: Rules
     stored: StoredRenditions | None
-    folded: StoredRenditions | None
-    """What is stored under the folded form of an odd identifier: a store may have the same files by both."""
+    related: tuple[StoredRenditions | None, ...]
+    """What is stored under the identifiers that restrict it as well, see `_related`."""
     master: Master | None = None
     entry: Entry | None = None
     """What the catalogue says of it; None without a catalogue."""
@@ -42,14 +44,15 @@ class _Basis:
         return (
             self.rules is other.rules
             and self.stored is other.stored
-            and self.folded is other.folded
+            and len(self.related) == len(other.related)
+            and all(map(is_, self.related, other.related))
             and self.master is other.master
             and self.entry is other.entry
         )
 
     def govern(self, *names: str) -> Rule:
         """The rule of an image of these names."""
-        limits = [it.rule.max_unauthorised if it else None for it in (self.stored, self.folded)]
+        limits = [it.rule.max_unauthorised if it else None for it in (self.stored, *self.related)]
         return govern(self.rules, Rule(stricter(*limits)), self.entry, *names)
 
 
@@ -86,31 +89,36 @@ class Catalog:
     async def find(self, identifier: str) -> Asset:
         """The image behind an identifier, master and renditions. Raises `Missing`, `MasterError`, `SourceError`."""
         entry = await self.catalogue.locate(identifier) if self.catalogue is not None else None
-        stored, folded = await self._find_renditions(identifier)
+        page = await self._masters.page_of(identifier)
+
+        def is_master(blob: Blob) -> bool:
+            return blob.page == page and (entry is None or blob.url in entry.places)
+
+        stored, related = await self._find_renditions(identifier)
         if stored and stored.sidecar and stored.sidecar.layout and not self._masters.contains(identifier):
             blob = stored.sidecar.blob(self._masters.root_of(stored.sidecar.key))
-            if entry is None or blob.url in entry.places:
+            if is_master(blob):
                 self._masters.put(identifier, Master(blob, formats.load(stored.sidecar.layout)))
         master = await self._masters.find(identifier)
-        if entry is not None and master.blob.url not in entry.places:
+        if not is_master(master.blob):
             self._masters.forget(identifier, master)  # the catalogue has another place for it by now
             master = await self._masters.find(identifier)
-        basis = _Basis(self.in_force.rules, stored, folded, master, entry)
+        basis = _Basis(self.in_force.rules, stored, related, master, entry)
         known = self._whole.get(identifier)
         if known is not None and known[0].is_same(basis):
             return known[1]
         names = [master.blob.key] if entry is None else [master.blob.key, master.blob.url]
-        asset = self._join(identifier, master, stored, basis.govern(identifier, *names), entry)
+        asset = self._join(identifier, master, stored, basis.govern(*self.form.names(identifier), *names), entry)
         self._whole.put(identifier, (basis, asset))
         return asset
 
     async def find_stored(self, identifier: str) -> Asset:
         """The image behind an identifier as far as stored renditions tell. Raises `NotFound`. Never asks the master."""
         entry = await self.catalogue.locate(identifier) if self.catalogue is not None else None
-        stored, folded = await self._find_renditions(identifier)
+        stored, related = await self._find_renditions(identifier)
         if stored is None or not stored.renditions:
             raise NotFound("No sizes of this image are stored.")
-        basis = _Basis(self.in_force.rules, stored, folded, entry=entry)
+        basis = _Basis(self.in_force.rules, stored, related, entry=entry)
         known = self._stored.get(identifier)
         if known is not None and known[0].is_same(basis):
             return known[1]
@@ -118,7 +126,7 @@ class Catalog:
         shape = stored.sidecar.shape if stored.sidecar else stored.renditions[0].size
         # The master may be under any of its keys, and have been under another when its side-car was written.
         keys = [*self.names(identifier, entry), *([stored.sidecar.key] if stored.sidecar else ())]
-        rule = basis.govern(identifier, *keys)
+        rule = basis.govern(*self.form.names(identifier), *keys)
         asset = Asset(identifier, shape, None, renditions=stored.renditions, rule=rule, **_said(entry))
         self._stored.put(identifier, (basis, asset))
         return asset
@@ -127,6 +135,11 @@ class Catalog:
     def templates(self) -> KeyTemplates:
         """How identifiers and keys of masters belong together."""
         return self._masters.templates
+
+    @property
+    def form(self) -> IdentifierForm:
+        """How identifiers are read."""
+        return self._masters.templates.form
 
     def is_current(self, asset: Asset) -> bool:
         """Whether `find`, or `find_stored`, would return this same object again without any look-up."""
@@ -138,9 +151,9 @@ class Catalog:
             return False
         if self.catalogue is not None and self.catalogue.peek(identifier) is not basis.entry:
             return False
-        folded = _folded(identifier)
-        return self._store.is_current(identifier, basis.stored) and (
-            folded is None or self._store.is_current(folded, basis.folded)
+        related = _related(identifier, self.form)
+        return self._store.is_current(identifier, basis.stored) and all(
+            map(self._store.is_current, related, basis.related)
         )
 
     async def entry(self, identifier: str) -> Entry:
@@ -155,15 +168,19 @@ class Catalog:
         return self.catalogue.names(entry)
 
     async def purge(self, identifier: str) -> list[str]:
-        """Forget all that is in memory of an image; the URLs that its master had or may have.
+        """Forget all that is in memory of an image and its pages; the URLs that its master had or may have.
 
         Its catalogue is asked again for these; where it fails, those that were known are all.
         """
-        whole = self._whole.pop(identifier)
-        self._stored.pop(identifier)
-        urls = {whole[0].master.blob.url} if whole is not None and whole[0].master is not None else set[str]()
-        for name in filter(None, (identifier, _folded(identifier))):
-            self._store.purge(name)
+        image, _ = self.form.split(identifier)
+        urls = set[str]()
+        for name in {identifier, *(it for it in (*self._whole, *self._stored) if self.form.split(it)[0] == image)}:
+            whole = self._whole.pop(name)
+            self._stored.pop(name)
+            if whole is not None and whole[0].master is not None:
+                urls.add(whole[0].master.blob.url)
+            for each in (name, *_related(name, self.form)):
+                self._store.purge(each)
         self._masters.purge(identifier)
         if self.catalogue is not None:
             self.catalogue.forget(identifier)
@@ -178,17 +195,20 @@ class Catalog:
         assert basis.master is not None
         return basis.master
 
-    async def _find_renditions(self, identifier: str) -> tuple[StoredRenditions | None, StoredRenditions | None]:
-        """What is stored under an identifier, and under its folded form where that is another."""
-        folded = _folded(identifier)
-        return await self._store.find(identifier), await self._store.find(folded) if folded else None
+    async def _find_renditions(
+        self, identifier: str
+    ) -> tuple[StoredRenditions | None, tuple[StoredRenditions | None, ...]]:
+        """What is stored under an identifier, and under those that restrict it as well."""
+        found = [await self._store.find(name) for name in (identifier, *_related(identifier, self.form))]
+        return found[0], tuple(found[1:])
 
     def _join(
         self, identifier: str, master: Master, stored: StoredRenditions | None, rule: Rule, entry: Entry | None
     ) -> Asset:
         layout = master.layout
         # Renditions of an older version of the master are not this image; its rule holds all the same.
-        stale = stored is not None and stored.sidecar is not None and stored.sidecar.etag != master.blob.etag
+        sidecar, blob = stored.sidecar if stored is not None else None, master.blob
+        stale = sidecar is not None and (sidecar.etag, sidecar.page) != (blob.etag, blob.page)
         return Asset(
             identifier,
             layout.size,
@@ -211,7 +231,11 @@ def _said(entry: Entry | None) -> dict[str, Any]:
 
 
 @lru_cache(MAX_IMAGES)
-def _folded(identifier: str) -> str | None:
-    """The folded form of an odd identifier; None for one that is its own."""
-    folded = fold_identifier(identifier)
-    return folded if folded not in (identifier, "") else None
+def _related(identifier: str, form: IdentifierForm) -> tuple[str, ...]:
+    """Identifiers whose sizes files restrict an image as well.
+
+    The folded form of an odd one, since a store may have the same files by both; of a page, those of its image.
+    """
+    names = form.names(identifier)
+    found = dict.fromkeys((*names, *map(fold_identifier, names)))
+    return tuple(it for it in found if it not in (identifier, ""))

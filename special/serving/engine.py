@@ -145,7 +145,8 @@ class Engine:
         if self.hooks is None or not self.hooks.describes:
             return document
         entry = await self.catalog.entry(asset.identifier)
-        return {**await self.hooks.describe(asset.identifier, entry, document), **document}
+        image, _ = self.catalog.form.split(asset.identifier)
+        return {**await self.hooks.describe(image, entry, document), **document}
 
     # Callers
 
@@ -157,7 +158,8 @@ class Engine:
     async def authorised(self, identity: Identity, caller: Caller) -> Identity:
         """The identity with what the operator's own code allows it of one image. Raises `Missing`, `HookError`."""
         assert self.hooks is not None, "there is such code"
-        verdict = await self.hooks.verdict(caller, await self.catalog.entry(caller.identifier))
+        identifier = self.catalog.form.join(caller.identifier, caller.page)
+        verdict = await self.hooks.verdict(caller, await self.catalog.entry(identifier))
         return replace(identity, verdict=verdict)
 
     async def _find(self, identifier: str) -> Asset:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 from special.catalogue import Catalogue
@@ -121,5 +121,5 @@ class Gallery:
 
     def _is_shown(self, entry: str) -> bool:
         if entry.endswith("/"):
-            return self._templates.form.accepts(entry[:-1])
+            return replace(self._templates.form, pages=False).accepts(entry[:-1])
         return self._templates.identifier_of(entry) is not None

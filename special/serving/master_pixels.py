@@ -48,7 +48,7 @@ class MasterRenderer:
                 raise
             data = await make(master)
         etag = planned.etag if master.blob == planned.asset.blob else None
-        etag = etag or pixels_etag(master.blob.etag, planned.job, self.encoding)
+        etag = etag or pixels_etag(master.blob.picture_tag, planned.job, self.encoding)
         incomplete = self.masters.incomplete(master.blob)
         if incomplete:
             metrics.INCOMPLETE_ANSWERS.inc()

@@ -43,7 +43,7 @@ class PyramidTiles:
         self._name = name
         self._tile = tile
         self._indexes: WeakKeyDictionary[PackFile, PyramidIndex] = WeakKeyDictionary()
-        self._checked_s: dict[str, float] = {}
+        self._checked_s: dict[tuple[str, int], float] = {}
 
     def cached(self, blob: Blob, job: Job) -> bytes | None:
         """The tile of a pyramid that was found before, if it is in memory. Never waits for the disk."""
@@ -101,15 +101,15 @@ class PyramidTiles:
 
     def look_again(self, blob: Blob) -> None:
         """A pyramid may be there by now: the next request asks the disk at once."""
-        self._checked_s.pop(blob.url, None)
+        self._checked_s.pop((blob.url, blob.page), None)
 
     async def _find(self, blob: Blob) -> PackFile | None:
         """The pyramid, if there is one by now; the disk is asked once in `CHECK_S`, however many requests ask."""
         now = monotonic()
-        if now < self._checked_s.get(blob.url, 0.0) + CHECK_S:
+        if now < self._checked_s.get((blob.url, blob.page), 0.0) + CHECK_S:
             return None
-        self._checked_s = {url: then for url, then in self._checked_s.items() if now < then + CHECK_S}
-        self._checked_s[blob.url] = now
+        self._checked_s = {page: then for page, then in self._checked_s.items() if now < then + CHECK_S}
+        self._checked_s[blob.url, blob.page] = now
         return await self._pyramids.find(blob, self._name)
 
     async def _read_index(self, master: Master, file: PackFile) -> PyramidIndex | None:

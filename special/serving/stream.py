@@ -39,7 +39,7 @@ class StreamRoute:
 
     def complete(self, planned: PlannedRequest) -> PlannedRequest:
         assert planned.asset.blob is not None, "routing chose a master"
-        return replace(planned, etag=pixels_etag(planned.asset.blob.etag, planned.job, self.renderer.encoding))
+        return replace(planned, etag=pixels_etag(planned.asset.blob.picture_tag, planned.job, self.renderer.encoding))
 
     def cached(self, planned: PlannedRequest, *, unless: Unless | None) -> Answer | None:
         if unless and planned.etag and unless.hold(planned.etag):

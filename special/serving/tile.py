@@ -84,7 +84,7 @@ class TileRoute:
         """With the entity tag, and with the master's own tile where its place is known."""
         blob, job = planned.asset.blob, planned.job
         assert blob is not None, "routing chose a master"
-        planned = replace(planned, etag=pixels_etag(blob.etag, job, self._renderer.encoding))
+        planned = replace(planned, etag=pixels_etag(blob.picture_tag, job, self._renderer.encoding))
         layout = self._renderer.masters.peek_prepared(self._master_of(planned.asset), job.box, job.size)
         if layout is None:
             return replace(planned, final=False)
@@ -107,8 +107,10 @@ class TileRoute:
         return Answer(data, MEDIA["jpg"], etag, len(data), incomplete=self._renderer.masters.incomplete(blob))
 
     def purge(self, identifier: str) -> None:
-        """Forget the tiles in memory of an image."""
-        for name in [name for name in self._hot if name[0] == identifier]:
+        """Forget the tiles in memory of an image and its pages."""
+        split = self._renderer.masters.templates.form.split
+        image, _ = split(identifier)
+        for name in [name for name in self._hot if split(name[0])[0] == image]:
             self._hot.pop(name)
 
     async def answer(

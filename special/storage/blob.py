@@ -27,6 +27,8 @@ class Blob:
     """The media type that the store names, if it names one. A hint only: content decides."""
     modified: datetime | None = None
     """When the store says it was last written; aware, in UTC."""
+    page: int = 1
+    """Which of the pictures in it is meant, where it has several. Its bytes are the same."""
 
     @property
     def url(self) -> str:
@@ -37,9 +39,15 @@ class Blob:
     def version(self) -> str:
         """Names this version of this object everywhere: the key of caches, of the volume and of the quarantine.
 
-        No two versions share one: the size has no space, and an entity tag has no quote inside.
+        No two versions share one, and no two pages: the size has no space, and an entity tag has no quote inside.
         """
-        return f"{self.root}{self.key} {self.etag} {self.size}"
+        version = f"{self.root}{self.key} {self.etag} {self.size}"
+        return version if self.page == 1 else f"{version} {self.page}"
+
+    @property
+    def picture_tag(self) -> str:
+        """The entity tag, with the page."""
+        return self.etag if self.page == 1 else f"{self.etag};{self.page}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from time import time
 
 from special.errors import ConfigurationError, Missing
 from special.volume import metadata, pyramids
-from special.volume.blocks import Damaged
+from special.volume.blocks import Damaged, object_url
 from special.volume.directory import VolumeDirectory
 from special.volume.ledger import Entry
 from special.volume.object_files import ObjectFiles, read_block_map
@@ -154,7 +154,7 @@ def find(directory: Path, image: str, *, keys: Sequence[str], root: str | None =
     meant, or there is no volume.
     """
     with _joined(directory) as volume, volume.open_ledger() as ledger:
-        urls = sorted({entry.url for entry in ledger.objects()})
+        urls = sorted({object_url(entry.url) for entry in ledger.objects()})
     roots = {url: url.removesuffix(key) for key in keys for url in urls if url.endswith(f"/{key}")}
     found = [url for url in urls if url == image or url.endswith(f" {image}")]
     found = found or sorted(url for url in roots if root in (None, roots[url]))

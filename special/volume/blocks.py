@@ -18,9 +18,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import google_crc32c
 
@@ -37,6 +38,10 @@ ENTRY_BYTES = 8
 EXTENTS_PER_PAGE = 170
 """Of a sparse file's extents, a page of the file system's own index names 340; half of them when it was just split."""
 
+PAGE_MARK = "#page="
+"""What is between an object's URL and the number of a page of it, as fragments of PDFs have it (RFC 8118)."""
+
+_PAGE = re.compile(rf"{PAGE_MARK}[1-9][0-9]*\Z")
 _FIXED = struct.Struct("<16sII")
 _ENTRY = struct.Struct("<II")
 _PLACE = struct.Struct("<32sQI")
@@ -195,3 +200,15 @@ def runs(indices: Iterable[int], max_blocks: int) -> list[range]:
         else:
             found.append(range(index, index + 1))
     return found
+
+
+def object_url(url: str) -> str:
+    """The URL of the object that an entry belongs to: itself, or that of which it is a page."""
+    return _PAGE.sub("", url)
+
+
+def of_page(blob: Blob) -> Blob:
+    """What the files of one page are kept with, its pyramid and its metadata: the object, or for another page than the
+    first one of its own beside it, which has no blocks.
+    """
+    return blob if blob.page == 1 else replace(blob, key=f"{blob.key}{PAGE_MARK}{blob.page}", page=1)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from special.volume.blocks import FORMAT_VERSION, BlockMap, Damaged
+from special.volume.blocks import FORMAT_VERSION, PAGE_MARK, BlockMap, Damaged
 
 WAL_PAGES = 64
 """Pages after which the write-ahead log starts over."""
@@ -263,9 +263,10 @@ class Ledger:
         return [Entry(*row) for row in rows]
 
     def names(self, url: str | None) -> list[str]:
-        """The names of all versions of one object, or of all objects."""
-        query = "SELECT name FROM objects WHERE ?1 IS NULL OR url = ?1"
-        return [name for (name,) in self._db.execute(query, (url,))]
+        """The names of all versions of one object and of its pages, or of all objects."""
+        query = "SELECT name FROM objects WHERE ?1 IS NULL OR url = ?1 OR (url > ?2 AND url < ?3)"
+        pages = (f"{url}{PAGE_MARK}", f"{url}{PAGE_MARK}:")  # a colon comes behind all digits
+        return [name for (name,) in self._db.execute(query, (url, *pages))]
 
     def current(self, url: str) -> str | None:
         """The name of the version of an object that was entered last."""

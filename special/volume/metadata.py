@@ -27,7 +27,7 @@ import google_crc32c
 
 from special.concurrency import replace_file
 from special.storage import Blob
-from special.volume.blocks import PAGE_BYTES, Damaged, whole_pages
+from special.volume.blocks import PAGE_BYTES, PAGE_MARK, Damaged, of_page, whole_pages
 from special.volume.directory import VolumeDirectory
 from special.volume.disk import VolumeDisk
 from special.volume.faults import FAULTS, record_fault
@@ -78,13 +78,13 @@ class MetadataStore:
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write_all())
 
-    async def get(self, urls: Sequence[str]) -> StoredMetadata | None:
-        """The text of the version that was read last, of the first of these objects that has one.
+    async def get(self, urls: Sequence[str], page: int = 1) -> StoredMetadata | None:
+        """The text of the version that was read last, of a page of the first of these objects that has one.
 
         Costs a query of the ledger and a file of some KB; it does not say which version is current by now. A caller
         that is cancelled leaves at once.
         """
-        stored_as = {url: self._name_of(url) for url in urls}
+        stored_as = {url: self._name_of(url if page == 1 else f"{url}{PAGE_MARK}{page}") for url in urls}
         work = partial(self._disk.guarded, partial(_find, self._disk.directory, stored_as))
         return await self._disk.attempt("reading metadata", work)
 
@@ -102,7 +102,7 @@ class MetadataStore:
         while self._waiting:
             blob = next(iter(self._waiting))
             text = await asyncio.to_thread(self._waiting.pop(blob))
-            open_object = await self._objects.open(blob) if len(text) <= MAX_BYTES else None
+            open_object = await self._objects.open(of_page(blob)) if len(text) <= MAX_BYTES else None
             if open_object is None:
                 continue
             with open_object.reading() as files:  # it is not evicted meanwhile

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from special.storage import Blob
 from special.volume.block_fetch import BlockFetcher, Budget, FetchLimits
-from special.volume.blocks import BlockMap
+from special.volume.blocks import BlockMap, object_url
 from special.volume.directory import Full
 from special.volume.disk import VolumeDisk
 from special.volume.faults import FAULTS, record_fault
@@ -209,8 +209,8 @@ class OpenObjects:
             self._retire(key)
 
     def retire(self, url: str) -> None:
-        """Forget all versions of an object, which are opened again when they are next read."""
-        for key in [key for key in self._objects if key[0] == url]:
+        """Forget all versions of an object, and its pages, which are opened again when they are next read."""
+        for key in [key for key in self._objects if url in (key[0], object_url(key[0]))]:
             self._retire(key)
 
     def _retire(self, key: Key) -> None:

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from special.storage import Blob, Span
-from special.volume.blocks import PAGE_BYTES, Damaged, whole_pages
+from special.volume.blocks import PAGE_BYTES, Damaged, of_page, whole_pages
 from special.volume.disk import VolumeDisk, uninterrupted
 from special.volume.faults import FAULTS, record_fault
 from special.volume.no_follow import remove_file
@@ -83,12 +83,12 @@ class Pyramids:
 
     def peek_file(self, blob: Blob) -> PackFile | None:
         """The object's pyramid, if it was found before, and protected from eviction for a while."""
-        open_object = self._objects.get(blob)
+        open_object = self._objects.get(of_page(blob))
         return open_object.files.pyramid if open_object is not None else None
 
     def peek(self, blob: Blob, span: Span) -> bytes | None:
         """Whole parts of a pyramid that was found before, if they are in memory and right. Never waits for the disk."""
-        open_object = self._objects.get(blob)
+        open_object = self._objects.get(of_page(blob))
         if open_object is None or open_object.files.pyramid is None:
             return None
         try:
@@ -100,7 +100,7 @@ class Pyramids:
 
     async def find(self, blob: Blob, name: str) -> PackFile | None:
         """The object's pyramid of this name; None if there is none. Costs a look-up on the disk."""
-        open_object = await self._objects.open(blob)
+        open_object = await self._objects.open(of_page(blob))
         if open_object is None:
             return None
         pyramid = open_object.files.pyramid
@@ -110,7 +110,7 @@ class Pyramids:
 
     async def read(self, blob: Blob, spans: Sequence[Span]) -> list[bytes] | None:
         """Whole parts of a pyramid that was found before; None where it is gone, or broken."""
-        open_object = self._objects.get(blob)
+        open_object = self._objects.get(of_page(blob))
         if open_object is None or (pyramid := open_object.files.pyramid) is None:
             return None
         found = [data for span in spans if (data := self.peek(blob, span)) is not None]
@@ -121,7 +121,7 @@ class Pyramids:
 
     async def discard(self, blob: Blob) -> None:
         """Remove a pyramid that was found and cannot be used."""
-        open_object = self._objects.get(blob)
+        open_object = self._objects.get(of_page(blob))
         if open_object is not None and (pyramid := open_object.files.pyramid) is not None:
             what = f"removing the pyramid of {blob.url}"
             await self._disk.attempt(what, lambda: self._discard(open_object, pyramid))
@@ -133,7 +133,7 @@ class Pyramids:
         None where there is one already, or where the object is read past the volume. Raises `Elsewhere`. Not for the
         task of a request: a cancellation waits for the disk.
         """
-        open_object = await self._objects.open(blob)
+        open_object = await self._objects.open(of_page(blob))
         if open_object is None:
             yield None
             return

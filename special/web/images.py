@@ -16,7 +16,7 @@ from datetime import datetime
 from functools import partial
 from time import monotonic
 from typing import Any, Final, Literal, TypeVar
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote
 
 from starlette.types import Receive, Send
 
@@ -25,7 +25,7 @@ from special.auth import ANONYMOUS, Identity, Verifier
 from special.auth import MEDIA as AUTH_MEDIA
 from special.catalogue import Caller
 from special.concurrency import Deadline, FairStart, LRUCache
-from special.errors import NotFound
+from special.errors import BadRequest, NotFound
 from special.iiif import (
     BaseRequest,
     FolderManifest,
@@ -154,6 +154,8 @@ class Images:
             elif self._auth.flow.tells_by_status and call.path.endswith("/info.json"):
                 # Authentication 1.0, section 2.2.5: the token stands for the cookie here, and at no picture.
                 identity = self._auth.bearer_of(call.headers, identity)
+        if call.query and "page" in parse_qs(call.query, keep_blank_values=True):
+            raise BadRequest("A page is named behind the identifier, as in map.tif;3, and not by 'page' in the query.")
         segments, form = self._options.id_segments, self._options.form
         if call.prefix == "iiif" and (manifest := iiif.parse_manifest(call.path, id_segments=segments, form=form)):
             return await self._manifest(call, manifest, identity, send)
@@ -408,7 +410,8 @@ class Images:
 
     def _tag(self, asset: Asset) -> Headers:
         name = self._options.cache_tag_header
-        return [(name.lower().encode(), cache_tag(asset.identifier).encode())] if name is not None else []
+        image, _ = self._options.form.split(asset.identifier)  # pages are purged with their image
+        return [(name.lower().encode(), cache_tag(image).encode())] if name is not None else []
 
     # Login
 
@@ -452,7 +455,8 @@ class Images:
         """The identity with what the operator's own code, where there is any, allows it of an image."""
         if not self.engine.authorises:
             return identity
-        return await self.engine.authorised(identity, _caller(call, identifier, identity))
+        image, page = self._options.form.split(identifier)
+        return await self.engine.authorised(identity, _caller(call, image, page, identity))
 
     async def _asset(self, call: HttpRequest, identifier: str) -> Asset:
         return await (self.engine.catalog.find_stored if call.level0 else self.engine.catalog.find)(identifier)
@@ -500,9 +504,9 @@ def disposition(kind: Literal["inline", "attachment"], asset: Asset, extension: 
     return b"content-disposition", value.encode()
 
 
-def _caller(call: HttpRequest, identifier: str, identity: Identity) -> Caller:
+def _caller(call: HttpRequest, image: str, page: int, identity: Identity) -> Caller:
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in call.headers.items()}
-    return Caller(identifier, headers, call.client, identity.roles, identity.known)
+    return Caller(image, headers, call.client, identity.roles, identity.known, page)
 
 
 def _key(call: HttpRequest, identity: Identity) -> Key:

@@ -11,7 +11,7 @@ import pytest
 
 from special.catalogue.catalogue import Catalogue
 from special.catalogue.entry import Entry
-from special.errors import CatalogueError, Missing, Outside, SpecialError, Unsupported
+from special.errors import CatalogueError, Missing, Outside, SpecialError
 from special.storage import Sources, open_source
 
 
@@ -150,10 +150,30 @@ async def test_a_place_outside_the_sources_is_refused_and_that_is_remembered(
     assert "'one' is refused" in caplog.text
 
 
-async def test_pages_but_the_first_are_not_taken_for_it(sources: Sources) -> None:
-    catalogue = Catalogue([FakeKind({"one": Entry(("x.tif",), page=2)})], sources, ttl_s=60)
-    with pytest.raises(Unsupported, match="page 2"):
-        await catalogue.locate("one")
+async def test_kinds_know_images_and_not_their_pages(sources: Sources) -> None:
+    kind = FakeKind({"one": Entry(("x.tif",), max_unauthorised=0), "one;2": Entry(("y.tif",))})
+    catalogue = Catalogue([kind], sources, ttl_s=60)
+    first = await catalogue.locate("one")
+    assert await catalogue.locate("one;3") is first
+    assert catalogue.peek("one;7") is first
+    assert [await catalogue.page_of(it) for it in ("one", "one;3")] == [1, 3]
+    assert [asked for asked, _ in kind.asked] == ["one"]
+    catalogue.forget("one;3")
+    assert catalogue.peek("one") is None
+    own = await catalogue.locate("one;2;1")  # an image whose own name looks like that of a page
+    assert own.places[0].endswith("y.tif")
+    assert await catalogue.page("", 5) == [it async for it in catalogue.identifiers()] == ["one", "one;2;1"]
+    assert await catalogue.page("one", 5) == ["one;2;1"]
+    assert await catalogue.identifiers_of("y.tif") == ("one;2;1",)
+
+
+async def test_an_image_that_is_a_page_has_no_pages(sources: Sources) -> None:
+    kind = FakeKind({"two": Entry(("x.tif",), page=2), "first": Entry(("x.tif",), page=1)})
+    catalogue = Catalogue([kind], sources, ttl_s=60)
+    assert await catalogue.page_of("two") == 2
+    for identifier in ("two;2", "two;3", "first;2"):
+        with pytest.raises(Missing, match="has no pages"):
+            await catalogue.locate(identifier)
 
 
 def test_one_place_is_a_tuple_too() -> None:

@@ -775,3 +775,41 @@ async def test_changed_twice_is_given_up(bench: Bench) -> None:
     with pytest.raises(Changed):
         await bench.make()
     assert bench.thumbs.objects == {}
+
+
+def pages(*pictures: Size) -> bytes:
+    """A TIFF of flat pages of these sizes."""
+    first, *others = [Image.new("RGB", (it.width, it.height), "teal") for it in pictures]
+    file = io.BytesIO()
+    first.save(file, "TIFF", save_all=True, append_images=others)
+    return file.getvalue()
+
+
+async def test_sizes_of_a_page_are_of_that_page() -> None:
+    bench = Bench(MemorySource({"leaf.tif": pages(Size(60, 40), Size(40, 60))}))
+    page = InputImage("leaf.tif;2")
+    assert (await bench.generator().make(page)).result == "made"
+    assert size_of(bench.thumbs.objects["leaf.tif;2/open/30.jpg"]) == Size(20, 30)
+    assert (await bench.generator().make(page)).result == "stood"
+    assert (await bench.generator().verify(page)).result == "sound"
+    assert not any(key.startswith("leaf.tif/") for key in bench.thumbs.objects)
+
+
+async def test_a_page_is_stored_as_restricted_as_its_image() -> None:
+    sizes = SizesFile(auth=(Size(60, 40),)).dump()
+    bench = Bench(MemorySource({"leaf.tif": pages(Size(60, 40), Size(60, 40))}))
+    bench.thumbs.objects["leaf.tif/s.json"] = sizes
+    await bench.generator().make(InputImage("leaf.tif;2"))
+    assert [key for key in bench.thumbs.objects if "/open/" in key] == []
+    assert {"leaf.tif;2/auth/30.jpg", "leaf.tif;2/auth/15.jpg"} <= bench.thumbs.objects.keys()
+
+
+async def test_pages_of_an_image_whose_master_is_gone_go_too() -> None:
+    bench = Bench(MemorySource({"leaf.tif": pages(Size(60, 40), Size(60, 40)), "leaf.tif;x": pages(Size(60, 40))}))
+    for name in ("leaf.tif", "leaf.tif;2", "leaf.tif;x"):
+        await bench.generator().make(InputImage(name))
+    assert (await bench.generator().remove(InputImage("leaf.tif;2"))).result == "removed"
+    assert {key.partition("/")[0] for key in bench.thumbs.objects} == {"leaf.tif", "leaf.tif;x"}
+    await bench.generator().make(InputImage("leaf.tif;2"))
+    assert (await bench.generator().remove(InputImage("leaf.tif"))).result == "removed"
+    assert {key.partition("/")[0] for key in bench.thumbs.objects} == {"leaf.tif;x"}

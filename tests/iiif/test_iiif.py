@@ -17,6 +17,7 @@ from special.iiif import (
     ImageRequest,
     InfoRequest,
     Limits,
+    Spelling,
     Version,
     canonical,
     parse,
@@ -274,7 +275,7 @@ DECOMPOSED = "cafe\u0301"
         pytest.param(IdentifierForm.NORMAL_NFC, ["a/b", "caf\u00e9"], True, id="normal in a folder"),
         pytest.param(IdentifierForm.NORMAL_NFC, [*ODD, DECOMPOSED, "\u212bngstr\u00f6m"], False, id="odd in a folder"),
         pytest.param(IdentifierForm.ODD, [*ODD, "a/b", DECOMPOSED], True, id="all of a bucket with odd keys"),
-        *(pytest.param(form, UPWARD, False, id=f"upward, {form.value}") for form in IdentifierForm),
+        *(pytest.param(IdentifierForm(it), UPWARD, False, id=f"upward, {it.value}") for it in Spelling),
     ],
 )
 def test_one_spelling_of_an_identifier_is_served(form: IdentifierForm, identifiers: list[str], served: bool) -> None:
@@ -285,6 +286,59 @@ def test_one_spelling_of_an_identifier_is_served(form: IdentifierForm, identifie
         else:
             with pytest.raises(NotFound):
                 parse(path, form=form)
+
+
+@pytest.mark.parametrize(
+    ("quoted", "expected", "split"),
+    [
+        ("a.tif;3", "a.tif;3", ("a.tif", 3)),
+        ("a.tif%3B3", "a.tif;3", ("a.tif", 3)),
+        ("a%2Fb;12", "a/b;12", ("a/b", 12)),
+        ("a;1", "a", ("a", 1)),
+        ("a;3;1", "a;3;1", ("a;3", 1)),
+        ("a;3;2", "a;3;2", ("a;3", 2)),
+        ("a;0;1", "a;0;1", ("a;0", 1)),
+        ("a;1;1", "a;1;1", ("a;1", 1)),
+        ("a;x", "a;x", ("a;x", 1)),
+        ("a;3%2Fb", "a;3/b", ("a;3/b", 1)),
+        (";3", ";3", (";3", 1)),
+        ("a;", "a;", ("a;", 1)),
+        ("a;\u0663", "a;\u0663", ("a;\u0663", 1)),
+    ],
+)
+def test_a_page_has_one_identifier(quoted: str, expected: str, split: tuple[str, int]) -> None:
+    form = IdentifierForm.NORMAL
+    assert iiif.parse_identifier(quoted) == expected
+    assert form.split(expected) == split
+    assert form.join(*split) == expected
+    assert form.names(expected) == tuple(dict.fromkeys((expected, split[0])))
+
+
+@pytest.mark.parametrize("identifier", ["a;0", "a;03", "a;100000", "a;3;0"])
+def test_what_cannot_be_a_page_is_refused(identifier: str) -> None:
+    with pytest.raises(BadRequest, match="A page is a number"):
+        iiif.parse_identifier(identifier)
+    assert iiif.parse_identifier(identifier, IdentifierForm(pages=False)) == identifier
+
+
+@pytest.mark.parametrize("identifier", ["a/..;3", "..;3", "a//b;3", "./a;3", "a/;3"])
+def test_no_page_leads_to_another_spelling(identifier: str) -> None:
+    with pytest.raises(NotFound):
+        iiif.parse_identifier(identifier)
+
+
+def test_without_pages_a_semicolon_is_a_letter() -> None:
+    form = IdentifierForm(pages=False)
+    for identifier in ("a;3", "a;1", "a;3;1"):
+        assert iiif.parse_identifier(identifier, form) == identifier
+        assert form.split(identifier) == (identifier, 1)
+        assert form.names(identifier) == (identifier,)
+
+
+def test_a_folder_has_no_pages() -> None:
+    assert iiif.parse_manifest("manifest/volume;3/") == iiif.FolderManifest("volume;3/")
+    assert iiif.parse_manifest("manifest/volume;1/") == iiif.FolderManifest("volume;1/")
+    assert iiif.parse_manifest("manifest/a.tif;3") == iiif.ImageManifest("a.tif;3")
 
 
 def test_a_folded_identifier_is_what_a_path_of_that_spelling_leads_to() -> None:

@@ -57,6 +57,21 @@ def test_keys_of_spellings_that_are_not_served_have_no_address(
     assert KeyTemplates(form=form).identifier_of(key) == expected
 
 
+def test_a_page_has_the_keys_of_its_image() -> None:
+    templates = KeyTemplates(("{id}", "{lower}.tif"), slash_substitute="__")
+    assert templates.keys_of("Box__Leaf;3") == templates.keys_of("Box__Leaf") == ("Box/Leaf", "box/leaf.tif")
+    assert templates.keys_of("Box__..;3") == ()
+    assert templates.keys_of("Leaf;3;1") == ("Leaf;3", "leaf;3.tif")
+
+
+@pytest.mark.parametrize(("pages", "expected"), [(True, "leaf;3;1"), (False, "leaf;3")])
+def test_a_key_that_looks_like_a_page_has_an_address(pages: bool, expected: str) -> None:
+    templates = KeyTemplates(form=IdentifierForm(pages=pages))
+    assert templates.identifier_of("leaf;3") == expected
+    assert templates.keys_of(expected) == ("leaf;3",)
+    assert not templates.is_left_out("leaf;3")
+
+
 def test_keys_of_an_identifier_in_the_order_in_which_they_are_tried() -> None:
     templates = KeyTemplates(("{id}", "{id}/{id}.jp2"))
     assert templates.keys_of("1/leaf") == ("1/leaf", "1/leaf/1/leaf.jp2")

@@ -159,6 +159,13 @@ def test_sidecar_golden() -> None:
     assert Sidecar.load(json.loads(bare.dump())) == bare
 
 
+def test_sidecar_of_a_page_golden() -> None:
+    page = replace(SIDECAR, page=3)
+    assert page.dump() == SIDECAR.dump().replace(b'"layout":"AGxheW91dA=="}', b'"layout":"AGxheW91dA==","page":3}')
+    assert Sidecar.load(json.loads(page.dump())) == page
+    assert page.blob("s3://b/") == replace(SIDECAR.blob("s3://b/"), page=3)
+
+
 def test_sidecar_names_the_masters_version() -> None:
     modified = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     assert SIDECAR.blob("s3://b/") == Blob("s3://b/", "2/5/leaf.jp2", '"abc"', 1234, "image/jp2", modified)

@@ -2,6 +2,7 @@ import asyncio
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from time import time
 
@@ -144,6 +145,14 @@ async def test_clear_from_the_command_line(directory: Path, arguments: list[str]
     done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, env=environ)
     assert done.returncode == code, done.stderr
     assert said in done.stdout + done.stderr
+
+
+async def test_an_image_of_which_only_a_page_is_kept_is_found_and_cleared(tmp_path: Path) -> None:
+    async with Volume(tmp_path, size_bytes=16 << 20) as volume:
+        volume.metadata.put(replace(A, page=2), lambda: b"text")
+        await volume.metadata.flush()
+    assert find(tmp_path, "x", keys=[A.key]) == [A.url]
+    assert clear(tmp_path, [A.url]) == Cleared(objects=1, kept=0)
 
 
 async def test_clear_all(directory: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,21 @@ async def store(volume: Volume, of: Blob = A, text: bytes = TEXT) -> None:
 
 def corrupt() -> float:
     return VOLUME_FAULTS.labels("corrupt")._value.get()
+
+
+async def test_pages_have_notes_of_their_own_and_go_with_the_object(tmp_path: Path) -> None:
+    pages = [replace(A, page=number) for number in (1, 2, 12)]
+    other = replace(B, key=f"{A.key}#pages")
+    async with opened(tmp_path) as volume:
+        for page in (*pages, other):
+            await store(volume, page, f"page {page.page}".encode())
+        for page in pages:
+            stored = await volume.metadata.get([A.url], page.page)
+            assert stored == StoredMetadata(A.url, A.etag, A.size, f"page {page.page}".encode())
+        assert await volume.metadata.get([A.url], 3) is None
+        await volume.remove(A.url)
+        assert [await volume.metadata.get([A.url], page.page) for page in pages] == [None] * 3
+        assert await volume.metadata.get([other.url]) is not None
 
 
 async def test_what_is_noted_is_recalled_by_url_here_in_another_process_and_after_a_restart(tmp_path: Path) -> None:

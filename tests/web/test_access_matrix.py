@@ -154,6 +154,14 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     (root / "thumbs" / name / folder).mkdir(parents=True, exist_ok=True)
                     os.link(root / f"{side}.jpg", root / "thumbs" / name / folder / f"{side}.jpg")
             (root / "thumbs" / name / "s.json").write_text(json.dumps(rule.sizes))
+        image, page = root / "masters" / f"{rule.name}-book", root / "thumbs" / f"{rule.name}-book;2"
+        master.save(image, "tiff", save_all=True, append_images=[master], compression="tiff_deflate")
+        (root / "thumbs" / image.name).mkdir()
+        (root / "thumbs" / image.name / "s.json").write_text(json.dumps(rule.sizes))
+        (page / "open").mkdir(parents=True)
+        for side, _ in OPEN:  # somebody has stored the page as if it were open
+            os.link(root / f"{side}.jpg", page / "open" / f"{side}.jpg")
+        (page / "s.json").write_text(json.dumps({"o": OPEN}))
     (root / "secret").write_bytes(SECRET)
     (root / "special.toml").write_text(CONFIG)
     return root
@@ -212,6 +220,19 @@ async def test_nobody_sees_more_than_they_may(
         more = {"Range": "bytes=0-99", "If-None-Match": etags.get(path, "*")}
         headers = CALLERS[caller] | ({form: more[form]} if form in more else {})
         answer = await client.request("HEAD" if form == "HEAD" else "GET", path, headers=headers)
+        faults += [f"{form} {path}: {it}" for it in flaws(answer, rule, caller, url, form)]
+        if answer.is_success and private(answer) != depends_on_caller(url, rule.limit):
+            faults.append(f"{form} {path}: {answer.headers}")
+    assert faults == []
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+@pytest.mark.parametrize("rule", [*RULES, FREE], ids=lambda rule: rule.name)
+async def test_a_page_is_restricted_as_its_image_is(client: httpx.AsyncClient, rule: Rule, caller: str) -> None:
+    faults = []
+    for url, form, mark in product(WANTED, ("GET", "HEAD"), (";2", "%3B2")):
+        path = "/" + url.format(f"{rule.name}-book{mark}")
+        answer = await client.request(form, path, headers=CALLERS[caller])
         faults += [f"{form} {path}: {it}" for it in flaws(answer, rule, caller, url, form)]
         if answer.is_success and private(answer) != depends_on_caller(url, rule.limit):
             faults.append(f"{form} {path}: {answer.headers}")

@@ -4,6 +4,7 @@ ifd            bytes -> directories of fields
 ifd_chain      header -> first directory -> its other levels    (sans-I/O)
 ifd_prefetch   where the directories not yet linked should be, by those in front
 ifd_tail       the same, by those in the file's last bytes
+pages          the directories that start a page
 page           one directory -> a grid of tiles, or a refusal by name
 layout         pages -> levels; box and size -> spans -> a small TIFF
 writer         headers and directories; the small TIFF
@@ -23,6 +24,7 @@ from special.formats.tiff.ifd import Field, header
 from special.formats.tiff.ifd_chain import directories
 from special.formats.tiff.layout import TiffLayout
 from special.formats.tiff.page import JPEG_BITS, Page, StoredTile, read_page
+from special.formats.tiff.pages import PageIndex
 from special.formats.tiff.pyramid import HEAD_BYTES, Grid, Place, PyramidIndex
 from special.formats.tiff.tags import (
     BYTES,
@@ -48,6 +50,7 @@ __all__ = [
     "Field",
     "Grid",
     "Page",
+    "PageIndex",
     "Photometric",
     "Place",
     "PyramidIndex",
@@ -82,9 +85,14 @@ def ends_matter(head: bytes) -> bool:
         return False
 
 
-def parse(size_bytes: int, *, tail_bytes: int = 0) -> Parser[Layout]:
-    """The layout of a TIFF's first picture; its last `tail_bytes` are at hand. Raises `Malformed`, `Unsupported`."""
-    found, fault = yield from directories(size_bytes, tail_bytes=tail_bytes)
+def parse(size_bytes: int, page: int = 1, index: PageIndex | None = None, *, tail_bytes: int = 0) -> Parser[Layout]:
+    """The layout of a page of a TIFF, whose last `tail_bytes` are at hand.
+
+    A page behind the first is looked for from the last one that is in the index. Raises `Malformed`, `NoSuchPage`, or
+    `Unsupported` by name.
+    """
+    at = None if page == 1 else (yield from (index or PageIndex()).find(page, size_bytes))
+    found, fault = yield from directories(size_bytes, page_at=at, tail_bytes=tail_bytes)
     return TiffLayout.of(found, size_bytes=size_bytes, fault=fault)
 
 

@@ -29,19 +29,23 @@ TAIL_BYTES = 32768
 """How much of the file's end is read along with a first directory that is not at its start."""
 
 
-def directories(size_bytes: int, *, tail_bytes: int = 0) -> Parser[tuple[list[Directory], str]]:
-    """The first directory, and those linked from it that may be smaller levels of the same picture.
+def directories(
+    size_bytes: int, *, page_at: int | None = None, tail_bytes: int = 0
+) -> Parser[tuple[list[Directory], str]]:
+    """A page's first directory, and those linked from it that may be smaller levels of the same picture.
 
-    These are its sub-directories if it has any, else the chain as long as it grows smaller.
-    Asks one after the other for the header, each directory of the chain (all sub-directories at
-    once), and last the long values of all. The last `tail_bytes` of the file are at hand: asking for them costs
-    nothing. Raises `Malformed` for the first directory; what is wrong with one behind it is returned in words.
+    The page is the first of the file, or the one at that offset. These are its sub-directories if it has any, else the
+    chain as long as it grows smaller. Asks one after the other for the header, each directory of the chain (all
+    sub-directories at once), and last the long values of all. The last `tail_bytes` of the file are at hand: asking
+    for them costs nothing. Raises `Malformed` for the first directory; what is wrong with one behind it is returned in
+    words.
     """
     (head,) = yield [Span(0, min(16, size_bytes))]
     dialect, at = header(head)
-    seen = _Links(size_bytes)
+    at = at if page_at is None else page_at
+    seen = Links(size_bytes)
     tail, others, length = size_bytes, list[Span](), DIRECTORY_BYTES
-    if TAIL_BYTES < at < size_bytes - max(TAIL_BYTES, tail_bytes):
+    if page_at is None and TAIL_BYTES < at < size_bytes - max(TAIL_BYTES, tail_bytes):
         tail = size_bytes - max(TAIL_BYTES, tail_bytes)
         if tail_bytes >= TAIL_BYTES:
             (end,) = yield [Span(tail, size_bytes)]
@@ -55,7 +59,7 @@ def directories(size_bytes: int, *, tail_bytes: int = 0) -> Parser[tuple[list[Di
     first, following = dialect.directory(parts[0], at, data_at=at, end=size_bytes)
     found, fault = [first], ""
     if Tag.SUB_IFDS in first.fields:
-        yield from _fill([first], {Tag.SUB_IFDS})
+        yield from fill([first], {Tag.SUB_IFDS})
         try:
             links = first.numbers(Tag.SUB_IFDS)[: MAX_DIRECTORIES - 1]
             parts = yield [seen.follow(at, _length(read, at, DIRECTORY_BYTES)) for at in links]
@@ -68,7 +72,7 @@ def directories(size_bytes: int, *, tail_bytes: int = 0) -> Parser[tuple[list[Di
         smaller, fault = yield from _chain(dialect, seen, first, at, following, tail=tail, read=read)
         found += smaller
     _spare_profiles(found)
-    yield from _fill(found, WANTED)
+    yield from fill(found, WANTED)
     return found, fault
 
 
@@ -81,12 +85,13 @@ def _spare_profiles(found: Sequence[Directory]) -> None:
 
 
 def _chain(
-    dialect: Dialect, seen: _Links, first: Directory, at: int, following: int, *, tail: int, read: Sequence[Span]
+    dialect: Dialect, seen: Links, first: Directory, at: int, following: int, *, tail: int, read: Sequence[Span]
 ) -> Parser[tuple[list[Directory], str]]:
-    """The directories behind the first, as long as they grow smaller; each with the long values of the one before.
+    """The directories behind the first, each with the long values of the one before.
 
-    Each read takes also those behind the next, where their offsets can be estimated and are not in `read`. What is
-    wrong with the next one is returned in words.
+    They end where they grow no smaller, or where one says that it is another page. Each read takes also those behind
+    the next, where their offsets can be estimated and are not in `read`. What is wrong with the next one is returned
+    in words.
     """
     found, links, fault = [first], [at], ""
     pyramid = _pyramid(first, at)
@@ -110,6 +115,9 @@ def _chain(
         try:
             directory, following = dialect.directory(head, following, data_at=following, end=seen.size_bytes)
             if not (first.is_reduced or directory.smaller_than(first)):
+                break
+            has_picture = not all(it.is_reduced for it in found)
+            if has_picture and directory.is_other_page:
                 break
         except Malformed as error:
             fault = str(error)
@@ -136,19 +144,24 @@ def _length(read: Sequence[Span], at: int, length: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class _Links:
+class Links:
     """Follows links to directories, each once."""
 
     size_bytes: int
     seen: set[int] = field(default_factory=set)
 
     def follow(self, at: int, length: int = DIRECTORY_BYTES) -> Span:
-        """What to read of a directory that is linked. Raises `Malformed`."""
+        """What to read of a directory that is linked, once. Raises `Malformed`."""
+        span = self.link(at, length)
+        self.seen.add(at)
+        return span
+
+    def link(self, at: int, length: int) -> Span:
+        """What to read of a directory that may be followed. Raises `Malformed`."""
         if at in self.seen:
             raise Malformed(f"the TIFF directories form a circle: byte {at} is linked twice")
         if not 8 <= at < self.size_bytes:
             raise Malformed(f"a TIFF directory is said to be at byte {at} of {self.size_bytes}")
-        self.seen.add(at)
         return self.span(at, length)
 
     def span(self, at: int, length: int) -> Span:
@@ -176,7 +189,7 @@ def _put(unread: Unread, parts: Sequence[bytes]) -> None:
         directory.fields[entry.tag] = Field(entry.tag, entry.type, entry.values, entry.at, raw)
 
 
-def _fill(found: Sequence[Directory], tags: Set[int]) -> Parser[None]:
+def fill(found: Sequence[Directory], tags: Set[int]) -> Parser[None]:
     """Read unread values, all in one go."""
     unread = _unread(found, tags)
     if unread:

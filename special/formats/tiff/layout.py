@@ -76,14 +76,11 @@ class TiffLayout:
         is_nested = Tag.SUB_IFDS in directories[0].fields
         for directory in directories:
             try:
-                factor = _factor(directory, full.size) if directory is not base else None
-                if factor is None or factor in pyramid:
-                    continue
-                page = Page.of(directory, size_bytes=size_bytes)
+                level = level_of(directory, full, is_nested=is_nested, size_bytes=size_bytes)
             except (Malformed, Unsupported):
                 continue
-            if _is_level(page, full, is_nested=is_nested):
-                pyramid[factor] = PyramidLevel(page, factor)
+            if level is not None:
+                pyramid.setdefault(level.factor, level)
         return cls(
             size_bytes,
             tuple(pyramid[factor] for factor in sorted(pyramid)),
@@ -355,6 +352,13 @@ def _factor(directory: Directory, full: Size) -> int | None:
         for side, whole in ((width, full.width), (height, full.height))
     )
     return factor if halves and factor > 1 else None
+
+
+def level_of(directory: Directory, full: Page, *, is_nested: bool, size_bytes: int) -> PyramidLevel | None:
+    """The smaller level of a picture that a directory is; None for another picture. Raises as `Page.of` does."""
+    factor = _factor(directory, full.size)
+    page = Page.of(directory, size_bytes=size_bytes) if factor is not None else None
+    return PyramidLevel(page, factor) if factor and page and _is_level(page, full, is_nested=is_nested) else None
 
 
 def _is_level(page: Page, full: Page, *, is_nested: bool) -> bool:
