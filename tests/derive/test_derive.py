@@ -86,6 +86,7 @@ def test_names_are_read_as_utf_8_whatever_the_locale(
     assert said in done.stderr.decode()
     assert b"Traceback" not in done.stderr
 
+
 def shrunk(path: Path, size: Size) -> np.ndarray:
     """The right pixels on white, by pillow's Lanczos."""
     pixels = oracle.rendered(path)
@@ -442,6 +443,12 @@ async def test_an_archivist_s_folder(tmp_path: Path) -> None:
         masters, thumbs, sizes="100", options=Options(allowed_failures=2, exclude=("b*",), strict=True)
     )
     assert code == 0
+    looking = Options(task="verify", exclude=("b*", "cut*", "text*"), json=True)
+    code, outcomes, _ = await derive(masters, thumbs, sizes="100", options=looking)
+    assert (code, {it["identifier"]: it["result"] for it in outcomes}) == (
+        0,
+        {"a.jpg": "sound", "README": "skipped", "scan.tif.bak": "skipped", "zero.jpg": "skipped"},
+    )
     code, outcomes, _ = await derive(masters, thumbs, "README", sizes="100")
     assert (code, outcomes[0]["result"]) == (1, "failed")
 
