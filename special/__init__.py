@@ -16,13 +16,19 @@ from typing import TYPE_CHECKING
 from special.version import __version__
 
 if TYPE_CHECKING:
+    from special.catalogue import Hooks
     from special.serving import Engine
     from special.settings import Settings
     from special.web import create_app
 
-__all__ = ["Engine", "Settings", "__version__", "create_app"]
+__all__ = ["Engine", "Hooks", "Settings", "__version__", "create_app"]
 
-_OFFERED = {"Engine": "special.serving", "Settings": "special.settings", "create_app": "special.web"}
+_OFFERED = {
+    "Engine": "special.serving",
+    "Hooks": "special.catalogue",
+    "Settings": "special.settings",
+    "create_app": "special.web",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -17,7 +17,7 @@ import typer
 from PIL import Image
 
 from special.cli import cli
-from special.settings import Settings
+from special.settings import Settings, load
 from special.web.viewer import LIBRARY_VERSION
 from tests.support.live import LiveServer
 
@@ -55,6 +55,26 @@ def test_a_command_is_understood(command: str):
     assert found is not None, f"there is no command 'special {name}'"
     if arguments and arguments != ["--help"]:
         found.make_context(name, arguments)  # raises what a user would read
+
+
+def test_the_rules_are_read(tmp_path: Path):
+    (block,) = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+    (tmp_path / "special.toml").write_text(block)
+    (rule,) = load(tmp_path / "special.toml", source="x").rules
+    assert (rule.max_unauthorised, rule.roles) == (400, ("staff",))
+
+
+def test_the_proxy_is_the_one_of_the_example():
+    (block,) = re.findall(r"```caddy\n(.*?)```", README, re.DOTALL)
+    example = (ROOT / "special/docs/examples/Caddyfile").read_text("utf-8")
+    assert block.split() == re.sub(r"#.*", "", example).replace("special:8000", "127.0.0.1:8000").split()
+
+
+def test_the_picture_is_there_and_small():
+    (path,) = re.findall(r"!\[[^]]+\]\((special/docs/[^)]+)\)", README)
+    assert (ROOT / path).stat().st_size < 150_000
+    with Image.open(ROOT / path) as picture:
+        assert min(picture.size) > 400
 
 
 @pytest.mark.parametrize("text", [README, DOCKERFILE], ids=["README", "Dockerfile"])
@@ -100,6 +120,14 @@ def instructions() -> list[tuple[str, str]]:
 def the(word: str) -> str:
     (rest,) = (rest for name, rest in instructions() if name == word)
     return rest
+
+
+def test_the_image_is_started_as_the_readme_says():
+    (run,) = [shlex.split(line) for block in BLOCKS for line in block.splitlines() if line.startswith("docker run")]
+    (port,) = (word for word in run if re.fullmatch(r"\d+:\d+", word))
+    (folder,) = (word for word in run if word.startswith("./masters:"))
+    assert port.partition(":")[2] == the("EXPOSE")
+    assert folder.split(":")[1] == json.loads(the("CMD"))[1]
 
 
 def test_the_image_is_built_from_files_that_are_here():

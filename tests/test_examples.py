@@ -6,6 +6,7 @@ import configparser
 import json
 import re
 import shlex
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ FILES = {
     for path in sorted(EXAMPLES.rglob("*"))
     if path.suffix != ".pyc" and path.is_file()
 }
+ROOT = Path(special.__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
 BLOCKS = [block for text in PAGES.values() for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL)]
 COMMANDS = sorted(
     {
@@ -37,6 +40,11 @@ COMMANDS = sorted(
         for block in BLOCKS
         for it in re.findall(r"^(?:[A-Z_]+=\S+ )*(special [a-z].*)$", block.replace("\\\n", ""), re.MULTILINE)
     }
+    | set(
+        re.findall(
+            r"^ExecStart=/opt/special/bin/(special .*)$", "".join([*PAGES.values(), *FILES.values()]), re.MULTILINE
+        )
+    )
     | set(re.findall(r"`(special [a-z][^`…]*)`", "".join(PAGES.values())))
 )
 VARIABLES = {name.removeprefix("SPECIAL_") for name in (*map(str.upper, Settings.model_fields), CONFIG_VARIABLE)}
@@ -58,6 +66,35 @@ def test_a_command_is_understood(command: str) -> None:
     assert found is not None, command
     if words[1:] and "…" not in command:
         found.make_context(words[0], words[1:])
+
+
+@pytest.mark.service
+def test_every_block_of_commands_is_sound_for_a_shell() -> None:
+    for block in [*BLOCKS, *re.findall(r"```sh\n(.*?)```", README, re.DOTALL)]:
+        subprocess.run(["sh", "-n", "-c", block], check=True)
+
+
+@pytest.mark.service
+def test_what_mount_8_calls_starts_a_mount() -> None:
+    (script,) = (block for block in BLOCKS if block.startswith("#!/bin/sh"))
+    asked = ["s3://masters", "/srv/masters", "-n", "-o", "rw,config=/etc/special.toml"]
+    printed = ["sh", "-c", script.replace("/opt/special/bin/special", "echo"), "mount.special", *asked]
+    name, *words = subprocess.run(printed, check=True, capture_output=True, text=True).stdout.split()
+    group = typer.main.get_command(cli)
+    found = group.get_command(typer.Context(group), name)
+    assert found is not None
+    given = found.make_context(name, words).params
+    assert (given["source"], str(given["config"])) == ("s3://masters", "/etc/special.toml")
+
+
+def test_what_pip_is_asked_for_is_this_package_with_extras_that_it_has() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    asked = re.findall(r"pip install '?(?:-q )?([\w-]+)(?:\[([\w,]+)\])?", README + "".join(PAGES.values()))
+    named = [(name, extras) for name, extras in asked if name.startswith("special")]
+    assert named
+    for name, extras in named:
+        assert name == project["name"]
+        assert set(filter(None, extras.split(","))) <= set(project["optional-dependencies"])
 
 
 @pytest.mark.parametrize("text", [*PAGES.values(), *FILES.values()], ids=[*PAGES, *FILES])

@@ -177,8 +177,13 @@ class Generator:
         return Outcome(identifier, "due", faults[0], access=access.change, due_reads=blob.size, due_puts=puts)
 
     async def verify(self, image: InputImage) -> Outcome:
-        """Say what is wrong with what is stored: one GET per rendition and one list besides."""
+        """Say what is wrong with what is stored: one GET per rendition and one list besides.
+
+        Raises `MasterError` for a master of a listing that has nothing stored because it cannot be shown.
+        """
         identifier, blob, stored = await self._state(image)
+        if stored is None and image.listed:
+            await self._open(blob)
         faults = await self._faults(identifier, blob, stored)
         if stored:
             faults += [fault for it in stored.renditions if (fault := await self._fault(identifier, it))]

@@ -60,8 +60,12 @@ async def locate(source: Source, templates: KeyTemplates, identifier: str, catal
 
 
 async def named(identifiers: Iterable[str]) -> AsyncIterator[InputImage]:
-    """The images with these identifiers."""
+    """The images with these identifiers. Raises `ConfigurationError` for one that is no UTF-8 text."""
     for identifier in identifiers:
+        try:
+            identifier.encode()
+        except UnicodeEncodeError:
+            raise ConfigurationError(f"the identifier {identifier!r} is no UTF-8 text: write it in UTF-8") from None
         yield InputImage(identifier)
 
 
@@ -135,7 +139,8 @@ async def read(
 
 def _opened(path: str, stack: ExitStack) -> io.TextIOBase | Iterable[str]:
     if path == "-":
-        return sys.stdin
+        # As a file is read: by no locale, which would let through what is no UTF-8 text, and a byte order mark.
+        return stack.enter_context(open(sys.stdin.fileno(), encoding="utf-8-sig", closefd=False))
     try:
         with open(path, "rb") as file:
             if file.read(4) == b"PAR1":

@@ -116,8 +116,9 @@ class Account:
         """
         if os.environ.get("AWS_PROFILE") == "":
             del os.environ["AWS_PROFILE"]  # Compose sets what is not set to nothing, which botocore takes for a name
-        # It warns with a traceback of what it raises as well.
-        logging.getLogger("botocore.credentials").setLevel(logging.ERROR)
+        # They warn with a traceback of what they raise as well.
+        for name in ("botocore.credentials", "botocore.tokens"):
+            logging.getLogger(name).setLevel(logging.ERROR)
         try:
             session = Session(profile=options.profile)
             profile: dict[str, Any] = session.get_scoped_config()

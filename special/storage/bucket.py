@@ -395,7 +395,8 @@ class Bucket:
                     yield listed
                     last, failures = listed if isinstance(listed, str) else listed.path, 0
             except Denied as error:
-                raise Denied(f"{self._root} cannot be listed: permit s3:ListBucket ({error})") from error
+                said = str(error).removeprefix(": ")  # the root itself has no key
+                raise Denied(f"{self._root} cannot be listed: permit s3:ListBucket ({said})") from error
             except Unreachable:
                 if failures == self._retry_policy.retries:
                     raise

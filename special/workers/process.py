@@ -67,6 +67,7 @@ class Child(asyncio.BufferedProtocol):
         self.sandbox: Layers = {}
         """The layers of its sandbox and whether each holds, once it is ready."""
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._ready.add_done_callback(_take_notice)
         self._is_ready = self._killed = False
         self._process = process
         self._owner = owner
@@ -175,6 +176,12 @@ class Child(asyncio.BufferedProtocol):
                     f"a decoder process {self.ending} before it was ready; decoder_memory may be too low"
                 )
             )
+
+
+def _take_notice(ready: asyncio.Future[None]) -> None:
+    """The end of a child before it was ready is no news where its start was given up: nobody waits for it."""
+    if not ready.cancelled():
+        ready.exception()
 
 
 async def spawn(owner: Owner, *, memory_bytes: int, prepare: Callable[[], object]) -> Child:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ from tests.support.logins import SECRET, login_page
 from tests.support.sites import site
 
 pytestmark = pytest.mark.browser
+ROOT = Path(__file__).parents[2]
 SAMPLES = sorted(path.name for path in MASTERS.iterdir())
 
 
@@ -183,6 +185,18 @@ def test_what_is_shared_works_in_a_page_of_another_site(derived: LiveServer, pag
         page.wait_for_load_state("networkidle")
         page.goto(f"{elsewhere}/zoomed")
         page.wait_for_function("OpenSeadragon.getViewer('picture').world.getItemAt(0)?.getFullyLoaded()")
+    assert problems == []
+
+
+@pytest.mark.skipif(npm.NPM is None, reason="npm, which fetches OpenSeadragon, is not installed")
+def test_the_page_that_the_readme_shows_works(live_server: LiveServer, page: Page, problems: list[str]):
+    (shown,) = re.findall(r"```html\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+    library = f"openseadragon@{viewer.LIBRARY_VERSION}"
+    shown = shown.replace("http://127.0.0.1:8000", live_server.url).replace("https://cdn.jsdelivr.net/npm/", "")
+    content = {"page": f"<!doctype html>{shown}", library: npm.package("openseadragon", viewer.LIBRARY_VERSION)}
+    with site(content) as elsewhere:
+        page.goto(f"{elsewhere}/page")
+        page.wait_for_function("OpenSeadragon.getViewer('viewer')?.world.getItemAt(0)?.getFullyLoaded()")
     assert problems == []
 
 

@@ -67,6 +67,26 @@ def renditions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.parametrize(
+    ("arguments", "given", "code", "said"),
+    [
+        pytest.param(["--from", "-"], b"\xef\xbb\xbfmap.jp2\r\n", 0, "1 images: 1 due", id="byte order mark"),
+        pytest.param(["--from", "-"], "é.tif\n".encode("latin-1"), 2, "- is no UTF-8 text (byte 0xe9)", id="Latin-1"),
+        pytest.param([b"\xe9.tif"], b"", 2, "the identifier '\\udce9.tif' is no UTF-8 text", id="argument"),
+    ],
+)
+def test_names_are_read_as_utf_8_whatever_the_locale(
+    arguments: list[str | bytes], given: bytes, code: int, said: str, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "special", "derive", str(MASTERS), "--thumbs", str(tmp_path), "--plan"]
+    done = subprocess.run(
+        [*command, *arguments], input=given, capture_output=True, check=False, env=os.environ | {"LC_ALL": "C"}
+    )
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr.decode()
+    assert b"Traceback" not in done.stderr
+
+
 def shrunk(path: Path, size: Size) -> np.ndarray:
     """The right pixels on white, by pillow's Lanczos."""
     pixels = oracle.rendered(path)
@@ -423,6 +443,12 @@ async def test_an_archivist_s_folder(tmp_path: Path) -> None:
         masters, thumbs, sizes="100", options=Options(allowed_failures=2, exclude=("b*",), strict=True)
     )
     assert code == 0
+    looking = Options(task="verify", exclude=("b*", "cut*", "text*"), json=True)
+    code, outcomes, _ = await derive(masters, thumbs, sizes="100", options=looking)
+    assert (code, {it["identifier"]: it["result"] for it in outcomes}) == (
+        0,
+        {"a.jpg": "sound", "README": "skipped", "scan.tif.bak": "skipped", "zero.jpg": "skipped"},
+    )
     code, outcomes, _ = await derive(masters, thumbs, "README", sizes="100")
     assert (code, outcomes[0]["result"]) == (1, "failed")
 

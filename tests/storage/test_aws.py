@@ -132,6 +132,12 @@ def use(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
             {"AWS_PROFILE": "p"}, f"[profile p]\n{SSO}sso_account_id = 1\nsso_role_name = r\n", "SSO Token", id="sso"
         ),
         pytest.param(
+            {"AWS_PROFILE": "p"},
+            f"[profile p]\nsso_session = s\nsso_account_id = 1\nsso_role_name = r\n[sso-session s]\n{SSO}",
+            "SSO Token",
+            id="sso-session",
+        ),
+        pytest.param(
             {"AWS_PROFILE": "p"}, "[profile p]\ncredential_process = /bin/false\n", "custom-process", id="program-fails"
         ),
         pytest.param(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import re
+import shutil
 from pathlib import Path
 
 import httpx
@@ -28,11 +30,14 @@ def test_the_page_shows_the_example_as_it_is() -> None:
 
 
 async def test_the_example_serves_images_below_its_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name, value in {"MASTERS": str(MASTERS), "SPECIAL_HOME": str(tmp_path), "SPECIAL_DECODERS": "1"}.items():
+    masters = tmp_path / "masters"
+    (masters / "private").mkdir(parents=True)
+    shutil.copy(MASTERS / "map.jp2", masters)
+    shutil.copy(MASTERS / "moon.jpg", masters / "private")
+    for name, value in {"MASTERS": str(masters), "SPECIAL_HOME": str(tmp_path), "SPECIAL_DECODERS": "1"}.items():
         monkeypatch.setenv(name, value)
-    names: dict[str, object] = {}
-    exec(compile(EXAMPLE, "fastapi_app.py", "exec"), names)  # noqa: S102 - our own file
-    app = names["app"]
+    monkeypatch.syspath_prepend(DOCS / "examples")
+    app = importlib.import_module("fastapi_app").app
     assert isinstance(app, FastAPI)
     transport = httpx.ASGITransport(app)
     async with (
@@ -46,6 +51,9 @@ async def test_the_example_serves_images_below_its_path(monkeypatch: pytest.Monk
         assert (await client.get("/size/map.jp2")).json() == {name: info[name] for name in ("width", "height")}
         picture = await client.get(f"{info['id']}/full/100,/0/default.jpg")
         assert (picture.status_code, picture.headers["content-type"]) == (200, "image/jpeg")
+        private = "/images/iiif/3/private%2Fmoon.jpg/full/!500,500/0/default.jpg"
+        readers = ({}, {"X-Remote-User": "ada"})
+        assert [(await client.get(private, headers=headers)).status_code for headers in readers] == [401, 200]
         assert (await client.get("/images/readyz")).status_code == 200
         moved = await client.get("/images/iiif/3/map.jp2")
         assert (moved.status_code, moved.headers["location"]) == (303, f"{info['id']}/info.json")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import operator
 import os
 import signal
@@ -546,6 +547,26 @@ async def test_a_pool_may_be_closed_while_its_children_get_ready() -> None:
             assert workers.ready
         assert children() == set()
         assert metrics.DECODERS_UP._value.get() == up
+
+
+async def test_a_start_that_is_given_up_says_nothing(workers: Workers) -> None:
+    complaints: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    await until(lambda: metrics.DECODERS_UP._value.get() == 3)
+    before = children()
+    for turns in range(4):
+        start = asyncio.create_task(spawn(workers, memory_bytes=MEMORY, prepare=os.getpid))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        start.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await start
+        for _ in range(4):  # until the loop has told the child's end of the socket
+            await asyncio.sleep(0)
+    del start
+    gc.collect()
+    assert complaints == []
+    assert children() == before
 
 
 async def test_a_child_that_gets_ready_when_nobody_waits_any_more_is_no_loss(workers: Workers) -> None:

@@ -6,9 +6,21 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from special import Settings, create_app
+from special import Hooks, Settings, create_app
+from special.catalogue import ALL, PUBLIC, Caller, Entry, Verdict
 
-images = create_app(Settings(source=os.environ.get("MASTERS", "masters"), workers=1))
+
+class Readers(Hooks):
+    """What is private is small for those who have not logged in at the proxy."""
+
+    async def authorise(self, caller: Caller, image: Entry) -> Verdict:
+        if not caller.identifier.startswith("private/"):
+            return PUBLIC
+        return ALL if "x-remote-user" in caller.headers else Verdict(400)
+
+
+masters = os.environ.get("MASTERS", "masters")
+images = create_app(Settings(source=masters, hooks=f"{__name__}:Readers", workers=1))
 
 
 @asynccontextmanager
