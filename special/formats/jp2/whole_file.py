@@ -132,7 +132,7 @@ def _check_tile_parts(
         start, at = at, at + max(length, SOT_BYTES) if length else end if end >= 0 else stream.stop
         seen.setdefault(tile, []).append(Span(start, at))
     end = data[at : min(at + 2, stream.stop)]
-    if not EOC.startswith(end):
+    if at > stream.stop or not EOC.startswith(end):
         raise Malformed("the codestream is truncated: its tile-parts do not end with the marker EOC")
     tiles = canvas.columns * canvas.rows
     if len(seen) != tiles or any(
