@@ -79,6 +79,9 @@ def tiffs() -> Iterator[Input]:
     yield Input("rows-per-strip-all.tif", tiff(fields(RGB, 2, 8, t278=(4, (ALL_ROWS,))), [raw]), RGB)
     yield Input("rows-per-strip-none.tif", tiff(fields(RGB, 2, 8, t278=None), [raw]), RGB)
     yield Input("rows-per-strip-0.tif", tiff(fields(RGB, 2, 8, t278=(4, (0,))), [raw]), RGB)
+    yield Input("sides-signed.tif", tiff(fields(RGB, 2, 8, t256=(9, (WIDTH,)), t274=(8, (1,))), [raw]), RGB)
+    upside_down = np.ascontiguousarray(RGB[::-1])
+    yield Input("orientation-signed.tif", tiff(fields(RGB, 2, 8, t274=(8, (4,))), [upside_down.tobytes()]), RGB)
     yield Input("bits-once.tif", tiff(fields(RGB, 2, 8, t258=(3, (8,))), [raw]), RGB)
     for order in ("<", ">"):
         planes = [
