@@ -126,7 +126,7 @@ def _unpacked(data: bytes, page: Page, group: Sequence[StoredTile]) -> Iterator[
             yield _by_imagecodecs(body, page, (height, page.tile.width, channels))
         return
     if page.compression is Compression.NONE:
-        rows = _rows_as_they_are(encoded, sum(heights), page)
+        rows = _rows_as_they_are(encoded, heights, page)
     elif page.compression is Compression.JPEG:
         rows = _by_libtiff(encoded, heights, page.tile.width, channels, page)
     else:
@@ -138,12 +138,14 @@ def _unpacked(data: bytes, page: Page, group: Sequence[StoredTile]) -> Iterator[
         at += height
 
 
-def _rows_as_they_are(encoded: Sequence[bytes], height: int, page: Page) -> npt.NDArray[np.uint8]:
-    """Rows of bytes, (height, bytes), of tiles that are not compressed."""
-    row_bytes, stored = page.row_bytes, b"".join(encoded)
-    if len(stored) < height * row_bytes:
-        raise Malformed(f"{len(stored)} bytes of samples in a TIFF, where {height} rows take {height * row_bytes}")
-    rows = np.frombuffer(stored, np.uint8, height * row_bytes).reshape(height, row_bytes)
+def _rows_as_they_are(encoded: Sequence[bytes], heights: Sequence[int], page: Page) -> npt.NDArray[np.uint8]:
+    """Rows of bytes, (height, bytes), of tiles that are not compressed; what is behind their last rows is left out."""
+    row_bytes = page.row_bytes
+    for body, height in zip(encoded, heights, strict=True):
+        if len(body) < height * row_bytes:
+            raise Malformed(f"{len(body)} bytes of samples in a TIFF, where {height} rows take {height * row_bytes}")
+    stored = b"".join(body[: height * row_bytes] for body, height in zip(encoded, heights, strict=True))
+    rows = np.frombuffer(stored, np.uint8).reshape(sum(heights), row_bytes)
     if page.directory.number(Tag.FILL_ORDER, 1) == 2 and page.bits < 8:
         return np.packbits(np.unpackbits(rows, axis=1, bitorder="little"), axis=1)
     return rows

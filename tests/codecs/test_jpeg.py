@@ -87,13 +87,20 @@ def test_profiles_in_several_segments_are_joined() -> None:
         pytest.param(b"\xff\xd8\xff\xff\xff\xff", id="fill bytes only"),
         pytest.param(encoded(PICTURE, "jpeg")[:150], id="cut before the frame"),
         pytest.param(encoded(PICTURE, "png"), id="a PNG"),
-        pytest.param(b"\xff\xd8\xff\xc0\x00\x0b\x0c\x00\x10\x00\x10\x01\x01\x11\x00" + bytes(20), id="12 bits"),
         pytest.param(b"\xff\xd8\xff\xc0\x00\x0b\x08\x00\x00\x00\x10\x01\x01\x11\x00" + bytes(20), id="no lines"),
         pytest.param(b"\xff\xd8\xff\xe2\x00\x0eICC_PROFILE\x00", id="a profile without a number"),
     ],
 )
 def test_heads_that_are_none(data: bytes) -> None:
     assert jpeg.read_head(data) is None
+
+
+def test_of_what_only_imagecodecs_decodes_the_head_tells() -> None:
+    frame = b"\xff\xd8\xff%b\x00\x0b%b\x00\x10\x00\x10\x01\x01\x11\x00" + bytes(20)
+    for marker, bits, is_deep in ((b"\xc0", 8, False), (b"\xc1", 12, True), (b"\xc3", 8, True), (b"\xc3", 16, True)):
+        head = jpeg.read_head(frame % (marker, bytes((bits,))))
+        assert head is not None
+        assert (head.bits, head.is_deep) == (bits, is_deep)
 
 
 @pytest.mark.parametrize(

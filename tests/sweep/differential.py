@@ -112,9 +112,12 @@ def tifffiles(data: bytes) -> Real:
 
 
 def is_plainly_defined(jp2: bytes) -> bool:
-    """Whether a file has grey or RGB, and at most opacity that its channel definition calls so (T.800 I.5.3.6)."""
+    """Whether a file has grey, RGB or sYCC, and no more than opacity that its definition calls so (T.800 I.5.3.6)."""
     at = jp2.find(b"ihdr")
     components = jp2[at + 13] if at >= 0 else 0
+    space = jp2.find(b"colr")
+    if space >= 0 and jp2[space + 4] == 1 and int.from_bytes(jp2[space + 7 : space + 11]) not in (16, 17, 18):
+        return False  # OpenJPEG knows no others
     defined = jp2.find(b"cdef")
     if defined < 0:
         return components in (1, 3)
@@ -124,7 +127,7 @@ def is_plainly_defined(jp2: bytes) -> bool:
 
 def opj_decompress(data: bytes) -> Real:
     if data[4:8] == b"jP  " and not is_plainly_defined(data):
-        raise ValueError("an extra channel that is not said to be opacity: readers guess differently")
+        raise ValueError("channels that OpenJPEG does not know, or of which nothing is said")
     with tempfile.TemporaryDirectory() as folder:
         suffix = "jp2" if data[4:8] == b"jP  " else "j2k"
         source, result = Path(folder, f"a.{suffix}"), Path(folder, "a.png")

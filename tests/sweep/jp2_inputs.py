@@ -180,8 +180,8 @@ def draw(number: int, profiles: dict[str, bytes], press: bytes, sizes: Sizes = S
             options["plt"] = True
         code = coded(samples, **options)
         how = "-".join(str(value).replace(" ", "") for value in options.values())
-    if bits == 1:
-        mean = 1.5  # its smaller sizes are made of greys that the file has not
+    if bits <= 2:
+        mean = 3.0  # its smaller sizes are of as few bits, and compared with greys between them
     ending = pick("", "", "", "no end")
     if ending:
         code = code.removesuffix(EOC)

@@ -79,6 +79,9 @@ def tiffs() -> Iterator[Input]:
     yield Input("rows-per-strip-all.tif", tiff(fields(RGB, 2, 8, t278=(4, (ALL_ROWS,))), [raw]), RGB)
     yield Input("rows-per-strip-none.tif", tiff(fields(RGB, 2, 8, t278=None), [raw]), RGB)
     yield Input("rows-per-strip-0.tif", tiff(fields(RGB, 2, 8, t278=(4, (0,))), [raw]), RGB)
+    yield Input("sides-signed.tif", tiff(fields(RGB, 2, 8, t256=(9, (WIDTH,)), t274=(8, (1,))), [raw]), RGB)
+    upside_down = np.ascontiguousarray(RGB[::-1])
+    yield Input("orientation-signed.tif", tiff(fields(RGB, 2, 8, t274=(8, (4,))), [upside_down.tobytes()]), RGB)
     yield Input("bits-once.tif", tiff(fields(RGB, 2, 8, t258=(3, (8,))), [raw]), RGB)
     for order in ("<", ">"):
         planes = [
@@ -99,6 +102,15 @@ def tiffs() -> Iterator[Input]:
         at = named.rindex(struct.pack("<HH", old, 4))
         named[at : at + 2] = struct.pack("<H", new)
     yield Input("tiles-listed-as-strips.tif", bytes(named), RGB)
+    longer = [tile.tobytes() + b"more" * 9 for tile in tiff_inputs.tiles(RGB, (41, 23))]
+    page = fields(RGB, 2, 8, t278=None, t322=(4, (41,)), t323=(4, (23,)))
+    yield Input("tiles-longer-than-their-pixels.tif", tiff(page, longer), RGB)
+    for name, compression in (("jpeg", 7), ("deflate", 8)):
+        strips = [tiff_inputs.compressed(RGB[y : y + 16], 8, compression, 1, "<") for y in range(0, HEIGHT, 16)]
+        page = fields(RGB, 2, 8, compression, t278=(3, (16,)))
+        long = tiff(page, strips, place="front")
+        long = long.replace(struct.pack("<I", len(strips[-1])), struct.pack("<I", len(strips[-1]) + 500), 1)
+        yield Input(f"last-strip-too-long-{name}.tif", long, RGB, **LOSSY)
     for photometric in (0, 1):
         ones = (BILEVEL[..., 0] > 0) ^ (photometric == 0)
         rows = np.packbits(ones, axis=1)

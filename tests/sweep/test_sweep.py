@@ -48,7 +48,7 @@ SLACK = {"png": 2.5, "jpg": 4.0}
 channel's mean, since its colours are coarser."""
 TWICE_SHRUNK = 4.0
 """What is added where a JPEG was shrunk once more."""
-LEAST_SIDE = 16
+LEAST_SIDE = 40
 """Below this, half a pixel is most of a picture: the levels of a JPEG 2000 are off by as much."""
 LIGHTNESS = np.array([0.299, 0.587, 0.114])
 MAX_TOLD = 20

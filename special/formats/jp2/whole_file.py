@@ -131,8 +131,8 @@ def _check_tile_parts(
         end = data.rfind(EOC, at, stream.stop)
         start, at = at, at + max(length, SOT_BYTES) if length else end if end >= 0 else stream.stop
         seen.setdefault(tile, []).append(Span(start, at))
-    end = data[at : min(at + 2, stream.stop)]
-    if not EOC.startswith(end):
+    tail = data[at : min(at + 2, stream.stop)]
+    if at > stream.stop or not EOC.startswith(tail):
         raise Malformed("the codestream is truncated: its tile-parts do not end with the marker EOC")
     tiles = canvas.columns * canvas.rows
     if len(seen) != tiles or any(
@@ -143,7 +143,7 @@ def _check_tile_parts(
     wrong = tuple(
         (place, bytes((min(len(seen[tile]), 255),))) for place, tile, parts in said if parts not in (0, len(seen[tile]))
     )
-    return wrong, at if end != EOC else None
+    return wrong, at if tail != EOC else None
 
 
 def _has_all_packets(data: bytes, segments: Sequence[Segment], tile: int, parts: Sequence[Span]) -> bool:

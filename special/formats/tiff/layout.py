@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +21,8 @@ from special.formats.tiff.tags import COPIED, JPEG_2000, Compression, Photometri
 from special.geometry import Box, Frame, Orientation, Size, ceil_div
 from special.storage import Span, coalesce
 
+MAX_TRIED_BYTES = 4 << 20
+"""Largest tile that is undone to see whether it is whole: some 10 ms."""
 MAX_TILES = 16384
 """Most tiles of one request: a gigapixel in tiles of 256. Planning those takes a fifth of a second."""
 
@@ -216,7 +219,8 @@ class TiffLayout:
     ) -> tuple[dict[int, tuple[int, int]], list[bytes], tuple[Box, ...]]:
         """For the tiles that the file ends in: their places, filled up from byte `at` on; that data; what is missing.
 
-        Of a tile that is not compressed the rows that are there are kept, any other counts as never written.
+        Of a tile that is not compressed the rows that are there are kept. One that ends where its compression says is
+        whole, whatever length it was given; any other counts as never written.
         """
         places: dict[int, tuple[int, int]] = {}
         more: list[bytes] = []
@@ -226,7 +230,9 @@ class TiffLayout:
             span, place = recipe.wanted[number], unwritten
             row, column = divmod(number % recipe.tiles.size.area, recipe.tiles.width)
             box, rows = page.area(Box(recipe.tiles.x + column, recipe.tiles.y + row, 1, 1)), 0
-            if span is not None and page.compression is Compression.NONE:
+            if span is not None and _has_its_end(page, joined.cut(span, parts)):
+                rows, place = box.height, joined.place(span)
+            elif span is not None and page.compression is Compression.NONE:
                 body = joined.cut(span, parts).ljust(page.row_bytes * (page.tile if page.tiled else box).height, b"\0")
                 rows, place = len(span) // page.row_bytes, (at, len(body))
                 more.append(body)
@@ -318,6 +324,24 @@ class _Joined:
         number = bisect_right(self.spans, span.start, key=attrgetter("start")) - 1
         start = span.start - self.spans[number].start
         return parts[number][start : start + len(span)]
+
+
+def _has_its_end(page: Page, body: bytes) -> bool:
+    """Whether what there is of a compressed tile is all of it, where its data tells.
+
+    Deflate is undone for that, as far as a tile of at most `MAX_TRIED_BYTES` goes.
+    """
+    if page.compression is Compression.JPEG:
+        return embedded_jpeg.EOI in body
+    tile_bytes = page.row_bytes * page.tile.height
+    if page.compression not in (Compression.DEFLATE, Compression.ADOBE_DEFLATE) or tile_bytes > MAX_TRIED_BYTES:
+        return False
+    inflate = zlib.decompressobj()
+    try:
+        inflate.decompress(body, tile_bytes + 1)
+    except zlib.error:
+        return False
+    return inflate.eof
 
 
 def _components(page: Page) -> int:

@@ -77,8 +77,8 @@ class Type(IntEnum):
 WIDTHS = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 """Bytes of one value of each type."""
 
-NUMBERS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
-"""The `struct` codes of the types that a count, a size or an offset may have."""
+NUMBERS = {1: "B", 3: "H", 4: "I", 6: "B", 8: "H", 9: "I", 13: "I", 16: "Q", 17: "Q", 18: "Q"}
+"""The `struct` codes of the types that a count, a size or an offset may have: signed ones too, of which none is < 0."""
 
 REALS = {3: "H", 4: "I", 11: "f", 12: "d"}
 """The `struct` codes of the types that the value of a sample may have."""
