@@ -254,23 +254,26 @@ class Masters:
     async def _look(self, key: str, unless: Unless | None) -> tuple[Blob, list[Chunk]]:
         ending = _ending(key)
         is_tailed = self._tailed.get(ending)
-        wants_tail = unless is None and (ending in TAILED if is_tailed is None else is_tailed)
-        tail = asyncio.create_task(self._tail(key)) if wants_tail else None
-        try:
-            opened = await self.source.open(key, span=Span(0, HEAD_BYTES), unless=unless)
-            blob, head = opened.blob, await body(opened)
-            seen = [(Span(0, len(head)), head)] if head else []
-            needs_tail = formats.ends_matter(head, blob.size)
-            self._tailed.put(ending, needs_tail)
-            if tail is not None and needs_tail:
-                other, chunk = await tail or (None, None)
-                if other is not None and chunk is not None and other.version == blob.version:
-                    seen.append(chunk)
-            return blob, seen
-        finally:
-            if tail is not None:
-                tail.cancel()
-                await asyncio.gather(tail, return_exceptions=True)
+        if unless is None and (ending in TAILED if is_tailed is None else is_tailed):
+            # Both are waited for, whatever the head says: so a look-up costs the same every time.
+            found, tail = await asyncio.gather(self._head(key, None), self._tail(key), return_exceptions=True)
+            if isinstance(found, BaseException):
+                raise found
+            if isinstance(tail, BaseException):
+                raise tail
+        else:
+            found, tail = await self._head(key, unless), None
+        blob, head = found
+        is_of_use = formats.ends_matter(head, blob.size)
+        self._tailed.put(ending, is_of_use)
+        seen = [(Span(0, len(head)), head)] if head else []
+        if is_of_use and tail is not None and tail[0].version == blob.version:
+            seen.append(tail[1])
+        return blob, seen
+
+    async def _head(self, key: str, unless: Unless | None) -> tuple[Blob, bytes]:
+        opened = await self.source.open(key, span=Span(0, HEAD_BYTES), unless=unless)
+        return opened.blob, await body(opened)
 
     async def _tail(self, key: str) -> tuple[Blob, Chunk] | None:
         """The last bytes of an object; None where the store does not give them: they can be read by their place."""

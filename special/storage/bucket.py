@@ -296,7 +296,9 @@ class Bucket:
             if match is not None and await self._refuses_matches(client, path, match):
                 return await self._get(client, path, span, pin, unless)
             raise
-        except RangesIgnored:
+        except RangesIgnored as error:
+            if isinstance(span, Suffix):  # some send a short object whole
+                raise Uncounted(f"{path} is sent whole where its last bytes are asked for") from error
             self._tell_of_ranges()
             raise
         finally:

@@ -234,11 +234,18 @@ async def test_opens_the_last_bytes_of_an_object(backend: Backend) -> None:
                 await backend.source.open("a", span=Suffix(10))
             assert trace.gets == 0
             return
-        for length, sent in [(10, Span(len(BIG) - 10, len(BIG))), (2**31, Span(0, len(BIG)))]:
-            opened = await backend.source.open("a", span=Suffix(length))
-            assert (opened.span, opened.blob) == (sent, await backend.source.stat("a"))
-            assert await body(opened) == BIG[sent.start :]
-        assert (trace.gets, trace.bytes) == (2, 10 + len(BIG))
+        opened = await backend.source.open("a", span=Suffix(10))
+        assert (opened.span, opened.blob) == (Span(len(BIG) - 10, len(BIG)), await backend.source.stat("a"))
+        assert await body(opened) == BIG[-10:]
+        assert (trace.gets, trace.bytes) == (1, 10)
+        try:
+            opened = await backend.source.open("a", span=Suffix(2**31))
+        except Uncounted:  # it answers as if no range were asked for
+            assert backend.name == "moto"
+        else:
+            assert opened.span == Span(0, len(BIG))
+            assert await body(opened) == BIG
+        assert trace.gets == 2, "nothing is asked for again"
     with pytest.raises(Missing):
         await backend.source.open("nothing", span=Suffix(10))
     try:
