@@ -629,9 +629,12 @@ def load(config: Path | None = None, **flags: Any) -> Settings:
             tables = _TABLES[str(first["loc"][0])] if len(first["loc"]) > 1 else (Settings,)
             fields = [name for table in tables for name in table.model_fields]
             raise ConfigurationError(f"there is no setting '{name}'{_hint(str(first['loc'][-1]), fields)}") from None
+        said = first["msg"].removeprefix("Value error, ")
+        if first["type"].startswith("byte_size"):
+            said = "write a number of bytes, or one with its unit, such as 200GiB"
         if not name:
-            raise ConfigurationError(first["msg"].removeprefix("Value error, ")) from None
-        raise ConfigurationError(f"setting '{name}': {first['msg']} (got {first.get('input')!r})") from None
+            raise ConfigurationError(said) from None
+        raise ConfigurationError(f"setting '{name}': {said} (got {first.get('input')!r})") from None
     except (ValueError, OSError) as error:
         raise ConfigurationError(f"configuration file {config}: {error}") from None
 
