@@ -618,7 +618,8 @@ def load(config: Path | None = None, **flags: Any) -> Settings:
     try:
         return kind(**given)
     except ValidationError as error:
-        first = error.errors()[0]
+        # A name that is mistyped is why the one that it was meant to be is missing.
+        first = min(error.errors(), key=lambda it: it["type"] != "extra_forbidden")
         name = ".".join(str(part) for part in first["loc"])
         if (first["type"], name) == ("missing", "source"):
             raise ConfigurationError(

@@ -95,6 +95,9 @@ def test_bad_files(tmp_path: Path) -> None:
     unknown.write_text('source = "x"\nprot = 1\n')
     with pytest.raises(ConfigurationError, match="prot"):
         load(unknown)
+    unknown.write_text('sorce = "x"\n')
+    with pytest.raises(ConfigurationError, match="no setting 'sorce': did you mean source"):
+        load(unknown)
 
 
 @pytest.mark.parametrize(
