@@ -623,7 +623,8 @@ def load(config: Path | None = None, **flags: Any) -> Settings:
     try:
         return kind(**given)
     except ValidationError as error:
-        first = error.errors()[0]
+        # A name that is mistyped is why the one that it was meant to be is missing.
+        first = min(error.errors(), key=lambda it: it["type"] != "extra_forbidden")
         name = ".".join(str(part) for part in first["loc"])
         if (first["type"], name) == ("missing", "source"):
             raise ConfigurationError(
@@ -634,9 +635,12 @@ def load(config: Path | None = None, **flags: Any) -> Settings:
             tables = _TABLES[str(first["loc"][0])] if len(first["loc"]) > 1 else (Settings,)
             fields = [name for table in tables for name in table.model_fields]
             raise ConfigurationError(f"there is no setting '{name}'{_hint(str(first['loc'][-1]), fields)}") from None
+        said = first["msg"].removeprefix("Value error, ")
+        if first["type"].startswith("byte_size"):
+            said = "write a number of bytes, or one with its unit, such as 200GiB"
         if not name:
-            raise ConfigurationError(first["msg"].removeprefix("Value error, ")) from None
-        raise ConfigurationError(f"setting '{name}': {first['msg']} (got {first.get('input')!r})") from None
+            raise ConfigurationError(said) from None
+        raise ConfigurationError(f"setting '{name}': {said} (got {first.get('input')!r})") from None
     except (ValueError, OSError) as error:
         raise ConfigurationError(f"configuration file {config}: {error}") from None
 

@@ -70,7 +70,11 @@ def test_precedence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.param({"source": "x", "keys": "constant"}, "lacks {id}", id="template"),
         pytest.param({"source": "x", "keys": ""}, "at least one", id="no template"),
         pytest.param({}, "the variable SPECIAL_SOURCE, or source in a file", id="no source"),
-        pytest.param({"source": "x", "base_url": "images.example.org"}, "write it whole", id="no scheme"),
+        pytest.param(
+            {"source": "x", "base_url": "images.example.org"}, "setting 'base_url': write it whole", id="no scheme"
+        ),
+        pytest.param({"source": "x", "volume_size": "lots"}, "with its unit, such as 200GiB (got 'lots')", id="size"),
+        pytest.param({"source": "x", "volume_size": "3 boxes"}, "unit, such as 200GiB (got '3 boxes')", id="unit"),
         pytest.param({"source": "x", "base_url": "https:///x"}, "write it whole", id="no host"),
         pytest.param({"source": "x", "port": 8001, "admin_port": 8001}, "admin_port is another", id="one port"),
     ],
@@ -90,6 +94,9 @@ def test_bad_files(tmp_path: Path) -> None:
     unknown = tmp_path / "unknown.toml"
     unknown.write_text('source = "x"\nprot = 1\n')
     with pytest.raises(ConfigurationError, match="prot"):
+        load(unknown)
+    unknown.write_text('sorce = "x"\n')
+    with pytest.raises(ConfigurationError, match="no setting 'sorce': did you mean source"):
         load(unknown)
 
 
