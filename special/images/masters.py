@@ -264,10 +264,9 @@ class Masters:
         else:
             found, tail = await self._head(key, unless), None
         blob, head = found
-        is_of_use = formats.ends_matter(head, blob.size)
-        self._tailed.put(ending, is_of_use)
+        self._tailed.put(ending, formats.ends_matter(head, blob.size))
         seen = [(Span(0, len(head)), head)] if head else []
-        if is_of_use and tail is not None and tail[0].version == blob.version:
+        if tail is not None and tail[0].version == blob.version:
             seen.append(tail[1])
         return blob, seen
 

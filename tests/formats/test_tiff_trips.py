@@ -183,7 +183,7 @@ def others() -> dict[str, bytes]:
 @pytest.mark.parametrize(
     ("name", "tile", "thumbnail"),
     [
-        pytest.param("front.tif", (2, 4), (2, 2), id="TIFF, all directories in front"),
+        pytest.param("front.tif", (2, 5), (1, 2), id="TIFF, all directories in front"),
         pytest.param("back.tif", (2, 5), (1, 2), id="TIFF, all directories behind"),
         pytest.param("strips.tif", (2, 3), (2, 3), id="TIFF of strips, directory behind"),
         pytest.param("mosaic.jp2", (2, 2), (2, 2), id="JPEG 2000"),
