@@ -82,7 +82,7 @@ async def test_a_folder_beside_a_bucket_is_read_in_place_and_the_bucket_through_
     )
     found = admin.stat(tmp_path / "volume", top=10)
     assert found.misses > 0
-    stored = {urlsplit(entry.url).scheme for entry in found.top if entry.misses}
+    stored = {urlsplit(entry.url.partition(" ")[2] or entry.url).scheme for entry in found.top if entry.misses}
     assert stored == {"s3"}
     held = sum(path.stat().st_blocks * 512 for path in (tmp_path / "volume").glob("objects/*/*/data"))
     assert 0 < held <= (MASTERS / "map.jp2").stat().st_size + 65536

@@ -72,10 +72,8 @@ def look(cluster: Cluster) -> dict[str, str]:
 
 def on_volumes(cluster: Cluster) -> dict[str, list[str]]:
     """Which masters are on which machine's volume."""
-    return {
-        address: [entry.url.split("/", 3)[3] for entry in stat(server.home / "volume", top=100).top]
-        for address, server in cluster.servers.items()
-    }
+    held = {address: stat(server.home / "volume", top=100).top for address, server in cluster.servers.items()}
+    return {address: [it.url.rpartition("://")[2].split("/", 1)[1] for it in top] for address, top in held.items()}
 
 
 async def test_each_master_is_one_machine_s_and_a_lost_machine_moves_its_share_alone(cluster: Cluster) -> None:
