@@ -101,6 +101,7 @@ class Bucket:
         """Key and tag of the last read that the store refused with 412."""
         self._sends_match = True
         self._told_of_ranges = False
+        self._has_sent_parts = False
 
     @property
     def root(self) -> str:
@@ -299,8 +300,7 @@ class Bucket:
         except RangesIgnored as error:
             if isinstance(span, Suffix):  # some send a short object whole
                 raise Uncounted(f"{path} is sent whole where its last bytes are asked for") from error
-            self._tell_of_ranges()
-            raise
+            raise self._sent_whole(str(error)) from error
         finally:
             count_get(size_bytes)
         if pin is not None and (answer.etag, answer.size) != (pin.etag, pin.size):
@@ -309,9 +309,9 @@ class Bucket:
         if (answer.start, answer.stop) != clip(span, answer.size):
             await answer.close()
             if (answer.start, answer.stop) == (0, answer.size):
-                self._tell_of_ranges()
-                raise RangesIgnored(f"{path}: asked for {span}, was sent all {answer.size} bytes")
+                raise self._sent_whole(f"{path}: asked for {span}, was sent all {answer.size} bytes")
             raise Unreachable(f"{path}: asked for {span}, was sent bytes {answer.start}–{answer.stop}")
+        self._has_sent_parts |= answer.stop - answer.start < answer.size
         return answer
 
     async def _refuses_matches(self, client: StoreClient, path: str, match: str) -> bool:
@@ -331,7 +331,10 @@ class Bucket:
             self._sends_match = False
         return True
 
-    def _tell_of_ranges(self) -> None:
+    def _sent_whole(self, message: str) -> Unreachable:
+        """The error of an answer that is not the part that was asked for. It may pass where parts have come before."""
+        if self._has_sent_parts:
+            return Unreachable(message)
         if not self._told_of_ranges:
             self._told_of_ranges = True
             log.error(
@@ -339,6 +342,7 @@ class Bucket:
                 "or switch byte ranges on",
                 self._root,
             )
+        return RangesIgnored(message)
 
     async def _past_the_end(
         self,

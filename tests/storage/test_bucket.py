@@ -423,6 +423,16 @@ async def test_a_store_without_ranges_is_told_of_once(caplog: pytest.LogCaptureF
     assert caplog.text.count("ignores Range") == 1
 
 
+async def test_a_store_that_has_sent_parts_may_send_them_again(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving(right, *[lambda _: right(Request("GET", "/a", {}))] * 8) as script:
+        source, blob = opened(script)
+        assert await source.read(blob, [Span(1000, 3000)]) == [DATA[1000:3000]]
+        with pytest.raises(Unreachable) as raised:
+            await source.read(blob, [Span(1000, 3000)])
+    assert raised.value.status == 503
+    assert "ignores Range" not in caplog.text
+
+
 LISTING = """<?xml version="1.0" encoding="UTF-8"?><ListBucketResult><Name>one</Name><KeyCount>1</KeyCount>
 <IsTruncated>false</IsTruncated><Contents><Key>a.tif</Key><ETag>"x"</ETag><Size>3</Size></Contents></ListBucketResult>"""
 
