@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -31,6 +32,7 @@ from special.web.app import App
 from special.workers import Workers, standard_lanes
 from tests.support.fakes import CountingSource
 from tests.support.processes import resident_bytes
+from tests.volume.made import until
 
 pytestmark = pytest.mark.service
 
@@ -115,8 +117,9 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-async def settled(site: Site) -> None:
-    """Until nothing more reaches the source."""
+async def settled(site: Site, *, reads: int = 0, asked: Sequence[asyncio.Task[Any]] = (), done: int = 0) -> None:
+    """Until that many reads have reached the source, so many requests are done, and nothing more reaches it."""
+    await until(lambda: len(site.source.of("read")) >= reads and sum(it.done() for it in asked) >= done)
     seen = -1
     while seen != len(site.source.calls):
         seen = len(site.source.calls)
@@ -131,7 +134,7 @@ async def test_no_more_is_read_than_there_is_memory_for(root: Path) -> None:
             assert (await running.get(f"/iiif/3/{name}/info.json")).status_code == 200
         running.source.clear()
         asked = [asyncio.create_task(running.get(MAX.format(name))) for name in names]
-        await settled(running)
+        await settled(running, reads=2)
         gate = running.app.engine.admission
         assert len(running.source.of("read")) == gate.admitted("full") == 2
         assert 0 < gate.reserved_bytes <= 2.5 * memory
@@ -150,10 +153,11 @@ async def test_a_full_queue_refuses_at_once_and_has_read_nothing(root: Path) -> 
             await running.get(f"/iiif/3/{name}/info.json")
         running.source.clear()
         asked = [asyncio.create_task(running.get(MAX.format(name))) for name in names]
-        await settled(running)
-        refused = [task.result() for task in asked if task.done()]
         lane = standard_lanes(1)[1]
-        assert len(refused) == len(names) - lane.running - lane.queue
+        too_many = len(names) - lane.running - lane.queue
+        await settled(running, reads=lane.running + lane.reading, asked=asked, done=too_many)
+        refused = [task.result() for task in asked if task.done()]
+        assert len(refused) == too_many
         assert {it.status_code for it in refused} == {503}
         assert all(int(it.headers["retry-after"]) >= 1 for it in refused)
         assert len(running.source.of("read")) == lane.running + lane.reading
@@ -198,7 +202,7 @@ async def test_an_image_that_is_purged_while_it_is_read_is_answered(root: Path) 
     async with site(root) as running:
         await running.get("/iiif/3/a.png/info.json")
         asked = asyncio.create_task(running.get("/iiif/3/a.png/0,0,64,64/max/0/default.jpg"))
-        await settled(running)
+        await settled(running, reads=1)
         await running.app.engine.purge("a.png")
         running.source.may_go_on.set()
         assert (await asked).status_code == 200
