@@ -179,7 +179,7 @@ class Child(asyncio.BufferedProtocol):
 
 
 def _take_notice(ready: asyncio.Future[None]) -> None:
-    """The end of a child before it was ready is no news where its start was given up: nobody waits for it."""
+    """Retrieve the error of a child that ended before it was ready: where its start was given up, no caller does."""
     if not ready.cancelled():
         ready.exception()
 

@@ -50,11 +50,12 @@ function tokenOf(service) {
   const address = here(service.id);
   address.search = new URLSearchParams({ messageId, origin: location.origin });
   const frame = Object.assign(document.createElement("iframe"), { src: address, hidden: true });
+  const loaded = new Promise((resolve) => frame.addEventListener("load", resolve));
   return new Promise((resolve) => {
     addEventListener("message", function heard({ source, origin, data }) {
       if (source !== frame.contentWindow || origin !== address.origin || data?.messageId !== messageId) return;
       removeEventListener("message", heard);
-      frame.remove();
+      loaded.then(() => frame.remove());  // not before: its request would count as failed
       resolve(data);
     });
     document.body.append(frame);
