@@ -270,7 +270,7 @@ def derive(
     What is restricted stays so, and sizes files of others are left alone, which is no error. Exits with 1 if any
     image failed or is wrong.
     """
-    from special.derive import Consent, Options, run
+    from special.derive import Consent, Options, derive_images
 
     asked: dict[Task, bool] = {"estimate": plan, "verify": verify, "remake": force}
     asked |= {"migrate": migrate, "index": index}
@@ -311,7 +311,7 @@ def derive(
         missing=missing,
     )
     machine.raise_descriptor_limit()
-    sys.exit(asyncio.run(run(chosen, identifiers or [], options)))
+    sys.exit(asyncio.run(derive_images(chosen, identifiers or [], options)))
 
 
 @cli.command(
@@ -450,7 +450,7 @@ def forget(
 
     Delete or restrict the master first: one that is there is served again. Run it on each machine that has a volume.
     """
-    from special.derive import forget as forget_images
+    from special.derive import forget_images
 
     chosen = settings.load(config, source=source, thumbs=thumbs, volume=volume)
     sys.exit(asyncio.run(forget_images(chosen, identifiers, out=sys.stdout)))

@@ -36,8 +36,6 @@ PURE = [
     ROOT / "tests" / "test_geometry.py",
     ROOT / "tests" / "derive" / "test_plan.py",
 ]
-NOT_YET = {"test_plan.py"}
-"""Pure tests whose subject still pulls in the settings: `special.derive` by its `run`."""
 HEAVY = {"boto3", "moto", "pydantic_settings"}
 LOADED = """
 import sys
@@ -52,8 +50,7 @@ print(*sys.modules)
 
 
 def test_pure_tests_import_no_store_and_no_settings():
-    paths = [path for path in PURE if path.name not in NOT_YET]
-    done = run(sys.executable, "-c", LOADED, *paths)
+    done = run(sys.executable, "-c", LOADED, *PURE)
     assert done.returncode == 0, done.stderr
     assert HEAVY & set(done.stdout.split()) == set()
 

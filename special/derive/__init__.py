@@ -9,10 +9,25 @@ cluster                     in batches, on Dask
 takedown                    what is ours of an image goes, everywhere
 options, resources          what a run is asked, and what it works with
 outcome, progress, run      what became of each image; what the terminal shows; the exit code
+
+`run` knows the settings; it is imported at its first use, so that planning needs none of them.
 """
 
-from special.derive.options import Task
-from special.derive.plan import Consent
-from special.derive.run import Options, forget, run
+from __future__ import annotations
 
-__all__ = ["Consent", "Options", "Task", "forget", "run"]
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from special.derive.options import Options, Task
+from special.derive.plan import Consent
+
+if TYPE_CHECKING:
+    from special.derive.run import derive_images, forget_images
+
+__all__ = ["Consent", "Options", "Task", "derive_images", "forget_images"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in ("derive_images", "forget_images"):
+        raise AttributeError(f"module 'special.derive' has no attribute '{name}'")
+    return getattr(import_module("special.derive.run"), name)

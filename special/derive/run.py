@@ -36,10 +36,10 @@ from special.serving import PIXELS_VERSION
 from special.settings import Settings
 from special.storage import Bucket, Folder, Source, check_apart
 
-__all__ = ["Options", "forget", "run"]
+__all__ = ["Options", "derive_images", "forget_images"]
 
 
-async def run(
+async def derive_images(
     settings: Settings,
     identifiers: Sequence[str],
     options: Options,
@@ -100,7 +100,7 @@ async def _require_masters(source: Source) -> None:
         )
 
 
-async def forget(settings: Settings, identifiers: Sequence[str], *, out: TextIO) -> int:
+async def forget_images(settings: Settings, identifiers: Sequence[str], *, out: TextIO) -> int:
     """Remove all that is ours of these images, a line each on `out`; 1 where any failed. The masters stay.
 
     Raises `ConfigurationError` before any work.

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from special import composition
 from special.catalogue import CatalogueOptions, SqliteOptions, open_catalogue, open_sources
-from special.derive import Options, run
+from special.derive import Options, derive_images
 from special.derive.concurrency import BatchOptions
 from special.derive.inputs import InputImage, read
 from special.derive.outcome import Outcome
@@ -56,7 +56,7 @@ def settings(root: Path) -> Settings:
 
 async def test_all_images_of_a_catalogue_are_made_as_it_says(root: Path) -> None:
     out, said = io.StringIO(), Console(file=io.StringIO())
-    assert await run(settings(root), [], Options(json=True), out=out, console=said) == 1
+    assert await derive_images(settings(root), [], Options(json=True), out=out, console=said) == 1
     results = {it["identifier"]: it["result"] for it in map(json.loads, out.getvalue().splitlines())}
     assert results == {"far": "failed", "one": "made", "two": "made"}
     thumbs = root / "home" / "thumbs"
@@ -66,7 +66,7 @@ async def test_all_images_of_a_catalogue_are_made_as_it_says(root: Path) -> None
     assert keys == ["red.png", f"{(root / 'b').as_uri()}/lime.png"]
 
     out = io.StringIO()
-    await run(settings(root), ["one", "two"], Options(json=True), out=out, console=said)
+    await derive_images(settings(root), ["one", "two"], Options(json=True), out=out, console=said)
     assert [json.loads(it)["result"] for it in out.getvalue().splitlines()] == ["stood", "stood"]
 
     # The server believes the side-car of a master in another source: it reads that and the sizes file.

@@ -22,7 +22,7 @@ from special import settings
 from special.derive.cluster import derive_on_cluster
 from special.derive.inputs import InputImage
 from special.derive.plan import Consent
-from special.derive.run import Options, resource_options_of, run
+from special.derive.run import Options, derive_images, resource_options_of
 from special.errors import ConfigurationError
 from tests.support.servers import free_ports
 
@@ -89,7 +89,7 @@ async def test_lost_worker_loses_nothing(cluster: Cluster, tmp_path: Path, monke
     assert [it.identifier for it in outcomes if it.result == "failed"] == ["24.jpg"]
     seen, out = io.StringIO(), io.StringIO()
     checked = Options(task="verify", scheduler=cluster.address, json=True)
-    assert await run(chosen, names, checked, out=out, console=Console(file=seen)) == 0
+    assert await derive_images(chosen, names, checked, out=out, console=Console(file=seen)) == 0
     assert {json.loads(line)["result"] for line in out.getvalue().splitlines()} == {"sound"}
     assert "24 images: 24 sound" in seen.getvalue()
 
@@ -100,4 +100,4 @@ async def test_scheduler_that_does_not_answer_is_said(tmp_path: Path) -> None:
     options = Options(scheduler=f"tcp://127.0.0.1:{port}")
 
     with pytest.raises(ConfigurationError, match=f"no Dask scheduler answers at tcp://127.0.0.1:{port}"):
-        await run(chosen, ["moon.jpg"], options, console=Console(file=io.StringIO()))
+        await derive_images(chosen, ["moon.jpg"], options, console=Console(file=io.StringIO()))

@@ -24,7 +24,7 @@ from rich.console import Console
 from special import settings
 from special.derive.options import Task
 from special.derive.plan import Consent
-from special.derive.run import Options, run
+from special.derive.run import Options, derive_images
 from special.errors import ConfigurationError
 from special.geometry import Size
 from special.renditions import RenditionStore, SizesFile
@@ -51,7 +51,7 @@ async def derive(
     chosen = settings.load(source=str(source), thumbs=str(thumbs), decoders=2, **given)
     seen, out = io.StringIO(), io.StringIO()
     console = Console(file=seen, soft_wrap=True)
-    code = await run(chosen, identifiers, options or Options(json=True), out=out, console=console)
+    code = await derive_images(chosen, identifiers, options or Options(json=True), out=out, console=console)
     return code, [json.loads(line) for line in out.getvalue().splitlines()], seen.getvalue()
 
 
@@ -195,7 +195,7 @@ async def test_terminal_shows_how_many_there_are(tmp_path: Path) -> None:
     console = Console(file=seen, force_terminal=True, width=200)
     chosen = settings.load(source=str(MASTERS), thumbs=str(tmp_path / "thumbs"))
 
-    assert await run(chosen, [], Options(task="estimate"), console=console) == 0
+    assert await derive_images(chosen, [], Options(task="estimate"), console=console) == 0
     text = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", seen.getvalue())
     assert f"{len(IMAGES)}/{len(IMAGES)}" in text
     assert f"{len(IMAGES)} images: {len(IMAGES)} due" in text
@@ -221,7 +221,7 @@ async def test_what_cannot_work_is_said_before_any_work(
     chosen = settings.load(source=str(tmp_path / "masters"), thumbs=str(tmp_path / thumbs), sizes=sizes, decoders=1)
 
     with pytest.raises(ConfigurationError, match=sign):
-        await run(chosen, identifiers, options, console=Console(file=io.StringIO()))
+        await derive_images(chosen, identifiers, options, console=Console(file=io.StringIO()))
 
 
 @pytest.mark.parametrize(

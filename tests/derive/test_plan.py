@@ -6,21 +6,25 @@ from dataclasses import replace
 
 import pytest
 
+from special.codecs import Encoding
 from special.derive.plan import AccessPlan, Consent, Steps, Target, is_left_alone, plan, plan_access
 from special.geometry import Size
 from special.images.asset import Rendition
 from special.images.rule import Rule
-from special.renditions import SizesFile, StoredRenditions
+from special.renditions import Policy, SizesFile, StoredRenditions
 from special.storage.blob import Blob
-from tests.support.policies import policy
 
 BLOB = Blob("memory://m/", "leaf.tif", '"1"', 100)
 SHAPE = Size(600, 400)
 BIG, SMALL = Size(300, 200), Size(150, 100)
 
 
+def policy(sizes: str, limit: int | None = None, quality: int = 85) -> Policy:
+    return Policy.of(sizes, max_unauthorised=limit, formats=["jpg"], qualities=Encoding(jpeg_quality=quality))
+
+
 def target(limit: int | None = None, *, sizes: str = "300,150", quality: int = 85, blob: Blob = BLOB) -> Target:
-    return Target.of("leaf", blob, SHAPE, policy(sizes, max_unauthorised=limit, jpeg_quality=quality))
+    return Target.of("leaf", blob, SHAPE, policy(sizes, limit, quality))
 
 
 def kept(before: Target, *, settled: bool = True) -> StoredRenditions:

@@ -26,7 +26,7 @@ from special.derive.inputs import InputImage
 from special.derive.outcome import Outcome
 from special.derive.plan import Target
 from special.derive.queue_worker import QueueWorker, VisibilityOptions
-from special.derive.run import Options, run
+from special.derive.run import Options, derive_images
 from special.derive.sqs import Message, MessageQueue, SqsQueue
 from special.errors import ConfigurationError, Malformed, Missing, Unreachable
 from special.geometry import Size
@@ -378,7 +378,7 @@ async def test_events_of_a_bucket_reach_its_renditions(queues: Queues, moto_s3: 
 
     watching = threading.Thread(target=stop_when_done)
     watching.start()
-    code = await run(chosen, [], options, out=out, console=Console(file=io.StringIO()))
+    code = await derive_images(chosen, [], options, out=out, console=Console(file=io.StringIO()))
     watching.join()
 
     assert code == 0

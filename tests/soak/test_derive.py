@@ -11,7 +11,7 @@ from PIL import Image
 from rich.console import Console
 
 from special import settings
-from special.derive.run import Options, run
+from special.derive.run import Options, derive_images
 from special.geometry import Size
 from special.renditions import RenditionStore
 from tests.soak.proxy import Refused, Weather, proxy
@@ -33,7 +33,7 @@ async def throttled(s3: S3Server, monkeypatch: pytest.MonkeyPatch, *, masters: i
         between.choose = Weather(seed=seed, rate=0.1, faults=REFUSALS, burst=burst)
         chosen = settings.load(source=f"s3://{source}", thumbs=f"s3://{thumbs}", sizes="100,50", decoders=1)
         out, seen = io.StringIO(), io.StringIO()
-        code = await run(chosen, [], Options(json=True), out=out, console=Console(file=seen, soft_wrap=True))
+        code = await derive_images(chosen, [], Options(json=True), out=out, console=Console(file=seen, soft_wrap=True))
     outcomes = [json.loads(line) for line in out.getvalue().splitlines()]
     refused = sum(isinstance(exchange.fault, Refused) for exchange in between.log)
     print(f"\nseed {seed}: {refused} of {len(between.log)} requests refused. {seen.getvalue().splitlines()[-1]}")
