@@ -5,6 +5,7 @@ What takes long to import (moto, boto3, httpx) is imported inside the fixtures t
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from tests.support.azurite import AzureServer
 from tests.support.live import LiveServer
 from tests.support.servers import S3Server
 
+gc.disable()  # until all tests are collected: a million objects, none of them garbage
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of servers are started: none compiles the package again
 
 
@@ -78,6 +80,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("service")
         if not any(item.get_closest_marker(name) for name in OTHERS):
             item.add_marker("unit")
+
+
+def pytest_collection_finish() -> None:
+    """Take what was collected out of the garbage collector's reach, which walks over the rest all the time."""
+    gc.freeze()
+    gc.enable()
 
 
 _BEFORE = pytest.StashKey[tuple[list[int], int]]()
