@@ -189,11 +189,19 @@ class Uncounted(SourceError):
 
 
 class Unreachable(SourceError):
-    """Timeout, reset, throttling, or a body that is not as long as it was said to be."""
+    """Timeout, reset, throttling, or a body that is not as long as it was said to be.
+
+    `advice`: what is wrong with the store, and what to do about it, as the rest of a sentence; empty where its
+    answer tells nothing.
+    """
 
     status = 503
     code = "unreachable"
     sentence = "The image's store does not answer; ask again."
+
+    def __init__(self, message: str = "", *, advice: str = "") -> None:
+        super().__init__(message)
+        self.advice = advice
 
 
 class RangesIgnored(Unreachable):

@@ -23,7 +23,7 @@ from obstore.exceptions import (
 )
 from obstore.store import AzureStore, GCSStore, S3Store
 
-from special.errors import Changed, Denied, Missing, RangesIgnored
+from special.errors import Changed, Denied, Missing, RangesIgnored, Unreachable
 from special.storage.blob import Absent, NotModified, Span, Suffix, Unless
 from special.storage.client import (
     GetAnswer,
@@ -45,6 +45,13 @@ _PAST_THE_END = "Wanted range starting at"
 """obstore's own message where a store sends the whole object in place of a 416, as Azure may."""
 _WHOLE = ("Received non-partial response when range requested", "Range request not supported")
 """The same where it sends the whole object in place of a range: a bucket, a web server."""
+_CAUSES = {
+    re.compile(r"InvalidCertificate\(\s*(\w+)"): "has a certificate that is not trusted ({}): name the file of its "
+    "authority's certificates in AWS_CA_BUNDLE or SSL_CERT_FILE",
+    re.compile("InvalidContentType"): "speaks no TLS: write its address with http://",
+    re.compile("dns error"): "has a name that cannot be resolved: correct its address, or check the network",
+}
+"""Why no connection came about, which obstore tells in the details of an error alone, and what to do about it."""
 
 
 class ObstoreClient:
@@ -197,6 +204,10 @@ def _ours(error: Exception) -> Exception:
         return RangeNotSatisfiable(message)
     if any(text in message for text in _WHOLE):
         return RangesIgnored(message)
+    for cause, advice in _CAUSES.items():
+        if (found := cause.search(str(error))) is not None:
+            advice = advice.format(*found.groups())
+            return Unreachable(f"{message}: the store {advice}", advice=advice)
     status, code = _STATUS.search(message), _CODE.search(message)
     if isinstance(error, PermissionDeniedError | UnauthenticatedError) and status is None:
         return Denied(message)

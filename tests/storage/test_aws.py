@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from special.errors import ConfigurationError
-from special.storage import RetryPolicy, body, open_source
+from special.storage import RetryPolicy, body, check_source, open_source
 from special.storage.aws import Account
 from tests.support.servers import NO_OTHER_AWS
 
@@ -245,6 +245,48 @@ async def test_both_clients_trust_the_certificates_that_are_named(
             assert await body(await source.open(key)) == b"abc"
         finally:
             await source.close()
+
+
+BUSY = b"HTTP/1.1 503 Slow Down\r\nContent-Length: 36\r\nConnection: close\r\n\r\n<Error><Code>SlowDown</Code></Error>"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "is_tls", "expected"),
+    [
+        pytest.param(
+            "https://localhost:{port}", True, "certificate that is not trusted (UnknownIssuer)", id="authority"
+        ),
+        pytest.param("https://localhost:{port}", False, "speaks no TLS: write its address with http://", id="no TLS"),
+        pytest.param(f"http://{'a' * 64}.invalid", False, "has a name that cannot be resolved", id="no name"),
+        pytest.param("http://localhost:{port}", False, "answers 503 SlowDown: it is overloaded", id="throttled"),
+    ],
+)
+async def test_what_is_wrong_with_an_endpoint_is_named(
+    endpoint: str, is_tls: bool, expected: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificates(tmp_path)[1])
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(BUSY)
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context if is_tls else None) as listening:
+        port = listening.sockets[0].getsockname()[1]
+        use(
+            monkeypatch,
+            {
+                "AWS_ENDPOINT_URL": endpoint.format(port=port),
+                "AWS_ACCESS_KEY_ID": "a",
+                "AWS_SECRET_ACCESS_KEY": "b",
+            },
+        )
+        with pytest.raises(ConfigurationError) as caught:
+            await check_source("s3://one", retry_policy=RetryPolicy(request_s=30.0, retries=0))
+    assert str(caught.value).startswith("s3://one/ ")
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def certificates(folder: Path) -> tuple[Path, Path]:
