@@ -20,7 +20,7 @@
     │       └── RangesIgnored     502  the store sends whole objects where ranges are asked for
     ├── MasterError               422  this master cannot be shown
     │   ├── Malformed             422  the file breaks its own format's rules
-    │   │   └── Unreadable        500  a file that special wrote beside the renditions is broken
+    │   │   └── Unreadable        500  a stored rendition, or a file beside it, is broken
     │   ├── Unsupported           422  a format or feature that nothing here decodes
     │   │   └── NotAnImage        422  nothing that is known as an image
     │   ├── NoSuchPage            404  a page behind the last
@@ -232,7 +232,7 @@ class Malformed(MasterError):
 
 
 class Unreadable(Malformed):
-    """A file that describes stored renditions is broken. The message names it, and is not public."""
+    """A stored rendition, or a file that describes them, is broken. The message names it, and is not public."""
 
     status = 500
     code = "unreadable"
