@@ -29,8 +29,6 @@ class Outcome:
     """What was done, would be done, or is wrong; one sentence."""
     access: AccessChange = ""
     """What becomes of restrictions, or would become of them."""
-    incomplete: str = ""
-    """Why not all of the master's picture is in its file, where pixels were read; the rest was made grey."""
     written: int = 0
     """How many renditions were written."""
     gets: int = 0
@@ -39,6 +37,8 @@ class Outcome:
     """Bytes that they asked for."""
     decode_ms: float = 0.0
     """Time in the decoder process, encoding included."""
+    incomplete: str = ""
+    """Why not all of the master's picture is in its file, where pixels were read; the rest was made grey."""
     planned_bytes: int = 0
     """About what a pyramid that is due will take in the store."""
     due_reads: int = 0
