@@ -203,8 +203,8 @@ def test_the_page_that_the_readme_shows_works(live_server: LiveServer, page: Pag
 @pytest.mark.skipif(npm.NPM is None, reason="npm, which fetches Mermaid, is not installed")
 def test_the_diagram_of_the_readme_is_drawn(page: Page, problems: list[str]):
     (shown,) = re.findall(r"```mermaid\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
-    document = '<!doctype html><script src="mermaid/dist/mermaid.min.js"></script>'
-    with site({"page": document, "mermaid": npm.package("mermaid", "12.3.0")}) as elsewhere:
+    document = '<!doctype html><script src="mermaid/dist/mermaid.tiny.js"></script>'
+    with site({"page": document, "mermaid": npm.package("@mermaid-js/tiny", "12.0.0")}) as elsewhere:
         page.goto(f"{elsewhere}/page")
         drawn = page.evaluate("async (text) => (await mermaid.render('drawn', text)).svg", shown)
         page.set_content(drawn)
