@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from special.errors import ConfigurationError
-from special.storage import RetryPolicy, body, check_source, open_source
+from special.errors import ConfigurationError, SourceError
+from special.storage import RetryPolicy, Span, body, check_source, open_source
 from special.storage.aws import Account
 from tests.support.servers import NO_OTHER_AWS
 
@@ -287,6 +287,51 @@ async def test_what_is_wrong_with_an_endpoint_is_named(
     assert str(caught.value).startswith("s3://one/ ")
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("headers", "data", "expected"),
+    [
+        pytest.param(
+            b"Content-Range: bytes 0-2/9\r\nTransfer-Encoding: chunked",
+            b"3\r\nabc\r\n0\r\n\r\n",
+            "sends no Content-Length",
+            id="no length",
+        ),
+        pytest.param(
+            b"Content-Range: bytes 0-2/*\r\nContent-Length: 3",
+            b"abc",
+            "no size of the object",
+            id="no size of the object",
+        ),
+    ],
+)
+async def test_a_store_whose_answers_cannot_be_used_is_asked_once_and_named(
+    headers: bytes, data: bytes, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(
+            b'HTTP/1.1 206 Partial Content\r\nETag: "x"\r\nLast-Modified: Sun, 22 Nov 2026 17:20:39 GMT\r\n'
+            + headers
+            + b"\r\nConnection: close\r\n\r\n"
+            + data
+        )
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as listening:
+        port = listening.sockets[0].getsockname()[1]
+        use(monkeypatch, {"AWS_ENDPOINT_URL": f"http://localhost:{port}", "AWS_NO_SIGN_REQUEST": "yes"})
+        source = open_source("s3://one", retry_policy=RetryPolicy(request_s=30.0, retries=4))
+        try:
+            with pytest.raises(SourceError, match=expected) as caught:
+                await source.open("a", span=Span(0, 3))
+        finally:
+            await source.close()
+    assert (len(asked), caught.value.status) == (1, 502)
 
 
 def certificates(folder: Path) -> tuple[Path, Path]:
