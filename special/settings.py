@@ -529,7 +529,7 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _admin_is_apart(self) -> Self:
         if self.admin_port == self.port:
-            raise ValueError("admin_port is another one than port")
+            raise ValueError("admin_port and port must be different")
         return self
 
     @model_validator(mode="after")

@@ -56,7 +56,7 @@ class DerivativeRoute:
                 data = await renderer.decode(piece, job, admission, quarantine_key=blob.version)
             except MasterError as error:  # the master is not to blame, and may be sound
                 raise Unreadable(
-                    f"{blob.url} is no picture: {error}; `special derive --force {identifier}` makes it again"
+                    f"{blob.url} is no picture: {error}; `special derive --force` makes it again"
                 ) from error
         etag = pixels_etag(blob.etag, plan.job, renderer.encoding)
         return Answer(data, MEDIA[job.format], etag, len(data), modified=blob.modified, incomplete=piece.incomplete)

@@ -209,14 +209,15 @@ def _ours(error: Exception) -> Exception:
         return RangeNotSatisfiable(message)
     if any(text in message for text in _WHOLE):
         return RangesIgnored(message)
-    for text, advice in _UNUSABLE.items():
-        if text in message:
-            return SourceError(f"{message}: the store, or a proxy before it, {advice}")
-    for cause, advice in _CAUSES.items():
-        if (found := cause.search(str(error))) is not None:
-            advice = advice.format(*found.groups())
-            return Unreachable(f"{message}: the store {advice}", advice=advice)
     status, code = _STATUS.search(message), _CODE.search(message)
+    if status is None:
+        for text, advice in _UNUSABLE.items():
+            if text in message:
+                return SourceError(f"{message}: the store, or a proxy before it, {advice}")
+        for cause, advice in _CAUSES.items():
+            if (found := cause.search(str(error))) is not None:
+                advice = advice.format(*found.groups())
+                return Unreachable(f"{message}: the store {advice}", advice=advice)
     if isinstance(error, PermissionDeniedError | UnauthenticatedError) and status is None:
         return Denied(message)
     return error_of_status(int(status[1]) if status else None, code[1] if code else "", message)
