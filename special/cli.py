@@ -464,12 +464,28 @@ def forget(
   special config s3://archive --config special.toml
 
   SPECIAL_SOURCE=s3://archive special config > special.toml
+
+  special config --cantaloupe cantaloupe.properties > special.toml
 """,
 )
-def config_command(source: MaySource = None, thumbs: Thumbs = None, config: Config = None) -> None:
+def config_command(
+    source: MaySource = None,
+    thumbs: Thumbs = None,
+    cantaloupe: Annotated[
+        Path | None, typer.Option(help="Print what this cantaloupe.properties asks for instead.", metavar="FILE")
+    ] = None,
+    config: Config = None,
+) -> None:
     """Print the settings in force as a file for --config, with what each is and where it comes from."""
+    from special.cantaloupe import translate
     from special.settings_file import commented_toml
 
+    if cantaloupe is not None:
+        try:
+            print(translate(cantaloupe.read_text("utf-8")), end="")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"{cantaloupe} cannot be read: {error}") from None
+        return
     flags = {"source": source, "thumbs": thumbs}
     print(commented_toml(settings.load(config, **flags), settings.origins(config, flags)), end="")
 

@@ -20,7 +20,7 @@
     │       └── RangesIgnored     502  the store sends whole objects where ranges are asked for
     ├── MasterError               422  this master cannot be shown
     │   ├── Malformed             422  the file breaks its own format's rules
-    │   │   └── Unreadable        500  a file that special wrote beside the renditions is broken
+    │   │   └── Unreadable        500  a stored rendition, or a file beside it, is broken
     │   ├── Unsupported           422  a format or feature that nothing here decodes
     │   │   └── NotAnImage        422  nothing that is known as an image
     │   ├── NoSuchPage            404  a page behind the last
@@ -189,11 +189,19 @@ class Uncounted(SourceError):
 
 
 class Unreachable(SourceError):
-    """Timeout, reset, throttling, or a body that is not as long as it was said to be."""
+    """Timeout, reset, throttling, or a body that is not as long as it was said to be.
+
+    `advice`: what is wrong with the store, and what to do about it, as the rest of a sentence; empty where its
+    answer tells nothing.
+    """
 
     status = 503
     code = "unreachable"
     sentence = "The image's store does not answer; ask again."
+
+    def __init__(self, message: str = "", *, advice: str = "") -> None:
+        super().__init__(message)
+        self.advice = advice
 
 
 class RangesIgnored(Unreachable):
@@ -224,7 +232,7 @@ class Malformed(MasterError):
 
 
 class Unreadable(Malformed):
-    """A file that describes stored renditions is broken. The message names it, and is not public."""
+    """A stored rendition, or a file that describes them, is broken. The message names it, and is not public."""
 
     status = 500
     code = "unreadable"

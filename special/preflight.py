@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 HEALTH_S: Final = 2.0
 """How long a running server may take to say that it lives."""
 _WRONG_PLACE: Final = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
-"""What keeps a folder from being written until somebody changes it; a full disk may have space again."""
+"""What keeps a folder from being written until the operator changes it; a full disk may have space again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -316,8 +316,9 @@ class Settings(BaseSettings):
     )
     odd_keys: bool = Field(
         False,
-        description="Whether the bucket has keys with empty segments or `.`, such as `a//b`; else such identifiers are "
-        "refused, since some stores have one object by several of them.",
+        description="Whether the bucket has keys with empty segments or `.`, such as `a//b`, or a folder has "
+        "names with decomposed letters (not in NFC); else such identifiers are refused, since some stores have one "
+        "object by several of them.",
     )
     pages: bool = Field(
         True,
@@ -528,7 +529,7 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _admin_is_apart(self) -> Self:
         if self.admin_port == self.port:
-            raise ValueError("admin_port is another one than port")
+            raise ValueError("admin_port and port must be different")
         return self
 
     @model_validator(mode="after")

@@ -172,6 +172,47 @@ def test_the_unit_starts_a_command_and_stops_it_in_time() -> None:
     assert int(unit["Service"]["TimeoutStopSec"]) > 30
 
 
+SET_BEFORE = [
+    found
+    for text in [README, *PAGES.values()]
+    for line in "".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL)).replace("\\\n", "").splitlines()
+    if (found := re.match(r"(?:[A-Z_]+=\S+ +)+(?=special )", line))
+] + [
+    found
+    for block in re.findall(r"```ini\n(.*?)```", "".join(PAGES.values()), re.DOTALL)
+    for found in re.finditer(r"(?<=^Environment=).*$", block, re.MULTILINE)
+]
+"""Variables that blocks set for a command, and for a unit of systemd."""
+
+
+@pytest.mark.parametrize("found", SET_BEFORE, ids=lambda it: it[0].split("=")[0])
+def test_variables_that_are_set_for_a_command_have_values_that_settings_take(
+    found: re.Match[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = dict(it.split("=", 1) for it in shlex.split(found[0]))
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    names = {it.removeprefix("SPECIAL_").lower() for it in given if it.startswith("SPECIAL_")}
+    assert names
+    assert names <= load(source="x").model_fields_set
+
+
+def test_units_that_pages_show_are_units() -> None:
+    blocks = re.findall(r"```ini\n(.*?)```", "".join(PAGES.values()), re.DOTALL)
+    assert blocks
+    for block in blocks:
+        unit = configparser.ConfigParser(interpolation=None, strict=True)
+        unit.read_string(block)
+        assert unit.sections() == ["Unit", "Service", "Install"]
+        assert Path(shlex.split(unit["Service"]["ExecStart"])[0]).name == "special"
+
+
+def test_every_kind_of_block_is_run_or_loaded_by_a_test() -> None:
+    """Shell, TOML and units here; the rest in `tests/test_documents.py`, `tests/web` and `tests/browser`."""
+    kinds = re.findall(r"^```(.+)$", "".join([README, *PAGES.values()]), re.MULTILINE)
+    assert set(kinds) == {"sh", "toml", "ini", "python", "html", "caddy", "mermaid"}
+
+
 def expressions() -> list[str]:
     rules = yaml.safe_load(FILES["prometheus-rules.yaml"])
     alerts = [it["expr"] for group in rules["groups"] for it in group["rules"]]

@@ -102,6 +102,18 @@ def test_check_tells_containers_whether_the_server_lives(live_server: LiveServer
 
 
 @pytest.mark.service
+def test_an_address_that_cannot_be_listened_on_is_named_with_its_setting(
+    live_server: LiveServer, tmp_path: Path
+) -> None:
+    taken = special("serve", str(MASTERS), "--port", live_server.url.rpartition(":")[2], home=tmp_path)
+    unknown = special("serve", str(MASTERS), "--port", "0", "--host", f"{'a' * 64}.invalid", home=tmp_path)
+    assert (taken.returncode, unknown.returncode) == (2, 2)
+    assert taken.stderr.endswith("; choose another with --port\n")
+    assert unknown.stderr.endswith("; choose another with --host\n")
+    assert len((taken.stderr + unknown.stderr).splitlines()) == 2
+
+
+@pytest.mark.service
 def test_version(tmp_path: Path) -> None:
     assert special("--version", home=tmp_path).stdout == "special 0.1.0\n"
     assert special("serve", "-h", home=tmp_path).returncode == 0

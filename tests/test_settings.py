@@ -76,7 +76,9 @@ def test_precedence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.param({"source": "x", "volume_size": "lots"}, "with its unit, such as 200GiB (got 'lots')", id="size"),
         pytest.param({"source": "x", "volume_size": "3 boxes"}, "unit, such as 200GiB (got '3 boxes')", id="unit"),
         pytest.param({"source": "x", "base_url": "https:///x"}, "write it whole", id="no host"),
-        pytest.param({"source": "x", "port": 8001, "admin_port": 8001}, "admin_port is another", id="one port"),
+        pytest.param(
+            {"source": "x", "port": 8001, "admin_port": 8001}, "admin_port and port must be different", id="one port"
+        ),
     ],
 )
 def test_what_cannot_work_is_named(flags: dict[str, Any], message: str) -> None:

@@ -74,7 +74,8 @@ async def attempt(image: InputImage, work: Work, *, batching: BatchOptions) -> O
             # Our own mistake, on this one image; the run goes on, and the log has the traceback.
             log.exception("%r failed for an unexpected reason", image.identifier)
             outcome = Outcome(image.identifier, "failed", f"{type(error).__name__}: {error}")
-    return replace(outcome, gets=used.gets, bytes=used.bytes, decode_ms=used.decode_ms + used.encode_ms)
+    decode_ms = used.decode_ms + used.encode_ms
+    return replace(outcome, gets=used.gets, bytes=used.bytes, decode_ms=decode_ms, incomplete=used.incomplete)
 
 
 async def _with_retries(image: InputImage, work: Work, batching: BatchOptions) -> Outcome:

@@ -37,6 +37,8 @@ class Outcome:
     """Bytes that they asked for."""
     decode_ms: float = 0.0
     """Time in the decoder process, encoding included."""
+    incomplete: str = ""
+    """Why not all of the master's picture is in its file, where pixels were read; the rest was made grey."""
     planned_bytes: int = 0
     """About what a pyramid that is due will take in the store."""
     due_reads: int = 0
@@ -44,13 +46,18 @@ class Outcome:
     due_puts: int = 0
     """Objects that would be written, at most."""
 
+    @property
+    def reason(self) -> str:
+        """All that is said of the image, on one line."""
+        return "; ".join(filter(None, (self.detail, self.incomplete)))
+
     def plain(self) -> dict[str, Any]:
         """One line of `--json`."""
         fields = asdict(self) | {"decode_ms": round(self.decode_ms, 1)}
         return {name: value for name, value in fields.items() if value or name not in _ONLY_IF_SET}
 
 
-_ONLY_IF_SET = ("access", "planned_bytes", "due_reads", "due_puts")
+_ONLY_IF_SET = ("access", "incomplete", "planned_bytes", "due_reads", "due_puts")
 
 Work = Callable[[InputImage], Awaitable[Outcome]]
 """What is done for one image. May raise any `SpecialError`."""

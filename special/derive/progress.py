@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from special.derive.outcome import BAD, RESULTS, Outcome, Result
 
-Notice = Literal["would open", "would close", "opened", "closed", "held", "foreign"]
+Notice = Literal["would open", "would close", "opened", "closed", "held", "foreign", "incomplete"]
 NOTICES: dict[Notice, str] = {
     "would open": "{} would be opened",
     "would close": "{} would be closed",
@@ -26,8 +26,9 @@ NOTICES: dict[Notice, str] = {
     "closed": "{} closed",
     "held": "{} more restricted than the policy says, as before (--open-restricted opens them)",
     "foreign": "{} with a sizes file of others, left alone (--adopt takes them over)",
+    "incomplete": "{} whose masters end early, shown as far as they go (--strict refuses them)",
 }
-"""What a run says of restrictions at its end."""
+"""What a run says at its end of images that are neither bad nor like all others."""
 DOLLARS_PER_GB_MONTH = 0.023
 """What S3 Standard costs in most regions, in 2026."""
 NAMED_IMAGES = 5
@@ -71,8 +72,7 @@ class Tally:
         self.planned_bytes += outcome.planned_bytes
         self.due_reads += outcome.due_reads
         self.due_puts += outcome.due_puts
-        notice = _notice(outcome)
-        if notice is not None:
+        for notice in _notices(outcome):
             self.noticed[notice] += 1
             examples = self.examples.setdefault(notice, [])
             if len(examples) < NAMED_IMAGES:
@@ -138,6 +138,7 @@ class Tally:
             "images": self.images,
             "results": {result: self.results[result] for result in RESULTS if self.results[result]},
             "left_out": self.left_out,
+            "incomplete": self.noticed["incomplete"],
             "written": self.written,
             "gets": self.gets,
             "bytes": self.bytes,
@@ -158,17 +159,18 @@ class Tally:
         )
 
 
-def _notice(outcome: Outcome) -> Notice | None:
+def _notices(outcome: Outcome) -> Iterator[Notice]:
     match outcome.result, outcome.access:
         case "foreign", _:
-            return "foreign"
+            yield "foreign"
         case "due", "opened":
-            return "would open"
+            yield "would open"
         case "due", "closed":
-            return "would close"
+            yield "would close"
         case _, ("opened" | "closed" | "held") as change:
-            return change
-    return None
+            yield change
+    if outcome.incomplete:
+        yield "incomplete"
 
 
 class Display(Protocol):
@@ -264,7 +266,7 @@ class Report:
     def add(self, outcome: Outcome) -> None:
         """One more row, which is in the file at once."""
         moment = datetime.now(UTC).isoformat(timespec="seconds")
-        named = (moment, outcome.identifier, outcome.result, outcome.detail)
+        named = (moment, outcome.identifier, outcome.result, outcome.reason)
         self._rows.writerow((*named, outcome.written, outcome.gets, outcome.bytes, round(outcome.decode_ms, 1)))
         self._file.flush()
 

@@ -19,7 +19,7 @@ from special.derive.concurrency import BatchOptions, attempt
 from special.derive.inputs import InputImage
 from special.derive.outcome import BAD, Outcome, Work
 from special.derive.sqs import Message, MessageQueue
-from special.errors import SourceError, Unreachable
+from special.errors import CatalogueError, SourceError, Unreachable
 from special.images import KeyTemplates
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ class QueueWorker:
         async with self._held(message):
             try:
                 identifiers = await self._identifiers(message)
-            except ValueError as fault:
+            except (ValueError, CatalogueError) as fault:
                 await self._give_back(message)
                 return [Outcome(f"message {message.id}", "failed", str(fault))]
             outcomes = [await self._do(identifier) for identifier in identifiers]
@@ -114,7 +114,7 @@ class QueueWorker:
             return await attempt(InputImage(identifier), self.work, batching=self.batching)
 
     async def _identifiers(self, message: Message) -> list[str]:
-        """The images that a message tells of, each once, in its order. Raises `ValueError`."""
+        """The images that a message tells of, each once, in its order. Raises `ValueError`, `CatalogueError`."""
         if self.catalogue is not None:
             urls = [f"s3://{touched.bucket}/{touched.key}" for touched in events.parse(message.body)]
             return list(dict.fromkeys([name for url in urls for name in await self.catalogue.identifiers_of(url)]))

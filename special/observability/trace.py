@@ -40,6 +40,8 @@ class Trace:
     """Time from encoded bytes to pixels of the right size."""
     encode_ms: float = 0.0
     """Time from pixels to the answer's bytes."""
+    incomplete: str = ""
+    """Why not all of a master's picture is in its file, in words; empty where all is, as far as it was read."""
     preparing: bool = False
     """Whether a pyramid of the image is being made, after which its tiles will be cheap."""
     steps: list[tuple[Step, float, float]] = field(default_factory=list)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from special import formats
 from special.codecs import memory_estimate
 from special.concurrency import Deadline
+from special.errors import MasterError, Unreadable
 from special.formats import solve
 from special.geometry import Box
 from special.iiif import MEDIA
@@ -47,13 +48,18 @@ class DerivativeRoute:
                     opened = await self.store.open_rendition(identifier, plan.rendition)
                     data = await body(opened)
             blob = opened.blob
-            layout = solve(formats.parse(len(data)), data)
-            # Another tool's sizes file may be a pixel off: what the object itself says, counts.
-            job = replace(plan.job, box=Box.whole(layout.size))
-            piece = layout.rebuild(layout.extract(job.box, job.size), [data])
-            data = await renderer.decode(piece, job, admission, quarantine_key=blob.version)
+            try:
+                layout = solve(formats.parse(len(data)), data)
+                # Another tool's sizes file may be a pixel off: what the object itself says, counts.
+                job = replace(plan.job, box=Box.whole(layout.size))
+                piece = layout.rebuild(layout.extract(job.box, job.size), [data])
+                data = await renderer.decode(piece, job, admission, quarantine_key=blob.version)
+            except MasterError as error:  # the master is not to blame, and may be sound
+                raise Unreadable(
+                    f"{blob.url} is no picture: {error}; `special derive --force` makes it again"
+                ) from error
         etag = pixels_etag(blob.etag, plan.job, renderer.encoding)
-        return Answer(data, MEDIA[job.format], etag, len(data), modified=blob.modified)
+        return Answer(data, MEDIA[job.format], etag, len(data), modified=blob.modified, incomplete=piece.incomplete)
 
     async def head(self, planned: PlannedRequest, *, unless: Unless | None) -> AnswerHead:
         plan = _plan(planned)

@@ -1,6 +1,6 @@
 """Manifests of images and folders, and collections of them, by the IIIF Presentation API 3.0 and 2.1.
 
-Nobody has to write them: an image's is made of what info.json says, a folder's of the images right below it, in the
+They are made on request: an image's of what info.json says, a folder's of the images right below it, in the
 order of their names. A folder with folders in it, or with more images than a viewer likes, is a collection, which
 continues in another where it is long: each of these documents costs one page of a listing.
 """

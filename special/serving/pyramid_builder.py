@@ -162,7 +162,7 @@ class PyramidBuilder:
         return None if grid is None else grid.tiling
 
     def is_enough(self, tiles: int) -> bool:
-        """Whether so many tiles are worth a pyramid."""
+        """Whether that number of tiles is worth a pyramid."""
         return tiles >= self._after
 
     def count_tiles(self, master: Master, tiles: int = 1) -> None:

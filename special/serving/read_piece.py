@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from special.errors import Malformed, TooExpensive
 from special.formats import Extract, Layout, Piece
 from special.geometry import Box, Size
+from special.observability import trace
 from special.storage import Blob, Chunk, Reader, read_spans
 
 log = logging.getLogger(__name__)
@@ -76,8 +77,10 @@ async def read_extract(
             raise
         log.warning("%s is read whole from now on: %s", blob.url, lie)
         return whole
-    if piece.incomplete and limits.strict:
-        raise Malformed(piece.incomplete)
+    if piece.incomplete:
+        if limits.strict:
+            raise Malformed(piece.incomplete)
+        trace().incomplete = piece.incomplete
     return piece
 
 

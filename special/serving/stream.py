@@ -63,7 +63,7 @@ class StreamRoute:
             return await self.renderer.render(master, planned.job, self.reader, lane=lane, deadline=deadline)
 
         master, answer = await self.renderer.answer(planned, make)
-        # What one caller was granted by the operator's own code may be nobody else's to find stored as open.
+        # What the operator's own code granted to one caller must not be stored as open to all others.
         is_stored = not from_pyramid and not planned.grant.is_personal
         if self.writer and is_stored and isinstance(answer.body, bytes):
             self.writer.submit(planned.asset, master, planned.job, answer.body)

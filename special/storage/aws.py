@@ -63,7 +63,7 @@ class CredentialChain:
                 frozen = found.get_frozen_credentials() if found else None
         except EOFError:
             raise ConfigurationError(
-                "the AWS profile asks for an MFA code, which nobody is there to type: name a profile without "
+                "the AWS profile asks for an MFA code, which a server cannot type: name a profile without "
                 "mfa_serial, or export credentials with `aws sts get-session-token`"
             ) from None
         except JSONDecodeError as error:

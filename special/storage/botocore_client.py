@@ -29,7 +29,7 @@ from special.storage.retry import RetryPolicy
 
 
 class _AccountCredentials(AioCredentials):  # type: ignore[misc]
-    """The account's credentials, asked for anew at each request: both libraries use the same."""
+    """The account's credentials, asked for at each request: both libraries use the same."""
 
     def __init__(self, account: Account) -> None:
         super().__init__("", "")

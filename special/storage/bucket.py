@@ -470,7 +470,7 @@ def _diagnosis(message: str, error: SourceError) -> str | None:
             return None
         case Denied() | Archived():
             return f"refuses us: {one_line(message)}"
-        case Unreachable():
-            return "does not answer: check the network, and AWS_ENDPOINT_URL if it is not Amazon's"
+        case Unreachable(advice=advice):
+            return advice or "does not answer: check the network, and AWS_ENDPOINT_URL if it is not Amazon's"
         case _:
             return f"cannot be used: {one_line(message)}"

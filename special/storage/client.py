@@ -166,7 +166,10 @@ def error_of_status(status: int | None, code: str, message: str) -> Exception:
             return Changed(message)
         case 416:
             return RangeNotSatisfiable(message)
-        case None | 408 | 409 | 425 | 429 | 500 | 502 | 503 | 504:
+        case 429 | 500 | 502 | 503 | 504:
+            said = f"{status} {code}".rstrip()
+            return Unreachable(message, advice=f"answers {said}: it is overloaded, or in maintenance; try again later")
+        case None | 408 | 409 | 425:
             return Unreachable(message)
         case _:
             return SourceError(message)

@@ -23,7 +23,7 @@ from obstore.exceptions import (
 )
 from obstore.store import AzureStore, GCSStore, S3Store
 
-from special.errors import Changed, Denied, Missing, RangesIgnored
+from special.errors import Changed, Denied, Missing, RangesIgnored, SourceError, Unreachable
 from special.storage.blob import Absent, NotModified, Span, Suffix, Unless
 from special.storage.client import (
     GetAnswer,
@@ -45,6 +45,18 @@ _PAST_THE_END = "Wanted range starting at"
 """obstore's own message where a store sends the whole object in place of a 416, as Azure may."""
 _WHOLE = ("Received non-partial response when range requested", "Range request not supported")
 """The same where it sends the whole object in place of a range: a bucket, a web server."""
+_UNUSABLE = {
+    "Content-Length Header missing": "sends no Content-Length, as where it compresses answers: switch that off",
+    "value for CONTENT_RANGE header": "sends no size of the object in Content-Range: use another one",
+}
+"""The same of answers that no further try makes better, and what to do about them."""
+_CAUSES = {
+    re.compile(r"InvalidCertificate\(\s*(\w+)"): "has a certificate that is not trusted ({}): name the file of its "
+    "authority's certificates in AWS_CA_BUNDLE or SSL_CERT_FILE",
+    re.compile("InvalidContentType"): "speaks no TLS: write its address with http://",
+    re.compile("dns error"): "has a name that cannot be resolved: correct its address, or check the network",
+}
+"""Why no connection came about, which obstore tells in the details of an error alone, and what to do about it."""
 
 
 class ObstoreClient:
@@ -198,6 +210,14 @@ def _ours(error: Exception) -> Exception:
     if any(text in message for text in _WHOLE):
         return RangesIgnored(message)
     status, code = _STATUS.search(message), _CODE.search(message)
+    if status is None:
+        for text, advice in _UNUSABLE.items():
+            if text in message:
+                return SourceError(f"{message}: the store, or a proxy before it, {advice}")
+        for cause, advice in _CAUSES.items():
+            if (found := cause.search(str(error))) is not None:
+                advice = advice.format(*found.groups())
+                return Unreachable(f"{message}: the store {advice}", advice=advice)
     if isinstance(error, PermissionDeniedError | UnauthenticatedError) and status is None:
         return Denied(message)
     return error_of_status(int(status[1]) if status else None, code[1] if code else "", message)

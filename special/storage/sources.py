@@ -1,6 +1,6 @@
 """Several folders and buckets as one source, whose keys are URLs: a collection is rarely in one place.
 
-What is below none of them has no address: nobody who can name a URL reaches more than the operator listed.
+What is below none of them has no address: a client that can name a URL reaches no more than the operator listed.
 """
 
 from __future__ import annotations

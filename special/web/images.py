@@ -317,7 +317,7 @@ class Images:
     def _recording(
         self, call: HttpRequest, send: Send, planned: PlannedRequest, sent: Answer | NotModified, *, gets: int = 0
     ) -> Send:
-        """`send`, by which an answer of so many GETs is at hand afterwards, if anybody may have it."""
+        """`send`, by which an answer that took that number of GETs is at hand afterwards, if all may have it."""
         if not self._may_be_at_hand(planned.asset):
             return send
         if isinstance(sent, NotModified):

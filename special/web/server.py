@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import sys
@@ -37,10 +38,10 @@ def serve_with(chosen: Settings, *, config: Path | None = None) -> None:
     logs.setup(chosen.log_format, sys.stderr)
     app = App(chosen, config=config)
     asyncio.run(preflight.require(chosen))
-    listener = _listen(chosen.host, chosen.port)
+    listener = _listen(chosen.host, chosen.port, ("--host", "--port"))
     listeners = [listener]
     if chosen.admin_port is not None:
-        listeners.append(_listen(chosen.admin_host, chosen.admin_port, setting="SPECIAL_ADMIN_PORT"))
+        listeners.append(_listen(chosen.admin_host, chosen.admin_port, ("SPECIAL_ADMIN_HOST", "SPECIAL_ADMIN_PORT")))
     host, port = listener.getsockname()[:2]
     Console(stderr=True, soft_wrap=True).print(
         f"[bold]special {__version__}[/] serves {chosen.source} at http://{host}:{port}/  (Ctrl-C stops it)",
@@ -84,11 +85,13 @@ def _watch(config: Path, chosen: Settings) -> ConfigWatch[Settings]:
     return ConfigWatch(config, lambda: with_rules_of(config, chosen), hand_on)
 
 
-def _listen(host: str, port: int, *, setting: str = "--port") -> socket.socket:
+def _listen(host: str, port: int, settings: tuple[str, str]) -> socket.socket:
+    """A listening socket. Raises `ConfigurationError`, which names the setting to change, of address and port."""
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
+        setting = settings[error.errno in (errno.EADDRINUSE, errno.EACCES)]
         raise ConfigurationError(
             f"cannot listen on {host} port {port}: {error.strerror}; choose another with {setting}"
         ) from None

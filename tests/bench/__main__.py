@@ -1,7 +1,7 @@
 """`python -m tests.bench [B1 …]`: run the benches of `tests/bench` and print their table in Markdown.
 
 `--quick` takes each side's turn once, to see whether a bench works. `python -m tests.bench bytes` prints
-the table of tests/README.md of bytes and GETs instead; `--write` puts it there.
+the table of tests/README.md of bytes and GETs instead; `--write` puts it there. `picture TABLE` draws what was printed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import traceback
 from importlib import import_module
 from pathlib import Path
 
-from tests.bench import bytes_read
+from tests.bench import bytes_read, picture
 from tests.bench.bench import Absent, Bench
 
 ROWS = {path.name[:3].replace("b0", "b").upper(): path.stem for path in sorted(Path(__file__).parent.glob("b[01]*.py"))}
@@ -30,6 +30,12 @@ def main(arguments: list[str]) -> int:
             return 0
         case ["bytes", "--write"]:
             bytes_read.README.write_text(bytes_read.written(), "utf-8")
+            return 0
+        case ["picture", table]:
+            drawn = list(picture.bars(Path(table).read_text("utf-8")))
+            if not drawn:
+                sys.exit(f"{table} has no line with a ratio: write there what `python -m tests.bench` prints")
+            print(picture.svg(drawn))
             return 0
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # servers and mounts are to go, too
     quick = "--quick" in arguments

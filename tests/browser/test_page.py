@@ -200,6 +200,20 @@ def test_the_page_that_the_readme_shows_works(live_server: LiveServer, page: Pag
     assert problems == []
 
 
+@pytest.mark.skipif(npm.NPM is None, reason="npm, which fetches Mermaid, is not installed")
+def test_the_diagram_of_the_readme_is_drawn(page: Page, problems: list[str]):
+    (shown,) = re.findall(r"```mermaid\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+    document = '<!doctype html><script src="mermaid/dist/mermaid.tiny.js"></script>'
+    with site({"page": document, "mermaid": npm.package("@mermaid-js/tiny", "12.0.0")}) as elsewhere:
+        page.goto(f"{elsewhere}/page")
+        drawn = page.evaluate("async (text) => (await mermaid.render('drawn', text)).svg", shown)
+        page.set_content(drawn)
+        said = page.locator("svg").text_content() or ""
+    for label in re.findall(r'"([^"]+)"', shown):
+        assert label.replace(" ", "") in re.sub(r"\s", "", said)
+    assert problems == []
+
+
 @pytest.mark.parametrize("name", SAMPLES)
 def test_an_image_zooms_to_full_resolution_without_a_failed_request(
     live_server: LiveServer, page: Page, problems: list[str], name: str

@@ -181,6 +181,47 @@ async def test_failures_are_told_and_can_be_tried_again(tmp_path: Path) -> None:
     assert [(it["identifier"], it["result"]) for it in outcomes] == [("bad.jpg", "made")]
 
 
+async def test_masters_that_end_early_are_named(tmp_path: Path) -> None:
+    masters, thumbs, static = tmp_path / "masters", tmp_path / "thumbs", str(tmp_path / "static")
+    masters.mkdir()
+    shutil.copy(MASTERS / "moon.jpg", masters)
+    expected = {
+        "manuscript.jpg": "the JPEG has no end (EOI)",
+        "seafloor.png": "the PNG has no end (IEND)",
+        "strips.tif": r"\d+ of \d+ tiles are not whole in the file",
+    }
+    for name in expected:
+        shutil.copy(MASTERS / ("moon.jpg" if name == "strips.tif" else name), masters / name)
+    Image.open(masters / "strips.tif").save(masters / "strips.tif")  # its directory is at the start
+    for name in expected:
+        os.truncate(masters / name, (masters / name).stat().st_size * 3 // 4)
+    notice = "3 images whose masters end early, shown as far as they go (--strict refuses them): "
+
+    code, _, seen = await derive(masters, thumbs, options=Options(report=tmp_path / "r.csv"))
+    assert code == 0
+    assert notice in seen
+    assert sorted(seen.partition(notice)[2].split("\n")[0].split(", ")) == sorted(expected)
+    with (tmp_path / "r.csv").open(newline="") as file:
+        reasons = {row["identifier"]: row["reason"].partition("; ")[2] for row in csv.DictReader(file)}
+    assert reasons.pop("moon.jpg") == ""
+    assert set(reasons) == set(expected)
+    for name, reason in expected.items():
+        assert re.fullmatch(reason.replace("(", "[(]").replace(")", "[)]"), reasons[name])
+
+    # What is made of a master later tells of it as well.
+    later = Options(json=True, static=static)
+    code, outcomes, seen = await derive(masters, thumbs, base_url="https://static.example.org", options=later)
+    assert code == 0
+    assert {it["identifier"] for it in outcomes if "incomplete" in it} == set(expected)
+
+    code, outcomes, _ = await derive(masters, tmp_path / "strict", options=Options(json=True, strict=True))
+    assert code == 1
+    assert {it["identifier"]: it["result"] for it in outcomes} == {
+        "moon.jpg": "made",
+        **dict.fromkeys(expected, "failed"),
+    }
+
+
 async def test_plan_and_verify_only_look(tmp_path: Path) -> None:
     thumbs = tmp_path / "thumbs"
     code, outcomes, _ = await derive(MASTERS, thumbs, "moon.jpg", options=Options(task="estimate", json=True))

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from rich.console import Console
@@ -143,6 +144,21 @@ def test_a_report_has_a_row_for_each_image() -> None:
         "decode_ms": "12.3",
     }
     assert (second["identifier"], second["reason"]) == ('a,"b"', "line\nend")
+
+
+def test_masters_that_end_early_are_told_of() -> None:
+    cut = replace(GOOD, identifier="cut", incomplete="the JPEG has no end (EOI)")
+    total = tally(GOOD, cut, replace(cut, access="held"))
+    assert total.notices() == [
+        "1 images more restricted than the policy says, as before (--open-restricted opens them): cut",
+        "2 images whose masters end early, shown as far as they go (--strict refuses them): cut, cut",
+    ]
+    assert (total.bad, total.plain()["incomplete"]) == (0, 2)
+    assert "incomplete" not in GOOD.plain()
+    assert cut.plain()["incomplete"] == "the JPEG has no end (EOI)"
+    file = io.StringIO(newline="")
+    Report(file).add(cut)
+    assert "4 renditions from the master; the JPEG has no end (EOI)" in file.getvalue()
 
 
 def test_a_plan_is_added_up() -> None:

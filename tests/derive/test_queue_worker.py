@@ -7,10 +7,11 @@ import io
 import json
 import os
 import signal
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ import pytest
 from rich.console import Console
 
 from special import settings
+from special.catalogue.catalogue import Catalogue
+from special.catalogue.sqlite import SqliteKind, SqliteOptions
 from special.derive.concurrency import BatchOptions
 from special.derive.events import Touched, below, parse
 from special.derive.inputs import InputImage
@@ -31,7 +34,7 @@ from special.derive.sqs import Message, MessageQueue, SqsQueue
 from special.errors import ConfigurationError, Malformed, Missing, Unreachable
 from special.geometry import Size
 from special.images import KeyTemplates
-from special.storage import Blob
+from special.storage import Blob, Sources, open_source
 from tests.support.policies import policy
 from tests.support.servers import S3Server
 
@@ -125,7 +128,7 @@ def message(id_: str, body: str, times: int = 1) -> Message:
 
 
 async def followed(
-    work: Any, *messages: Message, failures: tuple[Exception, ...] = ()
+    work: Any, *messages: Message, failures: tuple[Exception, ...] = (), catalogue: Catalogue | None = None
 ) -> tuple[RecordingQueue, list[Outcome]]:
     stop = asyncio.Event()
     queue = RecordingQueue(list(messages), stop, failures=list(failures))
@@ -133,9 +136,8 @@ async def followed(
     async def sleep(seconds: float) -> None:
         await asyncio.sleep(0)
 
-    worker = QueueWorker(
-        queue, work, "s3://b/", KeyTemplates(), BatchOptions(4, retries=0, sleep=sleep), VisibilityOptions(again_s=10)
-    )
+    batching, visibility = BatchOptions(4, retries=0, sleep=sleep), VisibilityOptions(again_s=10)
+    worker = QueueWorker(queue, work, "s3://b/", KeyTemplates(), batching, visibility, catalogue)
     return queue, [outcome async for outcome in worker.run(stop)]
 
 
@@ -189,6 +191,24 @@ async def test_message_that_is_nested_without_end_is_no_notification() -> None:
 
     assert {it.result for it in outcomes} == {"failed"}
     assert len(queue.held) == len(bombs)
+
+
+async def test_message_comes_again_while_the_catalogue_cannot_be_read(tmp_path: Path) -> None:
+    file = tmp_path / "c.sqlite"
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute("CREATE TABLE images (identifier TEXT PRIMARY KEY, url TEXT)")
+    source = open_source(str(tmp_path))
+    catalogue = Catalogue([SqliteKind(SqliteOptions(file))], Sources([source]), ttl_s=60)
+    file.unlink()
+    queue, outcomes = await followed(
+        well, message("1", notification("a")), message("2", notification("b"), 2), catalogue=catalogue
+    )
+    await catalogue.close()
+
+    assert {it.identifier: it.result for it in outcomes} == {"message 1": "failed", "message 2": "failed"}
+    assert "c.sqlite cannot be read" in outcomes[0].detail
+    assert queue.deleted == []
+    assert sorted(queue.held) == [("1", 10), ("2", 20)]
 
 
 async def test_queue_that_does_not_answer_is_asked_again() -> None:

@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from special.errors import ConfigurationError
-from special.storage import RetryPolicy, body, open_source
+from special.errors import ConfigurationError, SourceError
+from special.storage import RetryPolicy, Span, body, check_source, open_source
 from special.storage.aws import Account
 from tests.support.servers import NO_OTHER_AWS
 
@@ -245,6 +245,93 @@ async def test_both_clients_trust_the_certificates_that_are_named(
             assert await body(await source.open(key)) == b"abc"
         finally:
             await source.close()
+
+
+BUSY = b"HTTP/1.1 503 Slow Down\r\nContent-Length: 36\r\nConnection: close\r\n\r\n<Error><Code>SlowDown</Code></Error>"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "is_tls", "expected"),
+    [
+        pytest.param(
+            "https://localhost:{port}", True, "certificate that is not trusted (UnknownIssuer)", id="authority"
+        ),
+        pytest.param("https://localhost:{port}", False, "speaks no TLS: write its address with http://", id="no TLS"),
+        pytest.param(f"http://{'a' * 64}.invalid", False, "has a name that cannot be resolved", id="no name"),
+        pytest.param("http://localhost:{port}", False, "answers 503 SlowDown: it is overloaded", id="throttled"),
+    ],
+)
+async def test_what_is_wrong_with_an_endpoint_is_named(
+    endpoint: str, is_tls: bool, expected: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificates(tmp_path)[1])
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(BUSY)
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context if is_tls else None) as listening:
+        port = listening.sockets[0].getsockname()[1]
+        use(
+            monkeypatch,
+            {
+                "AWS_ENDPOINT_URL": endpoint.format(port=port),
+                "AWS_ACCESS_KEY_ID": "a",
+                "AWS_SECRET_ACCESS_KEY": "b",
+            },
+        )
+        with pytest.raises(ConfigurationError) as caught:
+            await check_source("s3://one", retry_policy=RetryPolicy(request_s=30.0, retries=0))
+    assert str(caught.value).startswith("s3://one/ ")
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("headers", "data", "expected"),
+    [
+        pytest.param(
+            b"Content-Range: bytes 0-2/9\r\nTransfer-Encoding: chunked",
+            b"3\r\nabc\r\n0\r\n\r\n",
+            "sends no Content-Length",
+            id="no length",
+        ),
+        pytest.param(
+            b"Content-Range: bytes 0-2/*\r\nContent-Length: 3",
+            b"abc",
+            "no size of the object",
+            id="no size of the object",
+        ),
+    ],
+)
+async def test_a_store_whose_answers_cannot_be_used_is_asked_once_and_named(
+    headers: bytes, data: bytes, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(
+            b'HTTP/1.1 206 Partial Content\r\nETag: "x"\r\nLast-Modified: Sun, 22 Nov 2026 17:20:39 GMT\r\n'
+            + headers
+            + b"\r\nConnection: close\r\n\r\n"
+            + data
+        )
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as listening:
+        port = listening.sockets[0].getsockname()[1]
+        use(monkeypatch, {"AWS_ENDPOINT_URL": f"http://localhost:{port}", "AWS_NO_SIGN_REQUEST": "yes"})
+        source = open_source("s3://one", retry_policy=RetryPolicy(request_s=30.0, retries=4))
+        try:
+            with pytest.raises(SourceError, match=expected) as caught:
+                await source.open("a", span=Span(0, 3))
+        finally:
+            await source.close()
+    assert (len(asked), caught.value.status) == (1, 502)
 
 
 def certificates(folder: Path) -> tuple[Path, Path]:

@@ -43,6 +43,13 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
         picture(30, 20).save(masters / "sub" / name)
     (masters / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 this is not a picture")
     (masters / "letter.txt").write_bytes(b"Dear reader, this is not a picture at all.")
+    picture(WIDTH, HEIGHT).save(masters / "spoilt.jpg")
+    (thumbs / "spoilt.jpg" / "open").mkdir(parents=True)
+    (thumbs / "spoilt.jpg" / "s.json").write_text('{"o": [[320, 240], [160, 120]], "a": []}')
+    (thumbs / "spoilt.jpg" / "open" / "320.jpg").write_text("<html>Sign in</html>")
+    whole = io.BytesIO()
+    picture(160, 120).save(whole, "JPEG")
+    (thumbs / "spoilt.jpg" / "open" / "160.jpg").write_bytes(whole.getvalue()[: len(whole.getvalue()) * 3 // 4])
     for name, access, largest in (("stored.jpg", "open", 320), ("secret.jpg", "auth", 320)):
         folder = thumbs / name
         for side, where in ((largest, access), (160, "open")):
@@ -76,6 +83,18 @@ async def get(client: httpx.AsyncClient, path: str, **headers: str) -> httpx.Res
 def size_of(response: httpx.Response) -> tuple[int, int]:
     assert response.status_code in (200, 206), response.text
     return Image.open(io.BytesIO(response.content)).size
+
+
+async def test_a_stored_file_that_is_broken_is_not_said_to_be_the_master(
+    client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = await get(client, "/iiif/spoilt.jpg/full/200,/0/default.jpg")
+    assert (broken.status_code, broken.text) == (500, "What is stored of this image cannot be read.\n")
+    assert "spoilt.jpg/open/320.jpg is no picture: " in caplog.records[-1].__dict__["fields"]["error"]
+    cut = await get(client, "/iiif/spoilt.jpg/full/80,/0/default.jpg")
+    assert size_of(cut) == (80, 60)
+    assert cut.headers["warning"] == '199 - "the JPEG has no end (EOI)"'
+    assert "warning" not in (await get(client, "/iiif/stored.jpg/full/80,/0/default.jpg")).headers
 
 
 @pytest.mark.parametrize(
