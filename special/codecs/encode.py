@@ -1,4 +1,4 @@
-"""Rasters to files: JPEG, PNG, WebP, GIF and TIFF, without metadata.
+"""Rasters to files: JPEG, PNG, WebP, GIF, TIFF and AVIF, without metadata.
 
 No profile is embedded: everything is sRGB or grey by now, which is what untagged pictures count as.
 """
@@ -15,7 +15,7 @@ from special.geometry import Size
 from special.iiif import OutputFormat
 from special.images import StoredFormat
 
-LONGEST_SIDE: Final[dict[OutputFormat, int]] = {"jpg": jpeg.LONGEST_SIDE, "webp": 16_383, "gif": 65_535}
+LONGEST_SIDE: Final[dict[OutputFormat, int]] = {"jpg": jpeg.LONGEST_SIDE, "webp": 16_383, "gif": 65_535, "avif": 16_384}
 """The most that a format can say of width or height, in pixels; the others hold more than anyone makes."""
 
 
@@ -33,6 +33,10 @@ class Encoding:
     """0 to 6; 4 makes files 3 to 7 % smaller in 1.7 times the time."""
     gif_effort: int = 4
     """1 to 10: effort in the search for a palette."""
+    avif_quality: int = 60
+    """1 to 100."""
+    avif_effort: int = 0
+    """0 to 9; 1 makes files 10 to 12 % smaller in five times the time."""
 
     def label(self, *formats: StoredFormat) -> str:
         """Formats and their qualities in words, such as `jpg 85, webp 80`."""
@@ -63,6 +67,10 @@ def encode(raster: Raster, output: OutputFormat, encoding: Encoding) -> bytes:
             data = image.gifsave_buffer(effort=encoding.gif_effort, keep="none")
         case "tif":
             data = image.tiffsave_buffer(compression="deflate", predictor="horizontal", keep="none")
+        case "avif":
+            data = image.heifsave_buffer(
+                compression="av1", Q=encoding.avif_quality, effort=encoding.avif_effort, keep="none"
+            )
     result: bytes = data
     return result
 
@@ -81,5 +89,7 @@ def encode_bitonal(raster: Raster, output: OutputFormat, encoding: Encoding) -> 
             data = image.gifsave_buffer(bitdepth=1, dither=0, keep="none")
         case "tif":
             data = image.tiffsave_buffer(compression="ccittfax4", bitdepth=1, keep="none")
+        case "avif":
+            data = image.heifsave_buffer(compression="av1", lossless=True, effort=encoding.avif_effort, keep="none")
     result: bytes = data
     return result

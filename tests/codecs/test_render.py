@@ -37,7 +37,10 @@ def test_the_size_is_exact_and_the_format_as_asked(output: OutputFormat, quality
     data = render(piece(encoded(PICTURE, "png"), "png", (0, 0, 300, 200)), wanted, ENCODING).data
     image = opened(data)
     assert image.size == (wanted.output.width, wanted.output.height)
-    assert image.format == {"jpg": "JPEG", "png": "PNG", "webp": "WEBP", "gif": "GIF", "tif": "TIFF"}[output]
+    assert (
+        image.format
+        == {"jpg": "JPEG", "png": "PNG", "webp": "WEBP", "gif": "GIF", "tif": "TIFF", "avif": "AVIF"}[output]
+    )
 
 
 @pytest.mark.parametrize(
@@ -79,6 +82,10 @@ BILEVEL = Image.fromarray(GREY[..., 0]).point(lambda tone: 255 * (tone > 127)).c
         pytest.param("png", encoded(BILEVEL, "png"), np.asarray(BILEVEL.convert("L"))[..., None], id="bilevel png"),
         pytest.param("gif", encoded(PALETTE, "gif"), np.asarray(PALETTE.convert("RGB")), id="gif"),
         pytest.param("webp", encoded(PICTURE, "webp", lossless=True), PICTURE, id="webp"),
+        pytest.param("bmp", encoded(PICTURE, "bmp"), PICTURE, id="bmp"),
+        pytest.param("bmp", encoded(GREY, "bmp"), GREY, id="grey bmp"),
+        pytest.param("bmp", encoded(PALETTE, "bmp"), np.asarray(PALETTE.convert("RGB")), id="palette bmp"),
+        pytest.param("bmp", encoded(BILEVEL, "bmp"), np.asarray(BILEVEL.convert("L"))[..., None], id="bilevel bmp"),
         pytest.param("tiff", encoded(PICTURE, "tiff"), PICTURE, id="tiff"),
         pytest.param("tiff", encoded(PICTURE, "tiff", compression="tiff_lzw"), PICTURE, id="lzw tiff"),
         pytest.param("tiff", encoded(PICTURE, "tiff", compression="packbits"), PICTURE, id="packbits tiff"),
@@ -153,6 +160,7 @@ P3 = bytes(pyvips.Image.profile_load("p3"))
         pytest.param("jpeg", encoded(PICTURE, "jpeg", quality=98, subsampling=0, icc_profile=P3), id="jpeg"),
         pytest.param("png", encoded(PICTURE, "png", icc_profile=P3), id="png"),
         pytest.param("webp", encoded(PICTURE, "webp", lossless=True, icc_profile=P3), id="webp"),
+        pytest.param("avif", encoded(PICTURE, "avif", quality=100, subsampling="4:4:4", icc_profile=P3), id="avif"),
         pytest.param("tiff", encoded(PICTURE, "tiff", icc_profile=P3), id="tiff"),
         pytest.param(
             "tiff",
@@ -196,7 +204,14 @@ def test_mirroring_comes_before_rotation(mirror: bool, quarters: int) -> None:
 
 @pytest.mark.parametrize(
     ("output", "mode", "corner"),
-    [("jpg", "RGB", 255), ("png", "RGBA", 0), ("webp", "RGBA", 0), ("tif", "RGBA", 0), ("gif", "RGBA", 0)],
+    [
+        ("jpg", "RGB", 255),
+        ("png", "RGBA", 0),
+        ("webp", "RGBA", 0),
+        ("tif", "RGBA", 0),
+        ("gif", "RGBA", 0),
+        ("avif", "RGBA", 0),
+    ],
 )
 def test_corners_are_transparent_or_white(output: OutputFormat, mode: str, corner: int) -> None:
     asked = job(300, 200, angle=30, output=output)
@@ -239,6 +254,8 @@ MASTERS = [
     pytest.param("png", encoded(smooth(640, 480, 4), "png"), id="png with alpha"),
     pytest.param("tiff", encoded(smooth(640, 480), "tiff"), id="tiff"),
     pytest.param("jp2", encoded(smooth(640, 480), "jpeg2000"), id="jp2"),
+    pytest.param("avif", encoded(smooth(640, 480), "avif"), id="avif"),
+    pytest.param("bmp", encoded(smooth(640, 480), "bmp"), id="bmp"),
 ]
 
 
@@ -261,6 +278,8 @@ def test_several_sizes_of_one_decode_are_like_single_ones(kind: Format, data: by
 def test_a_size_that_the_format_cannot_hold_is_the_callers_mistake() -> None:
     with pytest.raises(BadRequest, match="at most 16383 pixels a side"):
         render(piece(b"never looked at", "png", (0, 0, 1, 1)), job(16384, 1, output="webp"), ENCODING)
+    with pytest.raises(BadRequest, match="at most 16384 pixels a side"):
+        render(piece(b"never looked at", "png", (0, 0, 1, 1)), job(16385, 1, output="avif"), ENCODING)
 
 
 @pytest.mark.parametrize(("kind", "data"), MASTERS)
@@ -276,7 +295,7 @@ def test_torn_masters_are_refused(kind: Format, data: bytes, share: float) -> No
         render(piece(data[: int(len(data) * share)], kind, (0, 0, 640, 480)), job(64, 48), ENCODING)
 
 
-@pytest.mark.parametrize("kind", ["jpeg", "png", "tiff", "jp2", "webp", "gif"])
+@pytest.mark.parametrize("kind", ["jpeg", "png", "tiff", "jp2", "webp", "gif", "avif", "bmp"])
 @pytest.mark.parametrize(
     "data",
     [

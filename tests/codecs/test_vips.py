@@ -18,6 +18,7 @@ FILES: dict[VipsFormat, bytes] = {
     "webp": encoded(smooth(80, 60), "webp"),
     "gif": encoded(smooth(80, 60, 1), "gif"),
     "tiff": encoded(smooth(80, 60), "tiff", compression="tiff_lzw"),
+    "avif": encoded(smooth(80, 60), "avif"),
 }
 
 
@@ -26,9 +27,10 @@ def _prepared() -> None:
     vips.prepare()
 
 
-def test_five_loaders_are_open_and_no_other() -> None:
+def test_six_loaders_are_open_and_no_other() -> None:
     assert {name.removesuffix("_source").removesuffix("_buffer") for name in vips.open_loaders()} == {
         "gifload",
+        "heifload",
         "jpegload",
         "pngload",
         "tiffload",

@@ -49,7 +49,7 @@ def test_what_is_none_of_them_is_refused_by_its_first_bytes(data: bytes) -> None
     ("start", "name"),
     [
         pytest.param(b"%PDF-1.7 ", "PDF", id="pdf"),
-        pytest.param(b"\0\0\0\x1cftypavif", "AVIF", id="avif"),
+        pytest.param(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIF", id="heif"),
         pytest.param(b"8BPS\0\1", "Photoshop", id="photoshop"),
     ],
 )
