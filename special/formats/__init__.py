@@ -55,6 +55,8 @@ OTHERS = (
     ("DjVu", b"AT&TFORM", 0),
 )
 """Formats that are refused by name: their first bytes, and where those are."""
+INSTEAD = {"PDF": "its pages are not shown here; store them as images, such as a TIFF of several pages"}
+"""What a refusal says of some of them; of all others, what there is."""
 LOADERS = (
     (tiff.MAGIC, tiff.load),
     (jp2.MAGIC, jp2.load),
@@ -87,7 +89,8 @@ def parse(size_bytes: int, page: int = 1, index: PageIndex | None = None, *, tai
             return (yield from parse_format(size_bytes))
     name = next((name for name, start, at in OTHERS if head[at:].startswith(start)), None)
     told = f"the master is a file of {name}" if name else f"the master starts with {head[:12]!r}"
-    raise (Unsupported if name else NotAnImage)(f"{told}: not a TIFF, JPEG 2000, JPEG, PNG, WebP, GIF, AVIF or BMP")
+    why = INSTEAD.get(name or "", "not a TIFF, JPEG 2000, JPEG, PNG, WebP, GIF, AVIF or BMP")
+    raise (Unsupported if name else NotAnImage)(f"{told}: {why}")
 
 
 def load(data: bytes) -> Layout:

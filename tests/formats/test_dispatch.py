@@ -59,6 +59,13 @@ def test_known_formats_are_refused_by_their_names(start: bytes, name: str) -> No
         solve(formats.parse(len(data)), data)
 
 
+@pytest.mark.parametrize("page", [1, 3])
+def test_pages_of_a_pdf_are_refused_with_what_to_do(page: int) -> None:
+    data = b"%PDF-1.7 " + bytes(100)
+    with pytest.raises(Unsupported, match="pages are not shown here; store them as images"):
+        solve(formats.parse(len(data), page), data)
+
+
 def test_an_empty_master_is_malformed() -> None:
     with pytest.raises(Malformed, match="empty"):
         solve(formats.parse(0), b"")
