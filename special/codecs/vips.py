@@ -16,7 +16,7 @@ import pyvips
 from pyvips import voperation
 
 from special.codecs.raster import VipsImage
-from special.errors import ConfigurationError, Malformed, Unsupported
+from special.errors import ConfigurationError, Malformed, MasterError, Unsupported
 
 VipsFormat = Literal["tiff", "jpeg", "png", "webp", "gif", "avif"]
 
@@ -75,9 +75,17 @@ def reading(kind: str) -> Iterator[None]:
     try:
         yield
     except pyvips.Error as error:
-        words = " ".join(str(error).split())
-        refused = any(phrase in words.lower() for phrase in _REFUSALS)
-        raise (Unsupported if refused else Malformed)(f"libvips on a {kind} file: {words}") from error
+        raise _told(kind, str(error)) from error
+    except UnicodeDecodeError as error:
+        # It quotes the file, and pyvips fails on that before it empties the list of errors: all later ones would be it.
+        pyvips.vips_lib.vips_error_clear()
+        raise _told(kind, error.object.decode("utf-8", "replace")) from error
+
+
+def _told(kind: str, message: str) -> MasterError:
+    words = " ".join(message.split())
+    refused = any(phrase in words.lower() for phrase in _REFUSALS)
+    return (Unsupported if refused else Malformed)(f"libvips on a {kind} file: {words}")
 
 
 def load(data: bytes | pyvips.Source, kind: VipsFormat, *, reduce: int = 0, is_whole: bool = True) -> VipsImage:
