@@ -329,6 +329,7 @@ def rendition_policy(settings: Settings) -> Policy:
             jpeg_quality=settings.jpeg_quality,
             webp_quality=settings.webp_quality,
             avif_quality=settings.avif_quality,
+            keep_profile=settings.keep_profile,
         ),
     )
 

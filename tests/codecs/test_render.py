@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import pyvips
 from PIL import Image, ImageCms, ImageOps
 
+from special.codecs import TileCut, cut_tiles
 from special.codecs import raster as rasters
 from special.codecs.render import Encoding, prepare, render, render_all
 from special.concurrency import Deadline
-from special.errors import BadRequest, MasterError, TooExpensive
+from special.errors import BadRequest, MasterError, TooExpensive, Unsupported
 from special.formats.layout import Format
 from special.geometry import Frame, Orientation, Size
-from special.iiif import MEDIA, QUALITIES, OutputFormat, Quality
+from special.iiif import MEDIA, QUALITIES, Job, Mark, OutputFormat, Quality
 from special.workers import Workers
 from tests.support.pieces import Pixels, encoded, job, mean_difference, opened, piece, pixels_of, smooth
 
@@ -178,6 +180,68 @@ def test_profiles_are_applied_and_dropped(kind: Format, data: bytes, size: Size)
     theirs = np.asarray(upright.resize((size.width, size.height), Image.Resampling.LANCZOS))
     assert mean_difference(pixels_of(answer.data), theirs) <= 2
     assert "icc_profile" not in opened(answer.data).info
+
+
+KEEPING = replace(ENCODING, keep_profile=True)
+LONG = P3 + bytes(40_000)
+
+
+@pytest.mark.parametrize("output", ["jpg", "png", "webp", "tif", "avif"])
+@pytest.mark.parametrize("size", [Size(300, 200), Size(120, 80), Size(450, 300)], ids=str)
+def test_profiles_are_kept_where_that_is_asked(size: Size, output: OutputFormat) -> None:
+    master = piece(encoded(PICTURE, "png", icc_profile=P3), "png", (0, 0, 300, 200))
+    careful = replace(KEEPING, jpeg_quality=98, webp_quality=98, avif_quality=95)
+    answer = render(master, job(size.width, size.height, output=output), careful)
+    theirs = np.asarray(Image.fromarray(PICTURE).resize((size.width, size.height), Image.Resampling.LANCZOS))
+    assert mean_difference(pixels_of(answer.data), theirs) <= (
+        1 if output in ("png", "tif") else 4
+    )  # transformed, they would be 13 off
+    assert opened(answer.data).info["icc_profile"] == P3
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [
+        pytest.param("jpeg", encoded(PICTURE, "jpeg", quality=98, subsampling=0, icc_profile=P3), id="jpeg"),
+        pytest.param("png", encoded(smooth(300, 200, 4), "png", icc_profile=P3), id="opacity"),
+        pytest.param("tiff", encoded(PICTURE, "tiff", icc_profile=P3), id="tiff"),
+    ],
+)
+def test_profiles_of_other_masters_are_kept(kind: Format, data: bytes) -> None:
+    answer = render(piece(data, kind, (0, 0, 300, 200)), job(300, 200), KEEPING)
+    theirs = np.asarray(Image.open(io.BytesIO(data)))
+    assert mean_difference(pixels_of(answer.data, opened(answer.data).mode), theirs) <= 2
+    assert opened(answer.data).info["icc_profile"] == P3
+
+
+@pytest.mark.parametrize(
+    ("profile", "asked"),
+    [
+        pytest.param(P3, job(300, 200, quality="gray"), id="gray"),
+        pytest.param(P3, job(300, 200, quality="bitonal"), id="bitonal"),
+        pytest.param(P3, job(300, 200, output="gif"), id="GIF"),
+        pytest.param(P3, replace(job(300, 200), marks=(Mark(0, 0, 5, 5),)), id="marks"),
+        pytest.param(LONG, job(300, 200), id="a long profile"),
+        pytest.param(bytes(pyvips.Image.profile_load("srgb")), job(300, 200), id="sRGB"),
+        pytest.param(b"no profile at all", job(300, 200), id="broken"),
+    ],
+)
+def test_what_is_made_in_srgb_has_no_profile(profile: bytes, asked: Job) -> None:
+    master = piece(encoded(PICTURE, "png", icc_profile=profile), "png", (0, 0, 300, 200))
+    kept, plain = render(master, asked, KEEPING), render(master, asked, ENCODING)
+    assert "icc_profile" not in opened(kept.data).info
+    modes = [opened(it.data).convert("RGB") for it in (kept, plain)]
+    assert mean_difference(np.asarray(modes[0]), np.asarray(modes[1])) <= 1
+
+
+def test_no_tile_of_a_pyramid_has_a_profile() -> None:
+    master = piece(encoded(PICTURE, "png", icc_profile=P3), "png", (0, 0, 300, 200))
+    cuts = [TileCut(master.crop, Size(300, 200))]
+    assert cut_tiles(master, cuts, 512, ENCODING, 1 << 20).channels == 3
+    with pytest.raises(Unsupported, match="keep_profile"):
+        cut_tiles(master, cuts, 512, KEEPING, 1 << 20)
+    plain = piece(encoded(PICTURE, "png"), "png", (0, 0, 300, 200))
+    assert cut_tiles(plain, cuts, 512, KEEPING, 1 << 20).channels == 3
 
 
 @pytest.mark.parametrize("orientation", Orientation)
