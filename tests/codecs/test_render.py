@@ -183,7 +183,7 @@ def test_profiles_are_applied_and_dropped(kind: Format, data: bytes, size: Size)
 
 
 KEEPING = replace(ENCODING, keep_profile=True)
-LONG = P3 + bytes(40_000)
+LONG = (len(P3) + 40_000).to_bytes(4) + P3[4:] + bytes(40_000)
 
 
 @pytest.mark.parametrize("output", ["jpg", "png", "webp", "tif", "avif"])
