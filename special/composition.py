@@ -325,7 +325,12 @@ def rendition_policy(settings: Settings) -> Policy:
         settings.sizes,
         max_unauthorised=settings.max_unauthorised,
         formats=settings.formats,
-        qualities=Encoding(jpeg_quality=settings.jpeg_quality, webp_quality=settings.webp_quality),
+        qualities=Encoding(
+            jpeg_quality=settings.jpeg_quality,
+            webp_quality=settings.webp_quality,
+            avif_quality=settings.avif_quality,
+            keep_profile=settings.keep_profile,
+        ),
     )
 
 

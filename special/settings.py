@@ -374,6 +374,12 @@ class Settings(BaseSettings):
     )
     jpeg_quality: int = Field(85, ge=1, le=100, description="Quality of the JPEGs that are made.")
     webp_quality: int = Field(80, ge=1, le=100, description="Quality of the WebPs that are made.")
+    avif_quality: int = Field(60, ge=1, le=100, description="Quality of the AVIFs that are made.")
+    keep_profile: bool = Field(
+        False,
+        description="Whether answers keep the colours and the profile, up to 32 KB, of a master in RGB or grey that is "
+        "not sRGB; such masters get no pyramids.",
+    )
     max_age_s: int = Field(86400, ge=0, description="Cache-Control max-age of image answers, in seconds.")
     asset_ttl_s: float = Field(
         60.0, ge=0, description="How long metadata of a master or a sizes file is believed before it is checked again."

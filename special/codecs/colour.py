@@ -27,6 +27,8 @@ from special.formats.tiff import Photometric
 log = logging.getLogger(__name__)
 
 ICC_FIELD: Final = "icc-profile-data"
+MAX_KEPT_BYTES: Final = 32768
+"""Longest profile that is sent with answers. Those of displays and working spaces are shorter, of scanners longer."""
 _SPACES: Final = {b"GRAY": 1, b"RGB ": 3, b"CMYK": 4}  # ICC.1:2022, 7.2.6: colour space at byte 16
 _INVISIBLE_LEVELS: Final = 1
 """A profile that moves no colour of the cube by more than this counts as sRGB."""
@@ -97,6 +99,34 @@ def averages(image: VipsImage) -> bool:
     return (
         image.interpretation in _DEVICE and image.coding == "none" and image.format in _DEPTHS and not image.hasalpha()
     )
+
+
+def own_profile(picture: Raster | VipsImage) -> bytes | None:
+    """The profile of grey or RGB pixels of 8 or 16 bits whose colours are other than sRGB; None for a long one."""
+    if isinstance(picture, np.ndarray) or picture.interpretation not in _DEVICE or picture.format not in _DEPTHS:
+        return None
+    profile, channels = _profile(picture), split(picture)[0].bands
+    if profile is None or len(profile) > MAX_KEPT_BYTES or channels not in (1, 3):
+        return None
+    return profile if effect(profile, channels) is Effect.SOME else None
+
+
+def to_8_bits(image: VipsImage) -> VipsImage:
+    """8-bit pixels in the colours of their own profile where `own_profile` gives one, opacity last; else sRGB.
+
+    Raises as `to_srgb` does.
+    """
+    if own_profile(image) is None:
+        return to_srgb(image)
+    colours, alpha = split(image)
+    plain = _to_8_bits(colours).copy(interpretation="b-w" if colours.bands == 1 else "srgb")
+    plain.remove(ICC_FIELD)
+    return plain if alpha is None else plain.bandjoin(_to_8_bits(alpha))
+
+
+def raster_to_srgb(raster: Raster, profile: bytes) -> Raster:
+    """Pixels that are in a profile's colours. One copy."""
+    return from_vips(to_srgb(with_profile(to_vips(raster), profile)))
 
 
 def to_srgb(image: VipsImage) -> VipsImage:

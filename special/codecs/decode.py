@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 
 from special.codecs import (
+    bmp,
     colour,
     deep_jpeg,
     jpeg,
@@ -61,6 +62,10 @@ def _decoded(piece: Piece, max_pixels: int, threads: int) -> Raster | VipsImage:
             if picture is None:
                 picture = tiff_samples.load(piece.data, page)
             return picture if isinstance(picture, np.ndarray) else tiff_samples.shown(picture, page)
+        case "bmp":
+            picture = bmp.opened(piece.data)
+            check_size(Size(*picture.size), max_pixels)
+            return bmp.decode(picture)
         case "png" if piece.incomplete:
             whole = png_completion.completed(piece.data, max_pixels=max_pixels)
             return vips.load(whole, "png").copy_memory()  # libvips does not keep the bytes of `whole` alive

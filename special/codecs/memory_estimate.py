@@ -3,8 +3,9 @@
 Measured as the growth of a decoder's resident memory at its highest, with pictures of 24 megapixels in every
 format, at full size, shrunk, turned, and as tiles, and rounded up; the copies that the server holds are counted
 besides. The long form of `tests/codecs/test_memory_estimate.py` measures again. libvips decodes PNG and TIFF in
-strips, but holds all of an interlaced PNG; libjpeg holds the coefficients of a progressive JPEG, OpenJPEG 32 bits
-for each sample and as much again to work in. One exception is not told from a plan: the inks of a CMYK JPEG become
+strips, but holds all of an interlaced PNG; libheif holds all of an AVIF, in two bytes a sample of 10 bits; libjpeg
+holds the coefficients of a progressive JPEG, OpenJPEG 32 bits for each sample and as much again to work in. One
+exception is not told from a plan: the inks of a CMYK JPEG become
 colours at full size, which takes 15 bytes a pixel. The limit of each decoder's own memory is for such.
 """
 
@@ -17,7 +18,16 @@ from special.formats import Extract, Format
 from special.geometry import Size, ceil_div
 from special.iiif import Job
 
-DECODED: Final[dict[Format, int]] = {"jp2": 24, "tiff": 8, "jpeg": 6, "png": 8, "webp": 8, "gif": 12}
+DECODED: Final[dict[Format, int]] = {
+    "jp2": 24,
+    "tiff": 8,
+    "jpeg": 6,
+    "png": 8,
+    "webp": 8,
+    "gif": 12,
+    "avif": 28,
+    "bmp": 12,
+}
 """Bytes for each pixel that is decoded, of up to three components."""
 INCLUDED: Final = 3
 """Components of JPEG 2000 that these bytes include; each further one takes as much as one of these."""
@@ -25,6 +35,8 @@ PLAIN: Final = 6
 """Bytes for each pixel of an answer in JPEG that is not turned: the raster and, three times, the file."""
 OTHER: Final = 12
 """Bytes for each pixel of any other answer: a copy that is turned, what encoders hold, and longer files."""
+AV1: Final = 28
+"""Bytes for each pixel of an answer in AVIF, whose encoder holds planes of its own."""
 MARKED: Final = 32
 """Bytes for each pixel of an answer with marks: the copy, the part of a picture that is drawn, and what is mixed."""
 ENCODED: Final = 6
@@ -62,6 +74,8 @@ def pyramid_bytes(picture: FlatPicture, encoded: Extract, *, in_memory: bool) ->
 
 def _estimate(format: Format, encoded_bytes: int, pixels: int, job: Job) -> int:  # noqa: A002
     made = PLAIN if job.format == "jpg" and not job.angle and not job.mirror else OTHER
+    if job.format == "avif":
+        made = AV1
     if job.marks:
         made += MARKED
     return ALWAYS + ENCODED * encoded_bytes + DECODED[format] * pixels + made * job.output.area

@@ -25,9 +25,10 @@ from PIL import Image as PillowImage
 from special.codecs import colour, deep_jpeg, jpeg, vips
 from special.codecs import raster as rasters
 from special.codecs.decode import check_size, decode
+from special.codecs.encode import Encoding
 from special.codecs.raster import Raster, VipsImage, cut, from_vips
 from special.codecs.resample import resample
-from special.codecs.tile_cutter import encode_tile
+from special.codecs.tile_cutter import check_profile, encode_tile
 from special.errors import Malformed, Unsupported
 from special.formats import Format
 from special.formats.tiff import Grid, Place
@@ -68,7 +69,7 @@ class FlatPicture:
     orientation: Orientation
     tile: int
     """Length of a tile's sides."""
-    quality: int
+    encoding: Encoding
     """Of its JPEG."""
     max_pixels: int
 
@@ -86,7 +87,8 @@ class FlatPicture:
 def cut_pyramid(parent: Parent, picture: FlatPicture) -> int:
     """Give the parent all tiles of a picture; returns their number of channels, 1 or 3.
 
-    Raises `Malformed` and `Unsupported`; the latter too for opacity, which a pyramid of JPEGs cannot hold.
+    Raises `Malformed` and `Unsupported`; the latter too for opacity, which a pyramid of JPEGs cannot hold, and for a
+    profile that is to be kept.
     """
     with vips.reading(picture.format), ThreadPoolExecutor(machine.processors()) as threads:
         cutter = _Cutter(parent, picture, threads)
@@ -99,14 +101,18 @@ def _bands(parent: Parent, picture: FlatPicture) -> Iterator[Raster]:
     """The picture as it is stored, in sRGB or grey, some rows after the other."""
     if picture.format != "tiff":
         source = _Stream(parent, picture.size_bytes).source(picture.format)  # libvips does not keep it alive
-        yield from _rows(_open(source, picture), Box.whole(picture.stored), picture.band_rows)
+        opened = _open(source, picture)
+        check_profile(opened, picture.encoding)
+        yield from _rows(opened, Box.whole(picture.stored), picture.band_rows)
         return
     y = 0
     while y < picture.stored.height:
         piece = parent.ask(y)
         frame = piece.crop
         box = Box(round(frame.x), round(frame.y), round(frame.width), round(frame.height))
-        yield from _rows(decode(piece, max_pixels=picture.max_pixels), box, picture.band_rows)
+        decoded = decode(piece, max_pixels=picture.max_pixels)
+        check_profile(decoded, picture.encoding)
+        yield from _rows(decoded, box, picture.band_rows)
         y += box.height
 
 
@@ -328,7 +334,7 @@ class _Cutter:
     def _encode(self, window: Raster, frame: Frame, size: Size) -> tuple[bytes, ...]:
         picture = self._picture
         stored = resample(window, frame, picture.orientation.upright(size))
-        return encode_tile(rasters.upright(stored, picture.orientation), picture.tile, picture.quality)
+        return encode_tile(rasters.upright(stored, picture.orientation), picture.tile, picture.encoding.jpeg_quality)
 
     def _hand_over(self, tiles: Sequence[tuple[Place, Future[tuple[bytes, ...]]]]) -> None:
         for start in range(0, len(tiles), TILES_AT_ONCE):

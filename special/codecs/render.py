@@ -16,7 +16,7 @@ from typing import Final
 
 import numpy as np
 
-from special.codecs import openjpeg, tiff_unpacking, vips
+from special.codecs import colour, openjpeg, tiff_unpacking, vips
 from special.codecs import raster as rasters
 from special.codecs.decode import decode
 from special.codecs.encode import Encoding, check_fits, encode, encode_bitonal
@@ -74,23 +74,30 @@ def render_all(piece: Piece, jobs: Sequence[Job], encoding: Encoding, max_pixels
     """
     for job in jobs:
         check_fits(job.output, job.format)
-    scaled = _scale(piece, {job.size for job in jobs}, max_pixels)
+    scaled, profile = _scale(piece, {job.size for job in jobs}, encoding, max_pixels)
     results: list[Rendered] = []
     for job in jobs:
         raster, decode_ms = scaled[job.size]
         start = perf_counter()
-        data = _finish(raster, job, encoding)
+        data = _finish(raster, job, encoding, profile)
         results.append(Rendered(data, decode_ms, _since_ms(start)))
     return results
 
 
-def _scale(piece: Piece, sizes: Collection[Size], max_pixels: int) -> dict[Size, tuple[Raster, float]]:
-    """The piece's crop upright, at each size, with the milliseconds that it took; the decode is in the first."""
+def _scale(
+    piece: Piece, sizes: Collection[Size], encoding: Encoding, max_pixels: int
+) -> tuple[dict[Size, tuple[Raster, float]], bytes | None]:
+    """The piece's crop upright, at each size, with the milliseconds that it took; the decode is in the first.
+
+    And the profile whose colours they have; None: sRGB.
+    """
     start = perf_counter()
     largest_first = sorted(sizes, key=lambda size: size.area, reverse=True)
     scaled: dict[Size, tuple[Raster, float]] = {}
     with vips.reading(piece.format):
         picture = decode(piece, max_pixels=max_pixels)
+        profile = colour.own_profile(picture) if encoding.keep_profile else None
+        colours = colour.to_srgb if profile is None else colour.to_8_bits
         if not isinstance(picture, np.ndarray) and len(sizes) > 1:
             picture = picture.copy_memory()  # what is decoded on demand is decoded once
         frame = piece.crop.within(_size_of(picture))
@@ -99,19 +106,21 @@ def _scale(piece: Piece, sizes: Collection[Size], max_pixels: int) -> dict[Size,
             if large_enough:
                 raster = resample(scaled[large_enough[-1]][0], Frame.whole(large_enough[-1]), size)
             else:
-                stored = resample(picture, frame, piece.orientation.upright(size))
+                stored = resample(picture, frame, piece.orientation.upright(size), colours)
                 raster = rasters.upright(stored, piece.orientation)
             scaled[size] = raster, _since_ms(start)
             start = perf_counter()
-    return scaled
+    return scaled, profile
 
 
 def _size_of(picture: Raster | VipsImage) -> Size:
     return rasters.size_of(picture) if isinstance(picture, np.ndarray) else Size(picture.width, picture.height)
 
 
-def _finish(raster: Raster, job: Job, encoding: Encoding) -> bytes:
-    """Marks, mirror, rotate, quality, encode."""
+def _finish(raster: Raster, job: Job, encoding: Encoding, profile: bytes | None) -> bytes:
+    """Marks, mirror, rotate, quality, encode. What is defined in sRGB alone is made of that."""
+    if profile is not None and (job.marks or job.format == "gif" or job.quality in ("gray", "bitonal")):
+        raster, profile = colour.raster_to_srgb(raster, profile), None
     if job.marks:
         raster = drawn(raster, job.marks)
     if job.mirror:
@@ -122,7 +131,7 @@ def _finish(raster: Raster, job: Job, encoding: Encoding) -> bytes:
         raise AssertionError(f"{rasters.size_of(raster)} pixels were made where {job.output} were asked for")
     if job.quality == "bitonal":
         return encode_bitonal(rasters.bitonal(raster), job.format, encoding)
-    return encode(rasters.grey(raster) if job.quality == "gray" else raster, job.format, encoding)
+    return encode(rasters.grey(raster) if job.quality == "gray" else raster, job.format, encoding, profile)
 
 
 def _since_ms(start: float) -> float:

@@ -14,6 +14,7 @@ up to 4 levels off in the mean).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -29,8 +30,12 @@ _GAP: Final = 3.0
 """Averaging blocks down to this many times the wanted size leaves Lanczos enough to work with."""
 
 
-def resample(picture: Raster | VipsImage, frame: Frame, size: Size) -> Raster:
-    """The frame's pixels at exactly this size, in 8-bit sRGB or grey, with alpha where there was any.
+Colours = Callable[[VipsImage], VipsImage]
+"""What makes decoded pixels of any kind 8-bit RGB or grey, opacity last."""
+
+
+def resample(picture: Raster | VipsImage, frame: Frame, size: Size, colours: Colours = colour.to_srgb) -> Raster:
+    """The frame's pixels at exactly this size, in 8 bits by `colours`, with alpha where there was any.
 
     A raster on whole pixels that has the size already is returned as a view; nothing is copied.
     """
@@ -40,12 +45,12 @@ def resample(picture: Raster | VipsImage, frame: Frame, size: Size) -> Raster:
         frame = Frame(frame.x - window.x, frame.y - window.y, frame.width, frame.height)
     box = whole_pixels(frame)
     if box is not None and box.size == size:
-        return cut(picture, box) if isinstance(picture, np.ndarray) else from_vips(colour.to_srgb(_crop(picture, box)))
+        return cut(picture, box) if isinstance(picture, np.ndarray) else from_vips(colours(_crop(picture, box)))
     if box is None or not box.size.covers(size):
-        return _by_pillow(picture, frame, size)
+        return _by_pillow(picture, frame, size, colours)
     if isinstance(picture, np.ndarray):
         return from_vips(_resize(to_vips(cut(picture, box)), size))
-    return from_vips(_shrunk(_crop(picture, box), size))
+    return from_vips(_shrunk(_crop(picture, box), size, colours))
 
 
 def whole_pixels(frame: Frame) -> Box | None:
@@ -71,11 +76,11 @@ def _crop(image: VipsImage, box: Box) -> VipsImage:
     return image.crop(box.x, box.y, box.width, box.height)
 
 
-def _shrunk(image: VipsImage, size: Size) -> VipsImage:
-    """The image in sRGB, smaller than it was."""
+def _shrunk(image: VipsImage, size: Size, colours: Colours) -> VipsImage:
+    """The image in 8 bits, smaller than it was."""
     if colour.averages(image):
-        return colour.to_srgb(_resize(image, size))
-    image = colour.to_srgb(image)
+        return colours(_resize(image, size))
+    image = colours(image)
     if not image.hasalpha():
         return _resize(image, size)
     # Transparent pixels have colours too, mostly black; only multiplied by their opacity do they keep out of the mean.
@@ -86,7 +91,7 @@ def _resize(image: VipsImage, size: Size) -> VipsImage:
     return image.resize(size.width / image.width, vscale=size.height / image.height, kernel="lanczos3")
 
 
-def _by_pillow(picture: Raster | VipsImage, frame: Frame, size: Size) -> Raster:
+def _by_pillow(picture: Raster | VipsImage, frame: Frame, size: Size, colours: Colours) -> Raster:
     window = _window(frame)
     across = max(1, math.floor(frame.width / size.width / _GAP))
     down = max(1, math.floor(frame.height / size.height / _GAP))
@@ -98,7 +103,7 @@ def _by_pillow(picture: Raster | VipsImage, frame: Frame, size: Size) -> Raster:
             image = image.shrink(across, down, ceil=True)
         else:
             across = down = 1
-        pixels = from_vips(colour.to_srgb(image))
+        pixels = from_vips(colours(image))
     height, width, channels = pixels.shape
     left, top = (frame.x - window.x) / across, (frame.y - window.y) / down
     right, bottom = left + frame.width / across, top + frame.height / down

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from special.codecs import jpeg, vips
+from special.codecs import colour, jpeg, vips
 from special.codecs import raster as rasters
 from special.codecs.decode import decode
+from special.codecs.encode import Encoding
 from special.codecs.raster import Raster, VipsImage
 from special.codecs.resample import resample
 from special.errors import Unsupported
@@ -44,16 +45,18 @@ class CutTiles:
     """1: grey, 3: RGB."""
 
 
-def cut_tiles(piece: Piece, cuts: Sequence[TileCut], tile: int, quality: int, max_pixels: int) -> CutTiles:
+def cut_tiles(piece: Piece, cuts: Sequence[TileCut], tile: int, encoding: Encoding, max_pixels: int) -> CutTiles:
     """JPEGs of all cuts of one piece.
 
-    Raises `Malformed` and `Unsupported` for the piece; the latter too where it has opacity, which JPEG cannot hold.
+    Raises `Malformed` and `Unsupported` for the piece; the latter too where it has opacity, which JPEG cannot hold, or
+    a profile that is to be kept, which is too long for every tile.
     """
     encoded: list[tuple[bytes, ...]] = []
     channels = 0
     with vips.reading(piece.format):
         # All processors: many requests may be waiting for this pyramid.
         picture = decode(piece, max_pixels=max_pixels, threads=machine.processors())
+        check_profile(picture, encoding)
         frames = [cut.crop.within(_size_of(picture)) for cut in cuts]
         if not isinstance(picture, np.ndarray) and len(cuts) > 1:
             # What is decoded on demand is decoded once, and only the part that is needed.
@@ -66,8 +69,14 @@ def cut_tiles(piece: Piece, cuts: Sequence[TileCut], tile: int, quality: int, ma
             if rasters.has_alpha(raster):
                 raise Unsupported("the picture has opacity, which a pyramid of JPEGs cannot hold")
             channels = raster.shape[2]
-            encoded.append(encode_tile(raster, tile, quality))
+            encoded.append(encode_tile(raster, tile, encoding.jpeg_quality))
     return CutTiles(tuple(encoded), channels)
+
+
+def check_profile(picture: Raster | VipsImage, encoding: Encoding) -> None:
+    """Raise `Unsupported` for a picture whose profile is to be kept."""
+    if encoding.keep_profile and colour.own_profile(picture) is not None:
+        raise Unsupported("the picture has a profile that is kept (keep_profile), which no tile of a pyramid has")
 
 
 def encode_tile(raster: Raster, tile: int, quality: int) -> tuple[bytes, ...]:

@@ -1,7 +1,7 @@
 """libvips: every format but JPEG 2000, streamed, and its errors as this project's.
 
 libvips has loaders for formats that are not needed, some of them programs in themselves (SVG,
-MATLAB, CSV). `prepare` shuts all of them and opens the five that masters need; it belongs at the
+MATLAB, CSV). `prepare` shuts all of them and opens the six that masters need; it belongs at the
 start of a decoder process, since the setting is the whole process's.
 """
 
@@ -16,9 +16,9 @@ import pyvips
 from pyvips import voperation
 
 from special.codecs.raster import VipsImage
-from special.errors import ConfigurationError, Malformed, Unsupported
+from special.errors import ConfigurationError, Malformed, MasterError, Unsupported
 
-VipsFormat = Literal["tiff", "jpeg", "png", "webp", "gif"]
+VipsFormat = Literal["tiff", "jpeg", "png", "webp", "gif", "avif"]
 
 LOADERS: Final[dict[VipsFormat, str]] = {
     "tiff": "VipsForeignLoadTiff",
@@ -26,7 +26,10 @@ LOADERS: Final[dict[VipsFormat, str]] = {
     "png": "VipsForeignLoadPng",
     "webp": "VipsForeignLoadWebp",
     "gif": "VipsForeignLoadNsgif",
+    "avif": "VipsForeignLoadHeif",
 }
+_NICKNAMES: Final[dict[VipsFormat, str]] = {"avif": "heif"}
+"""What libvips calls formats in the names of its operations, where that is something else."""
 _BLOCKED_FLAG: Final = 32  # VIPS_OPERATION_BLOCKED in vips/operation.h
 _REFUSALS: Final = ("not supported", "unsupported", "is blocked", "not found", "not implemented", "unimplemented")
 
@@ -42,7 +45,7 @@ def prepare() -> None:
     voperation.operation_block_set("VipsForeignLoad", True)
     for name in LOADERS.values():
         voperation.operation_block_set(name, False)
-    wanted = {f"{kind}load{feed}" for kind in LOADERS for feed in ("", "_buffer", "_source")}
+    wanted = {f"{_NICKNAMES.get(kind, kind)}load{feed}" for kind in LOADERS for feed in ("", "_buffer", "_source")}
     if open_loaders() != wanted:
         odd = ", ".join(sorted(open_loaders() ^ wanted))
         raise ConfigurationError(
@@ -72,9 +75,17 @@ def reading(kind: str) -> Iterator[None]:
     try:
         yield
     except pyvips.Error as error:
-        words = " ".join(str(error).split())
-        refused = any(phrase in words.lower() for phrase in _REFUSALS)
-        raise (Unsupported if refused else Malformed)(f"libvips on a {kind} file: {words}") from error
+        raise _told(kind, str(error)) from error
+    except UnicodeDecodeError as error:
+        # It quotes the file, and pyvips fails on that before it empties the list of errors: all later ones would be it.
+        pyvips.vips_lib.vips_error_clear()
+        raise _told(kind, error.object.decode("utf-8", "replace")) from error
+
+
+def _told(kind: str, message: str) -> MasterError:
+    words = " ".join(message.split())
+    refused = any(phrase in words.lower() for phrase in _REFUSALS)
+    return (Unsupported if refused else Malformed)(f"libvips on a {kind} file: {words}")
 
 
 def load(data: bytes | pyvips.Source, kind: VipsFormat, *, reduce: int = 0, is_whole: bool = True) -> VipsImage:
@@ -89,4 +100,4 @@ def load(data: bytes | pyvips.Source, kind: VipsFormat, *, reduce: int = 0, is_w
         options["shrink"] = 1 << reduce
     with reading(kind):
         source = pyvips.Source.new_from_memory(data) if isinstance(data, bytes) else data
-        return pyvips.Operation.call(f"{kind}load_source", source, **options)
+        return pyvips.Operation.call(f"{_NICKNAMES.get(kind, kind)}load_source", source, **options)

@@ -135,7 +135,9 @@ def _resources(stack: AsyncExitStack, options: ResourceOptions, workers: Workers
     maker, static = None, None
     if workers is not None:
         admission = AdmissionController([_lane(options)], budget_bytes=options.memory_bytes)
-        renderer = MasterRenderer(masters, workers, admission, options.policy.qualities, options.limits)
+        # Static tiles are sRGB: none of them has a profile.
+        encoding = replace(options.policy.qualities, keep_profile=False) if options.static else options.policy.qualities
+        renderer = MasterRenderer(masters, workers, admission, encoding, options.limits)
         maker = PyramidMaker(renderer, source, options.pyramid_name.tile, lane=LANE)
         if options.static is not None:
             target = open_source(options.static[0], create=True, retry_policy=LONG_RETRY)

@@ -6,7 +6,7 @@ A format is recognised by the content alone; names and media types are ignored.
 from __future__ import annotations
 
 from special.errors import Malformed, NoSuchPage, NotAnImage, Unsupported
-from special.formats import jp2, jpeg, tiff, whole
+from special.formats import avif, jp2, jpeg, tiff, whole
 from special.formats.layout import Extract, Format, Layout, Piece, Stored, Tiling
 from special.formats.parser import Parser, drive, solve
 from special.formats.tiff import PageIndex
@@ -40,21 +40,23 @@ PARSERS = (
     (whole.is_png, whole.parse_png),
     (whole.is_webp, whole.parse_webp),
     (whole.is_gif, whole.parse_gif),
+    (whole.is_bmp, whole.parse_bmp),
+    (avif.sniff, avif.parse),
 )
 """For each format of one page, the test of a file's first bytes, and its parser."""
 OTHERS = (
-    ("AVIF", b"ftypavif", 4),
     ("HEIF", b"ftyphei", 4),
     ("HEIF", b"ftypmif1", 4),
     ("JPEG XL", b"\xff\x0a", 0),
     ("JPEG XL", b"\0\0\0\x0cJXL ", 0),
     ("JPEG XR", b"II\xbc\x01", 0),
-    ("BMP", b"BM", 0),
     ("PDF", b"%PDF-", 0),
     ("Photoshop", b"8BPS", 0),
     ("DjVu", b"AT&TFORM", 0),
 )
 """Formats that are refused by name: their first bytes, and where those are."""
+INSTEAD = {"PDF": "its pages are not shown here; store them as images, such as a TIFF of several pages"}
+"""What a refusal says of some of them; of all others, what there is."""
 LOADERS = (
     (tiff.MAGIC, tiff.load),
     (jp2.MAGIC, jp2.load),
@@ -87,7 +89,8 @@ def parse(size_bytes: int, page: int = 1, index: PageIndex | None = None, *, tai
             return (yield from parse_format(size_bytes))
     name = next((name for name, start, at in OTHERS if head[at:].startswith(start)), None)
     told = f"the master is a file of {name}" if name else f"the master starts with {head[:12]!r}"
-    raise (Unsupported if name else NotAnImage)(f"{told}: not a TIFF, JPEG 2000, JPEG, PNG, WebP or GIF")
+    why = INSTEAD.get(name or "", "not a TIFF, JPEG 2000, JPEG, PNG, WebP, GIF, AVIF or BMP")
+    raise (Unsupported if name else NotAnImage)(f"{told}: {why}")
 
 
 def load(data: bytes) -> Layout:

@@ -19,7 +19,7 @@ from special.formats.parser import Parser
 from special.geometry import Box, Frame, Orientation, Size
 from special.storage import Span
 
-Format = Literal["jp2", "tiff", "jpeg", "png", "webp", "gif"]
+Format = Literal["jp2", "tiff", "jpeg", "png", "webp", "gif", "avif", "bmp"]
 """How bytes are encoded; what picks the decoder."""
 
 

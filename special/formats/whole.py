@@ -1,4 +1,4 @@
-"""Masters that must be read whole: JPEG, PNG, WebP, GIF.
+"""Masters that must be read whole: JPEG, PNG, WebP, GIF, AVIF, BMP.
 
 What is compressed as one stream can only be decoded from its start, so every part of the
 picture needs every byte. Small files do not suffer; for large ones the volume makes a pyramid.
@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from special.errors import Malformed
+from special.errors import Malformed, Unsupported
 from special.formats import exif
 from special.formats.layout import Extract, Format, Layout, Piece, Stored, Tiling
 from special.formats.levels import checked, serves
@@ -21,7 +21,7 @@ from special.storage import Span
 
 MAGIC = b"W\x01"
 """How the serial form starts: what it is, and which version."""
-FORMATS: tuple[Format, ...] = ("jpeg", "png", "webp", "gif")
+FORMATS: tuple[Format, ...] = ("jpeg", "png", "webp", "gif", "avif", "bmp")
 """Their places are their numbers in the serial form: append only."""
 MAX_CHUNKS = 1000
 """Maximum number of chunks of a PNG or a WebP that are searched for an Exif block."""
@@ -35,6 +35,12 @@ TAIL_BYTES = 16384
 """How much of a PNG's end is read for an Exif block behind the pixels."""
 PNG_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 """Bits of a sample by color type (W3C PNG table 8)."""
+BMP_CORE_BYTES = 12
+"""Length of the oldest header of a BMP, whose width and height have 16 bits."""
+BMP_HEADERS = (BMP_CORE_BYTES, 40, 52, 56, 64, 108, 124)
+"""Lengths of the headers that there are: OS/2 1 and 2, and Windows from 3.0 on."""
+BMP_COMPRESSIONS = (0, 1, 2, 3)
+"""Those that hold pixels themselves: none, runs of 8 and of 4 bits, bit fields; JPEG and PNG are for printers."""
 EXTENSION, IMAGE = 0x21, 0x2C
 """What blocks of a GIF begin with, but for its trailer."""
 IEND = b"IEND\xae\x42\x60\x82"
@@ -237,6 +243,26 @@ def parse_gif(size_bytes: int) -> Parser[Layout]:
     if len(head) < 10:
         raise Malformed(f"a GIF of {size_bytes} bytes ends inside its header")
     return WholeLayout("gif", size_bytes, checked("GIF", *struct.unpack("<HH", head[6:10])))
+
+
+def is_bmp(head: bytes) -> bool:
+    """Whether a file that starts like this is a BMP: a file header, and a bitmap header of a known length."""
+    return head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in BMP_HEADERS
+
+
+def parse_bmp(size_bytes: int) -> Parser[Layout]:
+    """The layout of a BMP, from its bitmap header. Raises `Malformed`, `Unsupported` for a JPEG or a PNG inside."""
+    (head,) = yield [Span(0, min(34, size_bytes))]
+    if len(head) < 34:
+        raise Malformed(f"a BMP of {size_bytes} bytes ends inside its header")
+    if int.from_bytes(head[14:18], "little") == BMP_CORE_BYTES:
+        width, height = struct.unpack_from("<HH", head, 18)
+    else:
+        width, height = struct.unpack_from("<ii", head, 18)
+        (compression,) = struct.unpack_from("<I", head, 30)
+        if compression not in BMP_COMPRESSIONS:
+            raise Unsupported(f"the BMP is compressed by method {compression}")
+    return WholeLayout("bmp", size_bytes, checked("BMP", width, abs(height)))  # negative: the first row comes first
 
 
 def first_frame(data: bytes) -> Box:

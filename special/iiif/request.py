@@ -17,7 +17,7 @@ from special.iiif.identifier import IdentifierForm, decode, parse_identifier
 
 Version = Literal[2, 3]
 Quality = Literal["default", "color", "gray", "bitonal"]
-OutputFormat = Literal["jpg", "png", "webp", "gif", "tif"]
+OutputFormat = Literal["jpg", "png", "webp", "gif", "tif", "avif"]
 
 QUALITIES: tuple[Quality, ...] = ("default", "color", "gray", "bitonal")
 MEDIA: dict[OutputFormat, str] = {
@@ -26,6 +26,7 @@ MEDIA: dict[OutputFormat, str] = {
     "webp": "image/webp",
     "gif": "image/gif",
     "tif": "image/tiff",
+    "avif": "image/avif",
 }
 # Section 4.7: decimal digits and one point; here at most ten digits, so that no arithmetic runs away.
 _NUMBER = re.compile(r"(?=[\d.]{1,11}$)\d*\.?\d+|\d{1,10}\.?", re.ASCII)

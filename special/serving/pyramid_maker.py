@@ -86,7 +86,7 @@ class PyramidMaker:
             _stored_size(layout),
             _orientation(layout),
             self.tile,
-            renderer.encoding.jpeg_quality,
+            renderer.encoding,
             renderer.limits.max_pixels,
         )
         grid = picture.grid
@@ -129,7 +129,7 @@ class PyramidMaker:
                 piece,
                 cuts,
                 self.tile,
-                renderer.encoding.jpeg_quality,
+                renderer.encoding,
                 renderer.limits.max_pixels,
                 lane=self.lane,
                 deadline=admission.deadline,

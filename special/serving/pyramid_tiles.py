@@ -137,6 +137,7 @@ async def render_off_grid(
         encoding,
         jpeg_quality=min(100, encoding.jpeg_quality + MORE_QUALITY),
         webp_quality=min(100, encoding.webp_quality + MORE_QUALITY),
+        avif_quality=min(100, encoding.avif_quality + MORE_QUALITY),
     )
     key = f"{key} (its pyramid)"
     async with renderer.admission.admit(

@@ -246,4 +246,4 @@ class TileRoute:
 
 def _is_lossy(job: Job) -> bool:
     """Whether a picture may be made of JPEGs."""
-    return job.format in ("jpg", "webp") and job.quality != "bitonal"
+    return job.format in ("jpg", "webp", "avif") and job.quality != "bitonal"

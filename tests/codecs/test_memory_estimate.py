@@ -44,6 +44,9 @@ def job(width: int, height: int, *, angle: float = 0, mirror: bool = False, to: 
         pytest.param("png", [(0, 1)], 100, job(1, 1), 8 * MIB + 6 + 800 + 6, id="from PNG"),
         pytest.param("webp", [(0, 1)], 100, job(1, 1), 8 * MIB + 6 + 800 + 6, id="from WebP"),
         pytest.param("gif", [(0, 1)], 100, job(1, 1), 8 * MIB + 6 + 1200 + 6, id="from GIF"),
+        pytest.param("avif", [(0, 1)], 100, job(1, 1), 8 * MIB + 6 + 2800 + 6, id="from AVIF"),
+        pytest.param("bmp", [(0, 1)], 100, job(1, 1), 8 * MIB + 6 + 1200 + 6, id="from BMP"),
+        pytest.param("png", [(0, 1)], 1, job(10, 5, to="avif"), 8 * MIB + 6 + 8 + 28 * 50, id="AVIF"),
     ],
 )
 def test_memory_by_format_and_answer(
@@ -76,7 +79,13 @@ async def test_no_decoder_takes_more_than_was_told(path: Path, capsys: pytest.Ca
     layout = solve(formats.parse(len(data)), data)
     box, size = Box.whole(layout.size), layout.size
     shrunk = Size(max(1, size.width // 3), max(1, size.height // 3))
-    for wanted, angle, to in ((size, 0, "jpg"), (size, 45, "tif"), (size, 90, "webp"), (shrunk, 0, "png")):
+    for wanted, angle, to in (
+        (size, 0, "jpg"),
+        (size, 45, "tif"),
+        (size, 90, "webp"),
+        (shrunk, 0, "png"),
+        (size, 0, "avif"),
+    ):
         asked = Job(box, wanted, False, angle, "default", to)  # type: ignore[arg-type]
         grown = layout
         if (more := layout.prepare(box, wanted)) is not None:

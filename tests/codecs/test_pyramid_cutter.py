@@ -15,7 +15,7 @@ import simplejpeg
 from PIL import Image
 
 from special import formats
-from special.codecs import FlatPicture, cut_pyramid, prepare
+from special.codecs import Encoding, FlatPicture, cut_pyramid, prepare
 from special.errors import Malformed, Unsupported
 from special.formats import solve
 from special.formats.tiff import Place, TiffLayout
@@ -95,7 +95,7 @@ class Parent:
         layout: Any = self.layout
         stored = stored or layout.orientation.upright(layout.size)
         return cut_pyramid(
-            self, FlatPicture(layout.format, len(self.data), stored, layout.orientation, TILE, 85, 1 << 30)
+            self, FlatPicture(layout.format, len(self.data), stored, layout.orientation, TILE, Encoding(), 1 << 30)
         )
 
 

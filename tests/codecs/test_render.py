@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import pyvips
 from PIL import Image, ImageCms, ImageOps
 
+from special.codecs import TileCut, cut_tiles
 from special.codecs import raster as rasters
 from special.codecs.render import Encoding, prepare, render, render_all
 from special.concurrency import Deadline
-from special.errors import BadRequest, MasterError, TooExpensive
+from special.errors import BadRequest, MasterError, TooExpensive, Unsupported
 from special.formats.layout import Format
 from special.geometry import Frame, Orientation, Size
-from special.iiif import MEDIA, QUALITIES, OutputFormat, Quality
+from special.iiif import MEDIA, QUALITIES, Job, Mark, OutputFormat, Quality
 from special.workers import Workers
 from tests.support.pieces import Pixels, encoded, job, mean_difference, opened, piece, pixels_of, smooth
 
@@ -37,7 +39,10 @@ def test_the_size_is_exact_and_the_format_as_asked(output: OutputFormat, quality
     data = render(piece(encoded(PICTURE, "png"), "png", (0, 0, 300, 200)), wanted, ENCODING).data
     image = opened(data)
     assert image.size == (wanted.output.width, wanted.output.height)
-    assert image.format == {"jpg": "JPEG", "png": "PNG", "webp": "WEBP", "gif": "GIF", "tif": "TIFF"}[output]
+    assert (
+        image.format
+        == {"jpg": "JPEG", "png": "PNG", "webp": "WEBP", "gif": "GIF", "tif": "TIFF", "avif": "AVIF"}[output]
+    )
 
 
 @pytest.mark.parametrize(
@@ -79,6 +84,10 @@ BILEVEL = Image.fromarray(GREY[..., 0]).point(lambda tone: 255 * (tone > 127)).c
         pytest.param("png", encoded(BILEVEL, "png"), np.asarray(BILEVEL.convert("L"))[..., None], id="bilevel png"),
         pytest.param("gif", encoded(PALETTE, "gif"), np.asarray(PALETTE.convert("RGB")), id="gif"),
         pytest.param("webp", encoded(PICTURE, "webp", lossless=True), PICTURE, id="webp"),
+        pytest.param("bmp", encoded(PICTURE, "bmp"), PICTURE, id="bmp"),
+        pytest.param("bmp", encoded(GREY, "bmp"), GREY, id="grey bmp"),
+        pytest.param("bmp", encoded(PALETTE, "bmp"), np.asarray(PALETTE.convert("RGB")), id="palette bmp"),
+        pytest.param("bmp", encoded(BILEVEL, "bmp"), np.asarray(BILEVEL.convert("L"))[..., None], id="bilevel bmp"),
         pytest.param("tiff", encoded(PICTURE, "tiff"), PICTURE, id="tiff"),
         pytest.param("tiff", encoded(PICTURE, "tiff", compression="tiff_lzw"), PICTURE, id="lzw tiff"),
         pytest.param("tiff", encoded(PICTURE, "tiff", compression="packbits"), PICTURE, id="packbits tiff"),
@@ -153,6 +162,7 @@ P3 = bytes(pyvips.Image.profile_load("p3"))
         pytest.param("jpeg", encoded(PICTURE, "jpeg", quality=98, subsampling=0, icc_profile=P3), id="jpeg"),
         pytest.param("png", encoded(PICTURE, "png", icc_profile=P3), id="png"),
         pytest.param("webp", encoded(PICTURE, "webp", lossless=True, icc_profile=P3), id="webp"),
+        pytest.param("avif", encoded(PICTURE, "avif", quality=100, subsampling="4:4:4", icc_profile=P3), id="avif"),
         pytest.param("tiff", encoded(PICTURE, "tiff", icc_profile=P3), id="tiff"),
         pytest.param(
             "tiff",
@@ -170,6 +180,68 @@ def test_profiles_are_applied_and_dropped(kind: Format, data: bytes, size: Size)
     theirs = np.asarray(upright.resize((size.width, size.height), Image.Resampling.LANCZOS))
     assert mean_difference(pixels_of(answer.data), theirs) <= 2
     assert "icc_profile" not in opened(answer.data).info
+
+
+KEEPING = replace(ENCODING, keep_profile=True)
+LONG = (len(P3) + 40_000).to_bytes(4) + P3[4:] + bytes(40_000)
+
+
+@pytest.mark.parametrize("output", ["jpg", "png", "webp", "tif", "avif"])
+@pytest.mark.parametrize("size", [Size(300, 200), Size(120, 80), Size(450, 300)], ids=str)
+def test_profiles_are_kept_where_that_is_asked(size: Size, output: OutputFormat) -> None:
+    master = piece(encoded(PICTURE, "png", icc_profile=P3), "png", (0, 0, 300, 200))
+    careful = replace(KEEPING, jpeg_quality=98, webp_quality=98, avif_quality=95)
+    answer = render(master, job(size.width, size.height, output=output), careful)
+    theirs = np.asarray(Image.fromarray(PICTURE).resize((size.width, size.height), Image.Resampling.LANCZOS))
+    assert mean_difference(pixels_of(answer.data), theirs) <= (
+        1 if output in ("png", "tif") else 4
+    )  # transformed, they would be 13 off
+    assert opened(answer.data).info["icc_profile"] == P3
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [
+        pytest.param("jpeg", encoded(PICTURE, "jpeg", quality=98, subsampling=0, icc_profile=P3), id="jpeg"),
+        pytest.param("png", encoded(smooth(300, 200, 4), "png", icc_profile=P3), id="opacity"),
+        pytest.param("tiff", encoded(PICTURE, "tiff", icc_profile=P3), id="tiff"),
+    ],
+)
+def test_profiles_of_other_masters_are_kept(kind: Format, data: bytes) -> None:
+    answer = render(piece(data, kind, (0, 0, 300, 200)), job(300, 200), KEEPING)
+    theirs = np.asarray(Image.open(io.BytesIO(data)))
+    assert mean_difference(pixels_of(answer.data, opened(answer.data).mode), theirs) <= 2
+    assert opened(answer.data).info["icc_profile"] == P3
+
+
+@pytest.mark.parametrize(
+    ("profile", "asked"),
+    [
+        pytest.param(P3, job(300, 200, quality="gray"), id="gray"),
+        pytest.param(P3, job(300, 200, quality="bitonal"), id="bitonal"),
+        pytest.param(P3, job(300, 200, output="gif"), id="GIF"),
+        pytest.param(P3, replace(job(300, 200), marks=(Mark(0, 0, 5, 5),)), id="marks"),
+        pytest.param(LONG, job(300, 200), id="a long profile"),
+        pytest.param(bytes(pyvips.Image.profile_load("srgb")), job(300, 200), id="sRGB"),
+        pytest.param(b"no profile at all", job(300, 200), id="broken"),
+    ],
+)
+def test_what_is_made_in_srgb_has_no_profile(profile: bytes, asked: Job) -> None:
+    master = piece(encoded(PICTURE, "png", icc_profile=profile), "png", (0, 0, 300, 200))
+    kept, plain = render(master, asked, KEEPING), render(master, asked, ENCODING)
+    assert "icc_profile" not in opened(kept.data).info
+    modes = [opened(it.data).convert("RGB") for it in (kept, plain)]
+    assert mean_difference(np.asarray(modes[0]), np.asarray(modes[1])) <= 1
+
+
+def test_no_tile_of_a_pyramid_has_a_profile() -> None:
+    master = piece(encoded(PICTURE, "png", icc_profile=P3), "png", (0, 0, 300, 200))
+    cuts = [TileCut(master.crop, Size(300, 200))]
+    assert cut_tiles(master, cuts, 512, ENCODING, 1 << 20).channels == 3
+    with pytest.raises(Unsupported, match="keep_profile"):
+        cut_tiles(master, cuts, 512, KEEPING, 1 << 20)
+    plain = piece(encoded(PICTURE, "png"), "png", (0, 0, 300, 200))
+    assert cut_tiles(plain, cuts, 512, KEEPING, 1 << 20).channels == 3
 
 
 @pytest.mark.parametrize("orientation", Orientation)
@@ -196,7 +268,14 @@ def test_mirroring_comes_before_rotation(mirror: bool, quarters: int) -> None:
 
 @pytest.mark.parametrize(
     ("output", "mode", "corner"),
-    [("jpg", "RGB", 255), ("png", "RGBA", 0), ("webp", "RGBA", 0), ("tif", "RGBA", 0), ("gif", "RGBA", 0)],
+    [
+        ("jpg", "RGB", 255),
+        ("png", "RGBA", 0),
+        ("webp", "RGBA", 0),
+        ("tif", "RGBA", 0),
+        ("gif", "RGBA", 0),
+        ("avif", "RGBA", 0),
+    ],
 )
 def test_corners_are_transparent_or_white(output: OutputFormat, mode: str, corner: int) -> None:
     asked = job(300, 200, angle=30, output=output)
@@ -239,6 +318,8 @@ MASTERS = [
     pytest.param("png", encoded(smooth(640, 480, 4), "png"), id="png with alpha"),
     pytest.param("tiff", encoded(smooth(640, 480), "tiff"), id="tiff"),
     pytest.param("jp2", encoded(smooth(640, 480), "jpeg2000"), id="jp2"),
+    pytest.param("avif", encoded(smooth(640, 480), "avif"), id="avif"),
+    pytest.param("bmp", encoded(smooth(640, 480), "bmp"), id="bmp"),
 ]
 
 
@@ -261,6 +342,8 @@ def test_several_sizes_of_one_decode_are_like_single_ones(kind: Format, data: by
 def test_a_size_that_the_format_cannot_hold_is_the_callers_mistake() -> None:
     with pytest.raises(BadRequest, match="at most 16383 pixels a side"):
         render(piece(b"never looked at", "png", (0, 0, 1, 1)), job(16384, 1, output="webp"), ENCODING)
+    with pytest.raises(BadRequest, match="at most 16384 pixels a side"):
+        render(piece(b"never looked at", "png", (0, 0, 1, 1)), job(16385, 1, output="avif"), ENCODING)
 
 
 @pytest.mark.parametrize(("kind", "data"), MASTERS)
@@ -276,7 +359,7 @@ def test_torn_masters_are_refused(kind: Format, data: bytes, share: float) -> No
         render(piece(data[: int(len(data) * share)], kind, (0, 0, 640, 480)), job(64, 48), ENCODING)
 
 
-@pytest.mark.parametrize("kind", ["jpeg", "png", "tiff", "jp2", "webp", "gif"])
+@pytest.mark.parametrize("kind", ["jpeg", "png", "tiff", "jp2", "webp", "gif", "avif", "bmp"])
 @pytest.mark.parametrize(
     "data",
     [

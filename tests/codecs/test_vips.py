@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 import pyvips
+from PIL import Image
 
 from special.codecs import vips
 from special.codecs.vips import VipsFormat
@@ -18,6 +19,7 @@ FILES: dict[VipsFormat, bytes] = {
     "webp": encoded(smooth(80, 60), "webp"),
     "gif": encoded(smooth(80, 60, 1), "gif"),
     "tiff": encoded(smooth(80, 60), "tiff", compression="tiff_lzw"),
+    "avif": encoded(smooth(80, 60), "avif"),
 }
 
 
@@ -26,9 +28,10 @@ def _prepared() -> None:
     vips.prepare()
 
 
-def test_five_loaders_are_open_and_no_other() -> None:
+def test_six_loaders_are_open_and_no_other() -> None:
     assert {name.removesuffix("_source").removesuffix("_buffer") for name in vips.open_loaders()} == {
         "gifload",
+        "heifload",
         "jpegload",
         "pngload",
         "tiffload",
@@ -61,3 +64,18 @@ def test_a_torn_file_is_refused_when_it_is_read(kind: VipsFormat) -> None:
     data = FILES[kind]
     with pytest.raises(MasterError), vips.reading(kind):
         vips.load(data[: len(data) // 2], kind).copy_memory()
+
+
+def test_an_error_that_quotes_the_file_is_no_error_of_the_next_one() -> None:
+    exif = Image.Exif()
+    exif[274] = 6
+    turned = encoded(smooth(80, 60), "avif", exif=exif)
+    assert turned.count(b"irot") == 1
+    for _ in range(2):
+        with pytest.raises(MasterError, match=r"libvips on a avif file: .*'iro\ufffd'"), vips.reading("avif"):
+            vips.load(turned.replace(b"irot", b"iro\xf1"), "avif").avg()
+        image = vips.load(FILES["avif"], "avif")
+        assert image.copy_memory().get_typeof("no such field") == 0
+        with pytest.raises(pyvips.Error) as caught:
+            image.get("no such field")
+        assert "iro" not in str(caught.value)

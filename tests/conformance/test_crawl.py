@@ -28,7 +28,7 @@ SEED = 1729
 TILES_OF_A_LEVEL = 4
 CLIENTS = 4
 ATTEMPTS = 5
-PILLOW_NAMES = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP", "gif": "GIF", "tif": "TIFF"}
+PILLOW_NAMES = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP", "gif": "GIF", "tif": "TIFF", "avif": "AVIF"}
 
 
 @dataclass(frozen=True, slots=True)

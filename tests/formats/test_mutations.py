@@ -34,6 +34,8 @@ SEEDS = [
     Encoding("png", partial(by_pillow, "PNG")),
     Encoding("webp", partial(by_pillow, "WEBP")),
     Encoding("gif", partial(by_pillow, "GIF")),
+    Encoding("bmp", partial(by_pillow, "BMP")),
+    Encoding("avif", partial(by_pillow, "AVIF")),
 ]
 seeds = pytest.mark.parametrize("seed", SEEDS, ids=lambda seed: seed.name)
 VALUES = st.one_of(

@@ -196,7 +196,7 @@ def link_at(data: bytes | bytearray, at: int) -> int:
     return at + 2 + 12 * int(entries)
 
 
-@pytest.mark.parametrize("kind", ["png", "jpeg", "webp", "gif"])
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp", "gif", "bmp", "avif"])
 def test_other_formats_have_one_page(kind: str) -> None:
     file = io.BytesIO()
     frames = [Image.fromarray(pixels(20, 10, n)) for n in range(3)]

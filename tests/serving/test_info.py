@@ -38,7 +38,7 @@ def test_version_3() -> None:
     assert document["type"] == "ImageService3"
     assert document["profile"] == "level2"
     assert document["maxArea"] == 100_000_000
-    assert document["extraFormats"] == ["webp", "gif", "tif"]
+    assert document["extraFormats"] == ["webp", "gif", "tif", "avif"]
     assert "sizeUpscaling" not in document["extraFeatures"]
 
 

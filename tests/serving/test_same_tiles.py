@@ -89,6 +89,7 @@ MADE: dict[str, Callable[[], bytes]] = {
     "png": lambda: by_vips("png"),
     "png-16-bits": lambda: by_vips("png", bits=16),
     "webp": lambda: by_vips("webp", Q=90),
+    "avif": lambda: by_vips("avif", Q=90),
     "tiff-strips": lambda: by_vips("tif", compression="none"),
     "tiff-strips-16-bits": lambda: by_vips("tif", bits=16, compression="deflate", predictor="horizontal"),
     "tiff-strips-jpeg": lambda: by_vips("tif", compression="jpeg", Q=90),

@@ -38,6 +38,8 @@ def inputs() -> Iterator[Input]:
     yield from jpegs()
     yield from pngs()
     yield from gifs_and_webps()
+    yield from bmps()
+    yield from avifs()
     yield from jp2s()
 
 
@@ -409,6 +411,78 @@ def gifs_and_webps() -> Iterator[Input]:
         image.save(file, "WEBP", **options)
         tolerance = (60.0, 3.0) if name.startswith("lossy") else (25.0, 1.0) if name == "profile" else (1.0, 0.6)
         yield Input(f"{name}.webp", file.getvalue(), wanted, *tolerance)
+
+
+# BMP and AVIF
+
+
+def bmp(rows: bytes, bits: int, *, height: int = HEIGHT, compression: int = 0, behind: bytes = b"") -> bytes:
+    """With a header of 40 bytes; what comes behind it are colours or bit fields."""
+    head = struct.pack("<IiiHHIIiiII", 40, WIDTH, height, 1, bits, compression, len(rows), 2835, 2835, 0, 0)
+    at = 14 + len(head) + len(behind)
+    return struct.pack("<2sIII", b"BM", at + len(rows), 0, at) + head + behind + rows
+
+
+def bmp_rows(rows: np.ndarray[Any, Any]) -> bytes:
+    """Bytes of rows, the last row first, each filled up to whole words of 32 bits."""
+    length = rows.shape[1]
+    return b"".join(row.tobytes() + bytes(-length % 4) for row in rows[::-1])
+
+
+def bmps() -> Iterator[Input]:
+    blue_first = np.ascontiguousarray(RGB[..., ::-1])
+    rows = bmp_rows(blue_first.reshape(HEIGHT, -1))
+    yield Input("true-colour.bmp", bmp(rows, 24), RGB)
+    upright = bmp_rows(blue_first[::-1].reshape(HEIGHT, -1))
+    yield Input("top-down.bmp", bmp(upright, 24, height=-HEIGHT), RGB)
+    core = struct.pack("<IHHHH", 12, WIDTH, HEIGHT, 1, 24)
+    yield Input("os2.bmp", struct.pack("<2sIII", b"BM", 26 + len(rows), 0, 26) + core + rows, RGB)
+    unused = np.dstack((blue_first, np.zeros_like(GREY)))
+    yield Input("unused-byte.bmp", bmp(bmp_rows(unused.reshape(HEIGHT, -1)), 32), RGB)
+    masks = struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    both = bmp_rows(np.dstack((blue_first, OPACITY)).reshape(HEIGHT, -1))
+    head = struct.pack("<IiiHHIIiiII", 108, WIDTH, HEIGHT, 1, 32, 3, len(both), 0, 0, 0, 0) + masks + bytes(52)
+    yield Input(
+        "opacity.bmp",
+        struct.pack("<2sIII", b"BM", 122 + len(both), 0, 122) + head + both,
+        np.dstack((RGB, OPACITY)),
+    )
+    five = RGB.astype(np.uint16) >> 3
+    words = (five[..., 0] << 10 | five[..., 1] << 5 | five[..., 2]).astype("<u2")
+    yield Input("five-bits.bmp", bmp(bmp_rows(words.view(np.uint8).reshape(HEIGHT, -1)), 16), RGB, 8.0, 5.0)
+    colours = (tiff_inputs.palette(8) >> 8).astype(np.uint8)
+    table = np.dstack((colours[None, :, ::-1], np.zeros((1, 256, 1), np.uint8))).tobytes()
+    shown = colours[GREY[..., 0]]
+    yield Input("palette.bmp", bmp(bmp_rows(GREY[..., 0]), 8, behind=table), shown)
+    runs = b"".join(
+        b"".join(bytes((1, index)) for index in row.tolist()) + b"\0\0" for row in GREY[::-1, :, 0]
+    )  # each run is of one pixel
+    yield Input("runs.bmp", bmp(runs + b"\0\1", 8, compression=1, behind=table), shown)
+    bits = np.packbits(BILEVEL[..., 0] > 0, axis=1)
+    yield Input("bilevel.bmp", bmp(bmp_rows(bits), 1, behind=bytes((0, 0, 0, 0, 255, 255, 255, 0))), BILEVEL)
+
+
+def avifs() -> Iterator[Input]:
+    def packed(pixels: Pixels, **options: Any) -> bytes:
+        file = io.BytesIO()
+        Image.fromarray(pixels.squeeze()).save(file, "AVIF", quality=100, subsampling="4:4:4", **options)
+        return file.getvalue()
+
+    close = {"tolerance": 8.0, "mean_tolerance": 1.5}
+    yield Input("plain.avif", packed(RGB), RGB, **close)
+    yield Input("grey.avif", packed(GREY), GREY, **close)
+    yield Input("opacity.avif", packed(np.dstack((RGB, OPACITY))), np.dstack((RGB, OPACITY)), **close)
+    profiled = pictures.by_profile(RGB, ADOBE)
+    yield Input("profile.avif", packed(RGB, icc_profile=ADOBE), profiled, 30.0, 3.0)
+    for orientation in range(2, 9):
+        exif = Image.Exif()
+        exif[274] = orientation
+        data = packed(np.ascontiguousarray(pictures.stored(RGB, orientation)), exif=exif)
+        yield Input(f"turned-{orientation}.avif", data, RGB, **close)
+    deep = pyvips.Image.new_from_array(RGB.astype(np.uint16) * 257).copy(interpretation="rgb16")
+    for bits in (10, 12):
+        data = deep.heifsave_buffer(compression="av1", lossless=True, bitdepth=bits, effort=0)
+        yield Input(f"bits-{bits}.avif", data, RGB, **close)
 
 
 # JPEG 2000

@@ -55,7 +55,7 @@ def inputs() -> Iterator[Input]:
         data = jp2_inputs.jp2(code, SIDE, SIDE, 3, 8, jp2_inputs.enumerated(number))
         yield Input(f"space-{number}.jp2", data, None, refusal=reason)
     picture = Image.fromarray(np.zeros((SIDE, SIDE, 3), np.uint8))
-    for kind, reason in {"AVIF": "AVIF", "BMP": "BMP", "PPM": "starts with b'P6"}.items():
+    for kind, reason in {"PDF": "PDF", "PPM": "starts with b'P6"}.items():
         file = io.BytesIO()
         picture.save(file, kind)
         yield Input(f"other.{kind.lower()}", file.getvalue(), None, refusal=reason)

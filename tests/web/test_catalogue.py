@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
-from PIL import Image
+import pyvips
+from PIL import Image, ImageCms
 
 from special.catalogue import NOTHING, PUBLIC, Caller, Entry, Hooks, Verdict
 from special.geometry import Size
@@ -342,3 +344,28 @@ async def test_manifests_say_what_the_catalogue_says_and_show_each_caller_their_
     config = f'gallery = true\n[[catalogue]]\nkind = "sqlite"\nfile = "{root / "catalogue.sqlite"}"\n'
     async with site(root, config) as client:
         assert [it["id"] for it in (await client.get("/viewer/images.json")).json()["images"]] == ["one", "two"]
+
+
+P3 = bytes(pyvips.Image.profile_load("p3"))
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+async def test_profiles_are_kept_by_every_route_where_that_is_asked(tmp_path: Path, keeps: bool) -> None:
+    (tmp_path / "a").mkdir()
+    wide = Image.new("RGB", (200, 100), (200, 40, 90))
+    wide.save(tmp_path / "a" / "wide.tif", icc_profile=P3)
+    if not keeps:
+        profiles = ImageCms.ImageCmsProfile(io.BytesIO(P3)), ImageCms.createProfile("sRGB")
+        wide = ImageCms.profileToProfile(wide, *profiles, renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC)
+    config = f"keep_profile = {str(keeps).lower()}\nstore_on_miss = true\n"
+    for paths in (["full/100,"], ["full/100,", "full/90,", "0,0,50,50/max"]):  # what is made is stored at the end
+        routes = []
+        async with site(tmp_path, config) as client:
+            for path in paths:
+                answer = await client.get(f"/iiif/3/wide.tif/{path}/0/default.jpg")
+                image = Image.open(io.BytesIO(answer.content))
+                assert image.info.get("icc_profile") == (P3 if keeps else None), path
+                found = np.asarray(image.convert("RGB"))[5, 5].astype(int)
+                assert np.abs(found - wide.getpixel((5, 5))).max() <= 4, path
+                routes.append(answer.headers["x-special-route"])
+    assert routes == ["thumb", "derivative", "tile"]

@@ -103,7 +103,10 @@ def test_what_is_no_reply_is_refused(header: bytes, body: bytes) -> None:
             id="two pictures",
         ),
         pytest.param(
-            cut_tiles, (None, [CUT, CUT], 256, 85, 1), CutTiles(((b"edge", b"filled up"), (b"whole",)), 3), id="tiles"
+            cut_tiles,
+            (None, [CUT, CUT], 256, Encoding(), 1),
+            CutTiles(((b"edge", b"filled up"), (b"whole",)), 3),
+            id="tiles",
         ),
         pytest.param(len, ("words",), 5, id="plain"),
         pytest.param(bytes, (2,), b"\0\0", id="plain bytes"),
@@ -120,7 +123,7 @@ def test_a_result_is_read_back_within_its_bound(function: object, args: tuple[ob
 def test_bounds_follow_the_jobs_output() -> None:
     small, double = form_of(render).max_bytes((None, JOB)), form_of(render_all).max_bytes((None, [JOB, JOB]))
     assert (small, double) == (65536 + 5000 * PIXEL_BYTES, 2 * small)
-    assert form_of(cut_tiles).max_bytes((None, [CUT], 256, 85, 1)) == 2 * (65536 + 65536 * PIXEL_BYTES)
+    assert form_of(cut_tiles).max_bytes((None, [CUT], 256, Encoding(), 1)) == 2 * (65536 + 65536 * PIXEL_BYTES)
     assert form_of(len).max_bytes(("x",)) == PLAIN_BYTES
 
 

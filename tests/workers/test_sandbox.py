@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import io
 import re
 import struct
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from PIL import Image
 from prometheus_client import REGISTRY
 
 from special.codecs import Encoding, render
@@ -25,6 +27,7 @@ from special.workers import Workers
 from special.workers.sandbox import ARCHITECTURES, Architecture, Landlock, landlock_rights, seccomp_filter
 from special.workers.system_calls import DENIED, NEEDED
 from tests.support import jobs
+from tests.support.pieces import encoded, smooth
 
 pytestmark = pytest.mark.service
 
@@ -136,6 +139,7 @@ print(forbid_inspection(), ctypes.CDLL(None).prctl(3))
 
 
 MASTERS = {it.name: it.read_bytes() for it in sorted(FIXTURES.glob("masters/*.*"))}
+MASTERS |= {f"made.{kind}": encoded(smooth(300, 200), kind) for kind in ("avif", "bmp")}
 JOBS: list[tuple[OutputFormat, str]] = [
     ("jpg", "default"),
     ("png", "gray"),
@@ -158,6 +162,12 @@ async def test_every_fixture_decodes_as_without_a_sandbox(workers: Workers, name
         job = Job(box, size, True, 30.0, quality, output)  # type: ignore[arg-type]
         made = await workers.run(render, piece, job, Encoding(), deadline=NEVER)
         assert made.data == (await asyncio.to_thread(render, piece, job, Encoding())).data
+    # Its encoder makes other bytes, not other pictures, by several threads: only decoders are kept to one.
+    job = Job(box, size, False, 0.0, "default", "avif")
+    made = await workers.run(render, piece, job, Encoding(), deadline=NEVER)
+    with Image.open(io.BytesIO(made.data)) as image:
+        image.load()
+        assert (image.format, image.size) == ("AVIF", (size.width, size.height))
 
 
 LOAD, RETURN = 0x20, 0x06
