@@ -183,7 +183,7 @@ class TileRoute:
             return None
         if grid.find(job.box, job.size) or self._builder.is_building(master):
             return await self._from_pyramid(asset, master, job, deadline)
-        return await self._at_hand(asset, master, job, deadline)
+        return await self._existing(asset, master, job, deadline)
 
     async def _render_expensive(self, asset: Asset, master: Master, job: Job, deadline: Deadline) -> bytes:
         """A tile of an expensive master: from its pyramid, or else made beside some others."""
@@ -194,7 +194,7 @@ class TileRoute:
             if lossy and (data := await self._from_pyramid(asset, master, job, deadline)) is not None:
                 return data
             async with self._limiter.slot(version, deadline=deadline) as state:
-                if lossy and (data := await self._at_hand(asset, master, job, deadline)) is not None:
+                if lossy and (data := await self._existing(asset, master, job, deadline)) is not None:
                     return data
                 # Decoders share the processors: the fewer tiles are made on the way, the sooner there is a pyramid.
                 async with state.alone if self._builder.is_building(master) else nullcontext():
@@ -209,7 +209,7 @@ class TileRoute:
 
         Raises `Preparing` where it is not far enough at the deadline.
         """
-        while (data := await self._at_hand(asset, master, job, deadline)) is None:
+        while (data := await self._existing(asset, master, job, deadline)) is None:
             if not (await self._is_worth_it(master, job) and self._builder.begin(master)):
                 self._builder.count_tiles(master)
                 return None
@@ -219,7 +219,7 @@ class TileRoute:
             self._pyramids.look_again(master.blob)
         return data
 
-    async def _at_hand(self, asset: Asset, master: Master, job: Job, deadline: Deadline) -> bytes | None:
+    async def _existing(self, asset: Asset, master: Master, job: Job, deadline: Deadline) -> bytes | None:
         """The answer from a pyramid: what is made of it already, the volume's, or a published one."""
         data = await self._builder.peek(master, job)
         if data is None:  # perhaps since it has just been published

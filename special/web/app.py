@@ -25,7 +25,6 @@ from special.observability import SHARED_COUNTS, OtelExporter, logs, tracing
 from special.serving import Engine
 from special.settings import Settings, with_rules_of
 from special.web import observers, pages, purges
-from special.web.at_hand import AnswersAtHand
 from special.web.auth import Auth
 from special.web.config_watch import ConfigWatch
 from special.web.disconnect import Disconnected
@@ -38,6 +37,7 @@ from special.web.proxies import PublicAddress
 from special.web.purges import Purges
 from special.web.request import EXTENSION, Begun, HttpRequest
 from special.web.response import ALLOW, CORS, PLAIN, Broken, preflight, send_bytes, send_error
+from special.web.response_cache import ResponseCache
 from special.web.status import Slowest
 from special.workers import forbid_inspection
 
@@ -76,7 +76,7 @@ class App:
         self._observers: list[Observer] = [observers.count, observers.log]
         if self._slowest:
             self._observers.append(observers.rank_in(self._slowest))
-        self.at_hand = AnswersAtHand(
+        self.response_cache = ResponseCache(
             self._observers, credentials=self._verifier.vary, client_of=self._address.client, clock=clock
         )
         options = PageOptions(
@@ -164,12 +164,12 @@ class App:
                 engine,
                 verifier=self._verifier,
                 auth=self._auth,
-                at_hand=self.at_hand,
+                response_cache=self.response_cache,
                 clock=self._clock,
             )
             yield
             self._images = None
-            self.at_hand.clear()
+            self.response_cache.clear()
 
     def _watch(self, config: Path, in_force: RulesInForce) -> ConfigWatch[Rules]:
         def replace(rules: Rules) -> None:

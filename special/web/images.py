@@ -40,13 +40,13 @@ from special.images import Asset
 from special.observability import trace
 from special.serving import Answer, Engine, LaneName, PlannedRequest, Thumb, info, lane_of, manifests
 from special.storage import NotModified, Unless
-from special.web.at_hand import AnswersAtHand, Reading
 from special.web.auth import Auth, probe
 from special.web.disconnect import until_disconnect
 from special.web.manifests import ManifestRoute
 from special.web.negotiation import preferred
 from special.web.request import HttpRequest
 from special.web.response import CHUNK_BYTES, CORS, Headers, cors, send_answer, send_bytes, send_head, timing
+from special.web.response_cache import Reading, ResponseCache
 from special.web.unsent import UnsentAnswers
 
 PREFIXES: Final = ("iiif", "iiif-img", "thumbs")
@@ -125,14 +125,14 @@ class Images:
         *,
         verifier: Verifier,
         auth: Auth | None,
-        at_hand: AnswersAtHand,
+        response_cache: ResponseCache,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self.engine = engine
         self._options = options
         self._verifier = verifier
         self._auth = auth
-        self._at_hand = at_hand
+        self._response_cache = response_cache
         self._clock = clock
         self._fair_start = FairStart()
         self._unsent = UnsentAnswers(options.unsent_bytes)
@@ -234,8 +234,8 @@ class Images:
         if document.status == 401:
             headers.append((b"www-authenticate", b"Bearer"))  # RFC 9110, section 15.5.2
             return await send_bytes(send, 401, headers, document.data, head=call.head)
-        if self._may_be_at_hand(document.asset):
-            send = self._at_hand.recording(call, send, partial(self._current_data, document))
+        if self._may_be_cached(document.asset):
+            send = self._response_cache.recording(call, send, partial(self._current_data, document))
         return await _send_json(call, headers, document.data, document.etag, send)
 
     def _current_data(self, document: Document) -> bytes | None:
@@ -310,22 +310,24 @@ class Images:
             return await send_bytes(send, 304, [*headers, *etag, timing()], None)
         return await self._send(send, answer, headers)
 
-    def _may_be_at_hand(self, asset: Asset) -> bool:
+    def _may_be_cached(self, asset: Asset) -> bool:
         """Whether everybody gets the same of an image, and no code of the operator's is to be asked first."""
         return not asset.restricted and self.engine.hooks is None
 
     def _recording(
         self, call: HttpRequest, send: Send, planned: PlannedRequest, sent: Answer | NotModified, *, gets: int = 0
     ) -> Send:
-        """`send`, by which an answer that took that number of GETs is at hand afterwards, if all may have it."""
-        if not self._may_be_at_hand(planned.asset):
+        """`send`, by which an answer that took that number of GETs is cached afterwards, if all may have it."""
+        if not self._may_be_cached(planned.asset):
             return send
         if isinstance(sent, NotModified):
-            return self._at_hand.recording(call, send, partial(self._unmodified, planned, call.unless, sent.etag))
+            return self._response_cache.recording(
+                call, send, partial(self._unmodified, planned, call.unless, sent.etag)
+            )
         if sent.size > CHUNK_BYTES:  # it counts while it is sent
             return send
         again = self._read_again if gets else self._unchanged
-        return self._at_hand.recording(call, send, partial(again, planned, sent.etag, sent.modified), gets=gets)
+        return self._response_cache.recording(call, send, partial(again, planned, sent.etag, sent.modified), gets=gets)
 
     def _unmodified(self, planned: PlannedRequest, unless: Unless | None, etag: str | None) -> bytes | None:
         """Nothing, if the answer to these conditions is still that the client has this version."""

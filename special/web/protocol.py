@@ -19,11 +19,11 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from special.observability import tracing
-from special.web.at_hand import AnswerAtHand, AnswersAtHand, Effects, Reading, key_of
 from special.web.connections import Connections, refuse
 from special.web.pages import WATCHED
 from special.web.request import EXTENSION, Begun, RequestKey
 from special.web.response import Headers
+from special.web.response_cache import CachedResponse, Effects, Reading, ResponseCache, key_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +47,14 @@ class HeadTooLong(Exception):
 class GuardedProtocol(HttpToolsProtocol):
     """One connection. `limits` and `open_connections` are bound beforehand, by `functools.partial`.
 
-    Answers that the application has at hand (its `at_hand`, if it has any) are written without asking it.
+    Answers in the application's `response_cache`, if it has one, are written without asking it.
     """
 
     def __init__(self, *args: Any, limits: RequestLimits, open_connections: Connections, **named: Any) -> None:
         super().__init__(*args, **named)
         self._limits = limits
         self._open_connections = open_connections
-        self._at_hand: AnswersAtHand | None = getattr(self.config.loaded_app, "at_hand", None)
+        self._response_cache: ResponseCache | None = getattr(self.config.loaded_app, "response_cache", None)
         self._effects: Effects = {}
         self._timer: TimerHandle | None = None
         self._timer_s = 0.0
@@ -75,9 +75,9 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._open_connections.opened(self._peer)
-        if self._at_hand is not None:
+        if self._response_cache is not None:
             is_proxy = self._peer in self._open_connections.limits.proxies
-            self._effects = self._at_hand.of_proxies if is_proxy else self._at_hand.of_clients
+            self._effects = self._response_cache.of_proxies if is_proxy else self._response_cache.of_clients
         self._wait(self._limits.receive_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -146,9 +146,9 @@ class GuardedProtocol(HttpToolsProtocol):
         self._in_head = False
         is_refused = self._open_connections.is_too_many(self._peer)
         key = None
-        if self._at_hand is not None and not is_refused:
+        if self._response_cache is not None and not is_refused:
             key = self._key()
-            if key is not None and self._answer_at_hand(self._at_hand, key):
+            if key is not None and self._answer_from_cache(self._response_cache, key):
                 return  # the next ones may come in the same piece, and their turn is now
         url, headers, expect_100_continue = self.url, self.headers, self.expect_100_continue
         super().on_message_begin()
@@ -173,27 +173,27 @@ class GuardedProtocol(HttpToolsProtocol):
             super().on_message_complete()
 
     def _key(self) -> RequestKey | None:
-        """What the answer depends on, if this request's turn has come and its answer may be at hand."""
+        """What the answer depends on, if this request's turn has come and its answer may be cached."""
         is_waiting = self.cycle is not None and not self.cycle.response_complete
         parser = self.parser
         if is_waiting or self.flow.write_paused or not parser.should_keep_alive() or parser.get_http_version() != "1.1":
             return None
         return key_of(parser.get_method(), self.url, self.headers, self._effects)
 
-    def _answer_at_hand(self, at_hand: AnswersAtHand, key: RequestKey) -> bool:
+    def _answer_from_cache(self, response_cache: ResponseCache, key: RequestKey) -> bool:
         """Write the answer, if it is in memory; whether it was. What can be read of its store is left to a task."""
-        arrived_s = at_hand.now_s()
-        answer = at_hand.get(key)
+        arrived_s = response_cache.now_s()
+        answer = response_cache.get(key)
         body = answer.body() if answer is not None else None
         if answer is None or body is None:
             return False
         if not isinstance(body, bytes):
-            self._reading = partial(self._read, at_hand, key, answer, body, self.headers, arrived_s)
+            self._reading = partial(self._read, response_cache, key, answer, body, self.headers, arrived_s)
             return False
-        pieces = at_hand.pieces(answer, body, self.server_state.default_headers)
+        pieces = response_cache.pieces(answer, body, self.server_state.default_headers)
         self.transport.writelines(pieces)
         self._is_answered = True
-        at_hand.finished(answer, pieces, {"client": self.client}, self.headers, arrived_s)
+        response_cache.finished(answer, pieces, {"client": self.client}, self.headers, arrived_s)
         return True
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
@@ -207,9 +207,9 @@ class GuardedProtocol(HttpToolsProtocol):
 
     async def _read(
         self,
-        at_hand: AnswersAtHand,
+        response_cache: ResponseCache,
         key: RequestKey,
-        answer: AnswerAtHand,
+        answer: CachedResponse,
         reading: Reading,
         headers: Headers,
         arrived_s: float,
@@ -224,7 +224,7 @@ class GuardedProtocol(HttpToolsProtocol):
             except Exception as error:
                 failure = error
         if body is None:
-            at_hand.forget(key)
+            response_cache.forget(key)
             cycle.scope["extensions"][EXTENSION]["begun"] = Begun(trace, arrived_s, failure)
             del failure
             await cycle.run_asgi(app)
@@ -232,7 +232,7 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         if self.flow.write_paused:
             await self.flow.drain()
-        pieces = at_hand.pieces(answer, body, cycle.default_headers)
+        pieces = response_cache.pieces(answer, body, cycle.default_headers)
         if not cycle.disconnected:
             self.transport.writelines(pieces)
             cycle.response_started = cycle.response_complete = True
@@ -240,7 +240,7 @@ class GuardedProtocol(HttpToolsProtocol):
             if not cycle.keep_alive:  # the server stops
                 self.transport.close()
             self.on_response_complete()
-        at_hand.finished(answer, pieces, {"client": self.client}, headers, arrived_s)
+        response_cache.finished(answer, pieces, {"client": self.client}, headers, arrived_s)
 
     def send_400_response(self, msg: str) -> None:
         """What uvicorn calls wherever the parser gave up."""

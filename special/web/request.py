@@ -20,7 +20,7 @@ from special.web.proxies import PublicAddress
 _RANGE = re.compile(r"bytes=(\d{1,18})-(\d{0,18})", re.ASCII)
 _OPEN_END = 2**62
 _SAFE = "/%:@!$&'()*+,;=~"
-EXTENSION: Final = "special.at_hand"
+EXTENSION: Final = "special.response_cache"
 """Where a scope's extensions have the `key` of a request that the connection may answer by itself, and if it has tried
 to what has `begun`."""
 

@@ -34,7 +34,7 @@ class Viewer:
     seconds: list[float] = field(default_factory=list)
     """What each step took."""
     tiles: int = 0
-    at_hand: int = 0
+    without_get: int = 0
     """Tiles for which no GET was sent."""
     seen: set[tuple[int, int]] = field(default_factory=set)
 
@@ -54,7 +54,7 @@ class Viewer:
         for answer in answers:
             answer.raise_for_status()
             self.tiles += 1
-            self.at_hand += "gets=0 " in answer.headers["server-timing"]
+            self.without_get += "gets=0 " in answer.headers["server-timing"]
         await asyncio.sleep(LOOK_S)
 
     def unused_bytes(self) -> int:
@@ -77,7 +77,7 @@ def run(bench: Bench) -> Iterator[Result]:
         unused = ahead.unused_bytes()
     ahead_s, plain_s = median(ahead.seconds[1:]), median(plain.seconds[1:])
     said, beside = (
-        f"{1000 * seconds:.0f} ms, {viewer.at_hand} of {viewer.tiles} tiles without a GET, {sent / 1e6:.1f} MB"
+        f"{1000 * seconds:.0f} ms, {viewer.without_get} of {viewer.tiles} tiles without a GET, {sent / 1e6:.1f} MB"
         for seconds, viewer, sent in ((ahead_s, ahead, ahead_bytes), (plain_s, plain, plain_bytes))
     )
     ratio = plain_s / ahead_s

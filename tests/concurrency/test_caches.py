@@ -100,7 +100,7 @@ async def test_bounded_by_weight() -> None:
     assert [name for name in ("a", "c", "vast") if name in memory] == []
 
 
-async def test_at_hand_is_what_is_believed_and_looks_nothing_up() -> None:
+async def test_response_cache_is_what_is_believed_and_looks_nothing_up() -> None:
     looker = Looker()
     memory = looker.remembered()
     assert memory.peek("a") is None

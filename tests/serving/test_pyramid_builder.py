@@ -230,12 +230,12 @@ def test_two_server_processes_make_one(serve: Serve, masters: Path) -> None:
         async with httpx.AsyncClient(base_url=server.url, timeout=60) as many:
             return await asyncio.gather(*(many.get(path) for path in wanted))
 
-    def all_at_hand() -> bool:
+    def all_are_there() -> bool:
         answers = asyncio.run(flood())
         assert {answer.status_code for answer in answers} <= {200, 503}  # a lane may be full
         return all(answer.status_code == 200 and is_from_memory(answer) for answer in answers)
 
-    until(all_at_hand)
+    until(all_are_there)
     with httpx.Client(base_url=server.url, timeout=60) as client:
         until(lambda: outcomes(client).get("made") == 1)
     assert len(pyramids(server.home / "volume")) == 1

@@ -244,7 +244,7 @@ IN_MEMORY = [url for url in WANTED if "info.json" in url or "full/320," in url o
 
 
 @pytest.mark.parametrize("rule", [*RULES, FREE], ids=lambda rule: rule.name)
-async def test_what_is_at_hand_is_for_everybody(
+async def test_what_is_cached_is_for_everybody(
     app: CountedApp, client: httpx.AsyncClient, etags: dict[str, str], rule: Rule
 ) -> None:
     """Whoever asked before: some callers in a row, those who may see everything among them."""

@@ -24,7 +24,7 @@ from special.auth.access import PatternRule
 from special.images import Rule
 from special.observability import logs, metrics
 from special.settings import load
-from special.web import at_hand
+from special.web import response_cache
 from special.web.app import App
 from special.web.protocol import RequestLimits
 from tests.support.in_process import LIMITS, serving
@@ -124,7 +124,7 @@ class Site:
     async def get(self, path: str, *more: str) -> bytes:
         return await self.ask(request(path, *more) + CLOSING)
 
-    async def is_at_hand(self, path: str, *more: str) -> bool:
+    async def is_cached(self, path: str, *more: str) -> bool:
         """Ask once more; whether the application was not asked."""
         before = self.app.asked
         await self.get(path, *more)
@@ -135,7 +135,7 @@ class Site:
         for path in paths:
             for _ in range(20):
                 assert (await self.get(path)).startswith(b"HTTP/1.1 200"), path
-                if await self.is_at_hand(path):
+                if await self.is_cached(path):
                     break
             else:
                 pytest.fail(f"{path} is never at hand")
@@ -356,7 +356,7 @@ async def test_both_ways_answer_many_requests_the_same(library: Path, tmp_path: 
 # What it depends on
 
 
-async def test_everything_that_is_in_memory_is_at_hand(site: Site) -> None:
+async def test_everything_that_is_in_memory_is_cached(site: Site) -> None:
     await site.warm(*AT_HAND)
     for path in AT_HAND:
         etag = re.findall(rb"\r\netag: ([^\r]+)", await site.get(path))[0].decode()
@@ -369,22 +369,22 @@ async def test_everything_that_is_in_memory_is_at_hand(site: Site) -> None:
             assert site.app.asked == before + 1
 
 
-async def test_what_is_made_refused_or_restricted_is_never_at_hand(site: Site) -> None:
+async def test_what_is_made_refused_or_restricted_is_never_cached(site: Site) -> None:
     for path in OTHERS:
         for _ in range(4):
             await site.get(path)
-        assert not await site.is_at_hand(path), path
+        assert not await site.is_cached(path), path
 
 
 async def test_every_header_that_is_read_is_in_the_key_or_leads_the_ordinary_way() -> None:
     """The modules that read request headers name them as bytes."""
-    package = Path(at_hand.__file__).parents[1]
+    package = Path(response_cache.__file__).parents[1]
     read: set[bytes] = set()
     for module in ("web/request.py", "web/proxies.py", "auth/identity.py"):
         read |= set(re.findall(rb'b"([a-z][a-z-]+)"', (package / module).read_bytes()))
     read |= set(re.findall(rb'header\(b"([a-z-]+)"\)', (package / "web/images.py").read_bytes()))
     assert len(read) > 15
-    known = at_hand.AnswersAtHand([], credentials=["Authorization", "Cookie"])
+    known = response_cache.ResponseCache([], credentials=["Authorization", "Cookie"])
     # What is in memory is neither a range nor fetched by a proxy; who is behind a proxy does not matter to it.
     assert read - known.of_clients.keys() == {b"if-range", b"x-offload-to"}
     assert read - known.of_proxies.keys() == {b"if-range", b"x-offload-to", b"x-forwarded-for"}
@@ -396,9 +396,9 @@ async def test_a_body_is_held_by_no_more_than_its_cache(library: Path, tmp_path:
     other = "/thumbs/open.png/full/100,75/0/default.jpg"
     async with site_of(library, tmp_path, hot_size=max(small, large) + 1) as site:
         await site.warm(THUMB)
-        assert await site.is_at_hand(THUMB)
+        assert await site.is_cached(THUMB)
         await site.warm(other)  # which takes its place
-        assert not await site.is_at_hand(THUMB)
+        assert not await site.is_cached(THUMB)
 
 
 # Read of its store
@@ -446,13 +446,13 @@ async def test_what_was_replaced_or_removed_in_its_store_is_answered_as_the_appl
     client, other = moto_s3.client(), (library / "thumbs" / "open.png" / "open" / "100.jpg").read_bytes()
     async with site_of(library, tmp_path, hot_size=0, thumbs=f"s3://{bucket}") as site:
         await site.warm(THUMB)
-        assert await site.is_at_hand(THUMB)
+        assert await site.is_cached(THUMB)
         client.put_object(Bucket=bucket, Key=STORED, Body=other)
         answer = await site.get(THUMB)
         assert other in answer
         assert b"gets=2" in answer, "it was read twice"
         await site.warm(THUMB)
-        assert await site.is_at_hand(THUMB)
+        assert await site.is_cached(THUMB)
         outcomes = []
         for port in (site.port, site.ordinary):
             client.delete_object(Bucket=bucket, Key=STORED)
@@ -549,7 +549,7 @@ async def test_a_server_that_stops_closes_connections_that_wait_for_nothing(site
     writer.close()
 
 
-async def test_one_connection_too_many_is_refused_what_is_at_hand(site: Site) -> None:
+async def test_one_connection_too_many_is_refused_what_is_cached(site: Site) -> None:
     await site.warm(THUMB)
     async with serving(site.app, connections=4, proxies="10.0.0.1") as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -1,4 +1,4 @@
-"""Answers that are at hand: the connection writes them itself, without a task or an ASGI scope.
+"""Cached answers: the connection writes them itself, without a task or an ASGI scope.
 
 Most requests of a busy site ask for what is in memory and anybody may see. Such an answer depends on a few lines of the
 request's head, the key, and on what is known of the image. The application answers the first request for a key and
@@ -34,7 +34,7 @@ MAX_KEY_BYTES: Final = 1024
 """Longest key: clients choose what their headers say."""
 
 Effects = dict[bytes, bool]
-"""What request headers do to an answer: True: it depends on the value. False: it is not at hand. Others do nothing."""
+"""What request headers do to an answer: True: it depends on the value. False: it is not cached. Others do nothing."""
 
 _VALUES = (b"host", b"accept", b"origin", b"if-none-match", b"if-modified-since")
 _FORWARDED_VALUES = (
@@ -48,7 +48,7 @@ _OTHERWISE = (b"range", b"forwarded", b"expect", b"upgrade", b"content-length", 
 
 
 @dataclass(frozen=True, slots=True)
-class AnswerAtHand:
+class CachedResponse:
     """What is sent to every request of one key."""
 
     method: str
@@ -66,8 +66,8 @@ class AnswerAtHand:
         return self.method == "GET" and self.status == HTTPStatus.OK
 
 
-class AnswersAtHand:
-    """The answers that are at hand in one server process."""
+class ResponseCache:
+    """The cached answers of one server process."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class AnswersAtHand:
         self._observers = observers
         self._client_of = client_of
         self._clock = clock
-        self._answers: LRUCache[RequestKey, AnswerAtHand] = LRUCache(MAX_ANSWERS)
+        self._answers: LRUCache[RequestKey, CachedResponse] = LRUCache(MAX_ANSWERS)
         otherwise = [*_OTHERWISE, *(name.lower().encode() for name in credentials)]
         self.of_proxies: Effects = dict.fromkeys((*_VALUES, *_FORWARDED_VALUES), True) | dict.fromkeys(otherwise, False)
         """Of headers that come from a trusted proxy."""
@@ -91,13 +91,13 @@ class AnswersAtHand:
         self._added: Headers = []
         self._added_lines = b""
 
-    def get(self, key: RequestKey) -> AnswerAtHand | None:
+    def get(self, key: RequestKey) -> CachedResponse | None:
         return self._answers.get(key)
 
     def forget(self, key: RequestKey) -> None:
         self._answers.pop(key)
 
-    def pieces(self, answer: AnswerAtHand, body: bytes, added: Headers) -> list[bytes]:
+    def pieces(self, answer: CachedResponse, body: bytes, added: Headers) -> list[bytes]:
         """What is written; `added` are the headers that the server adds to all answers."""
         if added is not self._added:  # it replaces them once a second
             self._added, self._added_lines = added, _lines(added)
@@ -118,12 +118,12 @@ class AnswersAtHand:
             if message["type"] == "http.response.start":
                 head = _lines(message["headers"]) + b"\r\n"
                 path = f"/{call.tier}{call.prefix}/{call.path}"
-                self._answers.put(key, AnswerAtHand(call.method, path, message["status"], head, cost, body))
+                self._answers.put(key, CachedResponse(call.method, path, message["status"], head, cost, body))
 
         return sending
 
     def finished(
-        self, answer: AnswerAtHand, pieces: list[bytes], scope: Scope, headers: Headers, arrived_s: float
+        self, answer: CachedResponse, pieces: list[bytes], scope: Scope, headers: Headers, arrived_s: float
     ) -> None:
         """An answer was written to a request with these headers, which arrived then by the clock."""
         cost = replace(answer.trace, sent_bytes=sum(map(len, pieces[1:])), client=self._client_of(scope, dict(headers)))
@@ -143,7 +143,7 @@ class AnswersAtHand:
 
 
 def key_of(method: bytes, target: bytes, headers: Headers, effects: Effects) -> RequestKey | None:
-    """All that the answer to a request depends on; None if its answer is never at hand."""
+    """All that the answer to a request depends on; None if its answer is never cached."""
     if not target.startswith(b"/") or b"?" in target:
         return None
     parts = [method, target]
