@@ -494,6 +494,13 @@ def jp2s() -> Iterator[Input]:
     mapped = struct.pack(">HBBHBBHBB", 0, 1, 0, 0, 1, 1, 0, 1, 2)
     said = jp2_inputs.enumerated(16) + jp2_inputs.box(b"pclr", entries) + jp2_inputs.box(b"cmap", mapped)
     yield Input("palette.jp2", jp2(opj(index), index, said), colours[index[..., 0]])
+    for bits in (1, 2, 4):  # dots between the two shades that are nearest, which greys are seen of from further away
+        full = (1 << bits) - 1
+        y, x = np.mgrid[:HEIGHT, :WIDTH]
+        dots = (GREY / 255 * full + ((3 * x + 5 * y) % 8 / 8)[..., None]).astype(np.uint8).clip(max=full)
+        data = jp2(opj(dots, bits=bits), dots, jp2_inputs.enumerated(17))
+        data = data.replace(b"\0\1\7\7\0\0", bytes((0, 1, bits - 1, 7, 0, 0)), 1)
+        yield Input(f"dots-{bits}.jp2", data, pictures.shown_8(dots, bits))
     signed = (GREY.astype(np.int16) - 128).astype(np.int8)
     code = opj(signed.view(np.uint8), signed=True)
     data = jp2(code, GREY, jp2_inputs.enumerated(17)).replace(b"\0\1\7\7\0\0", b"\0\1\x87\7\0\0", 1)

@@ -46,9 +46,9 @@ PYRAMID_TILE = 512
 SLACK = {"png": 2.5, "jpg": 4.0}
 """Mean difference, in levels, that another filter may add to what the input allows; of JPEG, in lightness and in each
 channel's mean, since its colours are coarser."""
-TWICE_SHRUNK = 4.0
+TWICE_SHRUNK = 0.0
 """What is added where a JPEG was shrunk once more."""
-LEAST_SIDE = 40
+LEAST_SIDE = 16
 """Below this, half a pixel is most of a picture: the levels of a JPEG 2000 are off by as much."""
 LIGHTNESS = np.array([0.299, 0.587, 0.114])
 MAX_TOLD = 20

@@ -103,6 +103,8 @@ class Header:
     """What a rebuilt header is made of: no TLM, PLM, CRG, COM."""
     refusal: str | None
     """Why packets cannot be picked here."""
+    precision: int
+    """Bits of a sample, of the component that has most (Ssiz, table A.11)."""
 
     @property
     def max_reduction(self) -> int:
@@ -156,6 +158,7 @@ def read_header(segments: Sequence[Segment]) -> Header:
         is_high_throughput=any(coding.style & 0x40 for coding in codings),
         segments=tuple(s for s in segments if s.marker not in (Marker.TLM, Marker.PLM, Marker.CRG, Marker.COM)),
         refusal=_refusal(segments, first, codings, scod, transform),
+        precision=max((size & 0x7F) + 1 for size in first[Marker.SIZ][36::3]),
     )
     if header.size(0) is None:
         raise Malformed("the image has no samples")
