@@ -190,4 +190,4 @@ def draw(number: int, profiles: dict[str, bytes], press: bytes, sizes: Sizes = S
     name = (
         f"{number}-{space}-b{bits}-{how}-{alpha or 'opaque'}-o{orientation}{'-noeoc' * bool(ending)}-{width}x{height}"
     )
-    return Input(f"{name}.jp2".replace(" ", "_"), data, pixels, tolerance, mean)
+    return Input(f"{name}.jp2".replace(" ", "_"), data, pixels, tolerance, mean, is_wavelet=True)

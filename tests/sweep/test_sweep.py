@@ -46,10 +46,8 @@ PYRAMID_TILE = 512
 SLACK = {"png": 2.5, "jpg": 4.0}
 """Mean difference, in levels, that another filter may add to what the input allows; of JPEG, in lightness and in each
 channel's mean, since its colours are coarser."""
-TWICE_SHRUNK = 0.0
-"""What is added where a JPEG was shrunk once more."""
 LEAST_SIDE = 16
-"""Below this, half a pixel is most of a picture: the levels of a JPEG 2000 are off by as much."""
+"""Of the shorter side of a picture, in pixels of a tile's scale: below, hardly anything is seen of it."""
 LIGHTNESS = np.array([0.299, 0.587, 0.114])
 MAX_TOLD = 20
 PYRAMIDS_WITHIN_S = 200.0
@@ -145,8 +143,8 @@ def check_first(client: Client, it: Input) -> None:
         check_tiles(client, it, info, form)
 
 
-def check_small(client: Client, it: Input, side: int, form: str, *, more: float = 0.0) -> None:
-    """The whole picture within a square; `more` is added to the mean difference that is allowed."""
+def check_small(client: Client, it: Input, side: int, form: str) -> None:
+    """The whole picture within a square."""
     assert it.pixels is not None
     wanted = pictures.on_white(it.pixels)
     height, width, _ = wanted.shape
@@ -154,7 +152,7 @@ def check_small(client: Client, it: Input, side: int, form: str, *, more: float 
     small = max(1, round(width * scale)), max(1, round(height * scale))
     thumbnail = pictures.resized(wanted, (0, 0, width, height), *small)
     request = f"full/!{side},{side}/0/default.{form}"
-    client.compare(it, request, thumbnail, largest=255, mean=it.mean_tolerance + SLACK[form] + more)
+    client.compare(it, request, thumbnail, largest=255, mean=it.mean_tolerance + SLACK[form])
 
 
 def check_tiles(client: Client, it: Input, info: dict[str, Any], form: str) -> None:
@@ -171,12 +169,13 @@ def check_tiles(client: Client, it: Input, info: dict[str, Any], form: str) -> N
         small = -(-box[2] // factor), -(-box[3] // factor)
         request = f"{','.join(map(str, box))}/{small[0]},{small[1]}/0/default.{form}"
         exact = form == "png" and factor == 1
+        more = pictures.half_a_pixel(wanted, box, *small) if it.is_wavelet and factor > 1 else 0.0
         client.compare(
             it,
             request,
             pictures.resized(wanted, box, *small),
             largest=it.tolerance + 1 if exact else 255,
-            mean=it.mean_tolerance + (0 if exact else SLACK[form]),
+            mean=it.mean_tolerance + (0 if exact else SLACK[form]) + more,
         )
 
 
@@ -203,7 +202,7 @@ def sweep(folder: Path, numbers: dict[str, range]) -> list[str]:
         shown = [(it, info.json()) for it, info in infos if info.status_code == 200]
         for it, info in shown:
             check_small(client, it, 200, "jpg")
-            check_small(client, it, 120, "jpg", more=TWICE_SHRUNK)
+            check_small(client, it, 120, "jpg")
             check_tiles(client, it, info, "jpg")
         client.settle(sum(is_expensive(it.data) for it, _ in shown))
         for it, info in shown:

@@ -34,6 +34,7 @@ def advice(header: Header, index: PartIndex, doubts: Sequence[str], full_size_re
         found.append("It is HTJ2K: a region is decoded at the full extent of its level.")
     if full_size_reason:
         found.append(
-            f"It has {full_size_reason}: it is always decoded at full resolution. Re-encode it with 8 bits for each colour."
+            f"It has {full_size_reason}: it is always decoded at full resolution. "
+            "Re-encode it with 8 bits for each colour."
         )
     return tuple(found)
