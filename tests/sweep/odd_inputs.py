@@ -441,6 +441,27 @@ def raised(code: bytes, more: int) -> bytes:
     return bytes(out)
 
 
+def packed(code: bytes, *, is_main: bool) -> bytes:
+    """The packet headers of a codestream with SOP and EPH moved to its main header, or to those of its tile-parts.
+
+    In marker segments PPM or PPT (T.800 A.7.4, A.7.5).
+    """
+    at = code.index(jp2_inputs.SOT)
+    main, tiles, lists = code[:at], b"", b""
+    while code[at : at + 4] == jp2_inputs.SOT:
+        (length,) = struct.unpack_from(">I", code, at + 6)
+        part, at = code[at : at + length], at + length
+        start, stream = part.split(b"\xff\x93", 1)
+        packets = [packet.split(b"\xff\x92", 1) for packet in stream.split(b"\xff\x91\0\4")[1:]]
+        headers = b"".join(head[2:] + b"\xff\x92" for head, _ in packets)
+        bodies = b"".join(b"\xff\x91\0\4" + head[:2] + body for head, body in packets)
+        lists += struct.pack(">I", len(headers)) + headers
+        own = b"" if is_main else segment(0x61, b"\0" + headers)
+        length = len(start) + len(own) + 2 + len(bodies)
+        tiles += start[:6] + struct.pack(">I", length) + start[10:] + own + b"\xff\x93" + bodies
+    return main + (segment(0x60, b"\0" + lists) if is_main else b"") + tiles + code[at:]
+
+
 def jp2(code: bytes, samples: Pixels, colours: bytes = jp2_inputs.enumerated(16), **more: Any) -> bytes:
     height, width, count = samples.shape
     return jp2_inputs.jp2(code, width, height, count, 8, colours, **more)
@@ -463,6 +484,10 @@ def jp2s() -> Iterator[Input]:
     for name, options in ways.items():
         yield Input(f"{name}.jp2", jp2(opj(RGB, *options), RGB), RGB)
         yield Input(f"{name}.j2k", opj(RGB, *options), RGB)
+    for name, options in {"one": (), "tiles": ("-t", "50,40")}.items():
+        code = opj(RGB, "-SOP", "-EPH", *options)
+        yield Input(f"headers-in-main-{name}.jp2", jp2(packed(code, is_main=True), RGB), RGB)
+        yield Input(f"headers-in-parts-{name}.jp2", jp2(packed(code, is_main=False), RGB), RGB)
     plain = opj(RGB)
     for name, options in {
         "one": ("-TP", "R", "-p", "RPCL"),

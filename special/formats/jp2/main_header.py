@@ -107,6 +107,14 @@ class Header:
     """Bits of a sample, of the component that has most (Ssiz, table A.11)."""
 
     @property
+    def is_divisible(self) -> bool:
+        """Whether OpenJPEG decodes a region as it decodes the whole.
+
+        Not of HTJ2K; nor where packet headers are in the main header, since with a tile it does not skip its headers.
+        """
+        return not self.is_high_throughput and all(segment.marker != Marker.PPM for segment in self.segments)
+
+    @property
     def max_reduction(self) -> int:
         """Levels that every component can do without."""
         return min(coding.levels for coding in self.codings)
