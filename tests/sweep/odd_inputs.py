@@ -25,6 +25,10 @@ RGB: Pixels = np.rint(pictures.shades(WIDTH, HEIGHT, 3, np.random.default_rng(7)
 GREY: Pixels = np.ascontiguousarray(RGB[..., :1])
 OPACITY: Pixels = (90 + np.ascontiguousarray(RGB[..., 2:]) // 2).astype(np.uint8)
 BILEVEL: Pixels = np.where(GREY > 127, np.uint8(255), np.uint8(0))
+SMOOTH: Pixels = (
+    (RGB.mean(axis=(0, 1)) // 2 + np.linspace(0, 100, WIDTH)[None, :, None]).astype(np.uint8).repeat(HEIGHT, 0)
+)
+"""Of hardly different colours, so that coarse chroma is seen nowhere."""
 Fields = dict[int, tuple[int, tuple[float, ...]]]
 LOSSY = {"tolerance": 14.0, "mean_tolerance": 1.5}
 ALL_ROWS = 2**32 - 1
@@ -117,6 +121,30 @@ def tiffs() -> Iterator[Input]:
         turned = np.packbits(np.unpackbits(rows, axis=1), axis=1, bitorder="little")
         page = fields(BILEVEL, photometric, 1, t266=(3, (2,)))
         yield Input(f"fill-order-2-p{photometric}.tif", tiff(page, [turned.tobytes()]), BILEVEL)
+    for order, bits in (("<", 12), (">", 16)):
+        numbers = pictures.steps(GREY / 255, bits).astype(order + "u2")
+        planes = np.concatenate((numbers, numbers), axis=2)  # in planes, so that libvips does not unpack them
+        stored = [b"".join(tiff_inputs.rows_of(plane, bits, order)) for plane in np.split(planes, 2, axis=2)]
+        page = fields(planes, 1, bits, t284=(3, (2,)), t266=(3, (2,)))
+        turned = [np.packbits(np.unpackbits(np.frombuffer(plane, np.uint8)), bitorder="little") for plane in stored]
+        yield Input(f"fill-order-2-b{bits}.tif", tiff(page, [plane.tobytes() for plane in turned], order=order), GREY)
+    yield Input("fill-order-0.tif", tiff(fields(RGB, 2, 8, t266=(3, (0,))), [raw]), RGB)
+    with_more = np.concatenate((RGB, OPACITY), axis=2)
+    for kind, wanted in ((99, RGB), (999, with_more)):  # one without a meaning, and Corel's for opacity
+        data = tiff(fields(with_more, 2, 8, t338=(3, (kind,))), [with_more.tobytes()])
+        yield Input(f"extra-samples-{kind}.tif", data, wanted)
+    yield Input("extra-samples-none-there.tif", tiff(fields(RGB, 2, 8, t338=(3, (2, 0))), [raw]), RGB)
+    yield Input(
+        "extra-samples-fractions.tif", tiff(fields(with_more, 2, 8, t338=(11, (2.0,))), [with_more.tobytes()]), RGB
+    )
+    yield Input("photometric-twice.tif", tiff(fields(RGB, 2, 8, t262=(3, (2, 1)), t284=(3, (1, 2))), [raw]), RGB)
+    packed_bits = tiff_inputs.packbits([raw])
+    yield Input("packbits-with-predictor.tif", tiff(fields(RGB, 2, 8, 32773, t317=(3, (2,))), [packed_bits]), RGB)
+    for said in ((1, 1), (2, 2), (4, 1)):  # the JPEG has 4:2:0
+        page = fields(SMOOTH, 6, 8, 7, t530=(3, said))
+        yield Input(
+            f"jpeg-said-to-be-{said[0]}x{said[1]}.tif", tiff(page, [jpeg(SMOOTH, subsampling=2)]), SMOOTH, **LOSSY
+        )
     index = (GREY // 16).astype(np.uint8)
     colours = (np.arange(48).reshape(16, 3) * 1365).astype(np.int64)
     packed = b"".join(tiff_inputs.rows_of(index, 4, "<"))
@@ -241,11 +269,9 @@ def jpegs() -> Iterator[Input]:
 
     yield Input("restarts.jpg", jpeg(RGB, restart_marker_rows=1), RGB, **LOSSY)
     yield Input("restarts-progressive.jpg", jpeg(RGB, restart_marker_blocks=3, progressive=True), RGB, **LOSSY)
-    smooth = np.ascontiguousarray(np.broadcast_to(RGB.mean(axis=(0, 1)).astype(np.uint8), RGB.shape))
-    smooth = (smooth // 2 + np.linspace(0, 100, WIDTH)[None, :, None]).astype(np.uint8)
     for sampling in ("411", "440", "422", "420"):
-        data = imagecodecs.jpeg8_encode(smooth, level=98, subsampling=sampling)
-        yield Input(f"sampled-{sampling}.jpg", bytes(data), smooth, **LOSSY)
+        data = imagecodecs.jpeg8_encode(SMOOTH, level=98, subsampling=sampling)
+        yield Input(f"sampled-{sampling}.jpg", bytes(data), SMOOTH, **LOSSY)
     pieces = [ADOBE[at : at + 100] for at in range(0, len(ADOBE), 100)]
     chunks = [
         segment(0xE2, b"ICC_PROFILE\0" + bytes((number + 1, len(pieces))) + piece)

@@ -46,6 +46,16 @@ def inputs() -> Iterator[Input]:
         "old jpeg": ("6 (old-style JPEG)", page(t259=(3, (6,)))),
         "deep palette": ("colour model PALETTE", page(t262=(3, (3,)), t258=(3, (16,)))),
         "predictor": ("predictor 3", page(t259=(3, (8,)), t317=(3, (3,)), t258=(3, (32,)))),
+        "predictor 9": ("predictor 9", page(t259=(3, (8,)), t317=(3, (9,)))),
+        "no palette": ("a palette of 0 values; 8 bits need 768", page(t262=(3, (3,)))),
+        "long palette": (
+            "16 bits in the colour model PALETTE",
+            page(t262=(3, (3,)), t258=(3, (16,)), t320=(3, (0,) * 196608)),
+        ),
+        "planar 3": ("planar configuration 3", page(t284=(3, (3,)))),
+        "lerc of 4 bits": ("4 bits in LERC", page(t259=(3, (34887,)), t258=(3, (4,)))),
+        "lab in webp": ("CIELAB, compressed as WebP", page(t259=(3, (50001,)), t262=(3, (8,)), t277=(3, (3,)))),
+        "subsampled 3": ("subsampled by 3×3", page(t262=(3, (6,)), t277=(3, (3,)), t530=(3, (3, 3)))),
         "no offsets": ("no STRIP_OFFSETS", page().replace(struct.pack("<H", 273), struct.pack("<H", 275), 1)),
     }
     for name, (reason, data) in tiffs.items():
