@@ -64,6 +64,18 @@ def inputs() -> Iterator[Input]:
     for number, reason in {1: "YCbCr(1)", 13: "YCCK", 24: "e-sYCC", 99: "99, an unknown one"}.items():
         data = jp2_inputs.jp2(code, SIDE, SIDE, 3, 8, jp2_inputs.enumerated(number))
         yield Input(f"space-{number}.jp2", data, None, refusal=reason)
+    srgb = jp2_inputs.enumerated(16)
+    whole = jp2_inputs.jp2(code, SIDE, SIDE, 3, 8, srgb)
+    cod = code.index(b"\xff\x52")
+    wavelet = code[: cod + 13] + b"\2" + code[cod + 14 :]
+    of_four = jp2_inputs.jp2(code, SIDE, SIDE, 3, 8, srgb + jp2_inputs.defined(0, 0, 0, 1))
+    for name, reason, data in (
+        ("wavelet", "a transformation beyond part 1", jp2_inputs.jp2(wavelet, SIDE, SIDE, 3, 8, srgb)),
+        ("four-channels-defined", "of 4 entries does not fit 3 channels", of_four),
+        ("no-file-type", "where the file type box", whole.replace(b"ftyp", b"free", 1)),
+        ("deep", "samples of 128 bits", whole.replace(b"\0\3\7\1\1\7", b"\0\3\x7f\1\1\7", 1)),
+    ):
+        yield Input(f"{name}.jp2", data, None, refusal=reason)
     picture = Image.fromarray(np.zeros((SIDE, SIDE, 3), np.uint8))
     for kind, reason in {"AVIF": "AVIF", "BMP": "BMP", "PPM": "starts with b'P6"}.items():
         file = io.BytesIO()

@@ -179,6 +179,7 @@ def parse(size_bytes: int) -> Parser[Jp2Layout]:
         raise Malformed(f"no codestream (SOC) at byte {start}")
     segments, first = yield from read_segments(reader, start + 2, Marker.SOT, stop)
     header = read_header(segments)
+    container.check_definition(len(header.codings))
     index = known_parts(header, segments, first, stop)
     while index.frontier is not None and header.refusal is None and reader.holds(index.frontier, SOT_BYTES):
         yield from read_next_part(reader, index, header)

@@ -17,7 +17,7 @@ from special.formats.parser import Parser
 from special.formats.tiff import embedded_jpeg, empty_tile, serial, writer
 from special.formats.tiff.ifd import Directory, Field
 from special.formats.tiff.page import JPEG_BITS, Page
-from special.formats.tiff.tags import COPIED, JPEG_2000, Compression, Photometric, Tag
+from special.formats.tiff.tags import COPIED, JPEG_2000, Compression, Photometric, SampleFormat, Tag
 from special.geometry import Box, Frame, Orientation, Size, ceil_div
 from special.storage import Span, coalesce
 
@@ -146,6 +146,12 @@ class TiffLayout:
             found.append(
                 "Tiles are JPEG 2000: each takes some ten times as long to decode as JPEG, and none is sent as it is "
                 "stored. Re-encode as JPEG where loss is allowed."
+            )
+        has_range = Tag.S_MAX_SAMPLE_VALUE in full.directory.fields
+        if full.sample_format is SampleFormat.FLOAT and not has_range:
+            found.append(
+                "Samples are fractions without a range: 0 is shown black, 1 white, and all beyond is cut off. "
+                "Write SMinSampleValue and SMaxSampleValue where they mean something else."
             )
         if self.profile is not None and self.profile.raw is None:
             found.append(
