@@ -192,12 +192,15 @@ class TiffLayout:
             raise Malformed("the parts that were read are not as long as the spans that were asked for")
         recipe, page = extract.recipe, self.pyramid[extract.level].page
         joined = _Joined.of(extract.spans)
-        copied = [page.directory.fields[tag] for tag in COPIED & page.directory.fields.keys()]
+        filler = _filler(page) if recipe.short or None in recipe.wanted else b""
+        # libtiff finds the subsampling in JPEG tiles, if no field says another one.
+        is_left_out = page.compression is Compression.JPEG and not filler
+        tags = COPIED - {Tag.YCBCR_SUB_SAMPLING} if is_left_out else COPIED
+        copied = [page.directory.fields[tag] for tag in tags & page.directory.fields.keys()]
         if self.profile is not None:
             copied.append(
                 self.profile if recipe.profile is None else self.profile._replace(raw=joined.cut(recipe.profile, parts))
             )
-        filler = _filler(page) if recipe.short or None in recipe.wanted else b""
         unwritten = (joined.size_bytes, len(filler)) if filler else (0, 0)
         places = [joined.place(span) if span is not None else unwritten for span in recipe.wanted]
         at = joined.size_bytes + len(filler)

@@ -438,8 +438,6 @@ def _completed(directory: Directory) -> Directory:
         has_color = completed.number(Tag.SAMPLES_PER_PIXEL) >= 3
         single = Photometric.PALETTE if Tag.COLOR_MAP in fields else Photometric.MIN_IS_BLACK
         add(Tag.PHOTOMETRIC, Photometric.RGB if has_color else Photometric.MIN_IS_WHITE if is_fax else single)
-    if directory.hint(Tag.COMPRESSION, Compression.NONE) == Compression.JPEG:
-        fields.pop(Tag.YCBCR_SUB_SAMPLING, None)  # libtiff reads it from the tiles, but believes the field
     if Tag.EXTRA_SAMPLES in fields:
         kinds = _extra_samples(Directory(directory.order, fields))
         if not kinds:
