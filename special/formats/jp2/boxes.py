@@ -120,6 +120,7 @@ def read_container(reader: CodestreamReader) -> Reading[Container]:
         return Container(Span(0, reader.size_bytes))
     copied: list[bytes] = []
     orientation = Orientation.UPRIGHT
+    second = b""
     at = 0
     for _ in range(MAX_BOXES):
         if at == reader.size_bytes:
@@ -127,13 +128,15 @@ def read_container(reader: CodestreamReader) -> Reading[Container]:
         kind, body, stop = yield from _box(reader, at)
         if at == 0 and (yield from reader.take(0, min(12, reader.size_bytes))) != SIGNATURE:
             raise Malformed("neither a JP2 signature box nor a codestream at the start of the file")
-        if at == len(SIGNATURE) and kind != b"ftyp":
-            raise Malformed(f"the box {kind!r} comes where the file type box (ftyp) must be")  # I.5.2
+        if at == len(SIGNATURE):
+            second = kind
         if kind == b"jp2c":
             if not any(box[4:8] == b"jp2h" for box in copied):
                 raise Malformed("the codestream comes before the JP2 header box (jp2h)")
             if body == stop:
                 raise Malformed("the codestream box (jp2c) is empty")
+            if second != b"ftyp":
+                raise Malformed(f"the box {second!r} comes where the file type box (ftyp) must be")  # I.5.2
             return replace(_container(Span(body, stop), copied), orientation=orientation)
         if kind == b"uuid" and len(EXIF_UUID) < stop - body <= MAX_EXIF_BYTES:
             block = yield from reader.take(body, stop - body)
