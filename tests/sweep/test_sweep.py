@@ -45,8 +45,8 @@ ROUTES = {"thumb", "derivative", "stream", "tile"}
 PYRAMID_TILE = 512
 SLACK = {"png": 2.5, "jpg": 4.5}
 """Mean difference, in levels, that another filter may add to what the input allows; of JPEG, in lightness and in each
-channel's mean, since its colours are coarser. A JPEG of quality 85 that pillow makes of the right 34×16 pixels of `tiff`
-number 571 differs from them by 5.3 levels, as ours does; most differ by less than 3."""
+channel's mean, since its colours are coarser. A JPEG of quality 85 that pillow makes of 34×16 pixels without a fault,
+of `tiff` number 571, differs from them by 5.3 levels, as ours does."""
 TWICE_SHRUNK = 4.0
 """What is added where a JPEG was shrunk once more. Of `tiff` number 473, 1100×90, pillow alone makes 120×10 pixels that
 differ by 7.3 levels if it saves 200×16 as JPEG and shrinks that; saved once, they differ by 5.6."""
