@@ -180,10 +180,6 @@ def draw(number: int, profiles: dict[str, bytes], press: bytes, sizes: Sizes = S
             options["plt"] = True
         code = coded(samples, **options)
         how = "-".join(str(value).replace(" ", "") for value in options.values())
-    if bits <= 2:
-        # Hard edges of full colours suffer in a JPEG: pillow's, of quality 85, of 16×200 pixels of number 55 that have
-        # no fault differs from them by 4.7 levels, ours by 4.85.
-        mean = 1.5
     ending = pick("", "", "", "no end")
     if ending:
         code = code.removesuffix(EOC)

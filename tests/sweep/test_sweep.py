@@ -43,11 +43,11 @@ SLICE = 25
 """Inputs of one test of the long form, which then takes a minute or two."""
 ROUTES = {"thumb", "derivative", "stream", "tile"}
 PYRAMID_TILE = 512
-SLACK = {"png": 2.5, "jpg": 4.5}
+SLACK = {"png": 2.5, "jpg": 5.0}
 """Mean difference, in levels, that another filter may add to what the input allows; of JPEG, in lightness and in each
-channel's mean, since its colours are coarser. A JPEG of quality 85 that pillow makes of 34×16 pixels without a fault,
-of `tiff` number 571, differs from them by 5.3 levels, as ours does."""
-TWICE_SHRUNK = 4.0
+channel's mean, since its colours are coarser. A JPEG of quality 85 that pillow makes of 19×17 pixels without a fault,
+of `tiff` number 642, differs from them by 5.3 levels, as ours does; of 16×200 pixels of `jp2` number 55 by 4.7."""
+TWICE_SHRUNK = 3.0
 """What is added where a JPEG was shrunk once more. Of `tiff` number 473, 1100×90, pillow alone makes 120×10 pixels that
 differ by 7.3 levels if it saves 200×16 as JPEG and shrinks that; saved once, they differ by 5.6."""
 LEAST_SIDE = 16
