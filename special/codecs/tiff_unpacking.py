@@ -27,9 +27,9 @@ from special.codecs import colour, lab
 from special.codecs.raster import INTERPRETATIONS, Colour, Raster, VipsImage, to_vips
 from special.errors import Malformed
 from special.formats.tiff import (
-    BYTES,
     JPEG_BITS,
     LAB,
+    PREDICTED,
     Compression,
     Field,
     Page,
@@ -146,7 +146,7 @@ def _rows_as_they_are(encoded: Sequence[bytes], heights: Sequence[int], page: Pa
             raise Malformed(f"{len(body)} bytes of samples in a TIFF, where {height} rows take {height * row_bytes}")
     stored = b"".join(body[: height * row_bytes] for body, height in zip(encoded, heights, strict=True))
     rows = np.frombuffer(stored, np.uint8).reshape(sum(heights), row_bytes)
-    if page.directory.number(Tag.FILL_ORDER, 1) == 2 and page.bits < 8:
+    if page.directory.number(Tag.FILL_ORDER, 1) == 2:  # of each byte, whatever it is part of
         return np.packbits(np.unpackbits(rows, axis=1, bitorder="little"), axis=1)
     return rows
 
@@ -218,7 +218,7 @@ def _samples(rows: npt.NDArray[np.uint8], page: Page) -> Raw:
     shape = (height, page.tile.width, channels)
     if page.bits % 8:
         return _from_bits(rows, page.bits, page.tile.width * channels).reshape(shape)
-    predictor = page.directory.number(Tag.PREDICTOR, 1) if page.compression in BYTES - {Compression.NONE} else 1
+    predictor = page.directory.number(Tag.PREDICTOR, 1) if page.compression in PREDICTED else 1
     stored = _stored_type(page)
     if predictor == _PREDICT_FLOATS:
         steps = np.cumsum(rows.reshape(height, -1, channels), axis=1, dtype=np.uint8)
@@ -288,8 +288,6 @@ def _from_lab(pixels: Samples, page: Page) -> Samples:
 def _from_palette(pixels: Samples, page: Page) -> Samples:
     """Indices, the first samples, as RGB; other samples at 8 bits behind it."""
     entries = np.array(page.directory.numbers(Tag.COLOR_MAP), np.uint16)
-    if len(entries) != 3 << page.bits:
-        raise Malformed(f"the TIFF has a palette of {len(entries)} values; {page.bits} bits need {3 << page.bits}")
     # Some writers fill the 16 bits of an entry from 0 to 255 only.
     colours: Raster = (entries >> 8 if entries.max() > 255 else entries).astype(np.uint8).reshape(3, -1).T
     extra = pixels[..., 1:] * (255 // ((1 << page.bits) - 1))

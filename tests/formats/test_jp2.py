@@ -102,6 +102,17 @@ def test_a_palette_is_never_averaged() -> None:
 
 
 @pytest.mark.parametrize(
+    ("bits", "levels"), [pytest.param(bits, levels, id=f"{bits} bits") for bits, levels in ((1, 1), (4, 1), (5, 4))]
+)
+def test_of_few_bits_no_smaller_level_is_shown(bits: int, levels: int) -> None:
+    data = bytearray(kept("samples-1x16"))
+    data[42] = bits - 1  # Ssiz (table A.9), behind SOC and 40 bytes of SIZ
+    layout = parsed(bytes(data))
+    assert len(layout.levels) == levels
+    assert (f"samples of {bits} bits" in " ".join(layout.advice)) is (levels == 1)
+
+
+@pytest.mark.parametrize(
     ("box", "size", "level"),
     [
         pytest.param(Box(0, 0, 213, 187), Size(213, 187), 0, id="full"),

@@ -563,6 +563,7 @@ def test_sniffing_knows_both_orders_and_both_widths() -> None:
         pytest.param({"t259": (34712,)}, "Tiles are JPEG 2000", id="jpeg-2000"),
         pytest.param({"t284": (2,), "t277": (3,), "t262": (2,)}, r"3 planes.*interleaved samples", id="planes"),
         pytest.param({"t256": (2048,), "t322": (2048,)}, "No smaller levels", id="no-levels"),
+        pytest.param({"t258": (32,), "t339": (3,)}, "SMaxSampleValue", id="fractions without a range"),
     ],
 )
 def test_what_makes_it_expensive_is_told_with_the_remedy(fields: dict[str, Any], note: str) -> None:

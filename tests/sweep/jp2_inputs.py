@@ -180,8 +180,6 @@ def draw(number: int, profiles: dict[str, bytes], press: bytes, sizes: Sizes = S
             options["plt"] = True
         code = coded(samples, **options)
         how = "-".join(str(value).replace(" ", "") for value in options.values())
-    if bits <= 2:
-        mean = 3.0  # its smaller sizes are of as few bits, and compared with greys between them
     ending = pick("", "", "", "no end")
     if ending:
         code = code.removesuffix(EOC)
@@ -192,4 +190,4 @@ def draw(number: int, profiles: dict[str, bytes], press: bytes, sizes: Sizes = S
     name = (
         f"{number}-{space}-b{bits}-{how}-{alpha or 'opaque'}-o{orientation}{'-noeoc' * bool(ending)}-{width}x{height}"
     )
-    return Input(f"{name}.jp2".replace(" ", "_"), data, pixels, tolerance, mean)
+    return Input(f"{name}.jp2".replace(" ", "_"), data, pixels, tolerance, mean, is_wavelet=True)

@@ -25,6 +25,10 @@ RGB: Pixels = np.rint(pictures.shades(WIDTH, HEIGHT, 3, np.random.default_rng(7)
 GREY: Pixels = np.ascontiguousarray(RGB[..., :1])
 OPACITY: Pixels = (90 + np.ascontiguousarray(RGB[..., 2:]) // 2).astype(np.uint8)
 BILEVEL: Pixels = np.where(GREY > 127, np.uint8(255), np.uint8(0))
+SMOOTH: Pixels = (
+    (RGB.mean(axis=(0, 1)) // 2 + np.linspace(0, 100, WIDTH)[None, :, None]).astype(np.uint8).repeat(HEIGHT, 0)
+)
+"""Of hardly different colours, so that coarse chroma is seen nowhere."""
 Fields = dict[int, tuple[int, tuple[float, ...]]]
 LOSSY = {"tolerance": 14.0, "mean_tolerance": 1.5}
 ALL_ROWS = 2**32 - 1
@@ -119,6 +123,30 @@ def tiffs() -> Iterator[Input]:
         turned = np.packbits(np.unpackbits(rows, axis=1), axis=1, bitorder="little")
         page = fields(BILEVEL, photometric, 1, t266=(3, (2,)))
         yield Input(f"fill-order-2-p{photometric}.tif", tiff(page, [turned.tobytes()]), BILEVEL)
+    for order, bits in (("<", 12), (">", 16)):
+        numbers = pictures.steps(GREY / 255, bits).astype(order + "u2")
+        planes = np.concatenate((numbers, numbers), axis=2)  # in planes, so that libvips does not unpack them
+        stored = [b"".join(tiff_inputs.rows_of(plane, bits, order)) for plane in np.split(planes, 2, axis=2)]
+        page = fields(planes, 1, bits, t284=(3, (2,)), t266=(3, (2,)))
+        turned = [np.packbits(np.unpackbits(np.frombuffer(plane, np.uint8)), bitorder="little") for plane in stored]
+        yield Input(f"fill-order-2-b{bits}.tif", tiff(page, [plane.tobytes() for plane in turned], order=order), GREY)
+    yield Input("fill-order-0.tif", tiff(fields(RGB, 2, 8, t266=(3, (0,))), [raw]), RGB)
+    with_more = np.concatenate((RGB, OPACITY), axis=2)
+    for kind, wanted in ((99, RGB), (999, with_more)):  # one without a meaning, and Corel's for opacity
+        data = tiff(fields(with_more, 2, 8, t338=(3, (kind,))), [with_more.tobytes()])
+        yield Input(f"extra-samples-{kind}.tif", data, wanted)
+    yield Input("extra-samples-none-there.tif", tiff(fields(RGB, 2, 8, t338=(3, (2, 0))), [raw]), RGB)
+    yield Input(
+        "extra-samples-fractions.tif", tiff(fields(with_more, 2, 8, t338=(11, (2.0,))), [with_more.tobytes()]), RGB
+    )
+    yield Input("photometric-twice.tif", tiff(fields(RGB, 2, 8, t262=(3, (2, 1)), t284=(3, (1, 2))), [raw]), RGB)
+    packed_bits = tiff_inputs.packbits([raw])
+    yield Input("packbits-with-predictor.tif", tiff(fields(RGB, 2, 8, 32773, t317=(3, (2,))), [packed_bits]), RGB)
+    for said in ((1, 1), (2, 2), (4, 1)):  # the JPEG has 4:2:0
+        page = fields(SMOOTH, 6, 8, 7, t530=(3, said))
+        yield Input(
+            f"jpeg-said-to-be-{said[0]}x{said[1]}.tif", tiff(page, [jpeg(SMOOTH, subsampling=2)]), SMOOTH, **LOSSY
+        )
     index = (GREY // 16).astype(np.uint8)
     colours = (np.arange(48).reshape(16, 3) * 1365).astype(np.int64)
     packed = b"".join(tiff_inputs.rows_of(index, 4, "<"))
@@ -243,11 +271,9 @@ def jpegs() -> Iterator[Input]:
 
     yield Input("restarts.jpg", jpeg(RGB, restart_marker_rows=1), RGB, **LOSSY)
     yield Input("restarts-progressive.jpg", jpeg(RGB, restart_marker_blocks=3, progressive=True), RGB, **LOSSY)
-    smooth = np.ascontiguousarray(np.broadcast_to(RGB.mean(axis=(0, 1)).astype(np.uint8), RGB.shape))
-    smooth = (smooth // 2 + np.linspace(0, 100, WIDTH)[None, :, None]).astype(np.uint8)
     for sampling in ("411", "440", "422", "420"):
-        data = imagecodecs.jpeg8_encode(smooth, level=98, subsampling=sampling)
-        yield Input(f"sampled-{sampling}.jpg", bytes(data), smooth, **LOSSY)
+        data = imagecodecs.jpeg8_encode(SMOOTH, level=98, subsampling=sampling)
+        yield Input(f"sampled-{sampling}.jpg", bytes(data), SMOOTH, **LOSSY)
     pieces = [ADOBE[at : at + 100] for at in range(0, len(ADOBE), 100)]
     chunks = [
         segment(0xE2, b"ICC_PROFILE\0" + bytes((number + 1, len(pieces))) + piece)
@@ -285,6 +311,11 @@ def jpegs() -> Iterator[Input]:
     for space in ("CMYK", "YCCK"):  # with Adobe's marker, inverted
         data = imagecodecs.jpeg8_encode(255 - inks, level=98, colorspace="CMYK", outcolorspace=space, subsampling="444")
         yield Input(f"inks-{space.lower()}.jpg", bytes(data), shown, 60.0, 2.0)
+        # Without it they are inverted as well: so pillow, libvips and Chromium read it. libjpeg itself inverts nothing.
+        marker = segment(0xEE, b"Adobe" + struct.pack(">HHHB", 100, 0, 0, 2 if space == "YCCK" else 0))
+        assert marker in data
+        if space == "CMYK":  # nothing else would say that it is YCCK
+            yield Input("inks-without-marker.jpg", bytes(data).replace(marker, b"", 1), shown, **LOSSY)
 
 
 # PNG
@@ -510,6 +541,27 @@ def raised(code: bytes, more: int) -> bytes:
     return bytes(out)
 
 
+def packed(code: bytes, *, is_main: bool) -> bytes:
+    """The packet headers of a codestream with SOP and EPH moved to its main header, or to those of its tile-parts.
+
+    In marker segments PPM or PPT (T.800 A.7.4, A.7.5).
+    """
+    at = code.index(jp2_inputs.SOT)
+    main, tiles, lists = code[:at], b"", b""
+    while code[at : at + 4] == jp2_inputs.SOT:
+        (length,) = struct.unpack_from(">I", code, at + 6)
+        part, at = code[at : at + length], at + length
+        start, stream = part.split(b"\xff\x93", 1)
+        packets = [packet.split(b"\xff\x92", 1) for packet in stream.split(b"\xff\x91\0\4")[1:]]
+        headers = b"".join(head[2:] + b"\xff\x92" for head, _ in packets)
+        bodies = b"".join(b"\xff\x91\0\4" + head[:2] + body for head, body in packets)
+        lists += struct.pack(">I", len(headers)) + headers
+        own = b"" if is_main else segment(0x61, b"\0" + headers)
+        length = len(start) + len(own) + 2 + len(bodies)
+        tiles += start[:6] + struct.pack(">I", length) + start[10:] + own + b"\xff\x93" + bodies
+    return main + (segment(0x60, b"\0" + lists) if is_main else b"") + tiles + code[at:]
+
+
 def jp2(code: bytes, samples: Pixels, colours: bytes = jp2_inputs.enumerated(16), **more: Any) -> bytes:
     height, width, count = samples.shape
     return jp2_inputs.jp2(code, width, height, count, 8, colours, **more)
@@ -532,6 +584,10 @@ def jp2s() -> Iterator[Input]:
     for name, options in ways.items():
         yield Input(f"{name}.jp2", jp2(opj(RGB, *options), RGB), RGB)
         yield Input(f"{name}.j2k", opj(RGB, *options), RGB)
+    for name, options in {"one": (), "tiles": ("-t", "50,40")}.items():
+        code = opj(RGB, "-SOP", "-EPH", *options)
+        yield Input(f"headers-in-main-{name}.jp2", jp2(packed(code, is_main=True), RGB), RGB)
+        yield Input(f"headers-in-parts-{name}.jp2", jp2(packed(code, is_main=False), RGB), RGB)
     plain = opj(RGB)
     for name, options in {
         "one": ("-TP", "R", "-p", "RPCL"),
@@ -568,6 +624,13 @@ def jp2s() -> Iterator[Input]:
     mapped = struct.pack(">HBBHBBHBB", 0, 1, 0, 0, 1, 1, 0, 1, 2)
     said = jp2_inputs.enumerated(16) + jp2_inputs.box(b"pclr", entries) + jp2_inputs.box(b"cmap", mapped)
     yield Input("palette.jp2", jp2(opj(index), index, said), colours[index[..., 0]])
+    for bits in (1, 2, 4):  # dots between the two shades that are nearest, which greys are seen of from further away
+        full = (1 << bits) - 1
+        y, x = np.mgrid[:HEIGHT, :WIDTH]
+        dots = (GREY / 255 * full + ((3 * x + 5 * y) % 8 / 8)[..., None]).astype(np.uint8).clip(max=full)
+        data = jp2(opj(dots, bits=bits), dots, jp2_inputs.enumerated(17))
+        data = data.replace(b"\0\1\7\7\0\0", bytes((0, 1, bits - 1, 7, 0, 0)), 1)
+        yield Input(f"dots-{bits}.jp2", data, pictures.shown_8(dots, bits))
     signed = (GREY.astype(np.int16) - 128).astype(np.int8)
     code = opj(signed.view(np.uint8), signed=True)
     data = jp2(code, GREY, jp2_inputs.enumerated(17)).replace(b"\0\1\7\7\0\0", b"\0\1\x87\7\0\0", 1)

@@ -46,6 +46,16 @@ def inputs() -> Iterator[Input]:
         "old jpeg": ("6 (old-style JPEG)", page(t259=(3, (6,)))),
         "deep palette": ("colour model PALETTE", page(t262=(3, (3,)), t258=(3, (16,)))),
         "predictor": ("predictor 3", page(t259=(3, (8,)), t317=(3, (3,)), t258=(3, (32,)))),
+        "predictor 9": ("predictor 9", page(t259=(3, (8,)), t317=(3, (9,)))),
+        "no palette": ("a palette of 0 values; 8 bits need 768", page(t262=(3, (3,)))),
+        "long palette": (
+            "16 bits in the colour model PALETTE",
+            page(t262=(3, (3,)), t258=(3, (16,)), t320=(3, (0,) * 196608)),
+        ),
+        "planar 3": ("planar configuration 3", page(t284=(3, (3,)))),
+        "lerc of 4 bits": ("4 bits in LERC", page(t259=(3, (34887,)), t258=(3, (4,)))),
+        "lab in webp": ("CIELAB, compressed as WebP", page(t259=(3, (50001,)), t262=(3, (8,)), t277=(3, (3,)))),
+        "subsampled 3": ("subsampled by 3×3", page(t262=(3, (6,)), t277=(3, (3,)), t530=(3, (3, 3)))),
         "no offsets": ("no STRIP_OFFSETS", page().replace(struct.pack("<H", 273), struct.pack("<H", 275), 1)),
     }
     for name, (reason, data) in tiffs.items():
@@ -54,6 +64,18 @@ def inputs() -> Iterator[Input]:
     for number, reason in {1: "YCbCr(1)", 13: "YCCK", 24: "e-sYCC", 99: "99, an unknown one"}.items():
         data = jp2_inputs.jp2(code, SIDE, SIDE, 3, 8, jp2_inputs.enumerated(number))
         yield Input(f"space-{number}.jp2", data, None, refusal=reason)
+    srgb = jp2_inputs.enumerated(16)
+    whole = jp2_inputs.jp2(code, SIDE, SIDE, 3, 8, srgb)
+    cod = code.index(b"\xff\x52")
+    wavelet = code[: cod + 13] + b"\2" + code[cod + 14 :]
+    of_four = jp2_inputs.jp2(code, SIDE, SIDE, 3, 8, srgb + jp2_inputs.defined(0, 0, 0, 1))
+    for name, reason, data in (
+        ("wavelet", "a transformation beyond part 1", jp2_inputs.jp2(wavelet, SIDE, SIDE, 3, 8, srgb)),
+        ("four-channels-defined", "of 4 entries does not fit 3 channels", of_four),
+        ("no-file-type", "where the file type box", whole.replace(b"ftyp", b"free", 1)),
+        ("deep", "samples of 128 bits", whole.replace(b"\0\3\7\1\1\7", b"\0\3\x7f\1\1\7", 1)),
+    ):
+        yield Input(f"{name}.jp2", data, None, refusal=reason)
     picture = Image.fromarray(np.zeros((SIDE, SIDE, 3), np.uint8))
     for kind, reason in {"PDF": "PDF", "PPM": "starts with b'P6"}.items():
         file = io.BytesIO()

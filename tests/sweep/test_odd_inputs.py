@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import Serve
 from tests.sweep import odd_inputs, pictures
-from tests.sweep.test_sweep import SLACK, TWICE_SHRUNK, asking, said
+from tests.sweep.test_sweep import SLACK, asking, said
 
 pytestmark = pytest.mark.service
 
@@ -35,6 +35,6 @@ def test_each_is_shown_as_it_was_written(serve: Serve, tmp_path: Path) -> None:
                 part = wanted[Y : Y + DOWN, X : X + ACROSS]
                 client.compare(it, f"{X},{Y},{ACROSS},{DOWN}/max/0/default.png", part, **exact)
                 small = pictures.resized(wanted, (0, 0, width, height), SMALL, round(height * SMALL / width))
-                mean = it.mean_tolerance + SLACK["jpg"] + TWICE_SHRUNK
+                mean = it.mean_tolerance + SLACK["jpg"]
                 client.compare(it, f"full/{SMALL},/0/default.jpg", small, largest=255, mean=mean)
         assert not client.faults, said(client.faults)

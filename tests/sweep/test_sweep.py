@@ -43,13 +43,15 @@ SLICE = 25
 """Inputs of one test of the long form, which then takes a minute or two."""
 ROUTES = {"thumb", "derivative", "stream", "tile"}
 PYRAMID_TILE = 512
-SLACK = {"png": 2.5, "jpg": 4.0}
+SLACK = {"png": 2.5, "jpg": 5.0}
 """Mean difference, in levels, that another filter may add to what the input allows; of JPEG, in lightness and in each
-channel's mean, since its colours are coarser."""
-TWICE_SHRUNK = 4.0
-"""What is added where a JPEG was shrunk once more."""
-LEAST_SIDE = 40
-"""Below this, half a pixel is most of a picture: the levels of a JPEG 2000 are off by as much."""
+channel's mean, since its colours are coarser. A JPEG of quality 85 that pillow makes of 19×17 pixels without a fault,
+of `tiff` number 642, differs from them by 5.3 levels, as ours does; of 16×200 pixels of `jp2` number 55 by 4.7."""
+TWICE_SHRUNK = 3.0
+"""What is added where a JPEG was shrunk once more. Of `tiff` number 473, 1100×90, pillow alone makes 120×10 pixels that
+differ by 7.3 levels if it saves 200×16 as JPEG and shrinks that; saved once, they differ by 5.6."""
+LEAST_SIDE = 16
+"""Of the shorter side of a picture, in pixels of a tile's scale: below, hardly anything is seen of it."""
 LIGHTNESS = np.array([0.299, 0.587, 0.114])
 MAX_TOLD = 20
 PYRAMIDS_WITHIN_S = 200.0
@@ -171,12 +173,13 @@ def check_tiles(client: Client, it: Input, info: dict[str, Any], form: str) -> N
         small = -(-box[2] // factor), -(-box[3] // factor)
         request = f"{','.join(map(str, box))}/{small[0]},{small[1]}/0/default.{form}"
         exact = form == "png" and factor == 1
+        more = pictures.half_a_pixel(wanted, box, *small) if it.is_wavelet and factor > 1 else 0.0
         client.compare(
             it,
             request,
             pictures.resized(wanted, box, *small),
             largest=it.tolerance + 1 if exact else 255,
-            mean=it.mean_tolerance + (0 if exact else SLACK[form]),
+            mean=it.mean_tolerance + (0 if exact else SLACK[form]) + more,
         )
 
 

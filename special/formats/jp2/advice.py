@@ -9,8 +9,8 @@ from special.formats.jp2.tile_parts import PartIndex
 from special.formats.jp2.tile_selection import MAX_TILES
 
 
-def advice(header: Header, index: PartIndex, doubts: Sequence[str], *, has_palette: bool) -> tuple[str, ...]:
-    """What made a more expensive way necessary, and what would make it cheaper."""
+def advice(header: Header, index: PartIndex, doubts: Sequence[str], full_size_reason: str) -> tuple[str, ...]:
+    """What made a more expensive way necessary, and what would make it cheaper; see `Jp2Layout.full_size_reason`."""
     found: list[str] = []
     tiles = header.canvas.columns * header.canvas.rows
     if header.refusal is not None:
@@ -32,6 +32,9 @@ def advice(header: Header, index: PartIndex, doubts: Sequence[str], *, has_palet
         )
     if header.is_high_throughput:
         found.append("It is HTJ2K: a region is decoded at the full extent of its level.")
-    if has_palette:
-        found.append("It has a palette: it is always decoded at full resolution. Re-encode it in true colour.")
+    if full_size_reason:
+        found.append(
+            f"It has {full_size_reason}: it is always decoded at full resolution. "
+            "Re-encode it with 8 bits for each colour."
+        )
     return tuple(found)

@@ -27,6 +27,8 @@ NO_COLOURS = frozenset({1, 2, 65535})
 
 The numbers between have no meaning; a channel that bears one by mistake is still needed for its colour.
 """
+NOT_ASSOCIATED = 65535
+"""Of a channel that belongs to no colour (table I.17)."""
 EXIF_UUID = b"JpgTiffExif->JP2"
 """What begins a box of type `uuid` that holds an Exif block."""
 MAX_EXIF_BYTES = 65536
@@ -66,6 +68,23 @@ class Container:
         """Whether a channel definition names an opacity channel (I.5.3.6)."""
         return any(kind in (1, 2) for kind in _channel_kinds(self._inner()))
 
+    def check_definition(self, components: int) -> None:
+        """Raise `Malformed` where a channel definition leaves out a channel, or names one that there is not (I.5.3.6).
+
+        `components` are those of the codestream. OpenJPEG takes no such file.
+        """
+        body = next((body for kind, body in self._inner() if kind == b"cdef"), None)
+        if body is None:
+            return
+        channels = self.palette_channels or components
+        count = int.from_bytes(body[:2])
+        entries = list(struct.iter_unpack(">HHH", body[2 : 2 + 6 * count])) if len(body) >= 2 + 6 * count else []
+        named = {number for number, _, _ in entries}
+        if named != set(range(channels)) or any(
+            colour > channels and colour != NOT_ASSOCIATED for *_, colour in entries
+        ):
+            raise Malformed(f"the channel definition (cdef) of {count} entries does not fit {channels} channels")
+
     def _inner(self) -> Boxes:
         """The boxes inside `jp2h`; none around a raw codestream."""
         at = 0
@@ -101,6 +120,7 @@ def read_container(reader: CodestreamReader) -> Reading[Container]:
         return Container(Span(0, reader.size_bytes))
     copied: list[bytes] = []
     orientation = Orientation.UPRIGHT
+    second = b""
     at = 0
     for _ in range(MAX_BOXES):
         if at == reader.size_bytes:
@@ -108,11 +128,15 @@ def read_container(reader: CodestreamReader) -> Reading[Container]:
         kind, body, stop = yield from _box(reader, at)
         if at == 0 and (yield from reader.take(0, min(12, reader.size_bytes))) != SIGNATURE:
             raise Malformed("neither a JP2 signature box nor a codestream at the start of the file")
+        if at == len(SIGNATURE):
+            second = kind
         if kind == b"jp2c":
             if not any(box[4:8] == b"jp2h" for box in copied):
                 raise Malformed("the codestream comes before the JP2 header box (jp2h)")
             if body == stop:
                 raise Malformed("the codestream box (jp2c) is empty")
+            if second != b"ftyp":
+                raise Malformed(f"the box {second!r} comes where the file type box (ftyp) must be")  # I.5.2
             return replace(_container(Span(body, stop), copied), orientation=orientation)
         if kind == b"uuid" and len(EXIF_UUID) < stop - body <= MAX_EXIF_BYTES:
             block = yield from reader.take(body, stop - body)

@@ -30,8 +30,7 @@ def decode_window(header: Header, seen: LevelView, canvas: Canvas, drop: int) ->
     left, top = canvas.left, canvas.top
     edges = (left, top, canvas.right, canvas.bottom)
     across, down = (edges[0], edges[2]), (edges[1], edges[3])
-    # OpenJPEG decodes areas of HTJ2K wrongly: there it decodes all.
-    if not header.is_high_throughput and seen.window != _reduced((across, down), scale):
+    if header.is_divisible and seen.window != _reduced((across, down), scale):
         small = reduced(header, drop)
         across = _asked(small, (seen.window[0], seen.window[2]), across, 0, reduce)
         down = _asked(small, (seen.window[1], seen.window[3]), down, 1, reduce)

@@ -27,6 +27,9 @@ from special.formats.layout import Extract, Format, Layout, Piece, Stored, Tilin
 from special.formats.parser import Parser
 from special.geometry import Box, Size
 
+MAX_COARSE_BITS = 4
+"""Up to this depth, rounding to the picture's own shades is seen in its smaller levels."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Jp2Layout:
@@ -65,12 +68,23 @@ class Jp2Layout:
     def max_reduction(self) -> int:
         """How many levels may be left out: those of the component with fewest.
 
-        None with a palette: an average of palette entries is another colour.
+        None where samples are no shades: see `full_size_reason`.
         """
-        if self.container.palette_channels:
+        if self.full_size_reason:
             return 0
         reductions = range(self.header.max_reduction + 1)
         return max(reduction for reduction in reductions if self.header.size(reduction) is not None)
+
+    @property
+    def full_size_reason(self) -> str:
+        """Why no smaller level shows what the picture looks like from further away; empty where it does.
+
+        An average of palette entries is another colour. One of black and white is grey, but levels of a picture are
+        rounded to the shades that it has: of 4 bits by 8 of 255, of 5 bits by 4.
+        """
+        if self.container.palette_channels:
+            return "a palette"
+        return f"samples of {self.header.precision} bits" if self.header.precision <= MAX_COARSE_BITS else ""
 
     @property
     def levels(self) -> tuple[Size, ...]:
@@ -98,7 +112,7 @@ class Jp2Layout:
 
     @property
     def advice(self) -> tuple[str, ...]:
-        return advice.advice(self.header, self.index, self.doubts, has_palette=bool(self.container.palette_channels))
+        return advice.advice(self.header, self.index, self.doubts, self.full_size_reason)
 
     def extract(self, box: Box, size: Size) -> Extract:
         """See `Layout`. A box that the index does not reach takes the whole object: `prepare` first."""
@@ -165,6 +179,7 @@ def parse(size_bytes: int) -> Parser[Jp2Layout]:
         raise Malformed(f"no codestream (SOC) at byte {start}")
     segments, first = yield from read_segments(reader, start + 2, Marker.SOT, stop)
     header = read_header(segments)
+    container.check_definition(len(header.codings))
     index = known_parts(header, segments, first, stop)
     while index.frontier is not None and header.refusal is None and reader.holds(index.frontier, SOT_BYTES):
         yield from read_next_part(reader, index, header)

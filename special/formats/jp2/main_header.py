@@ -18,6 +18,8 @@ MAX_TILES = 65535
 """A tile's number has two bytes, and the last value is not used (A.4.2)."""
 MAX_COMPONENTS = 5
 """Four inks and opacity; each takes a decoder 8 bytes a pixel, and a file may claim 16,384."""
+MAX_PRECISION = 38
+"""Bits of a sample (table A.11)."""
 EXTENSIONS = 0x8000
 """The bit of Rsiz that announces extensions of part 2."""
 HIGH_THROUGHPUT = 0x00020000
@@ -103,6 +105,16 @@ class Header:
     """What a rebuilt header is made of: no TLM, PLM, CRG, COM."""
     refusal: str | None
     """Why packets cannot be picked here."""
+    precision: int
+    """Bits of a sample, of the component that has most (Ssiz, table A.11)."""
+
+    @property
+    def is_divisible(self) -> bool:
+        """Whether OpenJPEG decodes a region as it decodes the whole.
+
+        Not of HTJ2K; nor where packet headers are in the main header, since with a tile it does not skip its headers.
+        """
+        return not self.is_high_throughput and all(segment.marker != Marker.PPM for segment in self.segments)
 
     @property
     def max_reduction(self) -> int:
@@ -146,6 +158,9 @@ def read_header(segments: Sequence[Segment]) -> Header:
         codings[component] = _coding(body, has_precincts=bool(style & 1))
     if progression > 4 or not layers:
         raise Malformed(f"COD names progression {progression} and {layers} layers; 0 to 4 and 1 to 65535 exist")
+    wavelets = {cod[9]} | {body[4] for _, _, body in component_segments(segments, Marker.COC, len(codings))}
+    if scod > 7 or transform > 1 or wavelets - {0, 1}:
+        raise Unsupported("the JPEG 2000 has a transformation beyond part 1, which is not undone here; re-encode it")
     header = Header(
         canvas=canvas,
         codings=tuple(codings),
@@ -155,10 +170,13 @@ def read_header(segments: Sequence[Segment]) -> Header:
         uses_eph=bool(scod & 4),
         is_high_throughput=any(coding.style & 0x40 for coding in codings),
         segments=tuple(s for s in segments if s.marker not in (Marker.TLM, Marker.PLM, Marker.CRG, Marker.COM)),
-        refusal=_refusal(segments, first, codings, scod, transform),
+        refusal=_refusal(segments, first, codings),
+        precision=max((size & 0x7F) + 1 for size in first[Marker.SIZ][36::3]),
     )
     if header.size(0) is None:
         raise Malformed("the image has no samples")
+    if header.precision > MAX_PRECISION:
+        raise Malformed(f"the JPEG 2000 has samples of {header.precision} bits; at most {MAX_PRECISION} exist")
     return header
 
 
@@ -220,15 +238,10 @@ def _coding(body: bytes, *, has_precincts: bool) -> Coding:
     return Coding(levels, precincts, (width + 2, height + 2), style, is_reversible=wavelet == 1)
 
 
-def _refusal(
-    segments: Sequence[Segment], first: dict[int, bytes], codings: Sequence[Coding], scod: int, transform: int
-) -> str | None:
+def _refusal(segments: Sequence[Segment], first: dict[int, bytes], codings: Sequence[Coding]) -> str | None:
     siz = first[Marker.SIZ]
     capabilities = int.from_bytes(first.get(Marker.CAP, b"")[:4], "big")
     known = set(Marker)
-    wavelets = {first[Marker.COD][9]} | {
-        body[4] for _, _, body in component_segments(segments, Marker.COC, len(codings))
-    }
     for segment in segments:
         if segment.marker in REFUSED:
             return REFUSED[Marker(segment.marker)]
@@ -236,8 +249,6 @@ def _refusal(
             return f"an extension (marker {segment.marker:04x})"
     if int.from_bytes(siz[:2], "big") & EXTENSIONS or capabilities & ~HIGH_THROUGHPUT:
         return "extensions beyond part 1 and HTJ2K"
-    if scod > 7 or transform > 1 or wavelets - {0, 1}:
-        return "a transformation beyond part 1"
     # Decoders count in 32 bits and step over precincts that would be wider than that on the reference grid.
     spread = max(siz[i] for i in range(37, len(siz)) if (i - 36) % 3).bit_length()
     if any(max(x, y) + c.levels - r + spread > 30 for c in codings for r, (x, y) in enumerate(c.precincts)):

@@ -46,7 +46,7 @@ class WholeFile:
     bounds: Box
     """Where the image is on the reference grid."""
     divisible: bool
-    """Whether OpenJPEG decodes a region as it decodes the whole: not where there are capabilities (2.5.4)."""
+    """Whether OpenJPEG decodes a region as it decodes the whole: not where there are capabilities, or PPM (2.5.4)."""
     mixed: bool
     """Whether the first three components were mixed to be coded; decoding parts them again (A.6.1, annex G)."""
     mistakes: tuple[tuple[int, bytes], ...]
@@ -95,7 +95,8 @@ def _read(reader: CodestreamReader, data: bytes) -> Reading[WholeFile]:
         colours=container.colours,
         defines_opacity=container.defines_opacity,
         bounds=Box.between(canvas.left, canvas.top, canvas.right, canvas.bottom),
-        divisible=not int.from_bytes(siz[:2], "big") & CAPABILITIES,
+        divisible=not int.from_bytes(siz[:2], "big") & CAPABILITIES
+        and all(segment.marker != Marker.PPM for segment in segments),
         mixed=cod[4:5] == b"\1",  # after Scod, the progression and the number of layers (table A.14)
         mistakes=mistakes,
         end_at=end_at,

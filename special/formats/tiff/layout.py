@@ -17,7 +17,7 @@ from special.formats.parser import Parser
 from special.formats.tiff import embedded_jpeg, empty_tile, serial, writer
 from special.formats.tiff.ifd import Directory, Field
 from special.formats.tiff.page import JPEG_BITS, Page
-from special.formats.tiff.tags import COPIED, JPEG_2000, Compression, Photometric, Tag
+from special.formats.tiff.tags import COPIED, JPEG_2000, Compression, Photometric, SampleFormat, Tag
 from special.geometry import Box, Frame, Orientation, Size, ceil_div
 from special.storage import Span, coalesce
 
@@ -147,6 +147,12 @@ class TiffLayout:
                 "Tiles are JPEG 2000: each takes some ten times as long to decode as JPEG, and none is sent as it is "
                 "stored. Re-encode as JPEG where loss is allowed."
             )
+        has_range = Tag.S_MAX_SAMPLE_VALUE in full.directory.fields
+        if full.sample_format is SampleFormat.FLOAT and not has_range:
+            found.append(
+                "Samples are fractions without a range: 0 is shown black, 1 white, and all beyond is cut off. "
+                "Write SMinSampleValue and SMaxSampleValue where they mean something else."
+            )
         if self.profile is not None and self.profile.raw is None:
             found.append(
                 f"A colour profile of {self.profile.size_bytes} bytes is read with every part. Convert to sRGB."
@@ -186,12 +192,15 @@ class TiffLayout:
             raise Malformed("the parts that were read are not as long as the spans that were asked for")
         recipe, page = extract.recipe, self.pyramid[extract.level].page
         joined = _Joined.of(extract.spans)
-        copied = [page.directory.fields[tag] for tag in COPIED & page.directory.fields.keys()]
+        filler = _filler(page) if recipe.short or None in recipe.wanted else b""
+        # libtiff finds the subsampling in JPEG tiles, if no field says another one.
+        is_left_out = page.compression is Compression.JPEG and not filler
+        tags = COPIED - {Tag.YCBCR_SUB_SAMPLING} if is_left_out else COPIED
+        copied = [page.directory.fields[tag] for tag in tags & page.directory.fields.keys()]
         if self.profile is not None:
             copied.append(
                 self.profile if recipe.profile is None else self.profile._replace(raw=joined.cut(recipe.profile, parts))
             )
-        filler = _filler(page) if recipe.short or None in recipe.wanted else b""
         unwritten = (joined.size_bytes, len(filler)) if filler else (0, 0)
         places = [joined.place(span) if span is not None else unwritten for span in recipe.wanted]
         at = joined.size_bytes + len(filler)

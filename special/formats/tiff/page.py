@@ -30,6 +30,7 @@ from special.formats.tiff.tags import (
     NUMBERS,
     OLD_JPEG,
     PHOTOMETRICS,
+    PREDICTED,
     REFUSED_COMPRESSIONS,
     REFUSED_PHOTOMETRICS,
     WIDTHS,
@@ -65,8 +66,21 @@ DEEP_JPEG_MODELS = frozenset({Photometric.MIN_IS_WHITE, Photometric.MIN_IS_BLACK
 """Samples of a tile, and colour models, in which JPEG of 12 bits is decoded."""
 OPACITIES = frozenset({1, 2})
 """Values of ExtraSamples that are opacity, multiplied with the colours and not (TIFF 6.0 section 18)."""
+COREL_OPACITY = 999
+"""What Corel's programs write for opacity there."""
+SINGLE = (
+    Tag.COMPRESSION,
+    Tag.PHOTOMETRIC,
+    Tag.FILL_ORDER,
+    Tag.SAMPLES_PER_PIXEL,
+    Tag.PLANAR_CONFIGURATION,
+    Tag.PREDICTOR,
+)
+"""Fields of one value: where there are more, the first one counts."""
 MISREAD_IN_PLANES = frozenset({Photometric.MIN_IS_BLACK, Photometric.MIN_IS_WHITE, Photometric.YCBCR})
 """Colour models that libvips takes for others where samples are in strips of their own."""
+SUBSAMPLINGS = frozenset({1, 2, 4})
+"""What YCbCrSubSampling may be (TIFF 6.0 section 21)."""
 OLD_PLACES = frozenset(
     {
         Tag.STRIP_OFFSETS,
@@ -187,16 +201,16 @@ class Page:
         bits = directory.numbers(Tag.BITS_PER_SAMPLE) or (1,)
         compression, photometric = _compression(directory), _photometric(directory)
         sample_format = _sample_format(directory, samples, bits)
-        for entry in directory.fields.values():
-            if entry.raw is None and entry.tag in COPIED:
-                raise Malformed(f"{Tag(entry.tag).name} is {entry.size_bytes} bytes long")
         tiled = Tag.TILE_WIDTH in directory.fields
         if tiled:
             tile = _size(directory, Tag.TILE_WIDTH, Tag.TILE_LENGTH)
         else:
             rows = directory.number(Tag.ROWS_PER_STRIP, size.height)
             tile = Size(size.width, min(rows, size.height) or size.height)
-        planes = samples if directory.number(Tag.PLANAR_CONFIGURATION, 1) == 2 else 1
+        planar = directory.number(Tag.PLANAR_CONFIGURATION, 1)
+        if planar not in (1, 2):
+            raise Unsupported(f"TIFF planar configuration {planar} is not known; 1 and 2 are")
+        planes = samples if planar == 2 else 1
         row_bytes = ceil_div(tile.width * (samples // planes) * bits[0], 8)
         directory, offsets, counts = _places(
             directory,
@@ -219,6 +233,9 @@ class Page:
             counts,
         )
         _check_shown(page)
+        for entry in directory.fields.values():
+            if entry.raw is None and entry.tag in COPIED:
+                raise Malformed(f"{Tag(entry.tag).name} is {entry.size_bytes} bytes long")
         if compression is Compression.JPEG and tile.long_side > MAX_JPEG_SIDE:
             raise Malformed(f"a JPEG cannot hold a tile of {tile} pixels; {MAX_JPEG_SIDE} is the longest side")
         listed, needed = min(offsets.count, counts.count), page.tile_count
@@ -395,11 +412,19 @@ def _with_one_jpeg(directory: Directory, *, end: int) -> Directory:
 
 
 def _completed(directory: Directory) -> Directory:
-    """The directory with fields that some writers leave out, and that libtiff would guess or demand."""
+    """The directory with fields that some writers leave out or get wrong, and that libtiff would guess or demand."""
     fields = dict(directory.fields)
 
-    def add(tag: Tag, number: int) -> None:
-        fields[tag] = Field(tag, Type.SHORT, 1, 0, struct.pack(directory.order + "H", number))
+    def add(tag: Tag, *numbers: int) -> None:
+        packed = struct.pack(f"{directory.order}{len(numbers)}H", *numbers)
+        fields[tag] = Field(tag, Type.SHORT, len(numbers), 0, packed)
+
+    for tag in SINGLE:
+        entry = fields.get(tag)
+        if entry is not None and entry.values > 1 and entry.raw is not None:
+            fields[tag] = entry._replace(values=1, raw=entry.raw[: WIDTHS[entry.type]])
+    if directory.hint(Tag.FILL_ORDER, 1) != 2:
+        fields.pop(Tag.FILL_ORDER, None)  # from the highest bit on is the default
 
     if not {int(SampleFormat.UNSIGNED), 4}.isdisjoint(directory.numbers(Tag.SAMPLE_FORMAT)):
         del fields[Tag.SAMPLE_FORMAT]  # unsigned is the default
@@ -413,7 +438,23 @@ def _completed(directory: Directory) -> Directory:
         has_color = completed.number(Tag.SAMPLES_PER_PIXEL) >= 3
         single = Photometric.PALETTE if Tag.COLOR_MAP in fields else Photometric.MIN_IS_BLACK
         add(Tag.PHOTOMETRIC, Photometric.RGB if has_color else Photometric.MIN_IS_WHITE if is_fax else single)
+    if Tag.EXTRA_SAMPLES in fields:
+        kinds = _extra_samples(Directory(directory.order, fields))
+        if not kinds:
+            del fields[Tag.EXTRA_SAMPLES]
+        elif kinds != directory.numbers(Tag.EXTRA_SAMPLES):
+            add(Tag.EXTRA_SAMPLES, *kinds)
     return directory if fields == directory.fields else Directory(directory.order, fields)
+
+
+def _extra_samples(directory: Directory) -> tuple[int, ...]:
+    """What ExtraSamples says of samples that there are; what has no meaning counts as nothing said (section 18)."""
+    if directory.fields[Tag.EXTRA_SAMPLES].type not in NUMBERS:
+        return ()
+    photometric = PHOTOMETRICS.get(directory.number(Tag.PHOTOMETRIC))
+    colours = COLOUR_SAMPLES[photometric] if photometric is not None else 0
+    kinds = directory.numbers(Tag.EXTRA_SAMPLES)[: max(0, directory.number(Tag.SAMPLES_PER_PIXEL) - colours)]
+    return tuple(kind if kind in OPACITIES else 2 if kind == COREL_OPACITY else 0 for kind in kinds)
 
 
 def _sample_format(directory: Directory, samples: int, bits: tuple[int, ...]) -> SampleFormat:
@@ -450,6 +491,10 @@ def _check_shown(page: Page) -> None:
         raise Unsupported(f"{samples} TIFF samples of {bits} bits, compressed as fax; only one of 1 bit can be read")
     elif is_deep_jpeg and is_plain and samples // page.planes in DEEP_JPEG_SAMPLES and photometric in DEEP_JPEG_MODELS:
         require_imagecodecs("JPEG of 12 bits in a TIFF")
+    elif compression in IMAGECODECS and bits % 8:
+        raise Unsupported(f"TIFF samples of {bits} bits in {compression.name} are not read here; whole bytes are")
+    elif compression is Compression.WEBP and photometric in LAB:
+        raise Unsupported(f"a TIFF in {photometric.name}, compressed as WebP, is not shown here; re-encode as RGB")
     elif compression in (Compression.JPEG, Compression.WEBP) and (bits != JPEG_BITS or not is_plain or samples > 4):
         raise Unsupported(f"{samples} TIFF samples of {bits} bits in {compression.name}; up to 4 of 8 bits can be read")
     elif compression is Compression.JPEG and photometric is Photometric.PALETTE:
@@ -468,10 +513,18 @@ def _check_shown(page: Page) -> None:
             "is not shown here; re-encode as RGB"
         )
     predictor = page.directory.number(Tag.PREDICTOR, 1)
-    if page.is_unpacked and compression in BYTES and predictor != 1:
+    if compression in PREDICTED and predictor != 1:
         is_float = page.sample_format is SampleFormat.FLOAT
         if predictor not in (2, 3) or bits not in (8, 16, 32, 64) or (predictor == 3 and not is_float):
             raise Unsupported(f"TIFF predictor {predictor} of samples of {bits} bits is not undone here")
+    if photometric is Photometric.PALETTE:
+        palette = page.directory.fields.get(Tag.COLOR_MAP)
+        if palette is None or palette.values != 3 << bits:
+            raise Malformed(
+                f"the TIFF has a palette of {palette.values if palette else 0} values; {bits} bits need {3 << bits}"
+            )
+    if photometric is Photometric.YCBCR and compression not in JPEG_2000 and not SUBSAMPLINGS.issuperset(subsampling):
+        raise Malformed(f"the TIFF has YCbCr subsampled by {'×'.join(map(str, subsampling))}; 1, 2 and 4 exist")
 
 
 def _check_joinable(what: str, photometric: Photometric, samples: int, bits: int, *, planes: int) -> None:

@@ -161,6 +161,9 @@ BYTES = frozenset(
 )
 """Compressions that give back the bytes of samples, whatever those mean."""
 
+PREDICTED = BYTES - {Compression.NONE, Compression.PACKBITS}
+"""Compressions of differences between samples, where Predictor says so; of others libtiff passes it over."""
+
 CCITT = frozenset({Compression.CCITT_RLE, Compression.CCITT_T4, Compression.CCITT_T6})
 
 IMAGECODECS = frozenset({Compression.LERC, Compression.JPEG_XL, Compression.JPEG_XL_DNG})
