@@ -23,7 +23,7 @@ class PyramidPublisher:
     store: RenditionStore
     masters: Masters
     name: PyramidName
-    maker: PyramidMaker | None
+    pyramid_maker: PyramidMaker | None
     """None in a run that decodes nothing."""
 
     def publishing(self, work: Work, *, remake: bool) -> Work:
@@ -87,13 +87,13 @@ class PyramidPublisher:
         return ", ".join(done)
 
     async def _made(self, master: Master) -> bytes:
-        assert self.maker is not None, "a run that publishes has decoders"
+        assert self.pyramid_maker is not None, "a run that publishes has decoders"
         tiles: dict[Place, Sequence[bytes]] = {}
 
         async def put(made: Tiles) -> None:
             tiles.update(made)
 
-        channels = await self.maker.make(master, put)
+        channels = await self.pyramid_maker.make(master, put)
         grid, sampling = Grid(master.layout.size, self.name.tile), subsampling(self.name.quality)
         return pyramid_file.assemble(grid, tiles, channels=channels, subsampling=sampling)
 

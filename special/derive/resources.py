@@ -132,18 +132,18 @@ def _resources(stack: AsyncExitStack, options: ResourceOptions, workers: Workers
     gap_bytes = options.limits.max_gap_bytes
     masters = Masters(source, templates=options.templates, max_gap_bytes=gap_bytes, locator=catalogue)
     stack.push_async_callback(masters.close)
-    maker, static = None, None
+    pyramid_maker, static = None, None
     if workers is not None:
         admission = AdmissionController([_lane(options)], budget_bytes=options.memory_bytes)
         # Static tiles are sRGB: none of them has a profile.
         encoding = replace(options.policy.qualities, keep_profile=False) if options.static else options.policy.qualities
         renderer = MasterRenderer(masters, workers, admission, encoding, options.limits)
-        maker = PyramidMaker(renderer, source, options.pyramid_name.tile, lane=LANE)
+        pyramid_maker = PyramidMaker(renderer, source, options.pyramid_name.tile, lane=LANE)
         if options.static is not None:
             target = open_source(options.static[0], create=True, retry_policy=LONG_RETRY)
             stack.push_async_callback(target.close)
-            static = StaticWriter(store, masters, maker, target, options.static[1])
-    pyramids = PyramidPublisher(store, masters, options.pyramid_name, maker)
+            static = StaticWriter(store, masters, pyramid_maker, target, options.static[1])
+    pyramids = PyramidPublisher(store, masters, options.pyramid_name, pyramid_maker)
     return Resources(source, store, generator, pyramids, static, options.templates, catalogue)
 
 

@@ -28,7 +28,7 @@ class StaticWriter:
 
     store: RenditionStore
     masters: Masters
-    maker: PyramidMaker
+    pyramid_maker: PyramidMaker
     target: Source
     base_url: str
     """Where the files will be found, without a trailing slash."""
@@ -51,7 +51,7 @@ class StaticWriter:
         if stored is None or stored.rule.max_unauthorised is not None:
             return "restricted: no static tiles"
         master = await self.masters.find(identifier)
-        grid, count = Grid(master.layout.size, self.maker.tile), 0
+        grid, count = Grid(master.layout.size, self.pyramid_maker.tile), 0
 
         async def put(tiles: Tiles) -> None:
             nonlocal count
@@ -61,7 +61,7 @@ class StaticWriter:
                 *(self.target.write(f"{identifier}/{path}", data, media="image/jpeg") for path, data in files)
             )
 
-        await self.maker.make(master, put)
+        await self.pyramid_maker.make(master, put)
         document = json.dumps(self._info(identifier, grid), indent=2).encode()
         await self.target.write(f"{identifier}/info.json", document, media="application/json")
         return f"{count} static tiles"

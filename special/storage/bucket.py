@@ -96,7 +96,7 @@ class Bucket:
         self._retry_policy = retry_policy
         self._budget = RetryBudget(concurrency)
         self._absence: _Absence | None = None
-        self._learning = asyncio.Lock()
+        self._probing = asyncio.Lock()
         self._refused: tuple[str, str] | None = None
         """Key and tag of the last read that the store refused with 412."""
         self._sends_match = True
@@ -130,12 +130,12 @@ class Bucket:
         else:
             log.warning("%s answers for a key that no object has, as a login page does: is it a store?", self._root)
 
-    async def learn(self) -> None:
+    async def probe_absence(self) -> None:
         """Find out once what the store says of a key that is not there; one GET, nothing raised.
 
         Done before it matters: a permission that is taken away later must not look as if all images were gone.
         """
-        async with self._learning:
+        async with self._probing:
             if self._absence is None:
                 with suppress(SourceError):
                     await self._probe()
@@ -243,7 +243,7 @@ class Bucket:
 
     async def hides_absence(self) -> bool:
         """Whether the store says of an absent key that access is denied, as it says of others."""
-        await self.learn()
+        await self.probe_absence()
         return self._absence is not _Absence.TOLD
 
     async def is_empty(self) -> bool:
@@ -277,7 +277,7 @@ class Bucket:
         except Denied as error:
             if not error.perhaps_absent:
                 raise
-            await self.learn()
+            await self.probe_absence()
             if self._absence is _Absence.HIDDEN:
                 raise Missing(str(error)) from error
             raise

@@ -87,7 +87,7 @@ async def check_source(
 @asynccontextmanager
 async def learning_absence(*sources: Source) -> AsyncIterator[None]:
     """The time in which sources are used; at its start each bucket finds out what it says of absent keys."""
-    tasks = [asyncio.create_task(source.learn()) for source in sources if isinstance(source, Bucket)]
+    tasks = [asyncio.create_task(source.probe_absence()) for source in sources if isinstance(source, Bucket)]
     try:
         yield
     finally:

@@ -316,11 +316,11 @@ async def test_a_store_that_names_absent_keys_means_it_when_it_denies() -> None:
     denied = refusal(403, "AccessDenied", "Access Denied")
     async with serving(refusal(404, "NoSuchKey"), *[denied] * 3) as script:
         source, blob = opened(script)
-        await source.learn()
+        await source.probe_absence()
         for read in (source.stat("b"), source.open("c"), source.read(blob, [Span(0, 9)])):
             with pytest.raises(Denied):
                 await read
-        await source.learn()
+        await source.probe_absence()
         assert sent(script) == ["GET /.special-probe", "HEAD /b", "GET /c", "GET /a"]
 
 
@@ -328,7 +328,7 @@ async def test_a_store_that_is_permitted_to_list_later_on_means_what_it_denies_f
     denied = refusal(403, "AccessDenied")
     async with serving(denied, refusal(404, "NoSuchKey"), denied) as script:
         source, _ = opened(script)
-        await source.learn()
+        await source.probe_absence()
         with pytest.raises(Missing):
             await source.open("b")
         with pytest.raises(Denied):
@@ -365,7 +365,7 @@ async def test_a_refusal_with_a_reason_is_never_an_absent_key(
 ) -> None:
     async with serving(refusal(403, "AccessDenied"), answer) as script:
         source, _ = opened(script)
-        await source.learn()
+        await source.probe_absence()
         with pytest.raises(kind, match=told) as raised:
             await source.open("b")
     assert raised.value.status == status
