@@ -34,8 +34,6 @@ _SECRETS: Final = {
 }
 _OTHERWISE: Final = {
     "https.enabled": "TLS comes from a proxy in front.",
-    "delegate_script.enabled": "The script is not run: access rules (`special docs restrict`), a catalogue or hooks do "
-    "its work (`special docs catalogue`).",
     "endpoint.iiif.1.enabled": "Version 1 of the Image API is not served.",
     "endpoint.iiif.restrict_to_sizes": "Only `/thumbs/` is restricted to its sizes.",
     "endpoint.admin.enabled": "`status = true` shows a page at `/status`; settings are changed in this file alone.",
@@ -47,11 +45,21 @@ _OTHERWISE: Final = {
     "log.access.ConsoleAppender.enabled": '`log_format = "json"` writes a line for each request to standard error.',
 }
 """What is done in another way, or not at all, of what such properties ask for."""
+_RESTRICTED: Final = """
+# delegate_script.enabled
+# The script is not run: access rules (`special docs restrict`), a catalogue or hooks do its work (`special docs
+# catalogue`). What it restricts is not known here: all images are restricted until you change this.
+[[rules]]
+identifiers = "*"
+max_unauthorised = 0
+"""
 _FILES: Final = ("log.access.FileAppender.enabled", "log.access.RollingFileAppender.enabled")
 
 
 def translate(text: str) -> str:
     """The settings that a `cantaloupe.properties` asks for, as TOML. Secrets are left out.
+
+    Where a delegate script may have restricted images, all are restricted.
 
     Raises `ConfigurationError` for a text that names no source of images.
     """
@@ -61,7 +69,8 @@ def translate(text: str) -> str:
     lines = ["# From a cantaloupe.properties. `special config --config FILE` shows all that is in force."]
     for names, written in _written(given):
         lines += ["", f"# {', '.join(names)}", written]
-    return "\n".join(lines) + "\n"
+    rules = _RESTRICTED if given.get("delegate_script.enabled", "false") != "false" else ""
+    return "\n".join(lines) + "\n" + rules
 
 
 def _written(given: Mapping[str, str]) -> Iterator[tuple[list[str], str]]:

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from special import composition
 from special.cantaloupe import translate
 from special.cli import cli
 from special.errors import ConfigurationError
+from special.images import OPEN
 from special.settings import Settings, load
 
 S3 = """
@@ -72,7 +74,16 @@ def test_a_site_with_masters_in_s3(tmp_path: Path) -> None:
         "max_age_s": 2_592_000,
         "volume": Path("/var/cache/cantaloupe-special"),
     }
-    assert {name: getattr(chosen, name) for name in chosen.model_fields_set} == expected
+    assert {name: getattr(chosen, name) for name in chosen.model_fields_set - {"rules"}} == expected
+
+
+@pytest.mark.parametrize(("is_enabled", "limits"), [("true", [0]), ("false", []), ("", [])])
+def test_where_a_script_may_have_restricted_images_all_are(tmp_path: Path, is_enabled: str, limits: list[int]) -> None:
+    text = S3.replace("delegate_script.enabled = true", f"delegate_script.enabled = {is_enabled}")
+    chosen = read(tmp_path, text)
+    assert [rule.max_unauthorised for rule in chosen.rules] == limits
+    asset = composition.rules(chosen).govern(OPEN, "any/identifier.tif")
+    assert (asset.max_unauthorised == 0) is bool(limits)
 
 
 def test_what_a_site_does_otherwise_is_named_and_secrets_are_not() -> None:
