@@ -225,7 +225,7 @@ async def test_sixty_four_tiles_at_once_read_each_block_once(
         ),
         pytest.param(["{bucket}"], {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, "does not answer", id="nobody there"),
         pytest.param([".", "--port", "99999"], {}, "port", id="no such port"),
-        pytest.param([".", "--host", "203.0.113.1"], {}, "--port", id="not our address"),
+        pytest.param([".", "--host", "203.0.113.1"], {}, "--host", id="not our address"),
         pytest.param([".", "--config", "none.toml"], {}, "none.toml", id="no configuration file"),
         pytest.param([".", "--viewer-assets", "."], {}, "openseadragon", id="no viewer library"),
         pytest.param([".", "--volume-size", "1KiB"], {}, "volume_size", id="no room for a volume"),
