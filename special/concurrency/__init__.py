@@ -1,4 +1,4 @@
-"""Waiting and sharing: caches, single flight, limits, queues, deadlines, background tasks, files, processors."""
+"""Waiting and sharing inside one process: caches, single flight, limits, queues, deadlines, background tasks, files."""
 
 from special.concurrency.caches import LRUCache, StoreSilence, TTLCache
 from special.concurrency.deadline import NEVER, Deadline
@@ -6,7 +6,6 @@ from special.concurrency.fair_queue import FairQueue
 from special.concurrency.files import replace_file, temporary_file
 from special.concurrency.keyed_tasks import KeyedTasks
 from special.concurrency.limiter import KeyedLimiter, KeyState
-from special.concurrency.scheduling import ask_for_slice
 from special.concurrency.singleflight import SingleFlight
 from special.concurrency.yielding import FairStart, yield_to_others
 
@@ -22,7 +21,6 @@ __all__ = [
     "SingleFlight",
     "StoreSilence",
     "TTLCache",
-    "ask_for_slice",
     "replace_file",
     "temporary_file",
     "yield_to_others",

@@ -1,4 +1,4 @@
-"""Settings of a server process: no pauses for full garbage collections, pages from the system, or other processes."""
+"""Memory settings of a server process: no pauses for full garbage collections or for pages from the system."""
 
 from __future__ import annotations
 
@@ -6,19 +6,13 @@ import ctypes
 import gc
 from typing import Final
 
-from special.concurrency import ask_for_slice
-
 KEPT_BYTES: Final = 16 << 20
 """Freed memory that each arena of the C library keeps for the next large answer."""
-SLICE_NS: Final = 100_000
-"""The shortest slice that Linux gives: a request needs less, and comes before what takes longer."""
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 def tune() -> None:
-    """Take what is loaded out of the garbage collector's reach, keep freed memory, and ask for a short slice.
-
-    Call after all imports.
+    """Take what is loaded out of the garbage collector's reach, and keep freed memory. Call after all imports.
 
     A full collection walks over some 86,000 objects at start, 20 to 60 ms, none of which will ever be garbage. Memory
     that was given back to the system returns page by page: to receive 1.3 MB from a decoder took 1.16 ms, and takes
@@ -30,4 +24,3 @@ def tune() -> None:
     if mallopt is not None:
         mallopt(_MMAP_THRESHOLD, KEPT_BYTES)
         mallopt(_TRIM_THRESHOLD, KEPT_BYTES)
-    ask_for_slice(SLICE_NS)
