@@ -117,10 +117,10 @@ class Opened:
     """Path and status of each picture."""
     errors: list[str] = field(default_factory=list)
 
-    def wait_for_tiles(self, image: str) -> None:
+    def wait_for_tiles(self, image: str, within_s: float = WITHIN_S) -> None:
         """Until a part of the image was answered: those who are not logged in get none."""
         tile = re.compile(rf"/iiif/[23]/{image}/\d+,\d+,\d+,\d+/")
-        deadline = monotonic() + WITHIN_S
+        deadline = monotonic() + within_s
         while not any(tile.match(path) and status == 200 for path, status in self.pictures):
             assert monotonic() < deadline, f"no tile of {image} among {self.pictures}"
             self.page.wait_for_timeout(100)
@@ -195,6 +195,19 @@ def pressed(page: Page, text: str) -> Page:
     raise AssertionError(f"'{text}' opens no window")
 
 
+def turn(seen: Opened, item: str, back: str, image: str) -> None:
+    """Turn to an image by a button, and again by way of the one before where the viewer lost that."""
+    button, other = (seen.page.get_by_role("button", name=name) for name in (item, back))
+    for _ in range(3):
+        if not button.is_enabled():
+            other.click()
+        button.click()
+        with suppress(AssertionError):
+            seen.wait_for_tiles(image, WITHIN_S / 3)
+            return
+    raise AssertionError(f"no tile of {image} among {seen.pictures}")
+
+
 @pytest.mark.parametrize("version", [2, 3])
 @pytest.mark.parametrize("name", [PARTLY_OPEN, CLOSED])
 def test_mirador_3(show: Callable[..., Opened], name: str, version: int) -> None:
@@ -210,10 +223,8 @@ def test_mirador_4(show: Callable[..., Opened], names: tuple[str, str]) -> None:
     seen = show("mirador", "4.0.0", *names)
     log_in(seen, "Continue", "Log in")
     expect(seen.page.get_by_text("Continue", exact=True)).to_have_count(0)
-    seen.page.get_by_role("button", name="Next item").click()
-    seen.wait_for_tiles(names[1])
-    seen.page.get_by_role("button", name="Previous item").click()
-    seen.wait_for_tiles(names[0])
+    turn(seen, "Next item", "Previous item", names[1])
+    turn(seen, "Previous item", "Next item", names[0])
     assert seen.errors == []
 
 
