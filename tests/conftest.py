@@ -18,7 +18,6 @@ from tests.support.azurite import AzureServer
 from tests.support.live import LiveServer
 from tests.support.servers import S3Server
 
-gc.disable()  # until all tests are collected: a million objects, none of them garbage
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of servers are started: none compiles the package again
 
 
@@ -82,10 +81,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("unit")
 
 
-def pytest_collection_finish() -> None:
-    """Take what was collected out of the garbage collector's reach, which walks over the rest all the time."""
-    gc.freeze()
-    gc.enable()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Collect tests without garbage collections, and out of their reach: a million objects, none of them garbage."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 _BEFORE = pytest.StashKey[tuple[list[int], int]]()
