@@ -36,7 +36,7 @@ from tests.support.memory import MemorySource
 pytestmark = pytest.mark.service
 
 TILE = 128
-SAMPLE = 24
+SAMPLE = 60
 """Tiles of each master, drawn from a seed; the long form takes all."""
 
 
