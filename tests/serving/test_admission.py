@@ -32,7 +32,7 @@ from special.web.app import App
 from special.workers import Workers, standard_lanes
 from tests.support.fakes import CountingSource
 from tests.support.processes import resident_bytes
-from tests.volume.made import until
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.service
 

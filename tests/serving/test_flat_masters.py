@@ -32,6 +32,7 @@ from tests.support import oracle
 from tests.support.live import LiveServer
 from tests.support.memory import MemorySource
 from tests.support.pieces import encoded, smooth
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.service
 
@@ -85,6 +86,8 @@ def test_a_viewers_first_view_is_one_decode(server: LiveServer, masters: Path, n
     answers = asyncio.run(view())
     again = [answer for answer in answers if answer.status_code == 503]  # only on a very busy machine
     assert {answer.text for answer in again} <= {"The image is being prepared for viewing; ask again.\n"}
+    # The largest level goes on after its tiles, and after a 503 all levels do.
+    wait_until(lambda: counted(server.url, "special_promotions").get("made", 0) > before["made"])
     jobs = {"done": before["done"] + 1}
     assert counted(server.url, "special_decoder_jobs") == jobs, "one decode, and none killed"
     assert counted(server.url, "special_promotions") == {"made": before["made"] + 1}

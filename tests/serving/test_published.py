@@ -9,7 +9,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,11 +20,11 @@ from PIL import Image
 from tests.serving.test_pyramid_builder import tiles
 from tests.support.live import MASTERS, LiveServer
 from tests.support.servers import S3Server
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.service
 
 NAMES = ("map.jp2", "seafloor.png")
-SOON_S = 60.0
 Serve = Callable[..., LiveServer]
 
 
@@ -52,13 +51,6 @@ def jobs(server: LiveServer) -> float:
 async def fetched(server: LiveServer, paths: list[str]) -> list[httpx.Response]:
     async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
         return await asyncio.gather(*(client.get(path) for path in paths))
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + SOON_S
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +157,7 @@ def test_a_server_publishes_what_it_made_and_another_needs_no_decoder(serve: Ser
             client.get(asked[0])
             return bool(pyramids(thumbs))
 
-        until(is_published)
+        wait_until(is_published)
     expected = [answer.content for answer in asyncio.run(fetched(maker, asked))]
     other = serve(MASTERS, "--thumbs", str(thumbs), settings=settings)
     assert [answer.content for answer in asyncio.run(fetched(other, asked))] == expected

@@ -37,12 +37,11 @@ from special.workers import AdmissionController, Workers
 from tests.support import oracle
 from tests.support.live import MASTERS, LiveServer
 from tests.support.memory import MemorySource
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.service
 
 PROMOTED = ["map.jp2", "manuscript.jpg", "seafloor.png", "tiles.tif", "phases.jp2"]
-SOON_S = 60.0
-"""A busy machine takes its time."""
 Serve = Callable[..., LiveServer]
 
 
@@ -103,14 +102,6 @@ def outcomes(client: httpx.Client) -> dict[str, int]:
     return {outcome: int(float(count)) for outcome, count in found}
 
 
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for what happens in another process."""
-    deadline = time.monotonic() + SOON_S
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.05)
-
-
 def is_from_memory(answer: httpx.Response) -> bool:
     """Whether nothing was read from the source and nothing decoded for it."""
     timing = answer.headers["server-timing"]
@@ -120,7 +111,7 @@ def is_from_memory(answer: httpx.Response) -> bool:
 def build_pyramid(client: httpx.Client, name: str) -> list[str]:
     """Ask for tiles until they come from the pyramid; all of them."""
     wanted = tiles(client, name)
-    until(lambda: is_from_memory(client.get(wanted[0])))
+    wait_until(lambda: is_from_memory(client.get(wanted[0])))
     return wanted
 
 
@@ -213,7 +204,7 @@ def test_opacity_stays_with_the_master(pair: Pair, name: str) -> None:
     wanted = tiles(pair.eager, name)
     for path in wanted * 3:
         pair.eager.get(path)
-    until(lambda: outcomes(pair.eager).get("refused", 0) == refused + 1)
+    wait_until(lambda: outcomes(pair.eager).get("refused", 0) == refused + 1)
     for path in wanted * 3:
         answer = pair.eager.get(path)
         assert answer.content == pair.plain.get(path).content
@@ -235,22 +226,22 @@ def test_two_server_processes_make_one(serve: Serve, masters: Path) -> None:
         assert {answer.status_code for answer in answers} <= {200, 503}  # a lane may be full
         return all(answer.status_code == 200 and is_from_memory(answer) for answer in answers)
 
-    until(all_are_there)
+    wait_until(all_are_there)
     with httpx.Client(base_url=server.url, timeout=60) as client:
-        until(lambda: outcomes(client).get("made") == 1)
+        wait_until(lambda: outcomes(client).get("made") == 1)
     assert len(pyramids(server.home / "volume")) == 1
 
 
 def test_one_that_was_evicted_is_made_again(pair: Pair) -> None:
     wanted = build_pyramid(pair.eager, "phases.jp2")
     (url,) = (entry.url for entry in stat(pair.volume, top=100).top if entry.url.endswith("/phases.jp2"))
-    until(lambda: clear(pair.volume, [url]).objects == 1)  # a second after it was last read
+    wait_until(lambda: clear(pair.volume, [url]).objects == 1)  # a second after it was last read
     made = outcomes(pair.eager)["made"]
     answer = pair.eager.get(wanted[0])
     assert not is_from_memory(answer)
     assert answer.content == pair.plain.get(wanted[0]).content
     build_pyramid(pair.eager, "phases.jp2")
-    until(lambda: outcomes(pair.eager)["made"] == made + 1)
+    wait_until(lambda: outcomes(pair.eager)["made"] == made + 1)
 
 
 def test_a_new_version_has_a_pyramid_of_its_own(serve: Serve, tmp_path: Path) -> None:
@@ -269,7 +260,7 @@ def test_a_new_version_has_a_pyramid_of_its_own(serve: Serve, tmp_path: Path) ->
         assert np.abs(shown(new) + shown(old) - 255).mean() < 5
         build_pyramid(client, "changing")
         assert client.get(path).content == new.content
-        until(lambda: outcomes(client).get("made") == 2)  # counted when all is tidied up
+        wait_until(lambda: outcomes(client).get("made") == 2)  # counted when all is tidied up
 
 
 # One builder by itself

@@ -22,7 +22,8 @@ from tests.soak.conftest import Library, started
 from tests.soak.noise import Noise
 from tests.soak.viewers import Load, for_seconds, metric, view
 from tests.support.servers import S3Server
-from tests.volume.made import taken_bytes, until
+from tests.support.waiting import until
+from tests.volume.made import taken_bytes
 
 MIB = 1 << 20
 Damage = Callable[[Path, random.Random], None]

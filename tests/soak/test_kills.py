@@ -21,7 +21,7 @@ from tests.soak.crowd import ask_again
 from tests.soak.noise import Noise, address
 from tests.support import live, processes
 from tests.support.processes import GONE
-from tests.volume.made import until
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.service
 

@@ -78,7 +78,8 @@ async def overloaded(tmp_path: Path, *, calm_s: float, flood_s: float, times: in
 
 
 async def test_what_is_too_much_is_refused_and_the_rest_answered(tmp_path: Path) -> None:
-    _, goodput = await overloaded(tmp_path, calm_s=2, flood_s=8, times=4)
+    # Twelve times, since a neighbour that is busy just while the capacity is measured makes it look smaller.
+    _, goodput = await overloaded(tmp_path, calm_s=2, flood_s=8, times=12)
     assert goodput > 0
 
 

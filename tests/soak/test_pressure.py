@@ -24,7 +24,7 @@ from tests.soak.sampler import alone_on_disk, sampled
 from tests.soak.viewers import for_seconds, metric, one_of_each, view
 from tests.support import processes
 from tests.support.servers import S3Server
-from tests.volume.made import until
+from tests.support.waiting import until
 
 MIB = 1 << 20
 VOLUME_BYTES = 8 * MIB

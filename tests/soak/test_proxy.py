@@ -33,7 +33,7 @@ from tests.soak.proxy import (
     proxy,
 )
 from tests.support.servers import S3Server
-from tests.volume.made import until
+from tests.support.waiting import until
 
 KEY = "a b/ü+c.tif"
 DATA = bytes(n * n % 251 for n in range(200_000))

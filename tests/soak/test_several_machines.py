@@ -17,7 +17,7 @@ from tests.support import live
 from tests.support.live import LiveServer
 from tests.support.nginx import SEVERAL_MACHINES, needs_nginx, nginx
 from tests.support.servers import READY_WITHIN_S, S3Server
-from tests.volume.made import until
+from tests.support.waiting import until
 
 MACHINES = 3
 MASTERS = {f"{'shelf/' * (n % 2)}{n} & more.tif": Noise(n, 256, 256) for n in range(30)}

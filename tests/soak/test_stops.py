@@ -22,7 +22,7 @@ from tests.soak.crowd import Broken, ask
 from tests.soak.noise import Noise, address
 from tests.support import live, processes
 from tests.support.live import LiveServer
-from tests.volume.made import until
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.service
 

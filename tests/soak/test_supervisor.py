@@ -12,7 +12,7 @@ import pytest
 
 from special.web.supervisor import SILENT_S
 from tests.support import live, processes
-from tests.volume.made import until
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.service
 

@@ -17,7 +17,7 @@ from tests.soak.conftest import Library
 from tests.soak.crowd import ask, ask_again
 from tests.soak.noise import Noise, address
 from tests.soak.proxy import Exchange, Fault, Held
-from tests.volume.made import until
+from tests.support.waiting import until
 
 READERS = 16
 MOST_ASKED = 4

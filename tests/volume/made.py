@@ -40,13 +40,6 @@ def expected(of: Blob, spans: Sequence[Span]) -> list[bytes]:
     return [content(of.key, int(of.etag.strip('"')), span) for span in spans]
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that is not announced."""
-    async with asyncio.timeout(30):  # a broken directory is tried again after ten
-        while not condition():  # noqa: ASYNC110  a file, a lock or a process makes it true
-            await asyncio.sleep(0.005)
-
-
 async def at_once(of: Blob, span: Span) -> None:
     """No latency, no fault."""
 

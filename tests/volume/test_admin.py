@@ -14,7 +14,8 @@ from special.volume import Cleared, Verified, Volume, clear, stat, verify
 from special.volume.admin import find
 from special.volume.blocks import BlockMap
 from special.volume.directory import VolumeDirectory
-from tests.volume.made import ROOT, Made, blob, expected, taken_bytes, until
+from tests.support.waiting import until
+from tests.volume.made import ROOT, Made, blob, expected, taken_bytes
 
 BLOCK = 64 << 10
 MIB = 1 << 20

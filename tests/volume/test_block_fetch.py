@@ -14,7 +14,8 @@ from special.volume.block_fetch import Budget
 from special.volume.blocks import BlockMap
 from special.volume.directory import VolumeDirectory
 from special.volume.membership import VolumeTerms
-from tests.volume.made import Made, blob, expected, until
+from tests.support.waiting import until
+from tests.volume.made import Made, blob, expected
 
 BLOCK = 64 << 10
 MIB = 1 << 20

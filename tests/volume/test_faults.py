@@ -17,7 +17,8 @@ from special.volume import Volume, stat
 from special.volume.blocks import BlockMap
 from special.volume.directory import LEDGER_NAME, OBJECTS_NAME, Step, VolumeDirectory
 from special.volume.ledger import Ledger, is_broken
-from tests.volume.made import Made, blob, expected, taken_bytes, until
+from tests.support.waiting import until
+from tests.volume.made import Made, blob, expected, taken_bytes
 
 BLOCK = 64 << 10
 MIB = 1 << 20

@@ -25,7 +25,8 @@ from special.errors import Changed, Missing
 from special.storage.blob import Blob, Span
 from special.volume import Volume, clear, verify
 from special.volume.directory import Step
-from tests.volume.made import Made, blob, expected, taken_bytes, until
+from tests.support.waiting import until
+from tests.volume.made import Made, blob, expected, taken_bytes
 
 KIB, MIB = 1 << 10, 1 << 20
 BLOCK = 128 * KIB

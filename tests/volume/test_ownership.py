@@ -15,7 +15,8 @@ from special.volume import Volume, clear, stat, verify
 from special.volume.blocks import BlockMap
 from special.volume.directory import LEDGER_NAME, OBJECTS_NAME, VolumeDirectory
 from special.volume.membership import SERVERS_NAME
-from tests.volume.made import Made, blob, expected, until
+from tests.support.waiting import until
+from tests.volume.made import Made, blob, expected
 
 BLOCK = 64 << 10
 MIB = 1 << 20

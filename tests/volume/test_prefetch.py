@@ -11,7 +11,8 @@ from special.errors import Unreachable
 from special.storage.blob import Blob, Span
 from special.volume import Volume, stat
 from special.volume.prefetch_state import PrefetchState
-from tests.volume.made import Made, blob, expected, until
+from tests.support.waiting import until
+from tests.volume.made import Made, blob, expected
 
 BLOCK = 64 << 10
 MIB = 1 << 20

@@ -15,7 +15,8 @@ import pytest
 from special.storage.blob import Span
 from special.volume import Volume, verify
 from special.volume.directory import VolumeDirectory
-from tests.volume.made import Made, blob, expected, taken_bytes, until
+from tests.support.waiting import until
+from tests.volume.made import Made, blob, expected, taken_bytes
 from tests.volume.peer import Orders, arguments
 
 pytestmark = pytest.mark.service

@@ -15,7 +15,8 @@ from special.volume import Elsewhere, NoSpace, PackFile, PyramidWriter, Verified
 from special.volume.blocks import BlockMap, Damaged
 from special.volume.directory import VolumeDirectory
 from special.volume.pack_file import NEW, PackWriter
-from tests.volume.made import Made, blob, taken_bytes, until
+from tests.support.waiting import until
+from tests.volume.made import Made, blob, taken_bytes
 from tests.volume.sketcher import PARTS, SIZE_BYTES, A
 
 HERE = Path(__file__).parents[2]

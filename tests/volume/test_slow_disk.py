@@ -15,7 +15,8 @@ from special.storage.blob import Span
 from special.volume import Volume
 from special.volume.blocks import BlockMap
 from special.volume.directory import Step
-from tests.volume.made import Made, blob, expected, until
+from tests.support.waiting import until
+from tests.volume.made import Made, blob, expected
 
 BLOCK = 64 << 10
 MIB = 1 << 20

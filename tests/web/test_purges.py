@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -21,6 +19,7 @@ from special.volume import Volume
 from special.web.purges import Purges, token_of
 from tests.support.live import special
 from tests.support.memory import MemorySource
+from tests.support.waiting import until
 
 TOKEN = "a long token of administrators"
 
@@ -64,11 +63,6 @@ def test_there_is_no_such_address_without_a_token(tmp_path: Path) -> None:
     (tmp_path / "masters").mkdir()
     with special(tmp_path / "masters", home=tmp_path) as server:
         assert httpx.delete(f"{server.url}/admin/images/a").status_code == 404
-
-
-async def until(is_so: Callable[[], bool]) -> None:
-    while not is_so():  # noqa: ASYNC110 - a file makes it true
-        await asyncio.sleep(0.1)
 
 
 async def test_processes_follow_each_other_through_one_file(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from special.workers.messages import LENGTHS, Ready, Unready, dump_reply
 from special.workers.process import spawn
 from special.workers.quarantine import SECONDS, Quarantine
 from tests.support import jobs
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.service
 
@@ -57,13 +58,6 @@ def children() -> set[int]:
     found = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
     commands = {int(pid): Path(f"/proc/{pid}/cmdline").read_bytes() for pid in found}
     return {pid for pid, command in commands.items() if not command or b"special.workers.child" in command}
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    """Wait for what will come about; a test that waits in vain fails."""
-    async with asyncio.timeout(20):
-        while not holds():  # noqa: ASYNC110  what is waited for is the kernel's and sets no event
-            await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize(
