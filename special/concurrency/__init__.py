@@ -6,6 +6,7 @@ from special.concurrency.fair_queue import FairQueue
 from special.concurrency.files import replace_file, temporary_file
 from special.concurrency.keyed_tasks import KeyedTasks
 from special.concurrency.limiter import KeyedLimiter, KeyState
+from special.concurrency.pace import Pace
 from special.concurrency.singleflight import SingleFlight
 from special.concurrency.yielding import FairStart, yield_to_others
 
@@ -18,6 +19,7 @@ __all__ = [
     "KeyedLimiter",
     "KeyedTasks",
     "LRUCache",
+    "Pace",
     "SingleFlight",
     "StoreSilence",
     "TTLCache",

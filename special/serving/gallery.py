@@ -1,7 +1,8 @@
 """The gallery's pages: the folders and images right below a folder, by listings that cost image requests nothing.
 
 A listing of a large folder looks at all of its entries. Equal pages are therefore looked up once for all clients and
-remembered for a few seconds, a page looks at a bounded number of entries, and only a few are looked up at a time.
+remembered for a few seconds, a page looks at a bounded number of entries, only a few are looked up at a time, and
+clients take turns.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 from special.catalogue import Catalogue
-from special.concurrency import TTLCache
+from special.concurrency import Pace, TTLCache
 from special.errors import Busy, Missing
 from special.images import KeyTemplates
 from special.storage import Blob, Folder, Source
@@ -23,6 +24,8 @@ MAX_RUNNING = 8
 """Maximum number of pages that are looked up at a time, those that wait for the folder's one thread included."""
 MAX_PAGES = 1000
 TTL_S = 5.0
+TURNS_PER_S = 10
+"""How many listings a second a client has from each server process; who scrolls a gallery asks for one or two."""
 _LAST = "\U0010ffff"
 """Sorts behind all that a folder's keys may have after its slash."""
 
@@ -50,7 +53,12 @@ class Gallery:
         self._templates = templates
         self._catalogue = catalogue
         self._running = 0
+        self._pace = Pace(TURNS_PER_S, burst=2 * TURNS_PER_S, patience_s=5.0)
         self._pages: TTLCache[tuple[str, str, int], Page] = TTLCache(self._look_up, ttl_s=TTL_S, capacity=MAX_PAGES)
+
+    async def turn(self, client: str) -> None:
+        """Wait until it is this client's turn to list. Raises `Busy` where it asks far too fast."""
+        await self._pace.turn(client)
 
     async def page(self, *, folder: str = "", after: str = "", count: int) -> Page:
         """Up to `count` folders and images right below a folder, after one of them.

@@ -91,7 +91,7 @@ class App:
             sizes=settings.sizes,
         )
         found = pages.routes(
-            options, lambda: self._images.engine if self._images else None, self._monitor, self._slowest
+            options, lambda: self._images.engine if self._images else None, self._address, self._monitor, self._slowest
         )
         if settings.admin_token_file is not None:
             form = composition.identifier_form(settings)

@@ -27,6 +27,7 @@ class ManifestRoute:
         self._manifests = manifests.Manifests(engine.catalog, engine.gallery, engine.description)
         self._limits: Limits = engine.limits
         self._auth = auth
+        self._turn = engine.gallery.turn
         self._lists_folders = engine.gallery.is_offered(gallery)
         self._id_segments = id_segments
         self._made = asyncio.Semaphore(MAX_MADE)
@@ -39,6 +40,7 @@ class ManifestRoute:
             return await self._manifests.of_image(asked.identifier, identify)
         if not self._lists_folders:
             raise NotFound("This source is not listed, so its folders have no manifests.")
+        await self._turn(call.client)
         match _part(call):
             case {"images": after}:
                 return await self._manifests.images_of_folder(asked.folder, identify, after=after)

@@ -17,6 +17,7 @@ from special.serving import Engine
 from special.version import __version__
 from special.web import status, viewer
 from special.web.loop_monitor import LoopMonitor
+from special.web.proxies import PublicAddress
 
 WATCHED = frozenset({"livez", "readyz", "metrics"})
 """Pages for monitoring, answered whatever the Host header says."""
@@ -51,7 +52,11 @@ class PageRoutes:
 
 
 def routes(
-    options: PageOptions, engine: Callable[[], Engine | None], monitor: LoopMonitor, slowest: status.Slowest | None
+    options: PageOptions,
+    engine: Callable[[], Engine | None],
+    address: PublicAddress,
+    monitor: LoopMonitor,
+    slowest: status.Slowest | None,
 ) -> PageRoutes:
     """All pages; `engine` gives the open engine, None until there is one. The status page needs `slowest`."""
 
@@ -68,11 +73,12 @@ def routes(
     async def metrics(_: Request) -> Response:
         return Response(exposition(), media_type=CONTENT_TYPE_LATEST)
 
-    async def list_images(folder: str, after: str) -> viewer.Listing:
+    async def list_images(request: Request, folder: str, after: str) -> viewer.Listing:
         opened = engine()
         assert opened is not None, "no page is asked for before the server has started"
         if not opened.gallery.is_offered(options.gallery):
             return viewer.Listing(images=(), next=None, listing=False)
+        await opened.gallery.turn(address.client(request.scope, dict(request.scope["headers"])))
         page = await opened.gallery.page(folder=folder, after=after, count=GALLERY_PAGE)
         return viewer.Listing(images=page.images, folders=page.folders, next=page.next, listing=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -226,3 +227,21 @@ async def test_a_source_that_is_not_listed_has_manifests_of_images_alone(tmp_pat
         assert (await client.get("/iiif/manifest/")).status_code == 404
         document = await get(client, "/iiif/manifest/a.png")
         assert document["items"][0]["thumbnail"][0]["id"] == f"{BASE}/iiif/3/a.png/full/40,30/0/default.jpg"
+
+
+@pytest.mark.parametrize("path", ["/viewer/images.json", "/iiif/manifest/"])
+async def test_who_lists_without_end_is_slowed_down_and_nobody_else(tmp_path: Path, path: str) -> None:
+    (tmp_path / "masters").mkdir()
+    app = App(load(source=str(tmp_path / "masters"), home=tmp_path, decoders=1))
+
+    def client(address: str) -> httpx.AsyncClient:
+        return httpx.AsyncClient(transport=httpx.ASGITransport(app, client=(address, 1)), base_url=BASE)
+
+    async with app.running(), client("192.0.2.1") as greedy, client("192.0.2.2") as other:
+        crowd = [asyncio.create_task(greedy.get(path)) for _ in range(200)]
+        refused = [answer for each in crowd[-100:] if (answer := await each).status_code == 503]
+        assert {int(answer.headers["retry-after"]) for answer in refused} == {6}
+        assert (await other.get(path)).status_code in (200, 404)  # there is nothing in it
+        for each in crowd:
+            each.cancel()  # some wait for their turns still
+        await asyncio.gather(*crowd, return_exceptions=True)

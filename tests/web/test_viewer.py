@@ -7,6 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 from starlette.applications import Starlette
+from starlette.requests import Request
 
 from special.errors import ConfigurationError, Denied
 from special.web import viewer
@@ -21,13 +22,15 @@ class Folders:
     def __init__(self) -> None:
         self.asked: list[str] = []
 
-    async def __call__(self, folder: str, after: str) -> Listing:
+    async def __call__(self, request: Request, folder: str, after: str) -> Listing:
         self.asked.append(f"{folder}|{after}")
         first = Listing(("a b.tif", "box/1.jp2"), "box/1.jp2", True, folders=("maps/",))
         return Listing((), None, True) if after else first
 
 
-def client(list_images: Callable[[str, str], Awaitable[Listing]], assets: Path | None = None, id_segments: int = 1):
+def client(
+    list_images: Callable[[Request, str, str], Awaitable[Listing]], assets: Path | None = None, id_segments: int = 1
+):
     app = Starlette(routes=viewer.routes(list_images, assets=assets, id_segments=id_segments))
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://images.example")
 
@@ -136,7 +139,7 @@ async def test_an_identifier_finds_its_path_without_a_listing(segments: int, pat
 
 
 async def test_a_store_that_refuses_is_reported_in_one_public_sentence():
-    async def refuse(folder: str, after: str) -> Listing:
+    async def refuse(request: Request, folder: str, after: str) -> Listing:
         raise Denied("s3://secret-bucket refused us")
 
     async with client(refuse) as page:

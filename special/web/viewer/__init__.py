@@ -56,13 +56,13 @@ class Listing:
 
 
 def routes(
-    list_images: Callable[[str, str], Awaitable[Listing]],
+    list_images: Callable[[Request, str, str], Awaitable[Listing]],
     *,
     assets: Path | None = None,
     id_segments: int = 1,
     thumbnail: str = f"!{THUMBNAIL_SIDE},{THUMBNAIL_SIDE}",
 ) -> list[Route]:
-    """The page, its files and its listing, which `list_images` gives for a folder, after one of its entries.
+    """The page, its files and its listing, which `list_images` gives to a request: of a folder, after an entry.
 
     `assets` is a folder with another `openseadragon.min.js`; `thumbnail` the IIIF size of the gallery's pictures. All
     files are read here, once; raises `ConfigurationError` where the folder lacks the library.
@@ -81,7 +81,10 @@ def routes(
         asked = request.query_params
         folder = asked.get("folder", "")
         try:
-            found = await list_images(folder, asked.get("after", "")) if "id" not in asked else _only(asked["id"])
+            if "id" in asked:
+                found = Listing((asked["id"],), next=None, listing=True)  # whether it exists, its info.json says
+            else:
+                found = await list_images(request, folder, asked.get("after", ""))
         except SpecialError as error:
             retry_after = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
             return PlainTextResponse(f"{error.public}\n", error.status, retry_after)
@@ -132,11 +135,6 @@ def _library(assets: Path) -> bytes:
             f"the viewer's folder {assets} has no readable {LIBRARY} ({error.strerror}); "
             f"take it from build/openseadragon/ of the npm package openseadragon"
         ) from None
-
-
-def _only(identifier: str) -> Listing:
-    """One image by name. Whether it exists, its info.json says."""
-    return Listing((identifier,), next=None, listing=True)
 
 
 def _path(identifier: str, id_segments: int) -> str:
