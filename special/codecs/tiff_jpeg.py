@@ -48,26 +48,25 @@ def decode(data: bytes, page: Page) -> Raster | None:
     """All pixels of an ordinary page, in the file's own colours; None where a tile is missing or has a fault.
 
     None also where a tile has several scans: libtiff decodes it, and bounds them. One copy, of each tile into its
-    place; a page of one tile is not copied at all.
+    place, out of memory that is in the processor's cache; a page of one tile is not copied at all.
     """
     prefix = _SOI + _MEANING[page.photometric] + page.tables.removeprefix(_SOI).removesuffix(_EOI)
     colours = "GRAY" if page.samples == 1 else "RGB"
-    tiles = []
+    one_tile = np.empty(page.tile.area * page.samples, np.uint8)
+    raster = np.empty((page.size.height, page.size.width, page.samples), np.uint8)
     for stored in page.tiles():
         body = data[stored.offset : stored.offset + stored.length]
         head = read_head(body) if body.startswith(_SOI) else None
         if head is None or not head.is_one_scan:
             return None
         try:
-            tile: Raster = simplejpeg.decode_jpeg(prefix + body[2:], colorspace=colours)
+            tile: Raster = simplejpeg.decode_jpeg(prefix + body[2:], colorspace=colours, buffer=one_tile)
         except ValueError:
             return None
         if tile.shape != (page.tile.height, page.tile.width, page.samples):
             return None
         if page.tile_count == 1:
             return tile[: page.size.height, : page.size.width]
-        tiles.append((stored.box, tile))
-    raster = np.empty((page.size.height, page.size.width, page.samples), np.uint8)
-    for box, tile in tiles:
+        box = stored.box
         raster[box.y : box.bottom, box.x : box.right] = tile[: box.height, : box.width]
     return raster

@@ -33,8 +33,17 @@ _INHERITED: Final = frozenset(
     {"PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONHOME"}
 )
 """The variables that a child is given: no credentials, no home directory to find some in."""
-_FEW_THREADS: Final = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
-"""One job, one thread: each further one would cost address space."""
+_SET: Final = {
+    # One job, one thread: each further one would cost address space.
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MALLOC_ARENA_MAX": "2",
+    # glibc uses freed memory again (mallopt(3)), where pages from the system took a quarter of a tile's time.
+    "MALLOC_MMAP_THRESHOLD_": f"{16 << 20}",
+    "MALLOC_TRIM_THRESHOLD_": f"{16 << 20}",
+}
+MESSAGE_BYTES: Final = 1 << 20
+"""Of the messages to and from a child, what the socket takes at once: the parts of a tile, or the tile."""
 _PROGRAM: Final = "import sys; from special.workers.child import main; main(int(sys.argv[1]))"
 
 
@@ -190,12 +199,14 @@ async def spawn(owner: Owner, *, memory_bytes: int, prepare: Callable[[], object
     Raises `Unfit` if it says that it cannot get ready, `ConfigurationError` if it ends before, or takes too long.
     """
     ours, theirs = socket.socketpair()
+    for end in (ours, theirs):
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MESSAGE_BYTES)
     environment = {name: value for name, value in os.environ.items() if name in _INHERITED}
     with theirs:
         process = subprocess.Popen(  # noqa: S603, ASYNC220  our own interpreter; exec returns within milliseconds
             [sys.executable, "-P", "-c", _PROGRAM, str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
-            env=environment | _FEW_THREADS | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
+            env=environment | _SET | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             process_group=0,  # Ctrl-C at a terminal is for the parent
