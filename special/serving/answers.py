@@ -17,7 +17,7 @@ from special.images import Asset
 from special.serving.routing import Plan
 from special.storage import Span, Unless
 
-PIXELS_VERSION: Final = 1
+PIXELS_VERSION: Final = 2
 """Goes up when the same request on the same master gives other bytes than before."""
 
 
