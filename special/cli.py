@@ -1,6 +1,7 @@
 """The command `special`: serve, derive, inspect, compare, mount, volume, catalogue, forget, config, check, docs.
 
-Exit codes: 0 done, 1 something failed (said which), 2 bad usage or a setting that cannot work.
+Exit codes: 0 done, 1 something failed (said which), 2 bad usage or a setting that cannot work; 130 and 143: stopped by
+SIGINT or SIGTERM.
 
 Each command imports its own package: `--help` need not wait for codecs, nor a server process for `derive`.
 """
@@ -9,12 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import asdict
 from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 from rich.console import Console
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from special.preflight import Check
     from special.settings import Settings
     from special.volume import Cleared, Verified, VolumeStat
+
+Done = TypeVar("Done")
 
 HELP = {"help_option_names": ["-h", "--help"]}
 cli = typer.Typer(
@@ -69,6 +73,26 @@ def main() -> None:
         _fail(error, 1)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _run(work: Coroutine[Any, Any, Done]) -> Done:
+    """Run a command's coroutine. SIGTERM cancels it, as Ctrl-C does; a second SIGTERM kills the process."""
+
+    async def stoppable() -> Done:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+
+        def stop() -> None:
+            loop.remove_signal_handler(signal.SIGTERM)
+            if task is not None:
+                task.cancel()
+
+        loop.add_signal_handler(signal.SIGTERM, stop)
+        return await work
+
+    try:
+        return asyncio.run(stoppable())
+    except asyncio.CancelledError:
+        sys.exit(128 + signal.SIGTERM)
 
 
 def _fail(error: SpecialError, code: int) -> NoReturn:
@@ -178,8 +202,8 @@ def inspect_command(
         gap_bytes, templates = composition.read_limits(chosen).max_gap_bytes, composition.key_templates(chosen)
         masters, progress = open_source(chosen.source), Console(stderr=True)
         scanned = scan(masters, templates, Console(), tile=chosen.tile_size, max_gap_bytes=gap_bytes, progress=progress)
-        sys.exit(asyncio.run(scanned))
-    asyncio.run(inspect(composition.engine(chosen), identifier, request, Console()))
+        sys.exit(_run(scanned))
+    _run(inspect(composition.engine(chosen), identifier, request, Console()))
 
 
 @cli.command(
@@ -311,7 +335,7 @@ def derive(
         missing=missing,
     )
     machine.raise_descriptor_limit()
-    sys.exit(asyncio.run(derive_images(chosen, identifiers or [], options)))
+    sys.exit(_run(derive_images(chosen, identifiers or [], options)))
 
 
 @cli.command(
@@ -427,7 +451,7 @@ def compare_command(
         report=report,
         json=json,
     )
-    sys.exit(asyncio.run(run(logs or [], options, out=Console(), progress=Console(stderr=True))))
+    sys.exit(_run(run(logs or [], options, out=Console(), progress=Console(stderr=True))))
 
 
 @cli.command(
@@ -453,7 +477,7 @@ def forget(
     from special.derive import forget_images
 
     chosen = settings.load(config, source=source, thumbs=thumbs, volume=volume)
-    sys.exit(asyncio.run(forget_images(chosen, identifiers, out=sys.stdout)))
+    sys.exit(_run(forget_images(chosen, identifiers, out=sys.stdout)))
 
 
 @cli.command(
@@ -556,7 +580,7 @@ def check(
     checks = {**preflight.AT_START, "decoders": preflight.decoders}
     if write:
         checks["writing"] = preflight.writing
-    sys.exit(0 if asyncio.run(_checked(checks, given)) else 1)
+    sys.exit(0 if _run(_checked(checks, given)) else 1)
 
 
 async def _checked(checks: Mapping[str, Check], chosen: Settings) -> bool:
@@ -658,7 +682,7 @@ def check_catalogue(
     from special import composition, inspect
 
     chosen = settings.load(config, source=source)
-    sound = asyncio.run(inspect.check_catalogue(composition.engine(chosen), identifiers or [], count, Console()))
+    sound = _run(inspect.check_catalogue(composition.engine(chosen), identifiers or [], count, Console()))
     sys.exit(0 if sound else 1)
 
 

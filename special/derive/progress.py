@@ -58,6 +58,10 @@ class Tally:
     due_puts: int = 0
     left_out: int = 0
     """Keys of the listing for which there is no identifier."""
+    expected: int | None = None
+    """How many images there are, once that is known."""
+    interrupted: bool = False
+    """Whether the run was stopped before its end."""
     _start: float = field(default_factory=perf_counter)
     _start_cpu_s: float = field(default_factory=lambda: _cpu_s())
 
@@ -92,6 +96,11 @@ class Tally:
     def per_second(self) -> float:
         """Images a second since the start."""
         return self.images / max(perf_counter() - self._start, 1e-9)
+
+    @property
+    def left(self) -> int | None:
+        """How many images are not done, where that is known."""
+        return None if self.expected is None else max(0, self.expected - self.images)
 
     def counted(self) -> str:
         """The results in words."""
@@ -136,6 +145,8 @@ class Tally:
         """The summary as JSON has it."""
         return {
             "images": self.images,
+            "interrupted": self.interrupted,
+            "left": self.left,
             "results": {result: self.results[result] for result in RESULTS if self.results[result]},
             "left_out": self.left_out,
             "incomplete": self.noticed["incomplete"],
@@ -180,10 +191,6 @@ class Display(Protocol):
         """One more image is done, and counted in the tally."""
         ...
 
-    def expect(self, total: int) -> None:
-        """The total number of images is known."""
-        ...
-
 
 @dataclass(slots=True)
 class Bar:
@@ -197,16 +204,10 @@ class Bar:
         self.progress.update(
             self.progress.task_ids[0],
             completed=tally.images,
+            total=tally.expected,
             rate=f"{tally.per_second:.1f}/s",
             bad=f"[red]{tally.bad} bad" if tally.bad else "",
         )
-
-    def expect(self, total: int) -> None:
-        self.progress.update(self.progress.task_ids[0], total=total)
-
-    def finish(self) -> None:
-        """All is done: there were as many as were shown, should the count have been slower than the work."""
-        self.expect(int(self.progress.tasks[0].completed))
 
 
 @dataclass(slots=True)
@@ -229,14 +230,12 @@ class Lines:
             self._counted_at = now
         if now - self._counted_at >= LINE_EVERY_S:
             self._counted_at = now
-            self._print(f"{tally.counted()} ({tally.per_second:.1f}/s)")
+            known = "" if tally.expected is None else f"{tally.images:,} of {tally.expected:,}: "
+            self._print(f"{known}{tally.counted()} ({tally.per_second:.1f}/s)")
 
     def _print(self, said: str) -> None:
         moment = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S")
         self.console.print(f"{moment} {said}", markup=False, highlight=False)
-
-    def expect(self, total: int) -> None:
-        """A line says what is done, not what is left."""
 
 
 @dataclass(slots=True)
@@ -248,9 +247,6 @@ class JsonLines:
     def update(self, outcome: Outcome, tally: Tally) -> None:
         self.out.write(json.dumps(outcome.plain(), ensure_ascii=False) + "\n")
         self.out.flush()
-
-    def expect(self, total: int) -> None:
-        """A reader of JSON lines counts them itself."""
 
 
 class Report:

@@ -19,8 +19,8 @@ GOOD = Outcome("leaf", "made", "4 renditions from the master", written=4, gets=3
 BAD = Outcome("[red]bud", "failed", "it ends too soon")
 
 
-def tally(*outcomes: Outcome) -> Tally:
-    total = Tally()
+def tally(*outcomes: Outcome, expected: int | None = None) -> Tally:
+    total = Tally(expected=expected)
     for outcome in outcomes:
         total.add(outcome)
     return total
@@ -43,9 +43,8 @@ def test_bar_shows_rate_and_failures_and_vanishes() -> None:
     seen = io.StringIO()
     console = Console(file=seen, force_terminal=True, width=200)
     with bar(console) as shown:
-        shown.expect(2)
         shown.update(GOOD, tally(GOOD))
-        shown.update(BAD, tally(GOOD, BAD))
+        shown.update(BAD, tally(GOOD, BAD, expected=2))
         shown.progress.refresh()
 
     text = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", seen.getvalue())
@@ -65,9 +64,11 @@ def test_lines_name_failures_at_once_and_count_now_and_then() -> None:
     now[0] = LINE_EVERY_S
     lines.update(GOOD, tally(GOOD, BAD, GOOD))
     lines.update(GOOD, tally(GOOD, BAD, GOOD, GOOD))
-    lines.expect(5)
-    _, second = seen.getvalue().splitlines()
+    now[0] += LINE_EVERY_S
+    lines.update(GOOD, tally(GOOD, BAD, GOOD, GOOD, expected=5000))
+    _, second, third = seen.getvalue().splitlines()
     assert re.fullmatch(MOMENT + r" 2 made, 1 failed \([\d,.]+/s\)", second)
+    assert re.fullmatch(MOMENT + r" 4 of 5,000: 3 made, 1 failed \([\d,.]+/s\)", third)
 
 
 def test_json_is_one_object_a_line() -> None:
@@ -75,7 +76,6 @@ def test_json_is_one_object_a_line() -> None:
     lines = JsonLines(seen)
     for outcome in (GOOD, Outcome("ü", "stood")):
         lines.update(outcome, tally())
-    lines.expect(2)
 
     first, second = seen.getvalue().splitlines()
     assert json.loads(first) == {
