@@ -21,7 +21,7 @@ from urllib.parse import unquote_plus, urlsplit
 
 from special.catalogue import Catalogue
 from special.errors import ConfigurationError, Missing
-from special.images import KeyTemplates
+from special.images import KeyTemplates, LeftOut
 from special.renditions import SIDECAR_NAME
 from special.storage import Blob, Source
 
@@ -74,11 +74,11 @@ async def listed(
     templates: KeyTemplates,
     catalogue: Catalogue | None = None,
     *,
-    leave_out: Callable[[str], None] = lambda key: None,
+    leave_out: Callable[[str, LeftOut], None] = lambda key, why: None,
 ) -> AsyncIterator[InputImage]:
     """Every image of a source, or of a catalogue that can list its images; a page at a time.
 
-    `leave_out` is told of keys that have no identifier.
+    `leave_out` is told of keys that have no identifier, and why.
 
     With one template the listing tells each master's version, and no HEAD is needed; with several, an
     object may be hidden by one that an earlier template names.
@@ -91,8 +91,8 @@ async def listed(
         identifier = templates.identifier_of(blob.key)
         if identifier is not None:
             yield InputImage(identifier, blob if len(templates.templates) == 1 else None, listed=True)
-        elif templates.is_left_out(blob.key):
-            leave_out(blob.key)
+        elif (why := templates.left_out(blob.key)) is not None:
+            leave_out(blob.key, why)
 
 
 async def stored(thumbs: Source) -> AsyncIterator[InputImage]:

@@ -30,7 +30,7 @@ from special.derive.resources import IMAGES_AT_ONCE, ResourceOptions, Resources,
 from special.derive.sqs import SqsQueue
 from special.derive.takedown import take_down
 from special.errors import ConfigurationError, SpecialError
-from special.images import PurgeList
+from special.images import LeftOut, PurgeList
 from special.renditions import PyramidName
 from special.serving import PIXELS_VERSION
 from special.settings import Settings
@@ -185,7 +185,7 @@ def _chosen(
     resources: Resources,
     identifiers: Sequence[str],
     options: Options,
-    leave_out: Callable[[str], None] = lambda key: None,
+    leave_out: Callable[[str, LeftOut], None] = lambda key, why: None,
 ) -> AsyncIterator[InputImage]:
     if identifiers:
         images = inputs.named(identifiers)

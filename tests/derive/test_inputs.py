@@ -109,11 +109,18 @@ async def test_rows_of_other_buckets_are_passed_over(tmp_path: Path) -> None:
     assert await collected(found) == ["a.png"]
 
 
-async def test_keys_that_only_odd_keys_would_allow_are_told_of() -> None:
-    source = MemorySource({"a.tif": b"1", "b//c.tif": b"2", "/d.tif": b"3", "e/": b"", "f//x.xml": b"4"})
-    odd: list[str] = []
-    assert await collected(listed(source, KeyTemplates(), leave_out=odd.append)) == ["a.tif"]
-    assert sorted(odd) == ["/d.tif", "b//c.tif"]
+async def test_keys_without_an_identifier_are_told_of() -> None:
+    keys = ("m/a.tif", "m/b//c.tif", "m//d.tif", "m/e/", "m/f//x.xml", "m/.DS_Store", "other.tif")
+    source = MemorySource(dict.fromkeys(keys, b"1"))
+    told: dict[str, str] = {}
+    assert await collected(listed(source, KeyTemplates(("m/{id}",)), leave_out=told.__setitem__)) == ["a.tif"]
+    assert told == {
+        "m/b//c.tif": "spelling",
+        "m//d.tif": "spelling",
+        "m/f//x.xml": "no image",
+        "m/.DS_Store": "no image",
+        "other.tif": "no template",
+    }
 
 
 async def test_patterns_choose_images() -> None:

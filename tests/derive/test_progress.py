@@ -162,6 +162,10 @@ def test_masters_that_end_early_are_told_of() -> None:
 
 
 def test_a_plan_is_added_up() -> None:
+    few = tally(Outcome("a", "due", due_reads=5 * 10**8, due_puts=1), Outcome("b", "due", due_reads=10**8, due_puts=1))
+    assert few.estimate(2) == [
+        "What is due takes at most 600.0 MB of reads and 2 PUTs, and about 1 minutes with 2 decoders at 10 MB/s each."
+    ]
     total = tally(*(Outcome(str(n), "due", due_reads=36_000_000_000, due_puts=6) for n in range(4)))
     assert total.estimate(2) == [
         "What is due takes at most 144.0 GB of reads and 24 PUTs, and about 2.0 hours with 2 decoders at 10 MB/s each."
@@ -171,8 +175,16 @@ def test_a_plan_is_added_up() -> None:
 def test_the_totals_name_keys_without_an_identifier() -> None:
     total = tally(GOOD, Outcome("README", "skipped", "no image"))
     for key in ("a//b", "/c"):
-        total.leave_out(key)
-    assert total.notices() == ["2 keys have no identifier unless odd_keys is set: 'a//b', '/c'"]
+        total.leave_out(key, "spelling")
+    for number in range(6):
+        total.leave_out(f"{number}.txt", "no image")
+    total.leave_out("a.tif", "no template")
+    assert total.notices() == [
+        "2 keys have no identifier unless odd_keys is set: 'a//b', '/c'",
+        "6 files passed over, which are no images by their names: '0.txt', '1.txt', '2.txt', '3.txt', '4.txt', …",
+        "1 keys passed over, which fit no template of keys: 'a.tif'",
+    ]
     assert total.bad == 0
     plain = total.plain()
-    assert (plain["images"], plain["results"], plain["left_out"]) == (2, {"made": 1, "skipped": 1}, 2)
+    assert (plain["images"], plain["results"]) == (2, {"made": 1, "skipped": 1})
+    assert [plain[name] for name in ("left_out", "no_image", "no_template")] == [2, 6, 1]
