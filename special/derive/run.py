@@ -94,6 +94,11 @@ async def derive_images(
     if not options.quiet:
         for line in (tally.summary(), *tally.notices(always), *tally.estimate(settings.decoders)):
             console.print(line, markup=False, highlight=False)
+        if settings.thumbs is None and tally.written:
+            where = (
+                f"The renditions are in {settings.thumbs_url}, where this user's servers look; --thumbs names a place."
+            )
+            console.print(where, markup=False, highlight=False)
     # What failed on its way through a queue comes again there.
     return 1 if tally.bad > options.allowed_failures and options.queue is None else 0
 

@@ -317,6 +317,15 @@ def test_options_that_exclude_each_other_are_said(given: dict[str, Any], sign: s
         Options(**given)
 
 
+async def test_a_run_that_was_told_no_place_for_renditions_says_where_they_are(tmp_path: Path) -> None:
+    chosen = settings.load(source=str(MASTERS), home=tmp_path / "home", decoders=1)
+    seen = io.StringIO()
+    for expected in (f"The renditions are in {tmp_path}/home/thumbs, ", "1 images: 1 stood"):
+        assert await derive_images(chosen, ["moon.jpg"], Options(), console=Console(file=seen, soft_wrap=True)) == 0
+        assert seen.getvalue().splitlines()[-1].startswith(expected)
+    assert (tmp_path / "home" / "thumbs" / "moon.jpg" / "s.json").exists()
+
+
 # What stands restricted
 
 
