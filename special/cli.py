@@ -171,10 +171,12 @@ def serve(
   special inspect s3://archive 1/2/foo full/!200,200/0/default.jpg
 
   special inspect s3://archive --scan
+
+  special inspect --scan --config special.toml
 """,
 )
 def inspect_command(
-    source: Source,
+    source: MaySource = None,
     identifier: Annotated[str | None, typer.Argument(help="The image's identifier, unquoted.")] = None,
     request: Annotated[
         str | None, typer.Argument(help="region/size/rotation/quality.format: say what it would read.")
@@ -669,11 +671,13 @@ def clear(
 
   special catalogue check s3://archive/masters --config special.toml
 
+  special catalogue check --config special.toml
+
   special catalogue check s3://archive/masters 1/2/foo 1/2/bar --config special.toml
 """,
 )
 def check_catalogue(
-    source: Source,
+    source: MaySource = None,
     identifiers: Annotated[list[str] | None, typer.Argument(help="Images; none: the first that are listed.")] = None,
     count: Annotated[int, typer.Option(help="How many images are looked up if none is named.", min=1)] = 20,
     config: Config = None,

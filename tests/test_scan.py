@@ -119,3 +119,15 @@ def test_one_image_or_all(arguments: list[str]) -> None:
     ran = CliRunner().invoke(cli, ["inspect", *arguments])
     assert isinstance(ran.exception, ConfigurationError)
     assert str(ran.exception) == "name one image, or say --scan for all of them"
+
+
+@pytest.mark.parametrize(
+    "command", [pytest.param(["inspect", "--scan"], id="scan"), pytest.param(["catalogue", "check"], id="catalogue")]
+)
+def test_the_source_may_be_that_of_the_settings(command: list[str], tmp_path: Path) -> None:
+    config = tmp_path / "special.toml"
+    config.write_text(f'source = "{MASTERS}"\n[[catalogue]]\nkind = "templates"\n')
+    asked = CliRunner().invoke(cli, [*command, "--config", str(config)])
+    assert asked.exit_code == 0, asked.output
+    without = CliRunner().invoke(cli, command)
+    assert isinstance(without.exception, ConfigurationError)
