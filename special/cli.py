@@ -9,6 +9,7 @@ Each command imports its own package: `--help` need not wait for codecs, nor a s
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import sys
@@ -71,6 +72,11 @@ def main() -> None:
         _fail(error, 2)
     except SpecialError as error:
         _fail(error, 1)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter fails at its end on what is in the buffer
+        _fail(f"{error.strerror}: the file that was written is incomplete; free some space and run it again", 1)
     except KeyboardInterrupt:
         sys.exit(130)
 
@@ -95,7 +101,7 @@ def _run(work: Coroutine[Any, Any, Done]) -> Done:
         sys.exit(128 + signal.SIGTERM)
 
 
-def _fail(error: SpecialError, code: int) -> NoReturn:
+def _fail(error: SpecialError | str, code: int) -> NoReturn:
     Console(stderr=True, soft_wrap=True).print(f"[bold red]special:[/] {error}", highlight=False)
     sys.exit(code)
 

@@ -326,6 +326,27 @@ async def test_a_run_that_was_told_no_place_for_renditions_says_where_they_are(t
     assert (tmp_path / "home" / "thumbs" / "moon.jpg" / "s.json").exists()
 
 
+@pytest.mark.parametrize("arguments", [["--json"], ["--report", "/dev/full"], ["--summary", "/dev/full"]])
+def test_a_full_disk_is_one_sentence(arguments: list[str], tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "special",
+        "derive",
+        str(MASTERS),
+        "moon.jpg",
+        "--thumbs",
+        str(tmp_path),
+        "--quiet",
+    ]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([*command, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr.splitlines()) == (
+        1,
+        ["special: No space left on device: the file that was written is incomplete; free some space and run it again"],
+    )
+
+
 # What stands restricted
 
 
