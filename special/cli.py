@@ -83,11 +83,14 @@ def main() -> None:
 
 def _run(work: Coroutine[Any, Any, Done]) -> Done:
     """Run a command's coroutine. SIGTERM cancels it, as Ctrl-C does; a second SIGTERM kills the process."""
+    stopped = False
 
     async def stoppable() -> Done:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
 
         def stop() -> None:
+            nonlocal stopped
+            stopped = True
             loop.remove_signal_handler(signal.SIGTERM)
             if task is not None:
                 task.cancel()
@@ -98,6 +101,8 @@ def _run(work: Coroutine[Any, Any, Done]) -> Done:
     try:
         return asyncio.run(stoppable())
     except asyncio.CancelledError:
+        if not stopped:
+            raise
         sys.exit(128 + signal.SIGTERM)
 
 

@@ -26,7 +26,8 @@ from special.renditions import SIDECAR_NAME
 from special.storage import Blob, Source
 
 _LINES_AT_ONCE = 1000
-_CONVERT = "convert it, as with `iconv -f latin1 -t utf-8`"
+BYTE_ORDER_MARKS = b"\xff\xfe"
+"""What UTF-16 begins with, in either order; no UTF-8 has these bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,14 +158,18 @@ def _decoded(path: str, lines: Iterator[str]) -> Iterator[str]:
     try:
         for line in lines:
             if "\0" in line:
-                raise ConfigurationError(f"{path} is no UTF-8 text, for it has zero bytes: {_CONVERT}")
+                raise ConfigurationError(f"{path} is no UTF-8 text, for it has zero bytes: {_convert('utf-16')}")
             yield line
     except UnicodeDecodeError as error:
-        raise ConfigurationError(
-            f"{path} is no UTF-8 text (byte 0x{error.object[error.start]:02x}): {_CONVERT}"
-        ) from None
+        byte = error.object[error.start]
+        found = "utf-16" if not error.start and byte in BYTE_ORDER_MARKS else "latin1"
+        raise ConfigurationError(f"{path} is no UTF-8 text (byte 0x{byte:02x}): {_convert(found)}") from None
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ConfigurationError(f"{path} is cut off, or is no gzip file: {error}") from None
+
+
+def _convert(encoding: str) -> str:
+    return f"convert it, as with `iconv -f {encoding} -t utf-8`"
 
 
 def _take(identifiers: Iterator[str], count: int) -> Sequence[str]:

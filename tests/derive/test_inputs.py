@@ -78,8 +78,12 @@ async def test_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "data", "sign"),
     [
-        pytest.param("latin1.txt", "café\n".encode("latin-1"), "no UTF-8 text (byte 0xe9)", id="latin-1"),
-        pytest.param("utf16.txt", "a.png\n".encode("utf-16"), "no UTF-8 text", id="utf-16"),
+        pytest.param(
+            "latin1.txt", "café\n".encode("latin-1"), "(byte 0xe9): convert it, as with `iconv -f latin1", id="latin-1"
+        ),
+        pytest.param(
+            "utf16.txt", "a.png\n".encode("utf-16"), "(byte 0xff): convert it, as with `iconv -f utf-16", id="utf-16"
+        ),
         pytest.param("utf16le.txt", "a.png\n".encode("utf-16-le"), "it has zero bytes", id="utf-16 without mark"),
         pytest.param("x.parquet", b"PAR1\x15\x04\xff", "is a Parquet file", id="parquet"),
         pytest.param("x.csv", b"PAR1\x15\x04", "is a Parquet file", id="parquet by another name"),
