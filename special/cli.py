@@ -1,6 +1,7 @@
 """The command `special`: serve, derive, inspect, compare, mount, volume, catalogue, forget, config, check, docs.
 
-Exit codes: 0 done, 1 something failed (said which), 2 bad usage or a setting that cannot work.
+Exit codes: 0 done, 1 something failed (said which), 2 bad usage or a setting that cannot work; 130 and 143: stopped by
+SIGINT or SIGTERM.
 
 Each command imports its own package: `--help` need not wait for codecs, nor a server process for `derive`.
 """
@@ -8,13 +9,15 @@ Each command imports its own package: `--help` need not wait for codecs, nor a s
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import asdict
 from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 from rich.console import Console
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
     from special.preflight import Check
     from special.settings import Settings
     from special.volume import Cleared, Verified, VolumeStat
+
+Done = TypeVar("Done")
 
 HELP = {"help_option_names": ["-h", "--help"]}
 cli = typer.Typer(
@@ -67,11 +72,41 @@ def main() -> None:
         _fail(error, 2)
     except SpecialError as error:
         _fail(error, 1)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter fails at its end on what is in the buffer
+        _fail(f"{error.strerror}: the file that was written is incomplete; free some space and run it again", 1)
     except KeyboardInterrupt:
         sys.exit(130)
 
 
-def _fail(error: SpecialError, code: int) -> NoReturn:
+def _run(work: Coroutine[Any, Any, Done]) -> Done:
+    """Run a command's coroutine. SIGTERM cancels it, as Ctrl-C does; a second SIGTERM kills the process."""
+    stopped = False
+
+    async def stoppable() -> Done:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+
+        def stop() -> None:
+            nonlocal stopped
+            stopped = True
+            loop.remove_signal_handler(signal.SIGTERM)
+            if task is not None:
+                task.cancel()
+
+        loop.add_signal_handler(signal.SIGTERM, stop)
+        return await work
+
+    try:
+        return asyncio.run(stoppable())
+    except asyncio.CancelledError:
+        if not stopped:
+            raise
+        sys.exit(128 + signal.SIGTERM)
+
+
+def _fail(error: SpecialError | str, code: int) -> NoReturn:
     Console(stderr=True, soft_wrap=True).print(f"[bold red]special:[/] {error}", highlight=False)
     sys.exit(code)
 
@@ -147,10 +182,12 @@ def serve(
   special inspect s3://archive 1/2/foo full/!200,200/0/default.jpg
 
   special inspect s3://archive --scan
+
+  special inspect --scan --config special.toml
 """,
 )
 def inspect_command(
-    source: Source,
+    source: MaySource = None,
     identifier: Annotated[str | None, typer.Argument(help="The image's identifier, unquoted.")] = None,
     request: Annotated[
         str | None, typer.Argument(help="region/size/rotation/quality.format: say what it would read.")
@@ -178,8 +215,8 @@ def inspect_command(
         gap_bytes, templates = composition.read_limits(chosen).max_gap_bytes, composition.key_templates(chosen)
         masters, progress = open_source(chosen.source), Console(stderr=True)
         scanned = scan(masters, templates, Console(), tile=chosen.tile_size, max_gap_bytes=gap_bytes, progress=progress)
-        sys.exit(asyncio.run(scanned))
-    asyncio.run(inspect(composition.engine(chosen), identifier, request, Console()))
+        sys.exit(_run(scanned))
+    _run(inspect(composition.engine(chosen), identifier, request, Console()))
 
 
 @cli.command(
@@ -311,7 +348,7 @@ def derive(
         missing=missing,
     )
     machine.raise_descriptor_limit()
-    sys.exit(asyncio.run(derive_images(chosen, identifiers or [], options)))
+    sys.exit(_run(derive_images(chosen, identifiers or [], options)))
 
 
 @cli.command(
@@ -427,7 +464,7 @@ def compare_command(
         report=report,
         json=json,
     )
-    sys.exit(asyncio.run(run(logs or [], options, out=Console(), progress=Console(stderr=True))))
+    sys.exit(_run(run(logs or [], options, out=Console(), progress=Console(stderr=True))))
 
 
 @cli.command(
@@ -453,7 +490,7 @@ def forget(
     from special.derive import forget_images
 
     chosen = settings.load(config, source=source, thumbs=thumbs, volume=volume)
-    sys.exit(asyncio.run(forget_images(chosen, identifiers, out=sys.stdout)))
+    sys.exit(_run(forget_images(chosen, identifiers, out=sys.stdout)))
 
 
 @cli.command(
@@ -556,7 +593,7 @@ def check(
     checks = {**preflight.AT_START, "decoders": preflight.decoders}
     if write:
         checks["writing"] = preflight.writing
-    sys.exit(0 if asyncio.run(_checked(checks, given)) else 1)
+    sys.exit(0 if _run(_checked(checks, given)) else 1)
 
 
 async def _checked(checks: Mapping[str, Check], chosen: Settings) -> bool:
@@ -645,11 +682,13 @@ def clear(
 
   special catalogue check s3://archive/masters --config special.toml
 
+  special catalogue check --config special.toml
+
   special catalogue check s3://archive/masters 1/2/foo 1/2/bar --config special.toml
 """,
 )
 def check_catalogue(
-    source: Source,
+    source: MaySource = None,
     identifiers: Annotated[list[str] | None, typer.Argument(help="Images; none: the first that are listed.")] = None,
     count: Annotated[int, typer.Option(help="How many images are looked up if none is named.", min=1)] = 20,
     config: Config = None,
@@ -658,7 +697,7 @@ def check_catalogue(
     from special import composition, inspect
 
     chosen = settings.load(config, source=source)
-    sound = asyncio.run(inspect.check_catalogue(composition.engine(chosen), identifiers or [], count, Console()))
+    sound = _run(inspect.check_catalogue(composition.engine(chosen), identifiers or [], count, Console()))
     sys.exit(0 if sound else 1)
 
 

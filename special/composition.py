@@ -199,6 +199,7 @@ def assemble(
         source=source,
         hooks=hooks,
         description=description(settings),
+        measures=settings.physical_dimensions,
         admission=admission,
         resources=Resources(
             opened=(volume, workers, learning_absence(source, store.source)),

@@ -103,6 +103,8 @@ def _master_table(asset: Asset, master: Master, origin: str | None, spent: Trace
     table.add_row("ETag", blob.etag)
     table.add_row("format", layout.format)
     table.add_row("size", f"{layout.size.width} × {layout.size.height}")
+    if layout.density is not None:
+        table.add_row("pixels per inch", f"{layout.density:,.1f}")
     table.add_row("colour", "colour" if layout.has_color else "grey")
     table.add_row("levels", "  ".join(f"{size.width}×{size.height}" for size in layout.levels))
     if layout.tiling:

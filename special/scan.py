@@ -137,7 +137,7 @@ async def scan(
     """Read the headers of every master of a source and print what they are; the exit code.
 
     Costs one GET for each object, some more where headers are elsewhere in it, and the listing. Closes the source.
-    Raises `SourceError` where it cannot be listed.
+    Where it is cancelled it prints what it has. Raises `SourceError` where the source cannot be listed.
     """
     findings = Findings()
     bar = Progress(SpinnerColumn(), TextColumn("{task.completed} masters read"), console=progress, transient=True)
@@ -158,6 +158,10 @@ async def scan(
                     await queue.put(blob)
                 for _ in range(AT_ONCE):
                     await queue.put(None)
+    except asyncio.CancelledError:
+        _print(findings, console)
+        console.print("Interrupted: not all masters were read.")
+        raise
     finally:
         await source.close()
     _print(findings, console)

@@ -375,6 +375,10 @@ class Settings(BaseSettings):
     jpeg_quality: int = Field(85, ge=1, le=100, description="Quality of the JPEGs that are made.")
     webp_quality: int = Field(80, ge=1, le=100, description="Quality of the WebPs that are made.")
     avif_quality: int = Field(60, ge=1, le=100, description="Quality of the AVIFs that are made.")
+    physical_dimensions: bool = Field(
+        default=False,
+        description="Whether info.json has the physical dimensions of images whose masters tell their resolution.",
+    )
     keep_profile: bool = Field(
         False,
         description="Whether answers keep the colours and the profile, up to 32 KB, of a master in RGB or grey that is "

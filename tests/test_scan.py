@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -17,6 +19,7 @@ from special.storage.source import Opened
 from tests.support.live import MASTERS
 from tests.support.memory import MemorySource
 from tests.support.servers import S3Server
+from tests.support.waiting import until
 from tests.sweep import refused_inputs
 
 TILE, GAP_BYTES = 512, 65536
@@ -114,8 +117,42 @@ def test_the_command_takes_a_bucket(moto_s3: S3Server) -> None:
     assert "4 can be shown" in ran.output
 
 
+class Stuck(MemorySource):
+    """Never gives the object `stuck`."""
+
+    async def open(self, key: str, **how: Any) -> Opened:
+        if key == "stuck":
+            await asyncio.Event().wait()
+        return await super().open(key, **how)
+
+
+async def test_a_scan_that_is_stopped_tells_what_it_has_found() -> None:
+    out, source, progress = io.StringIO(), Stuck({**masters(), "stuck": b"1"}), io.StringIO()
+    shown = Console(file=progress, force_terminal=True, _environ={"TERM": "xterm"})
+    work = scan(source, KeyTemplates(), Console(file=out, width=240), tile=1, max_gap_bytes=0, progress=shown)
+    task = asyncio.create_task(work)
+    await until(lambda: "4 masters read" in progress.getvalue())
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert "4 can be shown" in out.getvalue()
+    assert out.getvalue().endswith("Interrupted: not all masters were read.\n")
+
+
 @pytest.mark.parametrize("arguments", [["."], [".", "map.jp2", "--scan"]], ids=["neither", "both"])
 def test_one_image_or_all(arguments: list[str]) -> None:
     ran = CliRunner().invoke(cli, ["inspect", *arguments])
     assert isinstance(ran.exception, ConfigurationError)
     assert str(ran.exception) == "name one image, or say --scan for all of them"
+
+
+@pytest.mark.parametrize(
+    "command", [pytest.param(["inspect", "--scan"], id="scan"), pytest.param(["catalogue", "check"], id="catalogue")]
+)
+def test_the_source_may_be_that_of_the_settings(command: list[str], tmp_path: Path) -> None:
+    config = tmp_path / "special.toml"
+    config.write_text(f'source = "{MASTERS}"\n[[catalogue]]\nkind = "templates"\n')
+    asked = CliRunner().invoke(cli, [*command, "--config", str(config)])
+    assert asked.exit_code == 0, asked.output
+    without = CliRunner().invoke(cli, command)
+    assert isinstance(without.exception, ConfigurationError)

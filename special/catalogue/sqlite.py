@@ -6,6 +6,7 @@ Rows are read in one thread: a look-up takes some microseconds, and SQLite gains
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -19,6 +20,7 @@ from typing import TypeVar
 from special.catalogue.entry import FIELDS, Entry
 from special.errors import CatalogueError, ConfigurationError
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 ROWS_AT_ONCE = 1000
@@ -96,9 +98,12 @@ class SqliteKind:
         return self._current().execute(query, values).fetchall()
 
     def _row(self, identifier: str) -> dict[str, object] | None:
-        cursor = self._current().execute(self._query, (identifier,))
-        row = cursor.fetchone()
-        return dict(zip((it[0] for it in cursor.description), row, strict=True)) if row is not None else None
+        with closing(self._current().execute(self._query, (identifier,))) as cursor:
+            for found, *row in cursor:
+                # A column may compare loosely (NOCASE, numbers): rules and caches would not know the other spelling.
+                if str(found) == identifier:
+                    return dict(zip((it[0] for it in cursor.description[1:]), row, strict=True))
+        return None
 
     def _current(self) -> sqlite3.Connection:
         """A connection to the file that has the name now."""
@@ -123,5 +128,8 @@ class SqliteKind:
             connection.close()
             raise
         chosen = ", ".join(f'"{name}"' for name in FIELDS if name in columns)
-        self._query = f"SELECT {chosen} FROM {self._table} WHERE identifier = ?"  # noqa: S608 - as above
+        self._query = f"SELECT identifier, {chosen} FROM {self._table} WHERE identifier = ?"  # noqa: S608 - as above
+        plan = connection.execute(f"EXPLAIN QUERY PLAN {self._query}", ("",)).fetchall()
+        if any(step[3].startswith("SCAN") for step in plan):
+            log.warning("%s is read to its end for each image: make identifier the key, or create an index", self.name)
         return connection

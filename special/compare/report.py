@@ -72,6 +72,8 @@ def _summary(document: Mapping[str, Any]) -> str:
         _table(("request", "addresses", "lines", "differ", "old: p50, p95, p99", "new: p50, p95, p99"), requests),
         _table(("difference", "addresses", "lines"), differences),
     ]
+    if document["interrupted"]:
+        parts.insert(0, "<p><b>Interrupted:</b> not all addresses were asked.</p>")
     if seen["compared"]:
         low = seen["psnr_db"]["lowest"]
         parts.append(

@@ -60,7 +60,8 @@ class Options:
 async def run(logs: Sequence[str], options: Options, *, out: Console, progress: Console) -> int:
     """Ask both servers and report: 0 where no more differ than are tolerated, 1 otherwise.
 
-    Raises `ConfigurationError` where something cannot work, before the log is asked.
+    Where it is cancelled it reports on what was asked. Raises `ConfigurationError` where something cannot work, before
+    the log is asked.
     """
     if options.new is None and options.record is None:
         raise ConfigurationError("name the new server with --new, or a file to record the old one to with --record")
@@ -78,15 +79,18 @@ async def run(logs: Sequence[str], options: Options, *, out: Console, progress: 
                 with _bar(progress, len(chosen.requests)) as advance:
                     await _for_each(chosen.requests, options.concurrency, _recorder(old, advance))
                 return 0
-            totals = Totals(options.ignore)
+            totals, interrupted = Totals(options.ignore), False
             before = Meter.of(await new.page("metrics"))
             with _bar(progress, len(chosen.requests)) as advance:
-                await _for_each(
-                    enumerate(chosen.requests), options.concurrency, _comparer(old, new, totals, options, advance)
-                )
+                work = _comparer(old, new, totals, options, advance)
+                try:
+                    await _for_each(enumerate(chosen.requests), options.concurrency, work)
+                except asyncio.CancelledError:
+                    interrupted = True
             after = Meter.of(await new.page("metrics"))
     metered = {"gets": after.gets - before.gets, "bytes": after.bytes - before.bytes} if before and after else None
-    document = _document((old.base, new.base), chosen, totals, options) | {"metered": metered}
+    document = _document((old.base, new.base), chosen, totals, options)
+    document |= {"metered": metered, "interrupted": interrupted}
     if options.report:
         page = await asyncio.to_thread(report.html, document, totals)
         await asyncio.to_thread(options.report.write_text, page, encoding="utf-8")
@@ -94,6 +98,9 @@ async def run(logs: Sequence[str], options: Options, *, out: Console, progress: 
         out.file.write(report.plain_json(document) + "\n")
     else:
         _print(document, out)
+    if interrupted:
+        progress.print(f"Interrupted: {document['addresses']:,} of {len(chosen.requests):,} addresses were asked.")
+        raise asyncio.CancelledError
     return 0 if document["alike"] else 1
 
 

@@ -21,12 +21,13 @@ from urllib.parse import unquote_plus, urlsplit
 
 from special.catalogue import Catalogue
 from special.errors import ConfigurationError, Missing
-from special.images import KeyTemplates
+from special.images import KeyTemplates, LeftOut
 from special.renditions import SIDECAR_NAME
 from special.storage import Blob, Source
 
 _LINES_AT_ONCE = 1000
-_CONVERT = "convert it, as with `iconv -f latin1 -t utf-8`"
+BYTE_ORDER_MARKS = b"\xff\xfe"
+"""What UTF-16 begins with, in either order; no UTF-8 has these bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +75,11 @@ async def listed(
     templates: KeyTemplates,
     catalogue: Catalogue | None = None,
     *,
-    leave_out: Callable[[str], None] = lambda key: None,
+    leave_out: Callable[[str, LeftOut], None] = lambda key, why: None,
 ) -> AsyncIterator[InputImage]:
     """Every image of a source, or of a catalogue that can list its images; a page at a time.
 
-    `leave_out` is told of keys that have no identifier.
+    `leave_out` is told of keys that have no identifier, and why.
 
     With one template the listing tells each master's version, and no HEAD is needed; with several, an
     object may be hidden by one that an earlier template names.
@@ -91,8 +92,8 @@ async def listed(
         identifier = templates.identifier_of(blob.key)
         if identifier is not None:
             yield InputImage(identifier, blob if len(templates.templates) == 1 else None, listed=True)
-        elif templates.is_left_out(blob.key):
-            leave_out(blob.key)
+        elif (why := templates.left_out(blob.key)) is not None:
+            leave_out(blob.key, why)
 
 
 async def stored(thumbs: Source) -> AsyncIterator[InputImage]:
@@ -157,14 +158,18 @@ def _decoded(path: str, lines: Iterator[str]) -> Iterator[str]:
     try:
         for line in lines:
             if "\0" in line:
-                raise ConfigurationError(f"{path} is no UTF-8 text, for it has zero bytes: {_CONVERT}")
+                raise ConfigurationError(f"{path} is no UTF-8 text, for it has zero bytes: {_convert('utf-16')}")
             yield line
     except UnicodeDecodeError as error:
-        raise ConfigurationError(
-            f"{path} is no UTF-8 text (byte 0x{error.object[error.start]:02x}): {_CONVERT}"
-        ) from None
+        byte = error.object[error.start]
+        found = "utf-16" if not error.start and byte in BYTE_ORDER_MARKS else "latin1"
+        raise ConfigurationError(f"{path} is no UTF-8 text (byte 0x{byte:02x}): {_convert(found)}") from None
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ConfigurationError(f"{path} is cut off, or is no gzip file: {error}") from None
+
+
+def _convert(encoding: str) -> str:
+    return f"convert it, as with `iconv -f {encoding} -t utf-8`"
 
 
 def _take(identifiers: Iterator[str], count: int) -> Sequence[str]:

@@ -17,6 +17,8 @@ Task = Literal["make", "remake", "migrate", "index", "estimate", "verify"]
 """The default, `--force`, `--migrate-legacy`, `--index`, `--plan` and `--verify`."""
 DECODES: frozenset[Task] = frozenset({"make", "remake"})
 READS_ONLY: frozenset[Task] = frozenset({"estimate", "verify"})
+CONTINUES: frozenset[Task] = frozenset({"make", "migrate", "index"})
+"""Those whose next run skips what is done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,13 @@ class Options:
     """With `prune`: whether renditions go whose master is not there any more."""
 
     def __post_init__(self) -> None:
+        named = (None if self.names_from == "-" else self.names_from, self.failed_to, self.report, self.summary)
+        files = [Path(it).resolve() for it in named if it is not None]
+        if len(set(files)) < len(files):
+            raise ConfigurationError(
+                "two of --from, --failed-to, --report and --summary are one file, which would be overwritten: "
+                "name another file"
+            )
         if self.missing and (not (self.prune or self.task == "estimate") or self.queue or self.names_from):
             raise ConfigurationError(
                 "--missing looks at all renditions: use it with --prune, or with --plan to see them first, "
@@ -78,7 +87,6 @@ class Options:
             raise ConfigurationError("--queue makes what its messages name: leave out --from and every other task")
         if self.queue is not None and self.scheduler is not None:
             raise ConfigurationError("--queue and --scheduler exclude each other: start several runs with --queue")
-
         if self.consent.open_restricted and (self.queue is not None or self.names_from == "-"):
             raise ConfigurationError(
                 "--open-restricted lists what it opens before it does: name images as arguments or in a file, "

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 from special.derive.outcome import BAD, RESULTS, Outcome, Result
+from special.images import LeftOut
 
 Notice = Literal["would open", "would close", "opened", "closed", "held", "foreign", "incomplete"]
 NOTICES: dict[Notice, str] = {
@@ -29,6 +30,12 @@ NOTICES: dict[Notice, str] = {
     "incomplete": "{} whose masters end early, shown as far as they go (--strict refuses them)",
 }
 """What a run says at its end of images that are neither bad nor like all others."""
+LEFT_OUT: dict[LeftOut, str] = {
+    "spelling": "keys have no identifier unless odd_keys is set",
+    "no image": "files passed over, which are no images by their names",
+    "no template": "keys passed over, which fit no template of keys",
+}
+"""What it says of keys that the listing has."""
 DOLLARS_PER_GB_MONTH = 0.023
 """What S3 Standard costs in most regions, in 2026."""
 NAMED_IMAGES = 5
@@ -45,8 +52,10 @@ class Tally:
 
     results: Counter[Result] = field(default_factory=Counter)
     noticed: Counter[Notice] = field(default_factory=Counter)
-    examples: dict[Notice | Literal["left out"], list[str]] = field(default_factory=dict)
-    """The first few images of each notice."""
+    left_out: Counter[LeftOut] = field(default_factory=Counter)
+    """Keys of the listing for which there is no identifier, by the reason."""
+    examples: dict[Notice | LeftOut, list[str]] = field(default_factory=dict)
+    """The first few of each."""
     written: int = 0
     gets: int = 0
     bytes: int = 0
@@ -56,8 +65,10 @@ class Tally:
     planned_bytes: int = 0
     due_reads: int = 0
     due_puts: int = 0
-    left_out: int = 0
-    """Keys of the listing for which there is no identifier."""
+    expected: int | None = None
+    """How many images there are, once that is known."""
+    interrupted: bool = False
+    """Whether the run was stopped before its end."""
     _start: float = field(default_factory=perf_counter)
     _start_cpu_s: float = field(default_factory=lambda: _cpu_s())
 
@@ -74,9 +85,7 @@ class Tally:
         self.due_puts += outcome.due_puts
         for notice in _notices(outcome):
             self.noticed[notice] += 1
-            examples = self.examples.setdefault(notice, [])
-            if len(examples) < NAMED_IMAGES:
-                examples.append(outcome.identifier)
+            self._remember(notice, outcome.identifier)
 
     @property
     def images(self) -> int:
@@ -93,37 +102,52 @@ class Tally:
         """Images a second since the start."""
         return self.images / max(perf_counter() - self._start, 1e-9)
 
+    @property
+    def left(self) -> int | None:
+        """How many images are not done, where that is known."""
+        return None if self.expected is None else max(0, self.expected - self.images)
+
     def counted(self) -> str:
         """The results in words."""
         return ", ".join(f"{self.results[result]:,} {result}" for result in RESULTS if self.results[result]) or "none"
 
-    def leave_out(self, key: str) -> None:
+    def leave_out(self, key: str, why: LeftOut) -> None:
         """The listing has a key for which there is no identifier."""
-        self.left_out += 1
-        if self.left_out <= NAMED_IMAGES:
-            self.examples.setdefault("left out", []).append(key)
+        self.left_out[why] += 1
+        self._remember(why, repr(key))
+
+    def _remember(self, what: Notice | LeftOut, name: str) -> None:
+        examples = self.examples.setdefault(what, [])
+        if len(examples) < NAMED_IMAGES:
+            examples.append(name)
+
+    def _named(self, what: Notice | LeftOut, count: int) -> str:
+        examples = self.examples.get(what, [])
+        return ", ".join(examples) + (", …" if count > len(examples) else "")
 
     def notices(self, always: Collection[Notice] = ()) -> list[str]:
-        """How many images were opened, closed or left alone, a line each; those of `always` even if there are none."""
+        """What was opened, closed, left alone or passed over, a line each; those of `always` even if there are none."""
         lines = []
         for notice, text in NOTICES.items():
-            count, examples = self.noticed[notice], self.examples.get(notice, [])
+            count = self.noticed[notice]
             if count or notice in always:
-                names = ", ".join(examples) + (", …" if count > len(examples) else "")
+                names = self._named(notice, count)
                 lines.append(text.format(f"{count:,} images") + (f": {names}" if names else ""))
-        if self.left_out:
-            names = ", ".join(map(repr, self.examples["left out"])) + (", …" if self.left_out > NAMED_IMAGES else "")
-            lines.append(f"{self.left_out:,} keys have no identifier unless odd_keys is set: {names}")
+        for why, text in LEFT_OUT.items():
+            if count := self.left_out[why]:
+                lines.append(f"{count:,} {text}: {self._named(why, count)}")
         return lines
 
     def estimate(self, decoders: int) -> list[str]:
         """What it would cost to make what is due, in sentences; none if nothing is."""
         said = []
         if self.due_puts:
-            hours = self.due_reads / MASTER_BYTES_PER_S / max(1, decoders) / 3600
+            minutes = self.due_reads / MASTER_BYTES_PER_S / max(1, decoders) / 60
+            time = f"{minutes / 60:,.1f} hours" if minutes > 60 else f"{max(1, minutes):,.0f} minutes"
+            size = f"{self.due_reads / 1e9:,.1f} GB" if self.due_reads > 1e9 else f"{self.due_reads / 1e6:,.1f} MB"
             said.append(
-                f"What is due takes at most {self.due_reads / 1e9:,.1f} GB of reads and {self.due_puts:,} PUTs, "
-                f"and about {hours:,.1f} hours with {decoders} decoders at {MASTER_BYTES_PER_S / 1e6:.0f} MB/s each."
+                f"What is due takes at most {size} of reads and {self.due_puts:,} PUTs, "
+                f"and about {time} with {decoders} decoders at {MASTER_BYTES_PER_S / 1e6:.0f} MB/s each."
             )
         if self.pyramids:
             dollars, size = self.planned_bytes / 1e9 * DOLLARS_PER_GB_MONTH, f"{self.planned_bytes / 1e6:,.1f} MB"
@@ -136,8 +160,12 @@ class Tally:
         """The summary as JSON has it."""
         return {
             "images": self.images,
+            "interrupted": self.interrupted,
+            "left": self.left,
             "results": {result: self.results[result] for result in RESULTS if self.results[result]},
-            "left_out": self.left_out,
+            "left_out": self.left_out["spelling"],
+            "no_image": self.left_out["no image"],
+            "no_template": self.left_out["no template"],
             "incomplete": self.noticed["incomplete"],
             "written": self.written,
             "gets": self.gets,
@@ -180,10 +208,6 @@ class Display(Protocol):
         """One more image is done, and counted in the tally."""
         ...
 
-    def expect(self, total: int) -> None:
-        """The total number of images is known."""
-        ...
-
 
 @dataclass(slots=True)
 class Bar:
@@ -197,16 +221,10 @@ class Bar:
         self.progress.update(
             self.progress.task_ids[0],
             completed=tally.images,
+            total=tally.expected,
             rate=f"{tally.per_second:.1f}/s",
             bad=f"[red]{tally.bad} bad" if tally.bad else "",
         )
-
-    def expect(self, total: int) -> None:
-        self.progress.update(self.progress.task_ids[0], total=total)
-
-    def finish(self) -> None:
-        """All is done: there were as many as were shown, should the count have been slower than the work."""
-        self.expect(int(self.progress.tasks[0].completed))
 
 
 @dataclass(slots=True)
@@ -229,14 +247,12 @@ class Lines:
             self._counted_at = now
         if now - self._counted_at >= LINE_EVERY_S:
             self._counted_at = now
-            self._print(f"{tally.counted()} ({tally.per_second:.1f}/s)")
+            known = "" if tally.expected is None else f"{tally.images:,} of {tally.expected:,}: "
+            self._print(f"{known}{tally.counted()} ({tally.per_second:.1f}/s)")
 
     def _print(self, said: str) -> None:
         moment = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S")
         self.console.print(f"{moment} {said}", markup=False, highlight=False)
-
-    def expect(self, total: int) -> None:
-        """A line says what is done, not what is left."""
 
 
 @dataclass(slots=True)
@@ -248,9 +264,6 @@ class JsonLines:
     def update(self, outcome: Outcome, tally: Tally) -> None:
         self.out.write(json.dumps(outcome.plain(), ensure_ascii=False) + "\n")
         self.out.flush()
-
-    def expect(self, total: int) -> None:
-        """A reader of JSON lines counts them itself."""
 
 
 class Report:

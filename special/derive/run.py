@@ -21,16 +21,16 @@ from special.derive import inputs, progress
 from special.derive.cluster import derive_on_cluster
 from special.derive.concurrency import BatchOptions, derive_all
 from special.derive.inputs import InputImage
-from special.derive.options import READS_ONLY, Options
+from special.derive.options import CONTINUES, READS_ONLY, Options
 from special.derive.outcome import BAD, Outcome
 from special.derive.plan import Consent
-from special.derive.progress import Bar, Display, JsonLines, Lines, Notice, Report, Tally
+from special.derive.progress import Display, JsonLines, Lines, Notice, Report, Tally
 from special.derive.queue_worker import QueueWorker
 from special.derive.resources import IMAGES_AT_ONCE, ResourceOptions, Resources, check, open_read_only
 from special.derive.sqs import SqsQueue
 from special.derive.takedown import take_down
 from special.errors import ConfigurationError, SpecialError
-from special.images import PurgeList
+from special.images import LeftOut, PurgeList
 from special.renditions import PyramidName
 from special.serving import PIXELS_VERSION
 from special.settings import Settings
@@ -49,8 +49,8 @@ async def derive_images(
 ) -> int:
     """Look after the renditions of the named images, or of all of the source's; 0, or 1 where any failed or is wrong.
 
-    Outcomes as JSON go to `out` (standard output), progress and summary to `console` (standard error).
-    Raises `ConfigurationError` before any work.
+    Outcomes as JSON go to `out` (standard output), progress and summary to `console` (standard error). Where it is
+    cancelled, the console says what was done. Raises `ConfigurationError` before any work.
     """
     if identifiers and (options.names_from is not None or options.queue is not None):
         raise ConfigurationError("name images as arguments, or by --from or --queue, not both")
@@ -67,25 +67,38 @@ async def derive_images(
             if options.missing:
                 await _require_masters(resources.source)
             outcomes = _outcomes(resources, resource_options, identifiers, options, tally)
+            # What comes through a pipe or a queue comes once only, and is not counted.
             countable = options.queue is None and options.names_from != "-" and not options.quiet
             counted = _chosen(resources, identifiers, options) if countable else None
             with (
                 _written(options.failed_to, "failed identifiers") as failures,
                 _written(options.report, "the report") as report_file,
                 _written(options.summary, "the summary") as summary,
-                _display(options, out, console, counted) as display,
+                _display(options, out, console) as display,
+                _counting(counted, tally) if counted is not None else nullcontext(),
             ):
                 try:
                     await _follow(outcomes, tally, display, failures, Report(report_file))
+                except asyncio.CancelledError:
+                    tally.interrupted = True
+                    raise
                 finally:
                     summary.write(json.dumps(tally.plain()) + "\n")
     except asyncio.CancelledError:
-        console.print(f"Interrupted. {tally.summary()}", markup=False, highlight=False)
+        left = "" if tally.left is None else f"{tally.left:,} images are left. "
+        done = "what is done is skipped" if options.task in CONTINUES else "it begins from the start"
+        for line in (f"Interrupted. {tally.summary()}", *tally.notices(), f"{left}Run it again: {done}."):
+            console.print(line, markup=False, highlight=False)
         raise
     always: tuple[Notice, ...] = ("would open", "would close") if options.task == "estimate" else ()
     if not options.quiet:
         for line in (tally.summary(), *tally.notices(always), *tally.estimate(settings.decoders)):
             console.print(line, markup=False, highlight=False)
+        if settings.thumbs is None and tally.written:
+            where = (
+                f"The renditions are in {settings.thumbs_url}, where this user's servers look; --thumbs names a place."
+            )
+            console.print(where, markup=False, highlight=False)
     # What failed on its way through a queue comes again there.
     return 1 if tally.bad > options.allowed_failures and options.queue is None else 0
 
@@ -177,7 +190,7 @@ def _chosen(
     resources: Resources,
     identifiers: Sequence[str],
     options: Options,
-    leave_out: Callable[[str], None] = lambda key: None,
+    leave_out: Callable[[str, LeftOut], None] = lambda key, why: None,
 ) -> AsyncIterator[InputImage]:
     if identifiers:
         images = inputs.named(identifiers)
@@ -220,16 +233,13 @@ async def _follow(
 
 
 @contextmanager
-def _display(
-    options: Options, out: TextIO | None, console: Console, counted: AsyncIterator[InputImage] | None
-) -> Iterator[Display]:
+def _display(options: Options, out: TextIO | None, console: Console) -> Iterator[Display]:
     if options.json:
         yield JsonLines(out or sys.stdout)
     elif options.quiet or not console.is_terminal:
         yield Lines(console, quiet=options.quiet)
     else:
-        # What comes through a pipe or a queue comes once only, and is not counted.
-        with progress.bar(console) as bar, _counting(counted, bar) if counted else nullcontext():
+        with progress.bar(console) as bar:
             yield bar
 
 
@@ -245,8 +255,8 @@ def _written(path: Path | None, what: str) -> Iterator[TextIO]:
 
 
 @contextmanager
-def _counting(chosen: AsyncIterator[InputImage], bar: Bar) -> Iterator[None]:
-    """Count all images beside the work on them: a listing is much faster, and then the time left is known."""
+def _counting(chosen: AsyncIterator[InputImage], tally: Tally) -> Iterator[None]:
+    """Count all images beside the work on them: a listing is much faster, and then it is known what is left."""
 
     async def count() -> None:
         total = 0
@@ -255,11 +265,10 @@ def _counting(chosen: AsyncIterator[InputImage], bar: Bar) -> Iterator[None]:
                 total += 1
         except SpecialError:
             return  # the work goes through the same list and will say so
-        bar.expect(total)
+        tally.expected = total
 
     task = asyncio.create_task(count())
     try:
         yield
-        bar.finish()
     finally:
         task.cancel()

@@ -61,6 +61,7 @@ LOADERS = (
     (tiff.MAGIC, tiff.load),
     (jp2.MAGIC, jp2.load),
     (whole.MAGIC, whole.load),
+    (whole.WITHOUT_DENSITY, whole.load),
 )
 """For each serial form, its first bytes (name and version) and the function that reads it."""
 

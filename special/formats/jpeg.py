@@ -15,6 +15,7 @@ import struct
 
 from special.errors import Malformed, Unsupported
 from special.formats import exif
+from special.formats.density import of_units
 from special.formats.extras import require_imagecodecs
 from special.formats.layout import Layout
 from special.formats.levels import checked
@@ -47,7 +48,7 @@ REFUSED_FRAMES = {
     0xF7: "JPEG-LS",
 }
 """Frame headers with a name that nothing here decodes."""
-APP1, SCAN, END = 0xE1, 0xDA, 0xD9
+APP0, APP1, SCAN, END = 0xE0, 0xE1, 0xDA, 0xD9
 BARE = {0x01, *range(0xD0, 0xD9)}
 """Markers without a segment: TEM, RST, SOI."""
 
@@ -59,7 +60,7 @@ def sniff(head: bytes) -> bool:
 
 def parse(size_bytes: int) -> Parser[Layout]:
     """The layout of a JPEG, from its markers. Raises `Malformed`, or `Unsupported` by name."""
-    at, upright, has_exif = 2, Orientation.UPRIGHT, False
+    at, upright, has_exif, density = 2, Orientation.UPRIGHT, False, None
     for _ in range(MAX_SEGMENTS):
         if at + 4 > size_bytes:
             raise Malformed(f"the JPEG ends at byte {size_bytes}, before its frame header")
@@ -74,7 +75,7 @@ def parse(size_bytes: int) -> Parser[Layout]:
             at += 2
             continue
         if marker in FRAMES:
-            return _layout(head, upright, size_bytes=size_bytes)
+            return _layout(head, upright, density, size_bytes=size_bytes)
         if marker in REFUSED_FRAMES:
             raise Unsupported(f"the JPEG is {REFUSED_FRAMES[marker]}; re-encode as baseline or progressive")
         length = int.from_bytes(head[2:4])
@@ -83,12 +84,15 @@ def parse(size_bytes: int) -> Parser[Layout]:
         is_exif = marker == APP1 and head[4:10] == exif.PREFIX and length > 2 + len(exif.PREFIX)
         if is_exif and not has_exif and at + 2 + length <= size_bytes:
             (block,) = yield [Span.at(at + 4, length - 2)]
-            upright, has_exif = exif.orientation(block), True
+            upright, has_exif, density = exif.orientation(block), True, density or exif.density(block)
+        if marker == APP0 and head[4:9] == b"JFIF\0" and len(head) >= 16:
+            unit, across, down = struct.unpack_from(">BHH", head, 11)  # JFIF 1.02: dots per inch (1) or centimetre (2)
+            density = of_units(across, down, unit, inch=1) or density
         at += 2 + length
     raise Malformed(f"the JPEG has no frame header among its first {MAX_SEGMENTS} segments")
 
 
-def _layout(head: bytes, upright: Orientation, *, size_bytes: int) -> Layout:
+def _layout(head: bytes, upright: Orientation, density: float | None, *, size_bytes: int) -> Layout:
     """From a frame header: marker, length, precision, height, width, components. T.81 section B.2.2."""
     try:
         marker, _length, bits, height, width, components = struct.unpack_from(">xBHBHHB", head)
@@ -111,4 +115,5 @@ def _layout(head: bytes, upright: Orientation, *, size_bytes: int) -> Layout:
         has_color=components != 1,
         max_reduce=0 if is_deep else MAX_REDUCE,
         progressive=is_deep or marker == PROGRESSIVE,
+        density=density,
     )

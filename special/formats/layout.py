@@ -116,6 +116,11 @@ class Layout(Protocol):
         ...
 
     @property
+    def density(self) -> float | None:
+        """Pixels per inch, as the file says; None where it does not, or says another number for each direction."""
+        ...
+
+    @property
     def advice(self) -> tuple[str, ...]:
         """Sentences for `inspect`: what made a more expensive way necessary, and what would make it cheaper."""
         ...

@@ -13,14 +13,17 @@ from dataclasses import dataclass
 
 from special.errors import Malformed, Unsupported
 from special.formats import exif
+from special.formats.density import INCH_M, per_inch
 from special.formats.layout import Extract, Format, Layout, Piece, Stored, Tiling
 from special.formats.levels import checked, serves
 from special.formats.parser import Parser
 from special.geometry import Box, Frame, Orientation, Size, ceil_div
 from special.storage import Span
 
-MAGIC = b"W\x01"
+MAGIC = b"W\x02"
 """How the serial form starts: what it is, and which version."""
+WITHOUT_DENSITY = b"W\x01"
+"""The version before, which ended with `progressive`; it is still read."""
 FORMATS: tuple[Format, ...] = ("jpeg", "png", "webp", "gif", "avif", "bmp")
 """Their places are their numbers in the serial form: append only."""
 MAX_CHUNKS = 1000
@@ -47,7 +50,7 @@ IEND = b"IEND\xae\x42\x60\x82"
 """A PNG's last chunk, from its type on."""
 MAX_TRAILER_BYTES = 1 << 20
 """How far from a PNG's end its last chunk is searched for: some programs put data behind."""
-_SERIAL = struct.Struct(">2sBQIIBBBB")
+_SERIAL = struct.Struct(">2sBQIIBBBBd")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,8 @@ class WholeLayout:
     """How often the decoder can halve the picture while it decodes: 3 for JPEG, else 0."""
     progressive: bool = False
     """Whether all of the picture is in memory while it is decoded, however much it is reduced."""
+    density: float | None = None
+    """Pixels per inch, where the file says so."""
 
     @property
     def size(self) -> Size:
@@ -137,6 +142,7 @@ class WholeLayout:
             self.has_color,
             self.max_reduce,
             self.progressive,
+            self.density or 0.0,
         )
 
     def _reduced(self, reduce: int) -> Size:
@@ -159,12 +165,16 @@ def _incomplete(kind: Format, data: bytes) -> str:
 def load(data: bytes) -> Layout:
     """The layout that `dump` wrote. Raises `Malformed` for anything else."""
     try:
-        magic, number, size_bytes, width, height, orientation, color, reduce, progressive = _SERIAL.unpack(data)
+        if data.startswith(WITHOUT_DENSITY):
+            data = MAGIC + data[len(MAGIC) :] + bytes(8)
+        magic, number, size_bytes, width, height, orientation, *flags, density = _SERIAL.unpack(data)
         if magic != MAGIC or not size_bytes:
             raise Malformed(f"a stored layout starts with {data[:2]!r}, not {MAGIC!r}; read the master again")
         size = checked("stored layout", width, height)
         upright = Orientation.of(orientation)
-        return WholeLayout(FORMATS[number], size_bytes, size, upright, bool(color), min(reduce, 3), bool(progressive))
+        color, reduce, progressive = bool(flags[0]), min(flags[1], 3), bool(flags[2])
+        stated = per_inch(density, density, 1.0)
+        return WholeLayout(FORMATS[number], size_bytes, size, upright, color, reduce, progressive, stated)
     except (struct.error, IndexError) as error:
         raise Malformed(f"a stored layout is damaged ({error}); read the master again") from None
 
@@ -197,6 +207,7 @@ def parse_png(size_bytes: int) -> Parser[Layout]:
     size = checked("PNG", width, height)
     if depth not in PNG_DEPTHS.get(color_type, ()):
         raise Malformed(f"the PNG claims samples of {depth} bits of color type {color_type}, which there are none of")
+    physical = yield from _chunk(b"pHYs", b"IDAT", start=33, size_bytes=size_bytes, order=">")
     block = yield from _chunk(b"eXIf", b"IDAT", start=33, size_bytes=size_bytes, order=">")
     if not block and size_bytes > 33:
         (tail,) = yield [Span(max(33, size_bytes - TAIL_BYTES), size_bytes)]
@@ -209,6 +220,7 @@ def parse_png(size_bytes: int) -> Parser[Layout]:
         exif.orientation(block),
         has_color=color_type not in (0, 4),
         progressive=interlaced == 1,
+        density=_png_density(physical) or exif.density(block),
     )
 
 
@@ -220,7 +232,7 @@ def parse_webp(size_bytes: int) -> Parser[Layout]:
     promised = 8 + int.from_bytes(head[4:8], "little")
     if promised > size_bytes:  # no decoder shows a part of it
         raise Malformed(f"the WebP is cut short: {size_bytes} bytes of {promised}")
-    kind, body, upright = head[12:16], head[20:30], Orientation.UPRIGHT
+    kind, body, upright, density = head[12:16], head[20:30], Orientation.UPRIGHT, None
     if kind == b"VP8 " and body[3:6] == b"\x9d\x01\x2a":
         width, height = (side & 0x3FFF for side in struct.unpack("<HH", body[6:10]))
     elif kind == b"VP8L" and body[0] == 0x2F:
@@ -231,10 +243,10 @@ def parse_webp(size_bytes: int) -> Parser[Layout]:
         if body[0] & 0x08:
             start = 20 + int.from_bytes(head[16:20], "little")
             block = yield from _chunk(b"EXIF", b"", start=start, size_bytes=size_bytes, order="<")
-            upright = exif.orientation(block)
+            upright, density = exif.orientation(block), exif.density(block)
     else:
         raise Malformed(f"the first chunk of a WebP is {kind!r}, which holds no picture")
-    return WholeLayout("webp", size_bytes, checked("WebP", width, height), upright)
+    return WholeLayout("webp", size_bytes, checked("WebP", width, height), upright, density=density)
 
 
 def parse_gif(size_bytes: int) -> Parser[Layout]:
@@ -252,7 +264,8 @@ def is_bmp(head: bytes) -> bool:
 
 def parse_bmp(size_bytes: int) -> Parser[Layout]:
     """The layout of a BMP, from its bitmap header. Raises `Malformed`, `Unsupported` for a JPEG or a PNG inside."""
-    (head,) = yield [Span(0, min(34, size_bytes))]
+    (head,) = yield [Span(0, min(46, size_bytes))]
+    density = None
     if len(head) < 34:
         raise Malformed(f"a BMP of {size_bytes} bytes ends inside its header")
     if int.from_bytes(head[14:18], "little") == BMP_CORE_BYTES:
@@ -262,7 +275,11 @@ def parse_bmp(size_bytes: int) -> Parser[Layout]:
         (compression,) = struct.unpack_from("<I", head, 30)
         if compression not in BMP_COMPRESSIONS:
             raise Unsupported(f"the BMP is compressed by method {compression}")
-    return WholeLayout("bmp", size_bytes, checked("BMP", width, abs(height)))  # negative: the first row comes first
+        if len(head) == 46:
+            across, down = struct.unpack_from("<ii", head, 38)
+            density = per_inch(across, down, 1 / INCH_M)
+    # A negative height: the first row comes first.
+    return WholeLayout("bmp", size_bytes, checked("BMP", width, abs(height)), density=density)
 
 
 def first_frame(data: bytes) -> Box:
@@ -291,6 +308,14 @@ def _table_bytes(data: bytes, at: int) -> int:
     """Length of the table of colours that the flags at this place announce."""
     flags = data[at] if at < len(data) else 0
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0
+
+
+def _png_density(physical: bytes) -> float | None:
+    """Of a pHYs chunk: pixels per metre, or a mere ratio (W3C PNG section 11.3.4.3)."""
+    if len(physical) != 9 or physical[8] != 1:
+        return None
+    across, down = struct.unpack(">II", physical[:8])
+    return per_inch(across, down, 1 / INCH_M)
 
 
 def _chunk_in(tail: bytes, wanted: bytes) -> bytes:

@@ -2,7 +2,7 @@
 
 from special.images.asset import Access, Asset, Rendition, StoredFormat
 from special.images.description import Description
-from special.images.key_templates import KeyTemplates, claims_image
+from special.images.key_templates import KeyTemplates, LeftOut, claims_image
 from special.images.masters import Locator, Master, Masters
 from special.images.purges import PurgeList
 from special.images.rule import ALL, NOTHING, OPEN, PUBLIC, Rule, Verdict, stricter
@@ -16,6 +16,7 @@ __all__ = [
     "Asset",
     "Description",
     "KeyTemplates",
+    "LeftOut",
     "Locator",
     "Master",
     "Masters",

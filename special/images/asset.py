@@ -57,6 +57,8 @@ class Asset:
     """What is restricted, and which roles lift it."""
     has_color: bool = True
     """False for a grey master."""
+    density: float | None = None
+    """Pixels per inch, as the master says."""
     description: Description | None = None
     """What a catalogue says of it."""
     label: str | None = None

@@ -17,12 +17,18 @@ import mimetypes
 import re
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Literal
 from urllib.parse import unquote_to_bytes
 
 from special.errors import ConfigurationError, RequestError
 from special.iiif import IdentifierForm, Spelling, parse_identifier
 
+LeftOut = Literal["spelling", "no image", "no template"]
+"""Why a key makes no identifier: `a//b` and `/lead`, which `odd_keys` allows; it is no image by its name, or hidden;
+the templates, with the segments of identifiers, have no place for it."""
 _TYPES = mimetypes.MimeTypes(filenames=())
+for _extension in ("jp2", "jpf", "jpx", "jpm", "j2k", "j2c", "jpc", "jph", "jhc", "ptif", "ptiff", "tf8", "btf"):
+    _TYPES.add_type(f"image/x-{_extension}", f".{_extension}")  # images for which no type is known everywhere
 _SIDE_FILES = frozenset(
     ["db", "ini", "jsonl", "log", "md", "md5", "sha1", "sha256", "sha512", "tfw", "toml", "yaml", "yml"]
 )
@@ -120,13 +126,14 @@ class KeyTemplates:
                 return identifier
         return None
 
-    def is_left_out(self, key: str) -> bool:
-        """Whether an image's key makes no identifier only for its spelling: `a//b`, `/lead`. `odd_keys` allows it."""
-        return (
-            not key.endswith("/")
-            and self.identifier_of(key) is None
-            and replace(self, form=replace(self.form, spelling=Spelling.ODD)).identifier_of(key) is not None
-        )
+    def left_out(self, key: str) -> LeftOut | None:
+        """Why a key makes no identifier; None where it makes one, and for what stands for a folder."""
+        if key.endswith("/") or self.identifier_of(key) is not None:
+            return None
+        if not _may_be_image(key):
+            return "no image"
+        odd = replace(self, form=replace(self.form, spelling=Spelling.ODD))
+        return "no template" if odd.identifier_of(key) is None else "spelling"
 
     def _has_address(self, identifier: str) -> bool:
         if self.id_segments > 1 and identifier.count("/") != self.id_segments - 1:

@@ -248,8 +248,9 @@ class Masters:
                 return await self._look(key, unless)
             except Missing:
                 continue
-        tried = self.templates if self._locator is None else ", ".join(keys)
-        raise Missing(f"{self.source.root or 'no source'} has no object for '{identifier}' by the keys {tried}")
+        if self._locator is None:
+            raise Missing(f"{self.source.root} has no object for '{identifier}' by the keys {self.templates}")
+        raise Missing(f"there is no object for '{identifier}' at {', '.join(keys) or 'any place'}")
 
     async def _look(self, key: str, unless: Unless | None) -> tuple[Blob, list[Chunk]]:
         ending = _ending(key)

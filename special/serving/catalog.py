@@ -219,6 +219,7 @@ class Catalog:
             renditions=() if stored is None or stale else stored.renditions,
             rule=rule,
             has_color=layout.has_color,
+            density=layout.density,
             **_said(entry),
         )
 

@@ -48,6 +48,7 @@ class Engine:
         source: Source,
         hooks: GuardedHooks | None = None,
         description: Description = Description(),  # noqa: B008 - immutable
+        measures: bool = False,
         admission: AdmissionController,
         resources: Resources,
         limits: Limits,
@@ -59,12 +60,14 @@ class Engine:
         """`routes` by the name of the plan; `deadlines_s`: seconds from arrival to answer, by lane.
 
         `remove` takes an image's tiles from memory, and its master's URLs from the volume. `description`: what is said
-        of every image of which the catalogue does not say otherwise.
+        of every image of which the catalogue does not say otherwise. `measures`: whether info.json has the physical
+        dimensions of images whose masters tell their resolution.
         """
         self.catalog = catalog
         self.source = source
         self.hooks = hooks
         self.description = description
+        self._measures = measures
         self.gallery = Gallery(source, catalog.templates, catalog.catalogue)
         self.admission = admission
         self.limits = limits
@@ -142,6 +145,8 @@ class Engine:
         """With what settings, catalogue and the operator's own code say of the image."""
         said = asset.description.over(self.description) if asset.description is not None else self.description
         document = info.described(document, said, version)
+        if self._measures and asset.density is not None:
+            document = info.measured(document, asset.density)
         if self.hooks is None or not self.hooks.describes:
             return document
         entry = await self.catalog.entry(asset.identifier)

@@ -23,6 +23,10 @@ CONTEXT: dict[Version, str] = {
 }
 Services = Sequence[dict[str, Any]]
 """Login services, named for restricted images alone."""
+PHYSICAL = {
+    "@context": "http://iiif.io/api/annex/services/physdim/1/context.json",
+    "profile": "http://iiif.io/api/annex/services/physdim",
+}
 PROTOCOL = "http://iiif.io/api/image"
 DEFAULT_TILE = Size(512, 512)
 """Tiles that are offered where the master has no grid of its own."""
@@ -172,6 +176,14 @@ def described(document: dict[str, Any], said: Description, version: Version) -> 
         listed = {"provider": said.provider, "partOf": said.part_of, "seeAlso": said.see_also}
         words = {"rights": said.rights, **{name: list(value) for name, value in listed.items()}}
     return document | {name: value for name, value in words.items() if value} | service
+
+
+def measured(document: dict[str, Any], density: float) -> dict[str, Any]:
+    """The document with the physical dimensions of what it describes: IIIF Annex, "Physical Dimensions"."""
+    services = document.get("service", ())
+    if any(it.get("profile") == PHYSICAL["profile"] for it in services):  # a catalogue knows better
+        return document
+    return document | {"service": [*services, PHYSICAL | {"physicalScale": 1 / density, "physicalUnits": "in"}]}
 
 
 def _head(uri: str, version: Version, size: Size) -> dict[str, Any]:

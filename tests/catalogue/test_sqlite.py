@@ -48,6 +48,48 @@ async def test_rows(tmp_path: Path) -> None:
     await kind.close()
 
 
+@pytest.mark.parametrize(
+    ("column", "known", "others"),
+    [
+        pytest.param("TEXT COLLATE NOCASE", "private/1", ["Private/1", "PRIVATE/1"], id="any case"),
+        pytest.param("TEXT COLLATE RTRIM", "private/1", ["private/1 "], id="blanks at the end"),
+        pytest.param("INTEGER", "7", ["007", "7.0", " 7"], id="numbers"),
+    ],
+)
+async def test_another_spelling_of_an_identifier_is_another_image(
+    column: str, known: str, others: list[str], tmp_path: Path
+) -> None:
+    with closing(sqlite3.connect(tmp_path / "c")) as connection, connection:
+        connection.execute(f"CREATE TABLE images (identifier {column} PRIMARY KEY, url TEXT)")
+        connection.execute("INSERT INTO images VALUES (?, 's3://b/a')", (known,))
+    kind = SqliteKind(SqliteOptions(tmp_path / "c"))
+    assert await kind.locate(known, None) == Entry(("s3://b/a",))
+    assert [await kind.locate(other, None) for other in others] == [None] * len(others)
+    await kind.close()
+
+
+async def test_rows_that_differ_in_case_are_images_of_their_own(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "c")) as connection, connection:
+        connection.execute("CREATE TABLE images (identifier TEXT COLLATE NOCASE, url TEXT)")
+        connection.executemany("INSERT INTO images VALUES (?, ?)", [("a", "s3://b/a"), ("A", "s3://b/A")])
+    kind = SqliteKind(SqliteOptions(tmp_path / "c"))
+    assert [await kind.locate(it, None) for it in "Aa"] == [Entry(("s3://b/A",)), Entry(("s3://b/a",))]
+    await kind.close()
+
+
+@pytest.mark.parametrize(
+    ("columns", "warned"),
+    [("identifier TEXT PRIMARY KEY, url TEXT", False), ("identifier TEXT, url TEXT", True)],
+)
+async def test_a_table_without_an_index_is_told_of(
+    columns: str, warned: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with closing(sqlite3.connect(tmp_path / "c")) as connection:
+        connection.execute(f"CREATE TABLE images ({columns})")
+    await SqliteKind(SqliteOptions(tmp_path / "c")).close()
+    assert ("is read to its end for each image" in caplog.text) is warned
+
+
 async def test_more_rows_than_are_read_at_once(tmp_path: Path) -> None:
     names = [f"{number:05}" for number in range(2000)]
     kind = SqliteKind(SqliteOptions(table(tmp_path / "c", [(it, it, None, None, None) for it in names])))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from tests.bench.bench import Absent
 from tests.conftest import Serve
 from tests.support import live
 from tests.support.live import MASTERS
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.service
 PERSONAL = ("203.0.113.77", "alice", "s3cr3t", "Mozilla/5.0")
@@ -159,6 +161,29 @@ def test_nothing_personal_reaches_a_server_or_a_file(tmp_path: Path) -> None:
     ]
     for text in told:
         assert not [it for it in (*PERSONAL, "password") if it in text]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"])
+def test_a_comparison_that_is_stopped_reports_on_what_was_asked(
+    number: signal.Signals, code: int, tmp_path: Path
+) -> None:
+    log, page = write_log(tmp_path / "log", [f"{it}/info.json" for it in range(1000)]), tmp_path / "report.html"
+    body = json.dumps({"width": 1, "height": 1}).encode()
+    answers = {f"/iiif/2/{it}/info.json": (200, "application/json", body) for it in range(1000)}
+    with watching(answers) as old, watching({}) as new:
+        sides = ["--old", f"{old.url}/iiif/2", "--new", f"{new.url}/iiif/2", "--rate", "20", "--concurrency", "1"]
+        command = [sys.executable, "-m", "special", "compare", str(log), *sides, "--json", "--report", str(page)]
+        running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        wait_until(lambda: len(old.requests) > 5 < len(new.requests))
+        running.send_signal(number)
+        out, said = running.communicate()
+    document = json.loads(out)
+    assert running.returncode == code
+    assert document["interrupted"]
+    assert 0 < document["addresses"] < 1000
+    assert document["differences"]["status"]["addresses"] == document["addresses"]
+    assert f"Interrupted: {document['addresses']} of 1,000 addresses were asked." in said.decode()
+    assert "not all addresses were asked" in page.read_text()
 
 
 def test_a_server_that_was_recorded_before(tmp_path: Path) -> None:

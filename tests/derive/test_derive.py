@@ -32,6 +32,7 @@ from tests.support import oracle
 from tests.support.memory import MemorySource
 from tests.support.policies import policy
 from tests.support.servers import S3Server
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.service
 
@@ -65,6 +66,39 @@ def renditions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert f"{len(IMAGES)} images: {len(IMAGES)} made" in done.stderr
     assert done.stdout == ""
     return folder
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [pytest.param(signal.SIGINT, 130, id="SIGINT"), pytest.param(signal.SIGTERM, 143, id="SIGTERM")]
+)
+def test_a_run_that_is_stopped_says_what_is_done_what_is_left_and_how_to_go_on(
+    number: signal.Signals, code: int, tmp_path: Path
+) -> None:
+    masters, report, summary = tmp_path / "masters", tmp_path / "report.csv", tmp_path / "summary.json"
+    masters.mkdir()
+    one = shutil.copy(MASTERS / "map.jp2", tmp_path)
+    for image in range(300):
+        os.link(one, masters / f"{image}.jp2")
+    command = [sys.executable, "-m", "special", "derive", str(masters), "--thumbs", str(tmp_path / "thumbs")]
+    written_to = ["--report", str(report), "--summary", str(summary)]
+    running = subprocess.Popen([*command, *written_to, "--jobs", "1"], stderr=subprocess.PIPE, start_new_session=True)
+    wait_until(lambda: report.exists() and len(report.read_text().splitlines()) > 3)
+
+    os.killpg(running.pid, number)
+    _, said = running.communicate()
+
+    totals = json.loads(summary.read_text())
+    done = len(report.read_text().splitlines()) - 1
+    assert running.returncode == code
+    first, last = said.decode().splitlines()[-2:]
+    assert first.startswith(f"Interrupted. {done} images: {done} made; ")
+    assert last == f"{300 - done} images are left. Run it again: what is done is skipped."
+    assert (totals["images"], totals["left"], totals["interrupted"]) == (done, 300 - done, True)
+
+    subprocess.run([*command, *written_to, "--plan", "--quiet"], check=True)
+    planned = json.loads(summary.read_text())["results"]
+    assert planned["stood"] >= done
+    assert planned["stood"] + planned["due"] == 300
 
 
 @pytest.mark.parametrize(
@@ -274,11 +308,43 @@ async def test_what_cannot_work_is_said_before_any_work(
         pytest.param({"queue": "https://q/1", "scheduler": "tcp://s"}, "exclude each other", id="queue and cluster"),
         pytest.param({"queue": "https://q/1", "consent": OPENING}, "lists what it opens", id="queue and opening"),
         pytest.param({"names_from": "-", "consent": OPENING}, "lists what it opens", id="opening by standard input"),
+        pytest.param({"names_from": "a", "failed_to": Path("b/../a")}, "overwritten", id="list and failures in one"),
+        pytest.param({"report": Path("a"), "summary": Path("a")}, "overwritten", id="report and summary in one"),
     ],
 )
 def test_options_that_exclude_each_other_are_said(given: dict[str, Any], sign: str) -> None:
     with pytest.raises(ConfigurationError, match=sign):
         Options(**given)
+
+
+async def test_a_run_that_was_told_no_place_for_renditions_says_where_they_are(tmp_path: Path) -> None:
+    chosen = settings.load(source=str(MASTERS), home=tmp_path / "home", decoders=1)
+    seen = io.StringIO()
+    for expected in (f"The renditions are in {tmp_path}/home/thumbs, ", "1 images: 1 stood"):
+        assert await derive_images(chosen, ["moon.jpg"], Options(), console=Console(file=seen, soft_wrap=True)) == 0
+        assert seen.getvalue().splitlines()[-1].startswith(expected)
+    assert (tmp_path / "home" / "thumbs" / "moon.jpg" / "s.json").exists()
+
+
+@pytest.mark.parametrize("arguments", [["--json"], ["--report", "/dev/full"], ["--summary", "/dev/full"]])
+def test_a_full_disk_is_one_sentence(arguments: list[str], tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "special",
+        "derive",
+        str(MASTERS),
+        "moon.jpg",
+        "--thumbs",
+        str(tmp_path),
+        "--quiet",
+    ]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([*command, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr.splitlines()) == (
+        1,
+        ["special: No space left on device: the file that was written is incomplete; free some space and run it again"],
+    )
 
 
 # What stands restricted
@@ -500,7 +566,7 @@ async def test_a_plan_says_what_it_costs(tmp_path: Path) -> None:
     )
     size_bytes = (MASTERS / "moon.jpg").stat().st_size
     assert (code, outcomes[0]["due_reads"], outcomes[0]["due_puts"]) == (0, size_bytes, 4)
-    assert "4 PUTs, and about 0.0 hours with 2 decoders" in seen
+    assert "4 PUTs, and about 1 minutes with 2 decoders" in seen
 
 
 async def test_renditions_of_deleted_masters_are_found_and_removed(tmp_path: Path) -> None:

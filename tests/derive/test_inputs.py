@@ -78,8 +78,12 @@ async def test_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "data", "sign"),
     [
-        pytest.param("latin1.txt", "café\n".encode("latin-1"), "no UTF-8 text (byte 0xe9)", id="latin-1"),
-        pytest.param("utf16.txt", "a.png\n".encode("utf-16"), "no UTF-8 text", id="utf-16"),
+        pytest.param(
+            "latin1.txt", "café\n".encode("latin-1"), "(byte 0xe9): convert it, as with `iconv -f latin1", id="latin-1"
+        ),
+        pytest.param(
+            "utf16.txt", "a.png\n".encode("utf-16"), "(byte 0xff): convert it, as with `iconv -f utf-16", id="utf-16"
+        ),
         pytest.param("utf16le.txt", "a.png\n".encode("utf-16-le"), "it has zero bytes", id="utf-16 without mark"),
         pytest.param("x.parquet", b"PAR1\x15\x04\xff", "is a Parquet file", id="parquet"),
         pytest.param("x.csv", b"PAR1\x15\x04", "is a Parquet file", id="parquet by another name"),
@@ -109,11 +113,18 @@ async def test_rows_of_other_buckets_are_passed_over(tmp_path: Path) -> None:
     assert await collected(found) == ["a.png"]
 
 
-async def test_keys_that_only_odd_keys_would_allow_are_told_of() -> None:
-    source = MemorySource({"a.tif": b"1", "b//c.tif": b"2", "/d.tif": b"3", "e/": b"", "f//x.xml": b"4"})
-    odd: list[str] = []
-    assert await collected(listed(source, KeyTemplates(), leave_out=odd.append)) == ["a.tif"]
-    assert sorted(odd) == ["/d.tif", "b//c.tif"]
+async def test_keys_without_an_identifier_are_told_of() -> None:
+    keys = ("m/a.tif", "m/b//c.tif", "m//d.tif", "m/e/", "m/f//x.xml", "m/.DS_Store", "other.tif")
+    source = MemorySource(dict.fromkeys(keys, b"1"))
+    told: dict[str, str] = {}
+    assert await collected(listed(source, KeyTemplates(("m/{id}",)), leave_out=told.__setitem__)) == ["a.tif"]
+    assert told == {
+        "m/b//c.tif": "spelling",
+        "m//d.tif": "spelling",
+        "m/f//x.xml": "no image",
+        "m/.DS_Store": "no image",
+        "other.tif": "no template",
+    }
 
 
 async def test_patterns_choose_images() -> None:

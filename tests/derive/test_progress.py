@@ -19,8 +19,8 @@ GOOD = Outcome("leaf", "made", "4 renditions from the master", written=4, gets=3
 BAD = Outcome("[red]bud", "failed", "it ends too soon")
 
 
-def tally(*outcomes: Outcome) -> Tally:
-    total = Tally()
+def tally(*outcomes: Outcome, expected: int | None = None) -> Tally:
+    total = Tally(expected=expected)
     for outcome in outcomes:
         total.add(outcome)
     return total
@@ -43,9 +43,8 @@ def test_bar_shows_rate_and_failures_and_vanishes() -> None:
     seen = io.StringIO()
     console = Console(file=seen, force_terminal=True, width=200)
     with bar(console) as shown:
-        shown.expect(2)
         shown.update(GOOD, tally(GOOD))
-        shown.update(BAD, tally(GOOD, BAD))
+        shown.update(BAD, tally(GOOD, BAD, expected=2))
         shown.progress.refresh()
 
     text = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", seen.getvalue())
@@ -65,9 +64,11 @@ def test_lines_name_failures_at_once_and_count_now_and_then() -> None:
     now[0] = LINE_EVERY_S
     lines.update(GOOD, tally(GOOD, BAD, GOOD))
     lines.update(GOOD, tally(GOOD, BAD, GOOD, GOOD))
-    lines.expect(5)
-    _, second = seen.getvalue().splitlines()
+    now[0] += LINE_EVERY_S
+    lines.update(GOOD, tally(GOOD, BAD, GOOD, GOOD, expected=5000))
+    _, second, third = seen.getvalue().splitlines()
     assert re.fullmatch(MOMENT + r" 2 made, 1 failed \([\d,.]+/s\)", second)
+    assert re.fullmatch(MOMENT + r" 4 of 5,000: 3 made, 1 failed \([\d,.]+/s\)", third)
 
 
 def test_json_is_one_object_a_line() -> None:
@@ -75,7 +76,6 @@ def test_json_is_one_object_a_line() -> None:
     lines = JsonLines(seen)
     for outcome in (GOOD, Outcome("ü", "stood")):
         lines.update(outcome, tally())
-    lines.expect(2)
 
     first, second = seen.getvalue().splitlines()
     assert json.loads(first) == {
@@ -162,6 +162,10 @@ def test_masters_that_end_early_are_told_of() -> None:
 
 
 def test_a_plan_is_added_up() -> None:
+    few = tally(Outcome("a", "due", due_reads=5 * 10**8, due_puts=1), Outcome("b", "due", due_reads=10**8, due_puts=1))
+    assert few.estimate(2) == [
+        "What is due takes at most 600.0 MB of reads and 2 PUTs, and about 1 minutes with 2 decoders at 10 MB/s each."
+    ]
     total = tally(*(Outcome(str(n), "due", due_reads=36_000_000_000, due_puts=6) for n in range(4)))
     assert total.estimate(2) == [
         "What is due takes at most 144.0 GB of reads and 24 PUTs, and about 2.0 hours with 2 decoders at 10 MB/s each."
@@ -171,8 +175,16 @@ def test_a_plan_is_added_up() -> None:
 def test_the_totals_name_keys_without_an_identifier() -> None:
     total = tally(GOOD, Outcome("README", "skipped", "no image"))
     for key in ("a//b", "/c"):
-        total.leave_out(key)
-    assert total.notices() == ["2 keys have no identifier unless odd_keys is set: 'a//b', '/c'"]
+        total.leave_out(key, "spelling")
+    for number in range(6):
+        total.leave_out(f"{number}.txt", "no image")
+    total.leave_out("a.tif", "no template")
+    assert total.notices() == [
+        "2 keys have no identifier unless odd_keys is set: 'a//b', '/c'",
+        "6 files passed over, which are no images by their names: '0.txt', '1.txt', '2.txt', '3.txt', '4.txt', …",
+        "1 keys passed over, which fit no template of keys: 'a.tif'",
+    ]
     assert total.bad == 0
     plain = total.plain()
-    assert (plain["images"], plain["results"], plain["left_out"]) == (2, {"made": 1, "skipped": 1}, 2)
+    assert (plain["images"], plain["results"]) == (2, {"made": 1, "skipped": 1})
+    assert [plain[name] for name in ("left_out", "no_image", "no_template")] == [2, 6, 1]

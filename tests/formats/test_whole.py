@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from dataclasses import replace
 
 import pytest
 import pyvips
@@ -174,18 +175,30 @@ def test_the_serial_form_is_pinned() -> None:
     layout = whole.WholeLayout(
         "jpeg", 1234567, Size(6000, 4000), Orientation.TURN_90, has_color=False, max_reduce=3, progressive=True
     )
-    pinned = bytes.fromhex("5701 00 000000000012d687 00001770 00000fa0 06 00 03 01")
+    pinned = bytes.fromhex("5702 00 000000000012d687 00001770 00000fa0 06 00 03 01 0000000000000000")
     assert layout.dump() == pinned
     assert formats.load(pinned) == layout
+    measured = replace(layout, density=300.0)
+    assert measured.dump() == pinned[:-8] + bytes.fromhex("4072c00000000000")
+    assert formats.load(measured.dump()) == measured
+    # What the first version has stored stays of use.
+    assert formats.load(bytes.fromhex("5701 00 000000000012d687 00001770 00000fa0 06 00 03 01")) == layout
 
 
 @pytest.mark.parametrize(
     "data",
     [
-        pytest.param(bytes.fromhex("5701 00 000000000012d687 00001770 00000fa0 06 00 03"), id="short"),
-        pytest.param(bytes.fromhex("5701 09 000000000012d687 00001770 00000fa0 06 00 03 01"), id="unknown-format"),
-        pytest.param(bytes.fromhex("5701 00 0000000000000000 00001770 00000fa0 06 00 03 01"), id="no-bytes"),
-        pytest.param(bytes.fromhex("5701 00 000000000012d687 00000000 00000fa0 06 00 03 01"), id="no-width"),
+        pytest.param(bytes.fromhex("5702 00 000000000012d687 00001770 00000fa0 06 00 03"), id="short"),
+        pytest.param(
+            bytes.fromhex("5702 09 000000000012d687 00001770 00000fa0 06 00 03 01 0000000000000000"),
+            id="unknown-format",
+        ),
+        pytest.param(
+            bytes.fromhex("5702 00 0000000000000000 00001770 00000fa0 06 00 03 01 0000000000000000"), id="no-bytes"
+        ),
+        pytest.param(
+            bytes.fromhex("5702 00 000000000012d687 00000000 00000fa0 06 00 03 01 0000000000000000"), id="no-width"
+        ),
     ],
 )
 def test_a_damaged_serial_form_is_malformed(data: bytes) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from special.errors import ConfigurationError
 from special.iiif import IdentifierForm
-from special.images import KeyTemplates
+from special.images import KeyTemplates, claims_image
 
 
 @pytest.mark.parametrize(
@@ -57,6 +57,15 @@ def test_keys_of_spellings_that_are_not_served_have_no_address(
     assert KeyTemplates(form=form).identifier_of(key) == expected
 
 
+@pytest.mark.parametrize(
+    "extension", ["jp2", "JPX", "jph", "j2k", "tif", "ptif", "jpg", "png", "webp", "gif", "avif", "bmp"]
+)
+def test_a_name_with_the_extension_of_a_master_claims_to_be_an_image(extension: str) -> None:
+    assert claims_image(f"box/leaf.{extension}")
+    assert not claims_image(f"box/leaf.{extension}.bak")
+    assert not claims_image(f"box.{extension}/leaf")
+
+
 def test_a_page_has_the_keys_of_its_image() -> None:
     templates = KeyTemplates(("{id}", "{lower}.tif"), slash_substitute="__")
     assert templates.keys_of("Box__Leaf;3") == templates.keys_of("Box__Leaf") == ("Box/Leaf", "box/leaf.tif")
@@ -69,7 +78,7 @@ def test_a_key_that_looks_like_a_page_has_an_address(pages: bool, expected: str)
     templates = KeyTemplates(form=IdentifierForm(pages=pages))
     assert templates.identifier_of("leaf;3") == expected
     assert templates.keys_of(expected) == ("leaf;3",)
-    assert not templates.is_left_out("leaf;3")
+    assert templates.left_out("leaf;3") is None
 
 
 def test_keys_of_an_identifier_in_the_order_in_which_they_are_tried() -> None:

@@ -294,6 +294,34 @@ async def test_what_is_said_of_images(root: Path) -> None:
             assert {"rights", "provider", "partOf", "seeAlso"} & set(old) == set()
 
 
+PHYSICAL = {
+    "@context": "http://iiif.io/api/annex/services/physdim/1/context.json",
+    "profile": "http://iiif.io/api/annex/services/physdim",
+    "physicalScale": pytest.approx(1 / 400, rel=0.001),
+    "physicalUnits": "in",
+}
+
+
+@pytest.mark.parametrize("tells", [True, False])
+async def test_physical_dimensions_are_told_where_a_master_tells_its_resolution(root: Path, tells: bool) -> None:
+    Image.new("RGB", (200, 100)).save(root / "a" / "scan.png", dpi=(400, 400))
+    png(root / "a" / "screen.png", "red")
+    own = {**PHYSICAL, "physicalScale": 2, "physicalUnits": "mm"}
+    other = {"@context": "http://example.org/", "profile": "http://example.org/"}
+    images = {
+        "scan": {"url": "scan.png", "service": other},
+        "known": {"url": "scan.png", "service": own},
+        "screen": {"url": "screen.png"},
+    }
+    expected = [[other, PHYSICAL] if tells else [other], [own], None]
+    with catalogue_server(root, images) as server:
+        config = f'physical_dimensions = {str(tells).lower()}\n[[catalogue]]\nkind = "http"\nurl = "{server.url}"\n'
+        async with site(root, f'{config}token_file = "{server.token_file}"\n') as client:
+            for version in (2, 3):
+                infos = [(await client.get(f"/iiif/{version}/{name}/info.json")).json() for name in images]
+                assert [info.get("service") for info in infos] == expected
+
+
 async def test_names_of_what_is_saved_and_tags_for_cdns(root: Path) -> None:
     with catalogue_server(root, {"one": {"url": "red.png", "filename": "leaf 3"}}) as server:
         more = f'[[catalogue]]\nkind = "http"\nurl = "{server.url}"\ntoken_file = "{server.token_file}"\n'

@@ -49,6 +49,8 @@ async def test_the_example_serves_images_below_its_path(monkeypatch: pytest.Monk
             assert (info["width"], info["height"]) == master.size
         assert info["id"] == "http://example.org/images/iiif/3/map.jp2"
         assert (await client.get("/size/map.jp2")).json() == {name: info[name] for name in ("width", "height")}
+        absent = await client.get("/size/none.jp2")
+        assert (absent.status_code, absent.json()) == (404, {"detail": "There is no image with this identifier."})
         picture = await client.get(f"{info['id']}/full/100,/0/default.jpg")
         assert (picture.status_code, picture.headers["content-type"]) == (200, "image/jpeg")
         private = "/images/iiif/3/private%2Fmoon.jpg/full/!500,500/0/default.jpg"

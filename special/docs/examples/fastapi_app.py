@@ -4,10 +4,11 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import FastAPI, HTTPException
 
 from special import Hooks, Settings, create_app
 from special.catalogue import ALL, PUBLIC, Caller, Entry, Verdict
+from special.errors import SpecialError
 
 
 class Readers(Hooks):
@@ -35,5 +36,8 @@ app.mount("/images", images)
 
 @app.get("/size/{identifier:path}")
 async def size(identifier: str) -> dict[str, int]:
-    asset = await images.engine.catalog.find(identifier)
+    try:
+        asset = await images.engine.catalog.find(identifier)
+    except SpecialError as error:
+        raise HTTPException(error.status, error.public) from error
     return {"width": asset.size.width, "height": asset.size.height}

@@ -10,7 +10,7 @@ import struct
 from dataclasses import dataclass, replace
 
 from special.errors import Malformed, Unsupported
-from special.formats import exif
+from special.formats import density, exif
 from special.formats.jp2.colours import Colours, colours
 from special.formats.jp2.reader import CodestreamReader, Reading
 from special.geometry import Orientation, Size
@@ -67,6 +67,16 @@ class Container:
     def defines_opacity(self) -> bool:
         """Whether a channel definition names an opacity channel (I.5.3.6)."""
         return any(kind in (1, 2) for kind in _channel_kinds(self._inner()))
+
+    @property
+    def density(self) -> float | None:
+        """Pixels per inch of capture, or else of display (I.5.3.7); None where neither is told."""
+        body = next((body for kind, body in self._inner() if kind == b"res "), b"")
+        try:
+            boxes = dict(_boxes(body))
+        except Malformed:
+            return None  # the picture is whole without it
+        return density.of_jp2(boxes.get(b"resc", b"")) or density.of_jp2(boxes.get(b"resd", b""))
 
     def check_definition(self, components: int) -> None:
         """Raise `Malformed` where a channel definition leaves out a channel, or names one that there is not (I.5.3.6).
@@ -211,10 +221,15 @@ def _colours(inner: Boxes) -> Colours:
 
 def _inner(superbox: bytes) -> Boxes:
     """The boxes inside `jp2h`."""
-    found: Boxes = []
     _, at, _ = _bounds(superbox[:16], 0, len(superbox))
-    while at + 8 <= len(superbox) and len(found) < MAX_BOXES:
-        kind, body, stop = _bounds(superbox[at : at + 16], at, len(superbox))
-        found.append((kind, superbox[body:stop]))
+    return _boxes(superbox, at)
+
+
+def _boxes(content: bytes, at: int = 0) -> Boxes:
+    """The boxes in a superbox's content, from a byte on."""
+    found: Boxes = []
+    while at + 8 <= len(content) and len(found) < MAX_BOXES:
+        kind, body, stop = _bounds(content[at : at + 16], at, len(content))
+        found.append((kind, content[body:stop]))
         at = stop
     return found

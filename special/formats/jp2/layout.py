@@ -106,6 +106,10 @@ class Jp2Layout:
         return channels >= 3 and not self.container.is_grey
 
     @property
+    def density(self) -> float | None:
+        return self.container.density
+
+    @property
     def whole_only(self) -> str | None:
         """Why nothing less than the whole object can be read; None where less can."""
         return self.header.refusal or (self.doubts[0] if self.doubts else None)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from special.errors import Malformed
+from special.formats import density
 from special.formats.tiff.tags import COPIED, NUMBERS, REALS, WIDTHS, Tag, Type
 from special.storage import Span
 
@@ -27,6 +28,9 @@ WANTED = COPIED | {
     Tag.STRIP_OFFSETS,
     Tag.ORIENTATION,
     Tag.ROWS_PER_STRIP,
+    Tag.X_RESOLUTION,
+    Tag.Y_RESOLUTION,
+    Tag.RESOLUTION_UNIT,
     Tag.STRIP_BYTE_COUNTS,
     Tag.PAGE_NUMBER,
     Tag.TILE_WIDTH,
@@ -125,6 +129,13 @@ class Directory:
             return ()
         pairs = list(struct.iter_unpack(f"{self.order}II", entry.raw))
         return tuple(above / below for above, below in pairs) if all(below for _, below in pairs) else ()
+
+    @property
+    def density(self) -> float | None:
+        """Pixels per inch, from XResolution, YResolution and ResolutionUnit (TIFF 6.0 section 8)."""
+        across, down = self.fractions(Tag.X_RESOLUTION), self.fractions(Tag.Y_RESOLUTION)
+        unit = self.hint(Tag.RESOLUTION_UNIT, 2)
+        return density.of_units(across[0], down[0], unit, inch=2) if across and down else None
 
     def reals(self, tag: Tag) -> tuple[float, ...]:
         """All values of a field that holds values of samples; none if it is absent or of another type."""

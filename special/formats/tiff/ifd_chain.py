@@ -71,17 +71,18 @@ def directories(
     else:
         smaller, fault = yield from _chain(dialect, seen, first, at, following, tail=tail, read=read)
         found += smaller
-    _spare_profiles(found)
+    _spare(found)
     yield from fill(found, WANTED)
     return found, fault
 
 
-def _spare_profiles(found: Sequence[Directory]) -> None:
-    """Leave out the colour profiles of smaller levels: that of the full picture holds for all."""
+def _spare(found: Sequence[Directory]) -> None:
+    """Leave out colour profiles and resolutions of smaller levels: those of the full picture hold for all."""
     base = next((directory for directory in found if not directory.is_reduced), found[0])
     for directory in found:
         if directory is not base:
-            directory.fields.pop(Tag.ICC_PROFILE, None)
+            for tag in (Tag.ICC_PROFILE, Tag.X_RESOLUTION, Tag.Y_RESOLUTION, Tag.RESOLUTION_UNIT):
+                directory.fields.pop(tag, None)
 
 
 def _chain(

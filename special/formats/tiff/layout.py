@@ -97,6 +97,10 @@ class TiffLayout:
         return "tiff"
 
     @property
+    def density(self) -> float | None:
+        return self.full.directory.density
+
+    @property
     def full(self) -> Page:
         """The page of the full picture."""
         return self.pyramid[0].page
