@@ -14,11 +14,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from typer.core import TyperCommand
 
 from special import settings
 from special.errors import ConfigurationError, SpecialError
@@ -168,6 +169,7 @@ def inspect_command(
     """
     from special import composition
     from special.inspect import inspect
+    from special.formats.tiff import WANTED
     from special.scan import scan
     from special.storage import open_source
 
@@ -177,12 +179,28 @@ def inspect_command(
     if identifier is None:
         gap_bytes, templates = composition.read_limits(chosen).max_gap_bytes, composition.key_templates(chosen)
         masters, progress = open_source(chosen.source), Console(stderr=True)
-        scanned = scan(masters, templates, Console(), tile=chosen.tile_size, max_gap_bytes=gap_bytes, progress=progress)
+        scanned = scan(
+            masters,
+            templates,
+            Console(),
+            tile=chosen.tile_size,
+            wanted=WANTED[chosen.pyramids],
+            max_gap_bytes=gap_bytes,
+            progress=progress,
+        )
         sys.exit(asyncio.run(scanned))
     asyncio.run(inspect(composition.engine(chosen), identifier, request, Console()))
 
 
+class _DeriveCommand(TyperCommand):
+    """`derive`: `--pyramids` alone is short for `--pyramids=expensive`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, ["--pyramids=expensive" if it == "--pyramids" else it for it in args])
+
+
 @cli.command(
+    cls=_DeriveCommand,
     epilog="""
 [bold]Examples[/]
 
@@ -224,8 +242,12 @@ def derive(
         bool, typer.Option("--index", help="Write side-cars beside sizes files of others; decode nothing.")
     ] = False,
     pyramids: Annotated[
-        bool, typer.Option("--pyramids", help="Publish pyramids of masters whose tiles are expensive, too.")
-    ] = False,
+        Literal["expensive", "all"] | None,
+        typer.Option(
+            metavar="[=all]",
+            help="Publish pyramids, too: of masters whose tiles are expensive, or of all that are larger than a tile.",
+        ),
+    ] = None,
     static: Annotated[
         str | None, typer.Option(help="Write static tile sets of open images to this folder or bucket; needs base_url.")
     ] = None,
@@ -288,12 +310,13 @@ def derive(
         webp_quality=quality,
         workers=1,
         decoders=jobs,
+        pyramids=pyramids,
     )
     options = Options(
         task=tasks[0] if tasks else "make",
         names_from=names_from,
         failed_to=failed_to,
-        pyramids=pyramids,
+        pyramids=pyramids is not None,
         static=static,
         prune=prune,
         queue=queue,

@@ -173,16 +173,32 @@ class TileRoute:
         return await self._renderer.render(master, job, self._reader, lane="tile", deadline=deadline)
 
     async def render_full(self, asset: Asset, master: Master, job: Job, *, deadline: Deadline) -> bytes | None:
-        """The full region of a large flat master, from its pyramid; None where that has none, or would lose by it.
+        """The full region of a master, from its pyramid; None where that has none, or would lose by it.
 
-        One is begun for the size that a viewer asks for as the smallest tile, not for a single picture of any other.
+        That of a large flat one is begun for the size that a viewer asks for as the smallest tile, not for a single
+        picture of any other. Of others only that tile is taken.
         """
         grid = self._builder.grid(master.layout)
         twice = Size(2 * job.size.width - 1, 2 * job.size.height - 1)
-        if grid is None or not is_flat(master.layout) or not _is_lossy(job) or not master.layout.size.covers(twice):
+        if grid is None or not _is_lossy(job) or not master.layout.size.covers(twice):
             return None
+        if not is_flat(master.layout):
+            return await self.smallest_tile(asset, job, deadline=deadline)
         if grid.find(job.box, job.size) or self._builder.is_building(master):
             return await self._from_pyramid(asset, master, job, deadline)
+        return await self._existing(asset, master, job, deadline)
+
+    async def smallest_tile(self, asset: Asset, job: Job, *, deadline: Deadline) -> bytes | None:
+        """The full region at the size of its pyramid's only tile of a level, undecoded; None where there is none.
+
+        For an image that was just found.
+        """
+        if asset.blob is None or not job.plain or job.format != "jpg":
+            return None
+        master = self._master_of(asset)
+        grid = self._builder.grid(master.layout)
+        if grid is None or grid.find(job.box, job.size) is None:
+            return None
         return await self._existing(asset, master, job, deadline)
 
     async def _render_expensive(self, asset: Asset, master: Master, job: Job, deadline: Deadline) -> bytes:
