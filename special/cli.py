@@ -168,8 +168,8 @@ def inspect_command(
     exits with 1 if any master is refused or cannot be read.
     """
     from special import composition
-    from special.inspect import inspect
     from special.formats.tiff import WANTED
+    from special.inspect import inspect
     from special.scan import scan
     from special.storage import open_source
 
@@ -211,7 +211,7 @@ class _DeriveCommand(TyperCommand):
   special derive s3://archive/masters --thumbs s3://thumbs --from failed.txt --json
 
   special derive s3://archive/masters --thumbs s3://thumbs --queue https://sqs.eu-west-1.amazonaws.com/1234/masters
-"""
+""",
 )
 def derive(
     source: MaySource = None,

@@ -29,7 +29,7 @@ class PyramidPublisher:
     """Which masters get pyramids."""
 
     def publishing(self, work: Work, *, remake: bool) -> Work:
-        """The same work, and then the image's pyramid, where its master is to have one and has none, or with `remake`."""
+        """The same work, and then the image's pyramid, where its master wants one and has none, or with `remake`."""
 
         async def both(image: InputImage) -> Outcome:
             outcome = await work(image)

@@ -123,7 +123,10 @@ class PyramidBuilder:
         on_published: Callable[[Blob], None] = lambda blob: None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        """`wanted` says which masters get pyramids. `on_published` is told of each master whose pyramid is in the volume from now on."""
+        """`wanted` says which masters get pyramids.
+
+        `on_published` is told of each master whose pyramid is in the volume from now on.
+        """
         self.name = f"pyramid-{tile}-{renderer.encoding.jpeg_quality}-{PIXELS_VERSION}"
         """Name of pyramids that are made with these settings; others are ignored."""
         self._renderer = renderer
