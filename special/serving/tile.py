@@ -207,14 +207,19 @@ class TileRoute:
         lossy = _is_lossy(job)
         self._crowds[version] += 1
         try:
-            if lossy and (data := await self._from_pyramid(asset, master, job, deadline)) is not None:
-                return data
-            async with self._limiter.slot(version, deadline=deadline) as state:
-                if lossy and (data := await self._existing(asset, master, job, deadline)) is not None:
+            for is_last in (False, True):
+                if lossy and (data := await self._from_pyramid(asset, master, job, deadline)) is not None:
                     return data
-                # Decoders share the processors: the fewer tiles are made on the way, the sooner there is a pyramid.
-                async with state.alone if self._builder.is_building(master) else nullcontext():
-                    return await self._from_master(master, job, deadline)
+                async with self._limiter.slot(version, deadline=deadline) as state:
+                    if lossy and (data := await self._existing(asset, master, job, deadline)) is not None:
+                        return data
+                    # Those that came since may have made a pyramid the cheaper way for this tile, too.
+                    if lossy and not is_last and self._is_crowded(master):
+                        continue
+                    # Decoders share the processors: the fewer tiles are made meanwhile, the sooner there is a pyramid.
+                    async with state.alone if self._builder.is_building(master) else nullcontext():
+                        return await self._from_master(master, job, deadline)
+            raise AssertionError("the last turn ends with a picture or an error")
         finally:
             self._crowds[version] -= 1
             if not self._crowds[version]:
@@ -246,18 +251,23 @@ class TileRoute:
 
     async def _is_worth_it(self, master: Master, job: Job) -> bool:
         """Whether to wait for a pyramid costs less than to make this tile, and those that others ask for now."""
-        grid = Grid(master.layout.size, self._builder.tile)
-        crowd = self._crowds[master.blob.version]
-        if self._builder.is_enough(crowd) and 2 * crowd > grid.columns(0) * grid.rows(0):
+        if self._is_crowded(master):
             return True
         if master.layout.size.area < LARGE_PIXELS:
             return False
+        grid = Grid(master.layout.size, self._builder.tile)
         is_whole = job.box.size == master.layout.size
         if is_flat(master.layout) and self._builder.is_building(master) and (is_whole or grid.find(job.box, job.size)):
             return True
         layout = await self._renderer.masters.prepared(master, job.box, job.size, self._reader)
         extract = await plan_extract(master.blob, layout, job.box, job.size, limits=self._renderer.limits)
         return sum(map(len, extract.spans)) > LARGE_PART * master.blob.size
+
+    def _is_crowded(self, master: Master) -> bool:
+        """Whether half as many tiles are asked for now as the picture has."""
+        grid = Grid(master.layout.size, self._builder.tile)
+        crowd = self._crowds[master.blob.version]
+        return self._builder.is_enough(crowd) and 2 * crowd > grid.columns(0) * grid.rows(0)
 
 
 def _is_lossy(job: Job) -> bool:
