@@ -30,7 +30,7 @@ from special.serving.published_tiles import PublishedTiles
 from special.serving.pyramid_builder import PyramidBuilder
 from special.serving.pyramid_maker import LARGE_PIXELS, is_flat
 from special.serving.pyramid_publisher import PyramidPublisher
-from special.serving.pyramid_tiles import PyramidTiles
+from special.serving.pyramid_tiles import PyramidTiles, Turn
 from special.serving.read_piece import plan_extract
 from special.storage import Blob, NotModified, Reader, Span, Unless
 from special.volume import Volume
@@ -230,7 +230,9 @@ class TileRoute:
 
         Raises `Preparing` where it is not far enough at the deadline.
         """
-        while (data := await self._existing(asset, master, job, deadline)) is None:
+        # Many may have waited for it: decoders would refuse most of them at once.
+        turn = partial(self._limiter.slot, master.blob.version, deadline=deadline)
+        while (data := await self._existing(asset, master, job, deadline, turn)) is None:
             if not (await self._is_worth_it(master, job) and self._builder.begin(master)):
                 self._builder.count_tiles(master)
                 return None
@@ -240,13 +242,15 @@ class TileRoute:
             self._pyramids.look_again(master.blob)
         return data
 
-    async def _existing(self, asset: Asset, master: Master, job: Job, deadline: Deadline) -> bytes | None:
+    async def _existing(
+        self, asset: Asset, master: Master, job: Job, deadline: Deadline, turn: Turn = nullcontext
+    ) -> bytes | None:
         """The answer from a pyramid: what is made of it already, the volume's, or a published one."""
         data = await self._builder.peek(master, job)
         if data is None:  # perhaps since it has just been published
-            data = await self._pyramids.render(master, job, deadline=deadline)
+            data = await self._pyramids.render(master, job, deadline=deadline, turn=turn)
         if data is None:
-            data = await self._published.render(asset, master.blob, job, deadline=deadline)
+            data = await self._published.render(asset, master.blob, job, deadline=deadline, turn=turn)
         return data
 
     async def _is_worth_it(self, master: Master, job: Job) -> bool:

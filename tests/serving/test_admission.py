@@ -272,3 +272,7 @@ async def test_a_crowd_of_tiles_waits_for_one_pyramid_also_those_who_came_first(
         assert Counter(answer.status_code for answer in answers) == {200: 60}
         levels = 5  # of 1280 pixels, down to 128: a job for each
         assert await jobs() - before <= 2 + levels
+        # Off the grid, a decoder makes each of the pyramid: more than its queue is long.
+        regions = [f"{x},{y},100,100/100,100" for y in range(10, 810, 100) for x in range(10, 1010, 100)]
+        asked = [running.get(f"/iiif/3/a.png/{region}/0/default.jpg") for region in regions]
+        assert Counter(answer.status_code for answer in await asyncio.gather(*asked)) == {200: 80}
