@@ -16,9 +16,9 @@ PIECE_BYTES = 1 << 20
 
 NEAR_BYTES = 128 << 10
 """What is fetched from a place that is not here: tiles that lie beside each other are read one after the other."""
-AROUND_BYTES = 1 << 20
-"""What is fetched around the second such place: two rows of tiles of a large picture, which are read in turn, too."""
-SPREAD_STEPS = 2
+AROUND_BYTES = 2 << 20
+"""What is fetched around the second such place: some rows of tiles of a large picture, which are read in turn, too."""
+SPREAD_STEPS = 1
 """How often that width doubles: to 4 MiB."""
 STEP_MISSES = 2
 """Places that were not here until it doubles."""
