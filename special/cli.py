@@ -17,11 +17,12 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import asdict
 from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TypeVar
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from typer.core import TyperCommand
 
 from special import settings
 from special.errors import ConfigurationError, SpecialError
@@ -204,6 +205,7 @@ def inspect_command(
     exits with 1 if any master is refused or cannot be read.
     """
     from special import composition
+    from special.formats.tiff import WANTED
     from special.inspect import inspect
     from special.scan import scan
     from special.storage import open_source
@@ -214,12 +216,28 @@ def inspect_command(
     if identifier is None:
         gap_bytes, templates = composition.read_limits(chosen).max_gap_bytes, composition.key_templates(chosen)
         masters, progress = open_source(chosen.source), Console(stderr=True)
-        scanned = scan(masters, templates, Console(), tile=chosen.tile_size, max_gap_bytes=gap_bytes, progress=progress)
+        scanned = scan(
+            masters,
+            templates,
+            Console(),
+            tile=chosen.tile_size,
+            wanted=WANTED[chosen.pyramids],
+            max_gap_bytes=gap_bytes,
+            progress=progress,
+        )
         sys.exit(_run(scanned))
     _run(inspect(composition.engine(chosen), identifier, request, Console()))
 
 
+class _DeriveCommand(TyperCommand):
+    """`derive`: `--pyramids` alone is short for `--pyramids=expensive`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, ["--pyramids=expensive" if it == "--pyramids" else it for it in args])
+
+
 @cli.command(
+    cls=_DeriveCommand,
     epilog="""
 [bold]Examples[/]
 
@@ -230,7 +248,7 @@ def inspect_command(
   special derive s3://archive/masters --thumbs s3://thumbs --from failed.txt --json
 
   special derive s3://archive/masters --thumbs s3://thumbs --queue https://sqs.eu-west-1.amazonaws.com/1234/masters
-"""
+""",
 )
 def derive(
     source: MaySource = None,
@@ -261,8 +279,12 @@ def derive(
         bool, typer.Option("--index", help="Write side-cars beside sizes files of others; decode nothing.")
     ] = False,
     pyramids: Annotated[
-        bool, typer.Option("--pyramids", help="Publish pyramids of masters whose tiles are expensive, too.")
-    ] = False,
+        Literal["expensive", "all"] | None,
+        typer.Option(
+            metavar="[=all]",
+            help="Publish pyramids, too: of masters whose tiles are expensive, or of all that are larger than a tile.",
+        ),
+    ] = None,
     static: Annotated[
         str | None, typer.Option(help="Write static tile sets of open images to this folder or bucket; needs base_url.")
     ] = None,
@@ -325,12 +347,13 @@ def derive(
         webp_quality=quality,
         workers=1,
         decoders=jobs,
+        pyramids=pyramids,
     )
     options = Options(
         task=tasks[0] if tasks else "make",
         names_from=names_from,
         failed_to=failed_to,
-        pyramids=pyramids,
+        pyramids=pyramids is not None,
         static=static,
         prune=prune,
         queue=queue,

@@ -20,6 +20,7 @@ from special.catalogue import (
 from special.codecs import Encoding
 from special.concurrency import StoreSilence
 from special.errors import ConfigurationError
+from special.formats import tiff
 from special.iiif import IdentifierForm, Limits, Spelling
 from special.images import OPEN, Description, KeyTemplates, Masters, Rule
 from special.renditions import Policy, PyramidName, RenditionStore, RenditionWriter
@@ -151,6 +152,7 @@ def assemble(
         reader,
         after=settings.promote_after,
         tile=settings.tile_size,
+        wanted=tiff.WANTED[settings.pyramids],
         on_published=lambda blob: pyramids.look_again(blob),
     )
     name = PyramidName(settings.tile_size, settings.jpeg_quality, PIXELS_VERSION)
@@ -192,7 +194,7 @@ def assemble(
         catalog,
         {
             "thumb": ThumbRoute(store),
-            "derivative": DerivativeRoute(store, renderer),
+            "derivative": DerivativeRoute(store, renderer, tile.smallest_tile),
             "stream": StreamRoute(renderer, source, writer, tile.render_full),
             "tile": tile,
         },

@@ -18,7 +18,7 @@ from rich.table import Column, Table
 from special import formats
 from special.errors import MasterError, Missing, NotAnImage, SourceError
 from special.formats import Layout, drive
-from special.formats.tiff import Grid, TiffLayout, pyramid
+from special.formats.tiff import Grid, TiffLayout, Wanted
 from special.geometry import Box, Size
 from special.images import KeyTemplates
 from special.storage import Blob, Chunk, Source, Span, body, runs_of
@@ -64,7 +64,7 @@ class Kind:
     first_view: Cost = NOTHING
     """Of the largest one."""
     tile: Cost = NOTHING
-    is_expensive: bool = False
+    has_pyramids: bool = False
     """Whether the server makes a pyramid of any of them."""
     advice: dict[str, None] = field(default_factory=dict)
     """What to know of them, each sentence once."""
@@ -87,14 +87,13 @@ class Findings:
         """1 where an image cannot be shown or could not be read."""
         return int(bool(self.refused or self.unread))
 
-    def add(self, blob: Blob, layout: Layout, tile: int, *, max_gap_bytes: int) -> None:
+    def add(self, blob: Blob, layout: Layout, tile: int, wanted: Wanted, *, max_gap_bytes: int) -> None:
         """Count a master that can be shown."""
         grid = Grid(layout.size, tile)
-        expensive = pyramid.is_expensive(layout, grid)
         kind = self.kinds.setdefault(name_of(layout), Kind())
         kind.count += 1
         kind.bytes += blob.size
-        kind.is_expensive |= expensive
+        kind.has_pyramids |= wanted(layout, grid)
         kind.advice |= dict.fromkeys(layout.advice[: MAX_LISTED - len(kind.advice)])
         if kind.largest is None or layout.size.area > kind.largest.area:
             kind.largest = layout.size
@@ -132,9 +131,18 @@ def costs(layout: Layout, *, max_gap_bytes: int) -> tuple[Cost, Cost]:
 
 
 async def scan(
-    source: Source, templates: KeyTemplates, console: Console, *, tile: int, max_gap_bytes: int, progress: Console
+    source: Source,
+    templates: KeyTemplates,
+    console: Console,
+    *,
+    tile: int,
+    wanted: Wanted,
+    max_gap_bytes: int,
+    progress: Console,
 ) -> int:
     """Read the headers of every master of a source and print what they are; the exit code.
+
+    `tile` is the side of a pyramid's tiles, and `wanted` says which masters get pyramids.
 
     Costs one GET for each object, some more where headers are elsewhere in it, and the listing. Closes the source.
     Where it is cancelled it prints what it has. Raises `SourceError` where the source cannot be listed.
@@ -148,7 +156,7 @@ async def scan(
 
             async def read() -> None:
                 while (blob := await queue.get()) is not None:
-                    await _look_at(source, templates, blob, findings, tile=tile, max_gap_bytes=max_gap_bytes)
+                    await _look_at(source, templates, blob, findings, tile, wanted, max_gap_bytes=max_gap_bytes)
                     bar.advance(task)
 
             async with asyncio.TaskGroup() as group:
@@ -175,7 +183,14 @@ async def _masters(source: Source, templates: KeyTemplates) -> AsyncIterator[Blo
 
 
 async def _look_at(
-    source: Source, templates: KeyTemplates, blob: Blob, findings: Findings, *, tile: int, max_gap_bytes: int
+    source: Source,
+    templates: KeyTemplates,
+    blob: Blob,
+    findings: Findings,
+    tile: int,
+    wanted: Wanted,
+    *,
+    max_gap_bytes: int,
 ) -> None:
     identifier = templates.identifier_of(blob.key) or blob.key
     try:
@@ -189,7 +204,7 @@ async def _look_at(
     except SourceError as error:
         findings.unread.setdefault(error.sentence, []).append(identifier)
     else:
-        findings.add(blob, layout, tile, max_gap_bytes=max_gap_bytes)
+        findings.add(blob, layout, tile, wanted, max_gap_bytes=max_gap_bytes)
 
 
 async def _prepared(source: Source, blob: Blob, *, max_gap_bytes: int) -> Layout:
@@ -228,7 +243,7 @@ def _print(findings: Findings, console: Console) -> None:
             f"{kind.largest.width}×{kind.largest.height}" if kind.largest else "",
             str(kind.first_view),
             str(kind.tile),
-            "yes" if kind.is_expensive else "no",
+            "yes" if kind.has_pyramids else "no",
         )
     console.print(table)
     for name, kind in by_bytes:
@@ -236,7 +251,7 @@ def _print(findings: Findings, console: Console) -> None:
             console.print(f"[bold]{name}[/]", highlight=False)
             _print_list(console, list(kind.advice))
             command = (TO_INDEXED if kind.advice else "") if name.startswith("jp2") else TO_PYRAMID
-            if kind.is_expensive and command:
+            if kind.has_pyramids and command:
                 console.print(f"  cheap after: {command}", highlight=False)
     for title, reasons in (("refused", findings.refused), ("not read", findings.unread)):
         for reason, identifiers in sorted(reasons.items(), key=lambda it: -len(it[1])):

@@ -233,6 +233,11 @@ class Settings(BaseSettings):
         ge=0,
         description="Tiles after which the volume makes a pyramid of a master whose tiles are expensive; 0: never.",
     )
+    pyramids: Literal["expensive", "all"] = Field(
+        "expensive",
+        description="Which masters get pyramids: `expensive`, those whose tiles take long to make, or `all` that are "
+        "larger than a tile.",
+    )
     publish_pyramids: bool = Field(
         False,
         description="Whether pyramids that the volume made are stored beside the renditions, for all servers and for "

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from special.cli import cli
 from special.errors import ConfigurationError, Unreachable
+from special.formats.tiff import WANTED
 from special.images import KeyTemplates
 from special.scan import scan
 from special.storage.source import Opened
@@ -37,6 +38,7 @@ async def told(source: MemorySource) -> tuple[str, int]:
         KeyTemplates(),
         Console(file=out, width=240),
         tile=TILE,
+        wanted=WANTED["expensive"],
         max_gap_bytes=GAP_BYTES,
         progress=progress,
     )

@@ -31,7 +31,7 @@ class Options:
     failed_to: Path | None = None
     """Where identifiers go that need another run; `names_from` takes it back."""
     pyramids: bool = False
-    """Whether pyramids of expensive masters are published too."""
+    """Whether pyramids are published too, of the masters that the settings say."""
     static: str | None = None
     """Folder or URL to which static tile sets are written."""
     prune: bool = False

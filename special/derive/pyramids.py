@@ -1,4 +1,4 @@
-"""Publishes pyramids of expensive masters beside their renditions: each is decoded once in a collection's life."""
+"""Publishes pyramids of masters beside their renditions: each is decoded once in a collection's life."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from special.codecs import subsampling
 from special.derive.inputs import InputImage
 from special.derive.outcome import Outcome, Work
 from special.errors import MasterError
-from special.formats.tiff import Grid, Place, pyramid
+from special.formats.tiff import Grid, Place, Wanted
 from special.images import Access, Master, Masters
 from special.renditions import PyramidName, RenditionStore, Sidecar, pyramid_file
 from special.serving import PyramidMaker, Tiles
@@ -25,9 +25,11 @@ class PyramidPublisher:
     name: PyramidName
     pyramid_maker: PyramidMaker | None
     """None in a run that decodes nothing."""
+    wanted: Wanted
+    """Which masters get pyramids."""
 
     def publishing(self, work: Work, *, remake: bool) -> Work:
-        """The same work, and then the image's pyramid, where its master is expensive and has none, or with `remake`."""
+        """The same work, and then the image's pyramid, where its master wants one and has none, or with `remake`."""
 
         async def both(image: InputImage) -> Outcome:
             outcome = await work(image)
@@ -52,7 +54,7 @@ class PyramidPublisher:
             is_missing = (
                 stored is None or stored.sidecar is None or not await self._is_there(stored.sidecar, image, master)
             )
-            if not self._is_expensive(master) or not is_missing:
+            if not self._is_wanted(master) or not is_missing:
                 return outcome
             size_bytes = pyramid_file.estimated_bytes(master.layout.size)
             detail = ", ".join(filter(None, (outcome.detail, f"a pyramid of about {size_bytes / 1e6:,.1f} MB")))
@@ -70,7 +72,7 @@ class PyramidPublisher:
         if sidecar is None:
             return ""
         master = await self._master(identifier, sidecar)
-        if not self._is_expensive(master):
+        if not self._is_wanted(master):
             return ""
         key, found = self._key(identifier, sidecar), await self.store.list_pyramids(identifier)
         strays = [it for it in found if it != key]
@@ -104,12 +106,12 @@ class PyramidPublisher:
         return Master(sidecar.blob(self.masters.root_of(sidecar.key)), formats.load(sidecar.layout))
 
     async def _is_there(self, sidecar: Sidecar, image: InputImage, master: Master) -> bool:
-        return self._is_expensive(master) and self._key(image.identifier, sidecar) in await self.store.list_pyramids(
+        return self._is_wanted(master) and self._key(image.identifier, sidecar) in await self.store.list_pyramids(
             image.identifier
         )
 
-    def _is_expensive(self, master: Master) -> bool:
-        return pyramid.is_expensive(master.layout, Grid(master.layout.size, self.name.tile))
+    def _is_wanted(self, master: Master) -> bool:
+        return self.wanted(master.layout, Grid(master.layout.size, self.name.tile))
 
     def _key(self, identifier: str, sidecar: Sidecar) -> str:
         return current_key(self.name, identifier, sidecar)

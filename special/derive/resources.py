@@ -15,6 +15,7 @@ from special.derive.plan import Consent
 from special.derive.pyramids import PyramidPublisher
 from special.derive.static import StaticWriter
 from special.formats import Piece
+from special.formats.tiff import Wanted
 from special.iiif import Job
 from special.images import KeyTemplates, Masters
 from special.renditions import Policy, PyramidName, RenditionStore
@@ -58,6 +59,8 @@ class ResourceOptions:
     memory_bytes: int
     """Memory for all pyramids that are made at a time."""
     pyramid_name: PyramidName
+    wanted_pyramids: Wanted
+    """Which masters get pyramids, where any do."""
     static: tuple[str, str] | None = None
     """Where static tile sets are written, and where they will be found; None: nowhere."""
 
@@ -143,7 +146,7 @@ def _resources(stack: AsyncExitStack, options: ResourceOptions, workers: Workers
             target = open_source(options.static[0], create=True, retry_policy=LONG_RETRY)
             stack.push_async_callback(target.close)
             static = StaticWriter(store, masters, pyramid_maker, target, options.static[1])
-    pyramids = PyramidPublisher(store, masters, options.pyramid_name, pyramid_maker)
+    pyramids = PyramidPublisher(store, masters, options.pyramid_name, pyramid_maker, options.wanted_pyramids)
     return Resources(source, store, generator, pyramids, static, options.templates, catalogue)
 
 

@@ -30,6 +30,7 @@ from special.derive.resources import IMAGES_AT_ONCE, ResourceOptions, Resources,
 from special.derive.sqs import SqsQueue
 from special.derive.takedown import take_down
 from special.errors import ConfigurationError, SpecialError
+from special.formats import tiff
 from special.images import LeftOut, PurgeList
 from special.renditions import PyramidName
 from special.serving import PIXELS_VERSION
@@ -148,6 +149,7 @@ def resource_options_of(
         decoder_memory_bytes=int(settings.decoder_memory),
         memory_bytes=settings.decode_budget_bytes,
         pyramid_name=PyramidName(settings.tile_size, settings.jpeg_quality, PIXELS_VERSION),
+        wanted_pyramids=tiff.WANTED[settings.pyramids],
         static=None if static is None else (static, (settings.base_url or "").rstrip("/")),
     )
 

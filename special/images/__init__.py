@@ -6,12 +6,14 @@ from special.images.key_templates import KeyTemplates, LeftOut, claims_image
 from special.images.masters import Locator, Master, Masters
 from special.images.purges import PurgeList
 from special.images.rule import ALL, NOTHING, OPEN, PUBLIC, Rule, Verdict, stricter
+from special.images.tail_reads import TAIL_BYTES, TailReads
 
 __all__ = [
     "ALL",
     "NOTHING",
     "OPEN",
     "PUBLIC",
+    "TAIL_BYTES",
     "Access",
     "Asset",
     "Description",
@@ -24,6 +26,7 @@ __all__ = [
     "Rendition",
     "Rule",
     "StoredFormat",
+    "TailReads",
     "Verdict",
     "claims_image",
     "stricter",

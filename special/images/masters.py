@@ -26,6 +26,7 @@ from special.errors import Changed, Malformed, MasterError, Missing, SourceError
 from special.formats import Layout, PageIndex, drive
 from special.geometry import Box, Size
 from special.images.key_templates import KeyTemplates
+from special.images.tail_reads import TAIL_BYTES, TailReads
 from special.storage import Blob, Chunk, NotModified, Reader, Source, Span, Suffix, Unless, body
 from special.volume import MetadataStore, StoredMetadata
 
@@ -33,12 +34,6 @@ log = logging.getLogger(__name__)
 
 HEAD_BYTES = 65536
 """How much of an object is read to learn what it is: most headers and all small indexes fit."""
-TAIL_BYTES = 131072
-"""How much of an object's end is read beside its head where that saves a round trip: the small levels of a pyramid."""
-TAILED = frozenset({"tif", "tiff", "ptif", "ptiff", "png"})
-"""Endings of keys whose masters are looked for with their tails until one is known that had no use for it."""
-MAX_ENDINGS = 256
-"""Endings of keys of which it is remembered whether tails are of use."""
 CHUNK_BYTES = 2048
 """The least that a later read takes: parsers know how much they want."""
 MAX_HEADS = 64
@@ -113,7 +108,7 @@ class Masters:
         self._heads: LRUCache[Blob, list[Chunk]] = LRUCache(MAX_HEADS)
         self._grown: LRUCache[Blob, Layout] = LRUCache(MAX_GROWN_LAYOUTS)
         self._incomplete: LRUCache[Blob, str] = LRUCache(MAX_INCOMPLETE)
-        self._tailed: LRUCache[str, bool] = LRUCache(MAX_ENDINGS)
+        self._tail_reads = TailReads()
         self._pages: LRUCache[Blob, PageIndex] = LRUCache(MAX_PAGE_INDEXES)
         self._growing: WeakValueDictionary[Blob, asyncio.Lock] = WeakValueDictionary()
 
@@ -253,9 +248,7 @@ class Masters:
         raise Missing(f"there is no object for '{identifier}' at {', '.join(keys) or 'any place'}")
 
     async def _look(self, key: str, unless: Unless | None) -> tuple[Blob, list[Chunk]]:
-        ending = _ending(key)
-        is_tailed = self._tailed.get(ending)
-        if unless is None and (ending in TAILED if is_tailed is None else is_tailed):
+        if unless is None and self._tail_reads.is_useful(key):
             # Both are waited for, whatever the head says: so a look-up costs the same every time.
             found, tail = await asyncio.gather(self._head(key, None), self._tail(key), return_exceptions=True)
             if isinstance(found, BaseException):
@@ -265,7 +258,7 @@ class Masters:
         else:
             found, tail = await self._head(key, unless), None
         blob, head = found
-        self._tailed.put(ending, formats.ends_matter(head, blob.size))
+        self._tail_reads.record(key, head, blob.size)
         seen = [(Span(0, len(head)), head)] if head else []
         if tail is not None and tail[0].version == blob.version:
             seen.append(tail[1])
@@ -321,11 +314,6 @@ class Masters:
     def _store(self, blob: Blob, layout: Layout) -> None:
         if self._metadata is not None:
             self._metadata.put(blob, partial(_dump, blob, layout))
-
-
-def _ending(key: str) -> str:
-    """What a key's name ends in, such as `tif`; empty where it has no dot."""
-    return key.rpartition("/")[2].rpartition(".")[2].lower() if "." in key.rpartition("/")[2] else ""
 
 
 def _dump(blob: Blob, layout: Layout) -> bytes:

@@ -16,6 +16,7 @@ from typing import Any
 from special.concurrency import LRUCache, SingleFlight
 from special.errors import Denied, MasterError, Missing, SourceError, Unreachable
 from special.formats import drive, tiff
+from special.images import TAIL_BYTES, TailReads
 from special.mount.names import FOLDER_SUFFIX, FolderNames, folder_prefix, is_nameable
 from special.mount.read_ahead import ReadAhead, Spread
 from special.storage import Blob, Folder, Span, Tree
@@ -54,6 +55,7 @@ class FileSystem:
         self._lists = lists
         self._look_ups: SingleFlight[Blob | str] = SingleFlight()
         self._fetches: set[asyncio.Task[None]] = set()
+        self._tail_reads = TailReads()
         self._spreads: LRUCache[str, Spread] = LRUCache(KNOWN_VERSIONS)
 
     async def check(self) -> None:
@@ -143,16 +145,19 @@ class FileSystem:
         await self._volume.read_parts(self._source, blob, span)
 
     async def _study(self, blob: Blob) -> None:
-        """Bring a file's head, and all directories of a TIFF.
+        """Bring a file's head, its tail where programs look there, and all directories of a TIFF.
 
         Each is linked from the one before, and programs follow the links one by one. Our parser knows where libvips
         and others put them, and reads most of them at once.
         """
-        reader = self._volume.reader(self._source)
-        head = Span(0, HEAD_BYTES)
-        (data,) = await reader.read(blob, [head])
-        if tiff.sniff(data):
-            await drive(tiff.parse(blob.size), reader, blob, max_gap_bytes=0, seen=[(head, data)])
+        reader, spans = self._volume.reader(self._source), [Span(0, HEAD_BYTES)]
+        if self._tail_reads.is_useful(blob.key):
+            spans.append(Span(max(HEAD_BYTES, blob.size - TAIL_BYTES), blob.size))
+        data = await reader.read(blob, spans)
+        self._tail_reads.record(blob.key, data[0], blob.size)
+        if tiff.sniff(data[0]):
+            parser = tiff.parse(blob.size, tail_bytes=sum(map(len, data[1:])))
+            await drive(parser, reader, blob, max_gap_bytes=0, seen=list(zip(spans, data, strict=True)))
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         """Do what no program waits for: it is told of errors when it reads the same."""

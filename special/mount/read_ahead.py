@@ -16,8 +16,10 @@ PIECE_BYTES = 1 << 20
 
 NEAR_BYTES = 128 << 10
 """What is fetched from a place that is not here: tiles that lie beside each other are read one after the other."""
-SPREAD_STEPS = 5
-"""How often the width that is fetched around a place doubles: to 4 MiB."""
+AROUND_BYTES = 2 << 20
+"""What is fetched around the second such place: some rows of tiles of a large picture, which are read in turn, too."""
+SPREAD_STEPS = 1
+"""How often that width doubles: to 4 MiB."""
 STEP_MISSES = 2
 """Places that were not here until it doubles."""
 
@@ -35,11 +37,11 @@ class Spread:
 
     def record_miss(self, span: Span) -> tuple[Span, list[Span]]:
         """A span is not here: what to fetch in its place, and the pieces around it that no program waits for."""
-        width = NEAR_BYTES << min(self._misses // STEP_MISSES, SPREAD_STEPS)
-        self._misses += 1
+        before, self._misses = self._misses, self._misses + 1
         near = Span(span.start, max(span.stop, min(span.start + NEAR_BYTES, self._size_bytes)))
-        if width == NEAR_BYTES:
+        if not before:
             return near, []
+        width = AROUND_BYTES << min((before - 1) // STEP_MISSES, SPREAD_STEPS)
         start = span.start // width * width
         return near, _pieces(start, min(start + width, self._size_bytes))
 

@@ -7,6 +7,7 @@ after a while. Its tiles are read through the volume, as those of masters are.
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -21,7 +22,7 @@ from special.images import Access, Asset, Master
 from special.observability import trace
 from special.renditions import PublishedIndex, PyramidName
 from special.serving.master_pixels import MasterRenderer
-from special.serving.pyramid_tiles import Read, render_off_grid
+from special.serving.pyramid_tiles import Read, Turn, render_off_grid
 from special.storage import Blob, Reader, Source, Span, body
 
 log = logging.getLogger(__name__)
@@ -69,8 +70,13 @@ class PublishedTiles:
         access: Access = "auth" if asset.restricted else "open"
         return self.name.key(asset.identifier, asset.blob, access)
 
-    async def render(self, asset: Asset, blob: Blob, job: Job, *, deadline: Deadline) -> bytes | None:
-        """What the job asks for, of a version of the image's master; None where no pyramid of it can be used."""
+    async def render(
+        self, asset: Asset, blob: Blob, job: Job, *, deadline: Deadline, turn: Turn = nullcontext
+    ) -> bytes | None:
+        """What the job asks for, of a version of the image's master; None where no pyramid of it can be used.
+
+        `turn` is taken for what has to be decoded.
+        """
         if asset.blob is None or asset.blob.version != blob.version or not (self._always or asset.renditions):
             return None
         name = self.key_of(asset), Grid(asset.size, self.name.tile)
@@ -82,7 +88,9 @@ class PublishedTiles:
                     if span is not None:
                         return (await self._reader.read(found.blob, [span]))[0]
             read: Read = partial(self._reader.read, found.blob)
-            return await render_off_grid(self._renderer, found.index.index, job, read, deadline=deadline, key=name[0])
+            index = found.index.index
+            async with turn():
+                return await render_off_grid(self._renderer, index, job, read, deadline=deadline, key=name[0])
         except Missing:
             return None
         except (SourceError, Malformed) as error:

@@ -23,7 +23,7 @@ from special.codecs import subsampling
 from special.concurrency import Deadline, KeyedTasks
 from special.errors import MasterError, Preparing, SourceError, SpecialError, TimedOut
 from special.formats import Layout, Tiling
-from special.formats.tiff import HEAD_BYTES, Grid, Place, pyramid
+from special.formats.tiff import HEAD_BYTES, Grid, Place, Wanted, pyramid
 from special.iiif import Job
 from special.images import Master
 from special.observability import PROMOTIONS
@@ -119,10 +119,14 @@ class PyramidBuilder:
         *,
         after: int,
         tile: int,
+        wanted: Wanted = pyramid.is_expensive,
         on_published: Callable[[Blob], None] = lambda blob: None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        """`on_published` is told of each master whose pyramid is in the volume from now on."""
+        """`wanted` says which masters get pyramids.
+
+        `on_published` is told of each master whose pyramid is in the volume from now on.
+        """
         self.name = f"pyramid-{tile}-{renderer.encoding.jpeg_quality}-{PIXELS_VERSION}"
         """Name of pyramids that are made with these settings; others are ignored."""
         self._renderer = renderer
@@ -131,6 +135,7 @@ class PyramidBuilder:
         self.tile = tile
         """Side of a tile in pixels."""
         self._after = after
+        self._wanted = wanted
         self._on_published = on_published
         self._clock = clock
         self._states: OrderedDict[str, BuildState] = OrderedDict()
@@ -154,7 +159,7 @@ class PyramidBuilder:
     def grid(self, layout: Layout) -> Grid | None:
         """The grid of a master's pyramid, built or not; None for a master that needs none."""
         grid = Grid(layout.size, self.tile)
-        return grid if self._after and pyramid.is_expensive(layout, grid) else None
+        return grid if self._after and self._wanted(layout, grid) else None
 
     def tiling(self, layout: Layout) -> Tiling | None:
         """The tiling of a master's pyramid, built or not; None for a master that needs none."""

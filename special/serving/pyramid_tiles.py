@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from time import monotonic
@@ -32,6 +33,8 @@ MORE_QUALITY: Final = 3
 
 Read = Callable[[Sequence[Span]], Awaitable[list[bytes] | None]]
 """Reads spans of a pyramid; None where it is gone, or broken."""
+Turn = Callable[[], AbstractAsyncContextManager[object]]
+"""What a decoder is waited for in, beside admission."""
 
 
 class PyramidTiles:
@@ -52,8 +55,11 @@ class PyramidTiles:
         span = _find(index, job, file) if index is not None and file is not None else None
         return self._pyramids.peek(blob, span) if span is not None else None
 
-    async def render(self, master: Master, job: Job, *, deadline: Deadline) -> bytes | None:
-        """What the job asks for, from the master's pyramid; None where there is none that can be used."""
+    async def render(self, master: Master, job: Job, *, deadline: Deadline, turn: Turn = nullcontext) -> bytes | None:
+        """What the job asks for, from the master's pyramid; None where there is none that can be used.
+
+        `turn` is taken for what has to be decoded.
+        """
         blob = master.blob
         with trace().reading():
             async with deadline.limit(f"reading the pyramid of {blob.url}"):
@@ -68,7 +74,8 @@ class PyramidTiles:
                     found = await self._pyramids.read(blob, [span])
                     return found[0] if found is not None else None
         read = partial(self._pyramids.read, blob)
-        return await render_off_grid(self._renderer, index, job, read, deadline=deadline, key=blob.version)
+        async with turn():
+            return await render_off_grid(self._renderer, index, job, read, deadline=deadline, key=blob.version)
 
     def has(self, blob: Blob) -> bool:
         """Whether the volume has a pyramid of this version that was read before."""

@@ -30,7 +30,7 @@ from special.serving.published_tiles import PublishedTiles
 from special.serving.pyramid_builder import PyramidBuilder
 from special.serving.pyramid_maker import LARGE_PIXELS, is_flat
 from special.serving.pyramid_publisher import PyramidPublisher
-from special.serving.pyramid_tiles import PyramidTiles
+from special.serving.pyramid_tiles import PyramidTiles, Turn
 from special.serving.read_piece import plan_extract
 from special.storage import Blob, NotModified, Reader, Span, Unless
 from special.volume import Volume
@@ -173,16 +173,32 @@ class TileRoute:
         return await self._renderer.render(master, job, self._reader, lane="tile", deadline=deadline)
 
     async def render_full(self, asset: Asset, master: Master, job: Job, *, deadline: Deadline) -> bytes | None:
-        """The full region of a large flat master, from its pyramid; None where that has none, or would lose by it.
+        """The full region of a master, from its pyramid; None where that has none, or would lose by it.
 
-        One is begun for the size that a viewer asks for as the smallest tile, not for a single picture of any other.
+        That of a large flat one is begun for the size that a viewer asks for as the smallest tile, not for a single
+        picture of any other. Of others only that tile is taken.
         """
         grid = self._builder.grid(master.layout)
         twice = Size(2 * job.size.width - 1, 2 * job.size.height - 1)
-        if grid is None or not is_flat(master.layout) or not _is_lossy(job) or not master.layout.size.covers(twice):
+        if grid is None or not _is_lossy(job) or not master.layout.size.covers(twice):
             return None
+        if not is_flat(master.layout):
+            return await self.smallest_tile(asset, job, deadline=deadline)
         if grid.find(job.box, job.size) or self._builder.is_building(master):
             return await self._from_pyramid(asset, master, job, deadline)
+        return await self._existing(asset, master, job, deadline)
+
+    async def smallest_tile(self, asset: Asset, job: Job, *, deadline: Deadline) -> bytes | None:
+        """The full region at the size of its pyramid's only tile of a level, undecoded; None where there is none.
+
+        For an image that was just found.
+        """
+        if asset.blob is None or not job.plain or job.format != "jpg":
+            return None
+        master = self._master_of(asset)
+        grid = self._builder.grid(master.layout)
+        if grid is None or grid.find(job.box, job.size) is None:
+            return None
         return await self._existing(asset, master, job, deadline)
 
     async def _render_expensive(self, asset: Asset, master: Master, job: Job, deadline: Deadline) -> bytes:
@@ -191,14 +207,19 @@ class TileRoute:
         lossy = _is_lossy(job)
         self._crowds[version] += 1
         try:
-            if lossy and (data := await self._from_pyramid(asset, master, job, deadline)) is not None:
-                return data
-            async with self._limiter.slot(version, deadline=deadline) as state:
-                if lossy and (data := await self._existing(asset, master, job, deadline)) is not None:
+            for is_last in (False, True):
+                if lossy and (data := await self._from_pyramid(asset, master, job, deadline)) is not None:
                     return data
-                # Decoders share the processors: the fewer tiles are made on the way, the sooner there is a pyramid.
-                async with state.alone if self._builder.is_building(master) else nullcontext():
-                    return await self._from_master(master, job, deadline)
+                async with self._limiter.slot(version, deadline=deadline) as state:
+                    if lossy and (data := await self._existing(asset, master, job, deadline)) is not None:
+                        return data
+                    # Those that came since may have made a pyramid the cheaper way for this tile, too.
+                    if lossy and not is_last and self._is_crowded(master):
+                        continue
+                    # Decoders share the processors: the fewer tiles are made meanwhile, the sooner there is a pyramid.
+                    async with state.alone if self._builder.is_building(master) else nullcontext():
+                        return await self._from_master(master, job, deadline)
+            raise AssertionError("the last turn ends with a picture or an error")
         finally:
             self._crowds[version] -= 1
             if not self._crowds[version]:
@@ -209,7 +230,9 @@ class TileRoute:
 
         Raises `Preparing` where it is not far enough at the deadline.
         """
-        while (data := await self._existing(asset, master, job, deadline)) is None:
+        # Many may have waited for it: decoders would refuse most of them at once.
+        turn = partial(self._limiter.slot, master.blob.version, deadline=deadline)
+        while (data := await self._existing(asset, master, job, deadline, turn)) is None:
             if not (await self._is_worth_it(master, job) and self._builder.begin(master)):
                 self._builder.count_tiles(master)
                 return None
@@ -219,29 +242,36 @@ class TileRoute:
             self._pyramids.look_again(master.blob)
         return data
 
-    async def _existing(self, asset: Asset, master: Master, job: Job, deadline: Deadline) -> bytes | None:
+    async def _existing(
+        self, asset: Asset, master: Master, job: Job, deadline: Deadline, turn: Turn = nullcontext
+    ) -> bytes | None:
         """The answer from a pyramid: what is made of it already, the volume's, or a published one."""
         data = await self._builder.peek(master, job)
         if data is None:  # perhaps since it has just been published
-            data = await self._pyramids.render(master, job, deadline=deadline)
+            data = await self._pyramids.render(master, job, deadline=deadline, turn=turn)
         if data is None:
-            data = await self._published.render(asset, master.blob, job, deadline=deadline)
+            data = await self._published.render(asset, master.blob, job, deadline=deadline, turn=turn)
         return data
 
     async def _is_worth_it(self, master: Master, job: Job) -> bool:
         """Whether to wait for a pyramid costs less than to make this tile, and those that others ask for now."""
-        grid = Grid(master.layout.size, self._builder.tile)
-        crowd = self._crowds[master.blob.version]
-        if self._builder.is_enough(crowd) and 2 * crowd > grid.columns(0) * grid.rows(0):
+        if self._is_crowded(master):
             return True
         if master.layout.size.area < LARGE_PIXELS:
             return False
+        grid = Grid(master.layout.size, self._builder.tile)
         is_whole = job.box.size == master.layout.size
         if is_flat(master.layout) and self._builder.is_building(master) and (is_whole or grid.find(job.box, job.size)):
             return True
         layout = await self._renderer.masters.prepared(master, job.box, job.size, self._reader)
         extract = await plan_extract(master.blob, layout, job.box, job.size, limits=self._renderer.limits)
         return sum(map(len, extract.spans)) > LARGE_PART * master.blob.size
+
+    def _is_crowded(self, master: Master) -> bool:
+        """Whether half as many tiles are asked for now as the picture has."""
+        grid = Grid(master.layout.size, self._builder.tile)
+        crowd = self._crowds[master.blob.version]
+        return self._builder.is_enough(crowd) and 2 * crowd > grid.columns(0) * grid.rows(0)
 
 
 def _is_lossy(job: Job) -> bool:

@@ -368,9 +368,9 @@ def test_a_small_size_of_48_megapixels(large: dict[str, bytes], level: int) -> N
 
 
 @pytest.mark.long
-def test_an_index_takes_four_reads_and_then_none(large: dict[str, bytes]) -> None:
+def test_an_index_takes_three_reads_and_then_none(large: dict[str, bytes]) -> None:
     box = Box(2048, 3072, 512, 512)
-    assert asyncio.run(costs(large["archive"], box, box.size))[0] <= 4 + 1
+    assert asyncio.run(costs(large["archive"], box, box.size))[0] <= 3 + 1
     layout = jp2.load(completed(large["archive"]).dump())
     assert asyncio.run(costs(large["archive"], box, box.size, layout=layout))[0] == 1
 

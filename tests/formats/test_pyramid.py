@@ -13,7 +13,7 @@ from special import formats
 from special.formats.layout import Layout
 from special.formats.parser import solve
 from special.formats.tiff import pyramid
-from special.formats.tiff.pyramid import HEAD_BYTES, Grid, Place
+from special.formats.tiff.pyramid import HEAD_BYTES, WANTED, Grid, Place
 from special.geometry import Box, Size
 from special.storage.blob import Span
 from tests.support.live import MASTERS
@@ -105,6 +105,14 @@ def test_which_masters_are_expensive(name: str, expensive: bool) -> None:
     found = layout(name)
     assert pyramid.is_expensive(found, Grid(found.size, 512)) == expensive
     assert not pyramid.is_expensive(found, Grid(found.size, 4096)), "one tile would hold all of it"
+
+
+def test_all_that_are_larger_than_a_tile() -> None:
+    found = layout("herbarium.tif")
+    assert WANTED["all"](found, Grid(found.size, 512))
+    assert not WANTED["expensive"](found, Grid(found.size, 512))
+    assert not WANTED["all"](found, Grid(found.size, 4096))
+    assert not WANTED["all"](strips(Size(2048, 1), None), Grid(Size(2048, 1), 512))
 
 
 def strips(size: Size, tile: int | None) -> Layout:

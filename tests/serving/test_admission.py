@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -88,10 +89,10 @@ class Site:
 @asynccontextmanager
 async def site(root: Path, **chosen: object) -> AsyncIterator[Site]:
     source = Held(root / "masters")
-    settings = load(source=str(root / "masters"), home=root / "home", decoders=1, promote_after=0, **chosen)
+    settings = load(source=str(root / "masters"), home=root / "home", decoders=1, **{"promote_after": 0, **chosen})
 
     def made(settings: Settings) -> Engine:
-        workers = Workers(1, memory_bytes=2**32, lanes=standard_lanes(1))
+        workers = Workers(1, memory_bytes=2**32, lanes=composition.lanes(settings))
         store, volume = (
             RenditionStore(open_source(str(root / "thumbs"), create=True)),
             Volume(root / "v", size_bytes=2**28),
@@ -251,3 +252,27 @@ async def test_decoders_together_take_no_more_than_the_budget(root: Path, capsys
     assert most <= budget
     assert highest <= budget
     assert set(statuses) <= {200, 503}
+
+
+async def test_a_crowd_of_tiles_waits_for_one_pyramid_also_those_who_came_first(root: Path) -> None:
+    """Of 60 tiles the first 35 are too few for a pyramid. Two of these are begun; the others wait for it, too."""
+    picture(root / "masters" / "a.png", 1280, 896)
+    tiles = [f"{x},{y},128,128/128,128" for y in range(0, 768, 128) for x in range(0, 1280, 128)]
+    async with site(root, promote_after=8, tile_size=128) as running:
+
+        async def jobs() -> int:
+            text = (await running.get("/metrics")).text
+            return sum(int(float(count)) for count in re.findall(r"special_decoder_jobs_total\{.*?\} ([\d.]+)", text))
+
+        before = await jobs()
+        crowd = [asyncio.create_task(running.get(f"/iiif/3/a.png/{tile}/0/default.jpg")) for tile in tiles]
+        await settled(running, reads=1)
+        running.source.may_go_on.set()
+        answers = await asyncio.gather(*crowd)
+        assert Counter(answer.status_code for answer in answers) == {200: 60}
+        levels = 5  # of 1280 pixels, down to 128: a job for each
+        assert await jobs() - before <= 2 + levels
+        # Off the grid, a decoder makes each of the pyramid: more than its queue is long.
+        regions = [f"{x},{y},100,100/100,100" for y in range(10, 810, 100) for x in range(10, 1010, 100)]
+        asked = [running.get(f"/iiif/3/a.png/{region}/0/default.jpg") for region in regions]
+        assert Counter(answer.status_code for answer in await asyncio.gather(*asked)) == {200: 80}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import math
 import os
 import re
 import shutil
@@ -59,19 +60,40 @@ def plain(serve: Serve) -> LiveServer:
     return serve(MASTERS, settings={"SPECIAL_PROMOTE_AFTER": "0"})
 
 
+def smallest_level(client: httpx.Client, name: str) -> str:
+    """The full region at the size of one tile, as viewers ask for it first."""
+    described = client.get(f"/iiif/3/{name}/info.json").json()
+    factor = described["tiles"][0]["scaleFactors"][-1]
+    size = f"{math.ceil(described['width'] / factor)},{math.ceil(described['height'] / factor)}"
+    return f"/iiif/3/{name}/full/{size}/0/default.jpg"
+
+
+@pytest.mark.parametrize(
+    ("which", "names", "sizes"),
+    [
+        pytest.param("expensive", NAMES, "200", id="smallest level by stream"),
+        pytest.param("expensive", NAMES, "600,200", id="smallest level by derivative"),
+        pytest.param("all", ("herbarium.tif", "stars.tif"), "200", id="masters with tiles of their own"),
+    ],
+)
 def test_a_session_reads_no_byte_of_the_master_and_starts_no_decoder(
-    serve: Serve, seaweed_s3: S3Server, plain: LiveServer
+    serve: Serve, seaweed_s3: S3Server, plain: LiveServer, which: str, names: tuple[str, ...], sizes: str
 ) -> None:
     masters, thumbs = seaweed_s3.bucket(), seaweed_s3.bucket()
-    for name in NAMES:
+    for name in names:
         seaweed_s3.client().upload_file(str(MASTERS / name), masters, name)
-    derive(f"s3://{masters}", f"s3://{thumbs}", "--pyramids", environ=seaweed_s3.environ)
-    settings = seaweed_s3.environ | {"SPECIAL_ASSET_TTL_S": "3600"}
+    chosen = ["--pyramids" if which == "expensive" else f"--pyramids={which}", "--sizes", sizes]
+    derive(f"s3://{masters}", f"s3://{thumbs}", *chosen, environ=seaweed_s3.environ)
+    settings = seaweed_s3.environ | {"SPECIAL_ASSET_TTL_S": "3600", "SPECIAL_PYRAMIDS": which}
     server = serve(f"s3://{masters}", "--thumbs", f"s3://{thumbs}", settings=settings)
     since = len(seaweed_s3.logged(masters))
-    for name in NAMES:
+    for name in names:
         with httpx.Client(base_url=server.url, timeout=60) as client:
-            asked = tiles(client, name)
+            asked = [smallest_level(client, name), *tiles(client, name)]
+            head, answer = client.head(asked[0]), client.get(asked[0])
+            assert head.headers["etag"] == answer.headers["etag"]
+            known = {"If-None-Match": answer.headers["etag"]}
+            assert client.get(asked[0], headers=known).status_code == 304
         answers = asyncio.run(fetched(server, asked))
         assert {answer.status_code for answer in answers} == {200}
         with httpx.Client(base_url=plain.url, timeout=60) as client:
@@ -79,7 +101,7 @@ def test_a_session_reads_no_byte_of_the_master_and_starts_no_decoder(
                 assert answer.content == client.get(path).content, path
     assert jobs(server) == 0
     reads = [line for line in seaweed_s3.logged(masters)[since:] if line.operation == "REST.GET.OBJECT"]
-    assert [line for line in reads if line.key in NAMES] == []
+    assert [line for line in reads if line.key in names] == []
 
 
 def test_off_the_grid_it_is_decoded_from_the_pyramid_and_without_loss_from_the_master(
@@ -127,6 +149,7 @@ def test_plan_tells_bytes_and_money_and_prune_removes_strays(tmp_path: Path) -> 
     derive(MASTERS, thumbs, "--pyramids", "map.jp2", "herbarium.tif")
     (made,) = pyramids(thumbs)
     assert "would take" not in derive(MASTERS, thumbs, "--plan", "--pyramids", "map.jp2", "herbarium.tif")
+    assert "1 pyramids would take" in derive(MASTERS, thumbs, "--plan", "--pyramids=all", "map.jp2", "herbarium.tif")
     stray = thumbs / "map.jp2" / "pyramid-512-85-0-0123456789abcdef0123456789abcdef.tif"
     stray.write_bytes(b"of an older version")
     derive(MASTERS, thumbs, "--prune", "map.jp2")

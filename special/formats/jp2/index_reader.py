@@ -124,14 +124,16 @@ def _readahead_bytes(header: Header, index: PartIndex, wanted: Selection, tile: 
     if not is_ascending or index.refusal is not None or not index.lengths:
         return CHUNK_BYTES
     last = int(file_order(header, tile)[len(index.lengths) - 1]) // header.layers
-    missing = header.max_reduction - wanted.view.reduction - place(tile, last)[0].resolution
+    unknown = header.max_reduction - place(tile, last)[0].resolution
+    missing = unknown - wanted.view.reduction
     known_bytes = index.frontier - index.first
     if wanted.view.is_whole:
         return max(CHUNK_BYTES, int(known_bytes * (MIN_LEVEL_RATIO**missing - 1)) if missing > 1 else 0)
-    return max(
-        CHUNK_BYTES,
-        min(int(known_bytes * (MIN_LEVEL_RATIO ** (missing - 2) - 1)), MAX_READAHEAD_BYTES) if missing > 2 else 0,
-    )
+    if missing <= 2:
+        return CHUNK_BYTES
+    # What the file has in all tells about how fast its resolutions grow.
+    ratio = max(MIN_LEVEL_RATIO, ((index.stop - index.first) / known_bytes) ** (1 / unknown))
+    return max(CHUNK_BYTES, min(int(known_bytes * (ratio ** (missing - 2) - 1)), MAX_READAHEAD_BYTES))
 
 
 def _reaches(header: Header, index: PartIndex, number: int, tile: TileGeometry, count: int) -> bool:

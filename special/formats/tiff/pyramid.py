@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from special.formats.layout import Layout, Tiling
 from special.formats.tiff import writer
@@ -158,17 +159,28 @@ class PyramidIndex:
         return Size(min(2 * size.width, box.width), min(2 * size.height, box.height))
 
 
+def is_possible(layout: Layout, grid: Grid) -> bool:
+    """Whether a master is larger than a tile, and a file can hold its pyramid."""
+    width, height = grid.full.width, grid.full.height
+    # A line of pixels has no smaller levels that TIFF could tell from other pictures.
+    return max(width, height) > grid.tile and min(width, height) > 1 and grid.columns(0) * grid.rows(0) <= MAX_TILES
+
+
 def is_expensive(layout: Layout, grid: Grid) -> bool:
     """Whether a pyramid makes a master's tiles much cheaper.
 
     It does not for a TIFF with tiles of its own and levels down to a moderate one. Everything else is decoded
     from its start, or by a codec that takes ten times as long (JPEG 2000).
     """
-    width, height = grid.full.width, grid.full.height
-    # A line of pixels has no smaller levels that TIFF could tell from other pictures.
-    if max(width, height) <= grid.tile or min(width, height) < 2 or grid.columns(0) * grid.rows(0) > MAX_TILES:
+    if not is_possible(layout, grid):
         return False
     return layout.format != "tiff" or layout.tiling is None or layout.levels[-1].area > CHEAP_PIXELS
+
+
+Wanted = Callable[[Layout, Grid], bool]
+"""Which masters get pyramids."""
+WANTED: Mapping[Literal["expensive", "all"], Wanted] = {"expensive": is_expensive, "all": is_possible}
+"""By the value of the setting `pyramids`."""
 
 
 def head(first_directory: int) -> bytes:
