@@ -131,7 +131,15 @@ class Stuck(MemorySource):
 async def test_a_scan_that_is_stopped_tells_what_it_has_found() -> None:
     out, source, progress = io.StringIO(), Stuck({**masters(), "stuck": b"1"}), io.StringIO()
     shown = Console(file=progress, force_terminal=True, _environ={"TERM": "xterm"})
-    work = scan(source, KeyTemplates(), Console(file=out, width=240), tile=1, max_gap_bytes=0, progress=shown)
+    work = scan(
+        source,
+        KeyTemplates(),
+        Console(file=out, width=240),
+        tile=1,
+        wanted=WANTED["expensive"],
+        max_gap_bytes=0,
+        progress=shown,
+    )
     task = asyncio.create_task(work)
     await until(lambda: "4 masters read" in progress.getvalue())
     task.cancel()

@@ -226,6 +226,10 @@ class Bar:
             bad=f"[red]{tally.bad} bad" if tally.bad else "",
         )
 
+    def finish(self) -> None:
+        """All is done: there were as many as were shown, should the count have been slower than the work."""
+        self.progress.update(self.progress.task_ids[0], total=self.progress.tasks[0].completed)
+
 
 @dataclass(slots=True)
 class Lines:

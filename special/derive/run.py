@@ -243,6 +243,7 @@ def _display(options: Options, out: TextIO | None, console: Console) -> Iterator
     else:
         with progress.bar(console) as bar:
             yield bar
+            bar.finish()
 
 
 @contextmanager

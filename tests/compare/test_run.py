@@ -27,7 +27,7 @@ from special.errors import ConfigurationError
 from tests.bench import peers
 from tests.bench.bench import Absent
 from tests.conftest import Serve
-from tests.support import live
+from tests.support import live, processes
 from tests.support.live import MASTERS
 from tests.support.waiting import wait_until
 
@@ -173,7 +173,8 @@ def test_a_comparison_that_is_stopped_reports_on_what_was_asked(
     with watching(answers) as old, watching({}) as new:
         sides = ["--old", f"{old.url}/iiif/2", "--new", f"{new.url}/iiif/2", "--rate", "20", "--concurrency", "1"]
         command = [sys.executable, "-m", "special", "compare", str(log), *sides, "--json", "--report", str(page)]
-        running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        with processes.interruptible():
+            running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         wait_until(lambda: len(old.requests) > 5 < len(new.requests))
         running.send_signal(number)
         out, said = running.communicate()

@@ -28,7 +28,7 @@ from special.derive.run import Options, derive_images
 from special.errors import ConfigurationError
 from special.geometry import Size
 from special.renditions import RenditionStore, SizesFile
-from tests.support import oracle
+from tests.support import oracle, processes
 from tests.support.memory import MemorySource
 from tests.support.policies import policy
 from tests.support.servers import S3Server
@@ -81,7 +81,10 @@ def test_a_run_that_is_stopped_says_what_is_done_what_is_left_and_how_to_go_on(
         os.link(one, masters / f"{image}.jp2")
     command = [sys.executable, "-m", "special", "derive", str(masters), "--thumbs", str(tmp_path / "thumbs")]
     written_to = ["--report", str(report), "--summary", str(summary)]
-    running = subprocess.Popen([*command, *written_to, "--jobs", "1"], stderr=subprocess.PIPE, start_new_session=True)
+    with processes.interruptible():
+        running = subprocess.Popen(
+            [*command, *written_to, "--jobs", "1"], stderr=subprocess.PIPE, start_new_session=True
+        )
     wait_until(lambda: report.exists() and len(report.read_text().splitlines()) > 3)
 
     os.killpg(running.pid, number)

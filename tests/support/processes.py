@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 GONE = (FileNotFoundError, ProcessLookupError)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Processes that are started inside heed SIGINT; a shell has those ignore it that it starts in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def children(pid: int) -> list[int]:
