@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -78,6 +79,8 @@ class AdmissionController:
         }
         self._clock = clock
         self._reserved_bytes = 0
+        self._admitted: Counter[str] = Counter()
+        """Admitted jobs by client."""
 
     @property
     def reserved_bytes(self) -> int:
@@ -166,26 +169,45 @@ class AdmissionController:
 
     def _goes_ahead(self, state: _LaneState, job: _Job) -> bool:
         """Whether there is a place for this job, and none that waits could have it."""
-        return state.places.admits(job) and state.places.next(state.waiting) is None
+        own = state.waiting.first(lambda other: other.client == job.client and not self._fits(state, other))
+        return state.places.admits(job) and own is None and self._next(state) is None
 
     def _fits(self, state: _LaneState, job: _Job) -> bool:
         return self._reserved_bytes + job.cost_bytes <= state.max_bytes
 
+    def _next(self, state: _LaneState) -> _Job | None:
+        """The job whose turn it is. It may have to wait for memory, and none overtakes it then.
+
+        Other clients do overtake one whose client has memory already: it gets its own back.
+        """
+        held_up = set[str]()
+
+        def is_next(job: _Job) -> bool:
+            if job.client not in held_up and self._admitted[job.client] and not self._fits(state, job):
+                held_up.add(job.client)
+            return job.client not in held_up
+
+        return state.places.next(state.waiting, is_next)
+
     def _enter(self, state: _LaneState, job: _Job) -> None:
         state.places.enter(job)
+        self._admitted[job.client] += 1
         self._reserved_bytes += job.cost_bytes
         metrics.DECODE_BYTES.set(self._reserved_bytes)
 
     def _leave(self, state: _LaneState, job: _Job) -> None:
         state.places.leave(job)
+        self._admitted[job.client] -= 1
+        if not self._admitted[job.client]:
+            del self._admitted[job.client]
         self._reserved_bytes -= job.cost_bytes
         metrics.DECODE_BYTES.set(self._reserved_bytes)
         self._admit_next()
 
     def _admit_next(self) -> None:
-        """Admit those whose turn it is, in the order of the lanes. A job that waits for memory is not overtaken."""
+        """Admit those whose turn it is, in the order of the lanes."""
         for state in self._lanes.values():
-            while (job := state.places.next(state.waiting)) is not None and self._fits(state, job):
+            while (job := self._next(state)) is not None and self._fits(state, job):
                 state.waiting.serve(job.client, job)
                 self._enter(state, job)
                 job.admitted.set_result(None)

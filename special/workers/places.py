@@ -8,6 +8,7 @@ half as many jobs again as there are places, and never more.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from special.concurrency import FairQueue
@@ -64,15 +65,17 @@ class Places:
         """Whether there is a place for this job, if no other waits."""
         return self.taken < self._count or (self._counted < self._count and self._has_share_left(holder))
 
-    def next(self, waiting: FairQueue[H], *, extra: int = 0) -> H | None:
-        """The waiting job that may enter now, those with less than half of the places first.
+    def next(
+        self, waiting: FairQueue[H], accepted: Callable[[H], bool] = lambda _: True, *, extra: int = 0
+    ) -> H | None:
+        """The waiting job that may enter now, of those accepted, and with less than half of the places first.
 
         `extra` places are for these alone.
         """
         if self._counted >= self._count + extra:
             return None
-        found = waiting.first(self._has_share_left)
-        return found if found is not None or self.taken >= self._count else waiting.first()
+        found = waiting.first(lambda job: accepted(job) and self._has_share_left(job))
+        return found if found is not None or self.taken >= self._count else waiting.first(accepted)
 
     def next_beyond(self, waiting: FairQueue[H]) -> H | None:
         """The waiting job that may use what other lanes leave idle."""

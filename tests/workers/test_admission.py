@@ -238,3 +238,24 @@ async def test_nothing_is_taken_where_the_work_fails() -> None:
         async with admission.admit("tile", 1, deadline=NEVER):
             _ = 1 / 0
     assert admission.reserved_bytes == 0
+
+
+async def test_a_client_that_has_memory_lets_others_pass_while_it_waits_for_more() -> None:
+    crowd = Crowd(AdmissionController([Lane("test", running=8, queue=8, deadline_s=60.0)], budget_bytes=10))
+    await crowd.comes("a1", "a2", cost=6)
+    await crowd.comes("b1", cost=3)
+    await crowd.comes("a3", cost=1)
+    assert crowd.admitted == ["a1", "b1"], "a's own do not pass"
+    await crowd.leaves("a1")
+    assert crowd.admitted == ["a1", "b1", "a2", "a3"]
+    await crowd.ends()
+
+
+async def test_a_client_that_has_no_memory_is_not_overtaken() -> None:
+    crowd = Crowd(AdmissionController([Lane("test", running=8, queue=8, deadline_s=60.0)], budget_bytes=10))
+    await crowd.comes("a1", "b1", cost=6)
+    await crowd.comes("a2", "c1", cost=1)
+    assert crowd.admitted == ["a1"]
+    await crowd.leaves("a1")
+    assert crowd.admitted == ["a1", "b1", "a2", "c1"]
+    await crowd.ends()
