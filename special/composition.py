@@ -141,7 +141,9 @@ def assemble(
     """An engine of services that are already made; without `in_force` by the rules of the settings."""
     policy = rendition_policy(settings)
     encoding = policy.qualities
-    admission = AdmissionController(lanes(settings), budget_bytes=settings.decode_budget_bytes)
+    admission = AdmissionController(
+        lanes(settings), budget_bytes=settings.decode_budget_bytes, job_bytes=int(settings.decoder_memory)
+    )
     renderer = MasterRenderer(masters, workers, admission, encoding, read_limits(settings))
     # Of the masters in folders of this machine only pyramids and metadata go to the volume.
     folders = source.folders if isinstance(source, Sources) else frozenset[str]()

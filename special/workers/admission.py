@@ -72,11 +72,20 @@ class _LaneState:
 class AdmissionController:
     """Admits jobs by lane, clients in turn, within a memory budget. One event loop only; not thread-safe."""
 
-    def __init__(self, lanes: Sequence[Lane], *, budget_bytes: int, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(
+        self,
+        lanes: Sequence[Lane],
+        *,
+        budget_bytes: int,
+        job_bytes: float = math.inf,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        """`job_bytes` is what one job can take at most, whatever was estimated: a decoder has no more."""
         self._lanes = {
             lane.name: _LaneState(lane, int(lane.share * budget_bytes), Places(lane.running + lane.reading))
             for lane in lanes
         }
+        self._job_bytes = job_bytes
         self._clock = clock
         self._reserved_bytes = 0
         self._admitted: Counter[str] = Counter()
@@ -112,7 +121,7 @@ class AdmissionController:
         no client has more in it than this one, or where the expected wait is longer than what is left of the
         deadline; later where the deadline is over, or where a client with fewer jobs took the place in the queue.
         """
-        state = self._lanes[lane]
+        state, cost_bytes = self._lanes[lane], int(min(cost_bytes, self._job_bytes))
         if cost_bytes > state.max_bytes:
             raise TooExpensive(f"lane {lane}: {cost_bytes} bytes of memory; decode_memory leaves it {state.max_bytes}")
         job = _Job(client, master, cost_bytes)

@@ -259,3 +259,13 @@ async def test_a_client_that_has_no_memory_is_not_overtaken() -> None:
     await crowd.leaves("a1")
     assert crowd.admitted == ["a1", "b1", "a2", "c1"]
     await crowd.ends()
+
+
+async def test_no_more_is_reserved_than_a_decoder_can_take() -> None:
+    lanes = [Lane("test", running=8, queue=8, deadline_s=60.0)]
+    crowd = Crowd(AdmissionController(lanes, budget_bytes=100, job_bytes=40))
+    await crowd.comes("a1", "b1", cost=1000)
+    assert crowd.admission.reserved_bytes == 80
+    await crowd.comes("c1", cost=20)
+    assert crowd.admitted == ["a1", "b1", "c1"]
+    await crowd.ends()
