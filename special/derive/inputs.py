@@ -9,6 +9,7 @@ import asyncio
 import csv
 import gzip
 import io
+import os
 import sys
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
@@ -114,6 +115,11 @@ async def matching(
             yield image
 
 
+def comes_once(path: str) -> bool:
+    """Whether a list of names can be read only once: standard input, or a pipe, as of a shell's `<(…)`."""
+    return path == "-" or (os.path.exists(path) and not os.path.isfile(path))
+
+
 async def read(
     path: str, *, root: str, templates: KeyTemplates, catalogue: Catalogue | None = None
 ) -> AsyncIterator[InputImage]:
@@ -131,7 +137,7 @@ async def read(
         else:
             found = _identifiers(_of_inventory(lines), root, templates)
         # From a pipe each line is taken as it comes; from a file, many at a time.
-        at_once = 1 if path == "-" else _LINES_AT_ONCE
+        at_once = 1 if comes_once(path) else _LINES_AT_ONCE
         while batch := await asyncio.to_thread(_take, found, at_once):
             for name in batch:
                 for identifier in await catalogue.identifiers_of(name) if catalogue and inventory else (name,):

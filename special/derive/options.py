@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from special.derive.generator import Generator
+from special.derive.inputs import comes_once
 from special.derive.outcome import Work
 from special.derive.plan import Consent
 from special.derive.resources import ResourceOptions, Resources, open_read_only, open_with_decoders
@@ -87,10 +88,10 @@ class Options:
             raise ConfigurationError("--queue makes what its messages name: leave out --from and every other task")
         if self.queue is not None and self.scheduler is not None:
             raise ConfigurationError("--queue and --scheduler exclude each other: start several runs with --queue")
-        if self.consent.open_restricted and (self.queue is not None or self.names_from == "-"):
+        if self.consent.open_restricted and (self.queue is not None or comes_once(self.names_from or "")):
             raise ConfigurationError(
                 "--open-restricted lists what it opens before it does: name images as arguments or in a file, "
-                "not by --queue or standard input"
+                "not by --queue, standard input or a pipe"
             )
 
     def open(self, options: ResourceOptions) -> AbstractAsyncContextManager[Resources]:

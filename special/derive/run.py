@@ -69,7 +69,8 @@ async def derive_images(
                 await _require_masters(resources.source)
             outcomes = _outcomes(resources, resource_options, identifiers, options, tally)
             # What comes through a pipe or a queue comes once only, and is not counted.
-            countable = options.queue is None and options.names_from != "-" and not options.quiet
+            is_lasting = options.queue is None and not inputs.comes_once(options.names_from or "")
+            countable = is_lasting and not options.quiet
             counted = _chosen(resources, identifiers, options) if countable else None
             with (
                 _written(options.failed_to, "failed identifiers") as failures,

@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -266,6 +267,19 @@ async def test_plan_and_verify_only_look(tmp_path: Path) -> None:
 
     code, outcomes, _ = await derive(MASTERS, thumbs, "moon.jpg", options=Options(task="verify", json=True))
     assert (code, outcomes[0]["result"], written(thumbs)) == (1, "wrong", {})
+
+
+async def test_names_from_a_pipe_are_read_once(tmp_path: Path) -> None:
+    pipe, seen = tmp_path / "names", io.StringIO()
+    os.mkfifo(pipe)
+    threading.Thread(target=pipe.write_text, args=("map.jp2\nmoon.jpg\n",), daemon=True).start()
+    chosen = settings.load(source=str(MASTERS), thumbs=str(tmp_path / "thumbs"))
+    plan = Options(task="estimate", names_from=str(pipe))
+
+    assert await derive_images(chosen, [], plan, console=Console(file=seen, width=200)) == 0
+    assert "2 images: 2 due" in seen.getvalue()
+    with pytest.raises(ConfigurationError, match="standard input or a pipe"):
+        Options(consent=OPENING, names_from=str(pipe))
 
 
 async def test_terminal_shows_how_many_there_are(tmp_path: Path) -> None:
