@@ -149,12 +149,12 @@ def _opened(path: str, stack: ExitStack) -> io.TextIOBase | Iterable[str]:
         # As a file is read: by no locale, which would let through what is no UTF-8 text, and a byte order mark.
         return stack.enter_context(open(sys.stdin.fileno(), encoding="utf-8-sig", closefd=False))
     try:
-        with open(path, "rb") as file:
-            if file.read(4) == b"PAR1":
-                raise ConfigurationError(f"{path} is a Parquet file: have the inventory written as CSV")
+        file = stack.enter_context(Path(path).open("rb"))  # noqa: SIM115 - the stack is one
+        if file.peek(4).startswith(b"PAR1"):
+            raise ConfigurationError(f"{path} is a Parquet file: have the inventory written as CSV")
         if path.endswith(".gz"):
-            return stack.enter_context(gzip.open(path, "rt", encoding="utf-8-sig"))
-        return stack.enter_context(Path(path).open(encoding="utf-8-sig"))
+            return stack.enter_context(gzip.open(file, "rt", encoding="utf-8-sig"))
+        return stack.enter_context(io.TextIOWrapper(file, encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigurationError(f"the list of identifiers {path} cannot be read: {error.strerror}") from None
 

@@ -12,7 +12,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -270,16 +269,18 @@ async def test_plan_and_verify_only_look(tmp_path: Path) -> None:
 
 
 async def test_names_from_a_pipe_are_read_once(tmp_path: Path) -> None:
-    pipe, seen = tmp_path / "names", io.StringIO()
-    os.mkfifo(pipe)
-    threading.Thread(target=pipe.write_text, args=("map.jp2\nmoon.jpg\n",), daemon=True).start()
+    end, start = os.pipe()
+    os.write(start, b"map.jp2\nmoon.jpg\n")
+    os.close(start)
+    pipe, seen = f"/dev/fd/{end}", io.StringIO()  # as a shell names what it makes of <(…)
     chosen = settings.load(source=str(MASTERS), thumbs=str(tmp_path / "thumbs"))
-    plan = Options(task="estimate", names_from=str(pipe))
+    plan = Options(task="estimate", names_from=pipe)
 
     assert await derive_images(chosen, [], plan, console=Console(file=seen, width=200)) == 0
     assert "2 images: 2 due" in seen.getvalue()
     with pytest.raises(ConfigurationError, match="standard input or a pipe"):
-        Options(consent=OPENING, names_from=str(pipe))
+        Options(consent=OPENING, names_from=pipe)
+    os.close(end)
 
 
 async def test_terminal_shows_how_many_there_are(tmp_path: Path) -> None:
