@@ -1,4 +1,4 @@
-"""How many turns a second each client has: whoever asks faster waits, which takes no CPU from the others."""
+"""Rate limit of each client: requests that come faster wait for their turns, which takes no CPU from others."""
 
 from __future__ import annotations
 

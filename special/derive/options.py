@@ -64,8 +64,8 @@ class Options:
     """With `prune`: whether renditions go whose master is not there any more."""
 
     def __post_init__(self) -> None:
-        named = (None if self.names_from == "-" else self.names_from, self.failed_to, self.report, self.summary)
-        files = [Path(it).resolve() for it in named if it is not None]
+        named = (self.names_from, self.failed_to, self.report, self.summary)
+        files = [Path(it).resolve() for it in named if it is not None and not comes_once(str(it))]
         if len(set(files)) < len(files):
             raise ConfigurationError(
                 "two of --from, --failed-to, --report and --summary are one file, which would be overwritten: "

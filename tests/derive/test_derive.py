@@ -335,6 +335,10 @@ def test_options_that_exclude_each_other_are_said(given: dict[str, Any], sign: s
         Options(**given)
 
 
+def test_what_is_no_file_may_be_named_twice() -> None:
+    Options(failed_to=Path(os.devnull), report=Path(os.devnull))
+
+
 async def test_a_run_that_was_told_no_place_for_renditions_says_where_they_are(tmp_path: Path) -> None:
     chosen = settings.load(source=str(MASTERS), home=tmp_path / "home", decoders=1)
     seen = io.StringIO()
