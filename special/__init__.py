@@ -10,9 +10,9 @@ loaded. What it offers besides is imported at its first use.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from special.lazy_face import later
 from special.version import __version__
 
 if TYPE_CHECKING:
@@ -23,15 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Engine", "Hooks", "Settings", "__version__", "create_app"]
 
-_OFFERED = {
-    "Engine": "special.serving",
-    "Hooks": "special.catalogue",
-    "Settings": "special.settings",
-    "create_app": "special.web",
-}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _OFFERED:
-        raise AttributeError(f"module 'special' has no attribute '{name}'")
-    return getattr(import_module(_OFFERED[name]), name)
+__getattr__ = later(
+    __name__,
+    {"serving": ("Engine",), "catalogue": ("Hooks",), "settings": ("Settings",), "web": ("create_app",)},
+)

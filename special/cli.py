@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import os
 import signal
 import sys
@@ -24,11 +25,11 @@ from rich.console import Console
 from rich.table import Table
 from typer.core import TyperCommand
 
-from special import settings
+from special import machine, settings
 from special.errors import ConfigurationError, SpecialError
 from special.init_process import run_below_init
-from special.observability import machine
 from special.version import __version__
+from special.workers import begin
 
 if TYPE_CHECKING:
     from special.derive import Task
@@ -84,6 +85,7 @@ def main() -> None:
 
 def _run(work: Coroutine[Any, Any, Done]) -> Done:
     """Run a command's coroutine. SIGTERM cancels it, as Ctrl-C does; a second SIGTERM kills the process."""
+    gc.freeze()  # what is imported lives as long as the process: nothing of it is garbage, at the end neither
     stopped = False
 
     async def stoppable() -> Done:
@@ -329,6 +331,8 @@ def derive(
     What is restricted stays so, and sizes files of others are left alone, which is no error. Exits with 1 if any
     image failed or is wrong.
     """
+    decodes = not (plan or verify or migrate or index or missing or scheduler)
+    begun = begin() if decodes else None  # it loads its codecs while this process does the same
     from special.derive import Consent, Options, derive_images
 
     asked: dict[Task, bool] = {"estimate": plan, "verify": verify, "remake": force}
@@ -371,7 +375,7 @@ def derive(
         missing=missing,
     )
     machine.raise_descriptor_limit()
-    sys.exit(_run(derive_images(chosen, identifiers or [], options)))
+    sys.exit(_run(derive_images(chosen, identifiers or [], options, begun=begun)))
 
 
 @cli.command(

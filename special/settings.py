@@ -25,8 +25,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from special import machine
 from special.errors import ConfigurationError
-from special.observability import machine
 
 
 def default_home() -> Path:

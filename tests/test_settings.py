@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from special import machine
 from special.cli import cli
 from special.errors import ConfigurationError
-from special.observability import machine
 from special.settings import Settings, default_decoder_memory, default_decoders, load, origins
 from special.settings_file import commented_toml
 

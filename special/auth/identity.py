@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import jwt
 from starlette.requests import cookie_parser
 
 from special.auth.access import ANONYMOUS, Identity
@@ -84,6 +83,8 @@ class Verifier:
         """What a token proves; at most one fetch of keys, mostly none."""
         if self._keys is None or len(token) > TOKEN_CHARACTERS:
             return "invalidAspect"
+        import jwt  # here: most sites have no keys
+
         try:
             key = await self._keys.find(jwt.get_unverified_header(token).get("kid"))
             if key is None:

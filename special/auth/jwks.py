@@ -15,9 +15,6 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Protocol
 
-import jwt
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
-
 from special.errors import ConfigurationError, Unreachable
 
 log = logging.getLogger("special")
@@ -141,6 +138,8 @@ def parse(document: bytes, algorithms: Sequence[str]) -> tuple[Key, ...]:
 def _usable(entry: dict[str, Any], algorithms: Sequence[str]) -> list[Key]:
     if entry.get("use", "sig") != "sig" or entry.get("kty") == "oct" or "d" in entry:
         return []  # for encryption, or a secret key
+    import jwt  # here and below: most sites have no keys, and it takes longer to import than the rest of this package
+
     try:
         key = jwt.PyJWK.from_dict(entry).key
     except (jwt.PyJWTError, ValueError, TypeError):
@@ -152,6 +151,8 @@ def _usable(entry: dict[str, Any], algorithms: Sequence[str]) -> list[Key]:
 
 def _fitting(key: Any, algorithms: Sequence[str]) -> tuple[str, ...]:
     """Those algorithms that are of the key's kind, and for which it is long enough."""
+    import jwt
+
     fitting = []
     for name in algorithms:
         algorithm = jwt.get_algorithm_by_name(name)
@@ -178,6 +179,8 @@ def key_file(path: Path, algorithms: Sequence[str]) -> OneKey:
                 f"it should be random text of {SECRET_BYTES} bytes (HS384: 48, HS512: 64) or more, and no key file"
             )
         return OneKey(Key(None, secret, fitting))
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
     try:
         key = load_pem_public_key(data)
     except ValueError:

@@ -14,8 +14,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-from cryptography.fernet import Fernet, InvalidToken
-
 from special.auth.access import Identity
 from special.auth.identity import Proof
 from special.concurrency import temporary_file
@@ -30,6 +28,8 @@ class AccessTokens:
 
     def __init__(self, secret: bytes, *, clock: Callable[[], float] = time.time) -> None:
         """`secret` is 32 bytes in URL-safe base64. Raises `ValueError` where it is not."""
+        from cryptography.fernet import Fernet  # here and below: most sites have no login
+
         self._box = Fernet(secret)
         self._clock = clock
 
@@ -56,6 +56,8 @@ class AccessTokens:
 
     def read(self, token: str) -> Identity | None:
         """The identity that it was issued to; None where it is none of ours, or expired."""
+        from cryptography.fernet import InvalidToken
+
         try:
             content = json.loads(self._box.decrypt(token.encode()))
         except InvalidToken:
@@ -65,6 +67,8 @@ class AccessTokens:
 
 def _make(path: Path) -> None:
     """Write a new secret, whole or not at all; where several processes do so at once, the first one's stays."""
+    from cryptography.fernet import Fernet
+
     path.parent.mkdir(parents=True, exist_ok=True)
     with temporary_file(path, mode=0o600) as (file, name):
         file.write(Fernet.generate_key())

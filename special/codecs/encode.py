@@ -7,14 +7,16 @@ untagged pictures count as.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from special.codecs import colour, jpeg
 from special.codecs.raster import Raster, flattened, to_vips
 from special.errors import BadRequest
 from special.geometry import Size
 from special.iiif import OutputFormat
-from special.images import StoredFormat
+
+if TYPE_CHECKING:
+    from special.images import StoredFormat
 
 LONGEST_SIDE: Final[dict[OutputFormat, int]] = {"jpg": jpeg.LONGEST_SIDE, "webp": 16_383, "gif": 65_535, "avif": 16_384}
 """The most that a format can say of width or height, in pixels; the others hold more than anyone makes."""

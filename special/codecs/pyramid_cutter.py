@@ -22,6 +22,7 @@ import numpy as np
 import pyvips
 from PIL import Image as PillowImage
 
+from special import machine
 from special.codecs import colour, deep_jpeg, jpeg, vips
 from special.codecs import raster as rasters
 from special.codecs.decode import check_size, decode
@@ -33,7 +34,6 @@ from special.errors import Malformed, Unsupported
 from special.formats import Format
 from special.formats.tiff import Grid, Place
 from special.geometry import Box, Frame, Orientation, Size
-from special.observability import machine
 
 BAND_PIXELS: Final = 5_000_000
 """Number of pixels that are decoded at a time, about."""

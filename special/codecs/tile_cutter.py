@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from special import machine
 from special.codecs import colour, jpeg, vips
 from special.codecs import raster as rasters
 from special.codecs.decode import decode
@@ -22,7 +23,6 @@ from special.codecs.resample import resample
 from special.errors import Unsupported
 from special.formats import Piece
 from special.geometry import Box, Frame, Size
-from special.observability import machine
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,21 +13,15 @@ outcome, progress, run      what became of each image; what the terminal shows; 
 `run` knows the settings; it is imported at its first use, so that planning needs none of them.
 """
 
-from __future__ import annotations
-
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from special.derive.options import Options, Task
 from special.derive.plan import Consent
+from special.lazy_face import later
 
 if TYPE_CHECKING:
     from special.derive.run import derive_images, forget_images
 
 __all__ = ["Consent", "Options", "Task", "derive_images", "forget_images"]
 
-
-def __getattr__(name: str) -> object:
-    if name not in ("derive_images", "forget_images"):
-        raise AttributeError(f"module 'special.derive' has no attribute '{name}'")
-    return getattr(import_module("special.derive.run"), name)
+__getattr__ = later(__name__, {"run": ("derive_images", "forget_images")})

@@ -13,6 +13,7 @@ from special.derive.outcome import Work
 from special.derive.plan import Consent
 from special.derive.resources import ResourceOptions, Resources, open_read_only, open_with_decoders
 from special.errors import ConfigurationError
+from special.workers import Begun
 
 Task = Literal["make", "remake", "migrate", "index", "estimate", "verify"]
 """The default, `--force`, `--migrate-legacy`, `--index`, `--plan` and `--verify`."""
@@ -94,10 +95,10 @@ class Options:
                 "not by --queue, standard input or a pipe"
             )
 
-    def open(self, options: ResourceOptions) -> AbstractAsyncContextManager[Resources]:
+    def open(self, options: ResourceOptions, begun: Begun | None = None) -> AbstractAsyncContextManager[Resources]:
         """What the task works with; decoders only where it decodes. Raises `ConfigurationError`."""
         decodes = self.task in DECODES and not self.missing
-        return open_with_decoders(options) if decodes else open_read_only(options)
+        return open_with_decoders(options, begun) if decodes else open_read_only(options)
 
     def work(self, resources: Resources) -> Work:
         """What is done for each image."""

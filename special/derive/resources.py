@@ -21,7 +21,7 @@ from special.images import KeyTemplates, Masters
 from special.renditions import Policy, PyramidName, RenditionStore
 from special.serving import MasterRenderer, PyramidMaker, ReadLimits
 from special.storage import RetryPolicy, Source, check_source, open_source
-from special.workers import AdmissionController, Lane, Workers
+from special.workers import AdmissionController, Begun, Lane, Workers
 
 DECODE_DEADLINE_S = 300.0
 """What one master may take to decode: no client is waiting, so the most expensive may have their time."""
@@ -98,10 +98,13 @@ async def open_read_only(options: ResourceOptions) -> AsyncIterator[Resources]:
 
 
 @asynccontextmanager
-async def open_with_decoders(options: ResourceOptions) -> AsyncIterator[Resources]:
-    """Resources for a run that makes renditions, with as many decoder processes as the options say."""
+async def open_with_decoders(options: ResourceOptions, begun: Begun | None = None) -> AsyncIterator[Resources]:
+    """Resources for a run that makes renditions, with as many decoder processes as the options say.
+
+    `begun` is the first of them, where it gets ready already.
+    """
     async with AsyncExitStack() as stack:
-        yield _resources(stack, options, await _decoders(stack, options))
+        yield _resources(stack, options, await _decoders(stack, options, begun))
 
 
 def _resources(stack: AsyncExitStack, options: ResourceOptions, workers: Workers | None) -> Resources:
@@ -159,10 +162,16 @@ def _lane(options: ResourceOptions) -> Lane:
     )
 
 
-async def _decoders(stack: AsyncExitStack, options: ResourceOptions) -> Workers:
+async def _decoders(stack: AsyncExitStack, options: ResourceOptions, begun: Begun | None) -> Workers:
     """Decoder processes for as long as the stack is open."""
     return await stack.enter_async_context(
-        Workers(options.decoders, memory_bytes=options.decoder_memory_bytes, lanes=[_lane(options)], spare=0)
+        Workers(
+            options.decoders,
+            memory_bytes=options.decoder_memory_bytes,
+            lanes=[_lane(options)],
+            spare=0,
+            begun=begun,
+        )
     )
 
 

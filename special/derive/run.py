@@ -36,6 +36,7 @@ from special.renditions import PyramidName
 from special.serving import PIXELS_VERSION
 from special.settings import Settings
 from special.storage import Bucket, Folder, Source, check_apart
+from special.workers import Begun
 
 __all__ = ["Options", "derive_images", "forget_images"]
 
@@ -47,11 +48,13 @@ async def derive_images(
     *,
     out: TextIO | None = None,
     console: Console | None = None,
+    begun: Begun | None = None,
 ) -> int:
     """Look after the renditions of the named images, or of all of the source's; 0, or 1 where any failed or is wrong.
 
     Outcomes as JSON go to `out` (standard output), progress and summary to `console` (standard error). Where it is
-    cancelled, the console says what was done. Raises `ConfigurationError` before any work.
+    cancelled, the console says what was done. `begun` is a decoder that gets ready already. Raises
+    `ConfigurationError` before any work.
     """
     if identifiers and (options.names_from is not None or options.queue is not None):
         raise ConfigurationError("name images as arguments, or by --from or --queue, not both")
@@ -62,7 +65,7 @@ async def derive_images(
     await check(resource_options)
     tally = Tally()
     try:
-        async with _opened(resource_options, options) as resources:
+        async with _opened(resource_options, options, begun) as resources:
             if options.consent.open_restricted and options.task not in READS_ONLY:
                 await _list_openings(resources, identifiers, options, console)
             if options.missing:
@@ -155,9 +158,11 @@ def resource_options_of(
     )
 
 
-def _opened(resource_options: ResourceOptions, options: Options) -> AbstractAsyncContextManager[Resources]:
+def _opened(
+    resource_options: ResourceOptions, options: Options, begun: Begun | None
+) -> AbstractAsyncContextManager[Resources]:
     # On a cluster the decoders are elsewhere; this process only lists the images.
-    return open_read_only(resource_options) if options.scheduler else options.open(resource_options)
+    return open_read_only(resource_options) if options.scheduler else options.open(resource_options, begun)
 
 
 def _outcomes(

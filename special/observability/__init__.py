@@ -1,6 +1,6 @@
 """Metrics, logs and traces."""
 
-from special.observability import logs, machine, metrics
+from special.observability import logs, metrics
 from special.observability.figures import figures
 from special.observability.metrics import (
     PROMOTIONS,
@@ -29,7 +29,6 @@ __all__ = [
     "exposition",
     "figures",
     "logs",
-    "machine",
     "metrics",
     "metrics_folder",
     "trace",

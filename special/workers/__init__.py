@@ -9,9 +9,36 @@ in forked ones), in a sandbox, without credentials, killed at the deadline and r
 `concurrent.futures` does not fit: one death breaks all of it.
 """
 
-from special.workers.admission import Admission, AdmissionController
-from special.workers.lanes import Lane, standard_lanes
-from special.workers.pool import Talk, Workers
-from special.workers.sandbox import forbid_inspection
+from typing import TYPE_CHECKING
 
-__all__ = ["Admission", "AdmissionController", "Lane", "Talk", "Workers", "forbid_inspection", "standard_lanes"]
+from special.lazy_face import later
+
+if TYPE_CHECKING:
+    from special.workers.admission import Admission, AdmissionController
+    from special.workers.lanes import Lane, standard_lanes
+    from special.workers.pool import Talk, Workers
+    from special.workers.process import Begun, begin
+    from special.workers.sandbox import forbid_inspection
+
+__all__ = [
+    "Admission",
+    "AdmissionController",
+    "Begun",
+    "Lane",
+    "Talk",
+    "Workers",
+    "begin",
+    "forbid_inspection",
+    "standard_lanes",
+]
+
+__getattr__ = later(
+    __name__,
+    {
+        "admission": ("Admission", "AdmissionController"),
+        "lanes": ("Lane", "standard_lanes"),
+        "pool": ("Talk", "Workers"),
+        "process": ("Begun", "begin"),
+        "sandbox": ("forbid_inspection",),
+    },
+)

@@ -20,7 +20,7 @@ from special.observability import metrics, trace
 from special.workers.lanes import Lane, single_lane
 from special.workers.messages import Asks, Call, Failed, Gives, Layers, Outcome, Raised, Returned, Said, Told, dump
 from special.workers.places import Places
-from special.workers.process import Child, Unfit, spawn
+from special.workers.process import Begun, Child, Unfit, begin, spawn
 from special.workers.quarantine import Quarantine
 from special.workers.results import ResultForm, form_of
 
@@ -125,7 +125,9 @@ class Workers:
         lanes: Sequence[Lane] | None = None,
         spare: int = 1,
         prepare: Callable[[], object] = prepare_codecs,
+        begun: Begun | None = None,
     ) -> None:
+        """`begun`: the first of the children, which gets ready already."""
         chosen = tuple(lanes) if lanes is not None else single_lane(count)
         self._lanes = {lane.name: _LaneState(lane, Places(lane.running)) for lane in chosen}
         self._cores = max(lane.running for lane in chosen)
@@ -133,6 +135,7 @@ class Workers:
         self._size = sum(lane.running for lane in chosen) + spare
         self._memory_bytes = memory_bytes
         self._prepare = prepare
+        self._begun = begun
         self._jobs: dict[Child, _Job | None] = {}
         self._idle: list[Child] = []
         self._repairs: set[asyncio.Task[None]] = set()
@@ -405,7 +408,8 @@ class Workers:
         job.lane.gauge("running").dec()
 
     async def _add(self) -> None:
-        child = await spawn(self, memory_bytes=self._memory_bytes, prepare=self._prepare)
+        begun, self._begun = self._begun or begin(), None
+        child = await spawn(self, begun, memory_bytes=self._memory_bytes, prepare=self._prepare)
         metrics.DECODERS_UP.inc()
         self._report(child.sandbox)
         self._jobs[child] = None

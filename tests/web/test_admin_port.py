@@ -7,7 +7,7 @@ import resource
 import httpx
 import pytest
 
-from special.observability.machine import raise_descriptor_limit
+from special.machine import raise_descriptor_limit
 from tests.conftest import Serve
 from tests.support.live import MASTERS
 from tests.support.servers import free_ports

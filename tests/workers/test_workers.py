@@ -24,7 +24,7 @@ from special.observability.trace import tracing
 from special.workers import Lane, Workers, standard_lanes
 from special.workers.child import NICENESS, SLICE_NS
 from special.workers.messages import LENGTHS, Ready, Unready, dump_reply
-from special.workers.process import spawn
+from special.workers.process import begin, spawn
 from special.workers.quarantine import SECONDS, Quarantine
 from tests.support import jobs
 from tests.support.waiting import until
@@ -548,8 +548,12 @@ async def test_a_start_that_is_given_up_says_nothing(workers: Workers) -> None:
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
     await until(lambda: metrics.DECODERS_UP._value.get() == 3)
     before = children()
+
+    async def new() -> None:
+        await spawn(workers, begin(), memory_bytes=MEMORY, prepare=os.getpid)
+
     for turns in range(4):
-        start = asyncio.create_task(spawn(workers, memory_bytes=MEMORY, prepare=os.getpid))
+        start = asyncio.create_task(new())
         for _ in range(turns):
             await asyncio.sleep(0)
         start.cancel()
@@ -565,11 +569,31 @@ async def test_a_start_that_is_given_up_says_nothing(workers: Workers) -> None:
 
 async def test_a_child_that_gets_ready_when_nobody_waits_any_more_is_no_loss(workers: Workers) -> None:
     await until(lambda: metrics.DECODERS_UP._value.get() == 3)
-    child = await spawn(workers, memory_bytes=MEMORY, prepare=os.getpid)
+    child = await spawn(workers, begin(), memory_bytes=MEMORY, prepare=os.getpid)
     child.kill()
     await child.gone
     assert metrics.DECODERS_UP._value.get() == 3
     assert await workers.run(operator.add, 1, 1, deadline=NEVER) == 2
+
+
+async def test_a_child_that_was_begun_is_the_first_of_the_pool():
+    begun = begin()
+    async with Workers(1, memory_bytes=MEMORY, spare=0, begun=begun) as workers:
+        assert await workers.run(os.getpid, deadline=NEVER) == begun.process.pid
+        assert children() == {begun.process.pid}
+
+
+def test_a_child_that_was_begun_in_vain_ends_when_its_socket_is_closed():
+    begun = begin()
+    begun.socket.close()
+    assert begun.process.wait(timeout=60) == 0
+
+
+def test_a_decoder_loads_nothing_that_reaches_a_network_or_a_database():
+    program = "import sys, special.workers.child; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout.split()
+    assert "pyvips" in loaded
+    assert {"_ssl", "_sqlite3", "asyncio", "obstore", "prometheus_client", "jwt"} & set(loaded) == set()
 
 
 async def test_no_child_at_all_is_an_error(tmp_path: Path) -> None:

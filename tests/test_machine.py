@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from special.observability.machine import memory_bytes, processors
+from special.machine import memory_bytes, processors
 
 
 @pytest.mark.parametrize(
