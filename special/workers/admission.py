@@ -26,6 +26,10 @@ from special.observability import metrics, trace
 from special.workers.lanes import Lane
 from special.workers.places import Places
 
+LARGE: Final = 1 / 2
+"""A job that needs more than this part of its lane's memory lets others pass while it waits."""
+LARGEST: Final = 3 / 4
+"""Part of its lane's memory that one job reserves at most, so that something is left for others beside it."""
 _LAST_JOB_WEIGHT: Final = 0.2
 """Weight of the last job in the moving average of what jobs take: that of the last ten or so."""
 
@@ -124,7 +128,7 @@ class AdmissionController:
         state, cost_bytes = self._lanes[lane], int(min(cost_bytes, self._job_bytes))
         if cost_bytes > state.max_bytes:
             raise TooExpensive(f"lane {lane}: {cost_bytes} bytes of memory; decode_memory leaves it {state.max_bytes}")
-        job = _Job(client, master, cost_bytes)
+        job = _Job(client, master, min(cost_bytes, int(LARGEST * state.max_bytes)))
         if self._goes_ahead(state, job) and self._fits(state, job):
             self._enter(state, job)
         else:
@@ -187,12 +191,14 @@ class AdmissionController:
     def _next(self, state: _LaneState) -> _Job | None:
         """The job whose turn it is. It may have to wait for memory, and none overtakes it then.
 
-        Other clients do overtake one whose client has memory already: it gets its own back.
+        Other clients do overtake one whose client has memory already: it gets its own back. And a large one, which
+        would keep all others waiting until nearly all memory is free.
         """
         held_up = set[str]()
 
         def is_next(job: _Job) -> bool:
-            if job.client not in held_up and self._admitted[job.client] and not self._fits(state, job):
+            yields = self._admitted[job.client] or job.cost_bytes > LARGE * state.max_bytes
+            if job.client not in held_up and yields and not self._fits(state, job):
                 held_up.add(job.client)
             return job.client not in held_up
 
