@@ -39,8 +39,12 @@ class Connections:
     """The connections that are open now."""
 
     limits: ConnectionLimits
+    _max_of_client: int = field(init=False)
     _by_client: Counter[str] = field(default_factory=Counter)
     _open: int = 0
+
+    def __post_init__(self) -> None:
+        self._max_of_client = self.limits.of_one_client
 
     def opened(self, peer: str) -> None:
         self._open += 1
@@ -55,9 +59,11 @@ class Connections:
 
     def is_too_many(self, peer: str) -> bool:
         """Whether the requests of a peer are refused: there are too many connections, or too many of its own."""
+        if self._open <= self._max_of_client:
+            return False
         if self._open > self.limits.connections:
             return True
-        return peer not in self.limits.proxies and self._by_client[client_name(peer)] > self.limits.of_one_client
+        return peer not in self.limits.proxies and self._by_client[client_name(peer)] > self._max_of_client
 
 
 async def refuse(scope: Scope, receive: Receive, send: Send) -> None:

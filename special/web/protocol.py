@@ -21,6 +21,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from special.observability import tracing
 from special.web.connections import Connections, refuse
 from special.web.pages import WATCHED
+from special.web.proxies import client_name
 from special.web.request import EXTENSION, Begun, RequestKey
 from special.web.response import Headers
 from special.web.response_cache import CachedResponse, Effects, Reading, ResponseCache, key_of
@@ -56,6 +57,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._open_connections = open_connections
         self._response_cache: ResponseCache | None = getattr(self.config.loaded_app, "response_cache", None)
         self._effects: Effects = {}
+        self._name: str | None = None
+        """The client's, for logs; None where it depends on the request, which a proxy has brought."""
         self._timer: TimerHandle | None = None
         self._timer_s = 0.0
         self._due_s: float | None = None
@@ -78,6 +81,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._response_cache is not None:
             is_proxy = self._peer in self._open_connections.limits.proxies
             self._effects = self._response_cache.of_proxies if is_proxy else self._response_cache.of_clients
+            self._name = None if is_proxy else client_name(self._peer)
         self._wait(self._limits.receive_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -140,7 +144,10 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._head_bytes > self._limits.head_bytes:
             self._refusal = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
             raise HeadTooLong
-        super().on_header(name, value)
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         self._in_head = False
@@ -193,7 +200,7 @@ class GuardedProtocol(HttpToolsProtocol):
         pieces = response_cache.pieces(answer, body, self.server_state.default_headers)
         self.transport.writelines(pieces)
         self._is_answered = True
-        response_cache.finished(answer, pieces, {"client": self.client}, self.headers, arrived_s)
+        response_cache.finished(answer, pieces, self._name, self.client, self.headers, arrived_s)
         return True
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
@@ -240,7 +247,7 @@ class GuardedProtocol(HttpToolsProtocol):
             if not cycle.keep_alive:  # the server stops
                 self.transport.close()
             self.on_response_complete()
-        response_cache.finished(answer, pieces, {"client": self.client}, headers, arrived_s)
+        response_cache.finished(answer, pieces, self._name, self.client, headers, arrived_s)
 
     def send_400_response(self, msg: str) -> None:
         """What uvicorn calls wherever the parser gave up."""

@@ -9,7 +9,7 @@ find it unchanged. All other requests go the ordinary way.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from http import HTTPStatus
 from time import monotonic
 from typing import Any, Final
@@ -123,10 +123,22 @@ class ResponseCache:
         return sending
 
     def finished(
-        self, answer: CachedResponse, pieces: list[bytes], scope: Scope, headers: Headers, arrived_s: float
+        self,
+        answer: CachedResponse,
+        pieces: list[bytes],
+        client: str | None,
+        peer: tuple[str, int] | None,
+        headers: Headers,
+        arrived_s: float,
     ) -> None:
-        """An answer was written to a request with these headers, which arrived then by the clock."""
-        cost = replace(answer.trace, sent_bytes=sum(map(len, pieces[1:])), client=self._client_of(scope, dict(headers)))
+        """An answer was written to a request with these headers, which arrived then by the clock.
+
+        Without a `client` its name is found by the headers that `peer`, a proxy, has sent.
+        """
+        if client is None:
+            client = self._client_of({"client": peer}, dict(headers))
+        cost = answer.trace
+        cost = Trace(client, cost.route, cost.gets, cost.bytes, sum(map(len, pieces[1:])))
         seconds = self._clock() - arrived_s
         request = FinishedRequest(
             answer.method, answer.path, headers, cost, arrived_s, seconds, answer.status, "ok", None

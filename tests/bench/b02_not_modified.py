@@ -23,12 +23,15 @@ def run(bench: Bench) -> Iterator[Result]:
         webserver.store(bench.folder / "store", bench.folder / "buckets") as aws,
         live.special("s3://masters", "--thumbs", "s3://thumbs", home=bench.folder, settings=aws) as ours,
         floor.serving({**os.environ, **aws}) as bare,
+        floor.serving(os.environ, "bare") as least,
     ):
         memory = Side("Starlette from memory", bare, [Ask("/memory/x", floor.ETAG)], bench.folder)
         memory.check(304)
         thumb = f"/thumbs/{name}/full/!200,200/0/default.jpg"
         for job, path in {"304 on a tile": TILE, "304 on a thumbnail": thumb}.items():
-            yield bench.faster(job, 1.0, _again(ours, path, bench.folder), memory)
+            mine = _again(ours, path, bench.folder)
+            yield bench.faster(job, 2.5, mine, memory)
+            yield bench.faster(job, None, mine, Side("httptools alone", least, [Ask("/", floor.ETAG)], bench.folder))
 
 
 def _again(server: LiveServer, path: str, folder: Path) -> Side:

@@ -34,4 +34,4 @@ def run(bench: Bench) -> Iterator[Result]:
         ):
             theirs = Visits(front.url, "/iiif", here.keys, tile)
             again = Trial("special", mine.next)
-            yield bench.sooner("cold tile", 3.0, again, Trial("rclone + iipsrv", theirs.next))
+            yield bench.sooner("cold tile", 2.0, again, Trial("rclone + iipsrv", theirs.next))

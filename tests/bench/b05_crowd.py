@@ -35,4 +35,4 @@ def run(bench: Bench) -> Iterator[Result]:
         ):
             theirs = Visits(front.url, "/iiif", here.keys, tiles)
             again = Trial("special", mine.next)
-            yield bench.sooner(f"{TILES} cold tiles at once", 3.0, again, Trial("s3fs + iipsrv", theirs.next))
+            yield bench.sooner(f"{TILES} cold tiles at once", 4.0, again, Trial("s3fs + iipsrv", theirs.next))

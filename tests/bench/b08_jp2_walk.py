@@ -32,8 +32,8 @@ def run(bench: Bench) -> Iterator[Result]:
         theirs = Side("iipsrv", peer, [Ask(f"/iiif/photo.jp2/{tile}") for tile in walk(SIDE)], bench.folder)
         theirs.check()
         for job, promote_after, workers, bar in (
-            ("tile walk on a JP2, before its pyramid", NEVER, 1, 1.0),
-            ("tile walk on a JP2, from its pyramid", 1, cores, 200.0),
+            ("tile walk on a JP2, before its pyramid", NEVER, 1, 1.2),
+            ("tile walk on a JP2, from its pyramid", 1, cores, 300.0),
         ):
             home = bench.folder / f"after-{promote_after}"
             home.mkdir()

@@ -53,8 +53,7 @@ def run(bench: Bench) -> Iterator[Result]:
         if (os.cpu_count() or 1) > 1:
             yield bench.sooner(f"derive {number} × {name}, 2 jobs", 1.8, two, one)
     few, many = (
-        _derive(_copies(bench, "photo.tif", number), bench.folder / f"memory-{number}", 1)
-        for number in (FEW, MANY)
+        _derive(_copies(bench, "photo.tif", number), bench.folder / f"memory-{number}", 1) for number in (FEW, MANY)
     )
     said = f"{few >> 10} MiB of memory for {FEW} masters, {many >> 10} MiB for {MANY}"
     yield Result("derive: peak memory", said, "", None, "flat: ≤ 1.1 ×", many <= 1.1 * few)

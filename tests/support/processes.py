@@ -76,10 +76,19 @@ def peak_bytes(pid: int) -> int:
 
 def status_bytes(pid: int, field: str) -> int:
     """A field of proc_pid_status(5) that counts kilobytes, added up over a process and all that come from it."""
+    return _added_up(pid, "status", field)
+
+
+def proportional_bytes(pid: int) -> int:
+    """Memory that a process and all that come from it hold: a shared page counts once. For root, and one's own."""
+    return _added_up(pid, "smaps_rollup", "Pss")
+
+
+def _added_up(pid: int, file: str, field: str) -> int:
     total = 0
     for each in family(pid):
         with suppress(*GONE):
-            found = re.search(rf"^{field}:\s+(\d+) kB", Path(f"/proc/{each}/status").read_text(), re.MULTILINE)
+            found = re.search(rf"^{field}:\s+(\d+) kB", Path(f"/proc/{each}/{file}").read_text(), re.MULTILINE)
             total += 1024 * int(found[1]) if found else 0
     return total
 
