@@ -114,7 +114,8 @@ class Workers:
     """Decoder processes behind one `run`.
 
     There are as many as all lanes together may have running, and one more: a child that dies has a ready successor,
-    and is replaced in the background. One event loop only; not thread-safe.
+    and is replaced in the background. With `idle_s` they begin on demand: there is one more than jobs, and what nothing
+    was asked of for so long ends. One event loop only; not thread-safe.
     """
 
     def __init__(
@@ -126,6 +127,7 @@ class Workers:
         spare: int = 1,
         prepare: Callable[[], object] = prepare_codecs,
         begun: Begun | None = None,
+        idle_s: float | None = None,
     ) -> None:
         """`begun`: the first of the children, which gets ready already."""
         chosen = tuple(lanes) if lanes is not None else single_lane(count)
@@ -137,7 +139,10 @@ class Workers:
         self._prepare = prepare
         self._begun = begun
         self._jobs: dict[Child, _Job | None] = {}
-        self._idle: list[Child] = []
+        self._idle_s = idle_s
+        self._idle: dict[Child, float] = {}
+        """The children without a job, and since when, the last one last."""
+        self._retiring: asyncio.TimerHandle | None = None
         self._repairs: set[asyncio.Task[None]] = set()
         self._replies: set[asyncio.Task[None]] = set()
         self._quarantine = Quarantine()
@@ -145,7 +150,7 @@ class Workers:
         self._open = self._started = False
 
     async def start(self) -> None:
-        """Start all children, and wait for the first; the others get ready in the background.
+        """Start the children, and wait for the first; the others get ready in the background.
 
         One that dies before it is ready, killed from outside perhaps, is tried again: it must not keep a server from
         starting. Raises `ConfigurationError` where none gets ready, each tried three times, or where the first one
@@ -157,7 +162,8 @@ class Workers:
             await asyncio.wait(coming, timeout=_FIRST_ALONE_S)
             if coming[0].done() and isinstance(error := coming[0].exception(), Unfit):
                 raise error
-            coming += [self._repair(tries=_MAX_STARTS) for _ in range(self._size - 1)]
+            others = 0 if self._idle_s is not None and self.ready else self._size - 1
+            coming += [self._repair(tries=_MAX_STARTS) for _ in range(others)]
             while not self.ready and (left := [task for task in coming if not task.done()]):
                 await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
             failures = [error for task in coming if task.done() and (error := task.exception())]
@@ -173,6 +179,8 @@ class Workers:
     async def close(self) -> None:
         """End all children and wait until they are gone. Jobs that have no result yet end with `Busy`."""
         self._open = False
+        if self._retiring is not None:
+            self._retiring.cancel()
         background = (*self._repairs, *self._replies)
         for task in background:
             task.cancel()
@@ -275,14 +283,42 @@ class Workers:
     def _dispatch(self) -> None:
         """Give waiting jobs to idle children, lane by lane in their order, client by client in turn.
 
-        A lane leaves cheaper ones a child for each of their unused places, as far as there are enough children.
+        A lane leaves cheaper ones a child for each of their unused places, as far as there are enough children; those
+        that begin on demand count.
         """
         reserved = 0
+        to_come = 0 if self._idle_s is None else self._size - len(self._jobs)
+        most = len(self._jobs) + to_come - 1
         for state in self._lanes.values():
-            while len(self._idle) > max(0, min(reserved, len(self._jobs) - 1)) and (job := self._next(state)):
+            while self._idle and len(self._idle) + to_come > min(reserved, most) and (job := self._next(state)):
                 state.waiting.serve(job.client, job)
-                self._begin(job, self._idle.pop())
+                self._begin(job, self._idle.popitem()[0])
             reserved += state.places.unused
+        if self._idle_s is not None and self._started:
+            waiting = sum(min(len(it.waiting), it.places.unused) for it in self._lanes.values())
+            for _ in range(self._missing(waiting)):
+                self._repair()
+
+    def _missing(self, waiting: int) -> int:
+        """How many children are to begin, for the jobs that wait and have a place, and one more."""
+        up, busy = len(self._jobs) + len(self._repairs), len(self._jobs) - len(self._idle)
+        return min(self._size, busy + waiting + 1) - up
+
+    def _rest(self, child: Child) -> None:
+        """A child has nothing to do."""
+        self._idle[child] = monotonic()
+        if self._idle_s is not None and self._retiring is None:
+            self._retiring = asyncio.get_running_loop().call_later(self._idle_s, self._retire, self._idle_s)
+
+    def _retire(self, idle_s: float) -> None:
+        """End the children that nothing was asked of for so long, but for one more than jobs."""
+        self._retiring, latest_s = None, monotonic() - idle_s
+        for child in [it for it, since_s in self._idle.items() if since_s <= latest_s][: len(self._idle) - 1]:
+            del self._idle[child], self._jobs[child]
+            metrics.DECODERS_UP.dec()
+            child.kill()
+        if len(self._idle) > 1:
+            self._retiring = asyncio.get_running_loop().call_later(idle_s, self._retire, idle_s)
 
     def _next(self, state: _LaneState) -> _Job | None:
         """The job that a lane may begin: any while a processor is idle, else one for which it has a place."""
@@ -374,17 +410,17 @@ class Workers:
                 self._free(child, job)
                 log.error("%s failed in a decoder:\n%s", job.name, text)
                 job.end("failed", error=DecodeError(f"{job.name}: {(text.strip() or 'no reason').splitlines()[-1]}"))
-        self._idle.append(child)
+        self._rest(child)
         self._dispatch()
 
     def lost(self, child: Child) -> None:
         """A child has died: fail its job alone, and start another."""
         if child not in self._jobs:
-            return  # it got ready when it had just been given up
+            return  # it got ready when it had just been given up, or was not needed any more
         metrics.DECODERS_UP.dec()
         job = self._jobs[child]
         if job is None:
-            self._idle.remove(child)
+            del self._idle[child]
         else:
             self._free(child, job)
         del self._jobs[child]
@@ -413,8 +449,7 @@ class Workers:
         metrics.DECODERS_UP.inc()
         self._report(child.sandbox)
         self._jobs[child] = None
-        self._idle.append(child)
-        self._dispatch()
+        self._rest(child)
 
     def _report(self, sandbox: Layers) -> None:
         """Log the layers of the decoders' sandbox when they are first known, and export them: 1 where all have one."""
@@ -430,8 +465,12 @@ class Workers:
         """Start another child in the background."""
         repair = asyncio.create_task(self._replace(tries))
         self._repairs.add(repair)
-        repair.add_done_callback(self._repairs.discard)
+        repair.add_done_callback(self._repaired)
         return repair
+
+    def _repaired(self, repair: asyncio.Task[None]) -> None:
+        self._repairs.discard(repair)
+        self._dispatch()
 
     async def _replace(self, tries: int | None) -> None:
         """Try until it works; while the pool starts and no other child is up, `tries` times."""

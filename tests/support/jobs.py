@@ -19,6 +19,7 @@ import pyvips
 
 from special import codecs
 from special.errors import Malformed
+from special.workers.child import Channel
 
 
 def prepare() -> None:
@@ -108,6 +109,12 @@ def _is_chosen(marks: Path, times: int, spared: int) -> bool:
             continue
         return n >= spared
     return False
+
+
+def ask(channel: Channel) -> int:
+    """What the parent answers, when it does."""
+    answer: int = channel.ask(1)
+    return answer
 
 
 def burn() -> None:

@@ -10,7 +10,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from special import errors
 from special.concurrency import NEVER, Deadline
 from special.observability import metrics
 from special.observability.trace import tracing
-from special.workers import Lane, Workers, standard_lanes
+from special.workers import Lane, Talk, Workers, standard_lanes
 from special.workers.child import NICENESS, SLICE_NS
 from special.workers.messages import LENGTHS, Ready, Unready, dump_reply
 from special.workers.process import begin, spawn
@@ -83,6 +84,57 @@ async def test_a_hundred_jobs_share_the_children(workers: Workers) -> None:
     assert len(pids) == 100
     assert set(pids) <= before
     assert len(before) == 3  # two and one to spare
+
+
+@dataclass(slots=True)
+class Held:
+    """Jobs that run until they are let go."""
+
+    workers: Workers
+    _free: asyncio.Event = field(default_factory=asyncio.Event)
+    _jobs: list[asyncio.Task[int]] = field(default_factory=list)
+
+    def start(self, count: int, *, lane: str | None = None) -> None:
+        talk = Talk(self._answer, self._take, 0)
+        self._jobs += [
+            asyncio.create_task(self.workers.run(jobs.ask, talk=talk, deadline=NEVER, lane=lane)) for _ in range(count)
+        ]
+
+    async def let_go(self) -> None:
+        self._free.set()
+        assert set(await asyncio.gather(*self._jobs)) == {1}
+
+    async def _answer(self, numbers: Sequence[int]) -> object:
+        await self._free.wait()
+        return numbers[0]
+
+    async def _take(self, value: object, parts: Sequence[bytes]) -> None:
+        raise ValueError
+
+
+async def test_children_begin_on_demand_and_end_when_nothing_is_asked_of_them(caplog: pytest.LogCaptureFixture) -> None:
+    up = metrics.DECODERS_UP._value.get()
+    async with Workers(3, memory_bytes=MEMORY, prepare=jobs.prepare, idle_s=0.3) as workers:
+        await workers.run(os.getpid, deadline=NEVER)
+        held = Held(workers)
+        held.start(3)
+        await until(lambda: metrics.DECODERS_UP._value.get() == up + 4)
+        assert len(children()) == 4
+        await held.let_go()
+        await until(lambda: len(children()) == 1)
+        assert metrics.DECODERS_UP._value.get() == up + 1
+        assert {await workers.run(os.getpid, deadline=NEVER)} <= children()
+    assert children() == set()
+    assert "decoder" not in caplog.text, "none was lost"
+
+
+async def test_a_lane_leaves_cheaper_ones_the_children_that_may_still_begin() -> None:
+    lanes = [Lane("cheap", 2, 9, 60.0), Lane("expensive", 1, 9, 60.0)]
+    async with Workers(0, memory_bytes=MEMORY, lanes=lanes, prepare=jobs.prepare, idle_s=60.0) as workers:
+        held = Held(workers)
+        held.start(2, lane="expensive")
+        assert await workers.run(os.getpid, deadline=NEVER, lane="cheap") in children()
+        await held.let_go()
 
 
 async def test_a_child_is_confined(monkeypatch: pytest.MonkeyPatch) -> None:
