@@ -102,7 +102,9 @@ def _run(work: Coroutine[Any, Any, Done]) -> Done:
         return await work
 
     try:
-        return asyncio.run(stoppable())
+        import uvloop  # here: commands that only print something need no loop
+
+        return uvloop.run(stoppable())
     except asyncio.CancelledError:
         if not stopped:
             raise
