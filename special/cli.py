@@ -575,7 +575,7 @@ def docs(
 ) -> None:
     """Print a page of the operator's reference, or an example of it."""
     folder = Path(__file__).parent / "docs"
-    files = (it for it in sorted(folder.rglob("*")) if it.is_file() and it.suffix not in (".pyc", ".webp"))
+    files = (it for it in sorted(folder.rglob("*")) if it.is_file() and it.suffix not in (".pyc", ".webp", ".svg"))
     pages = {str(it.relative_to(folder)).removesuffix(".md"): it for it in files}
     if page is None:
         print("\n".join(pages))

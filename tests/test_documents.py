@@ -19,6 +19,7 @@ from PIL import Image
 from special.cli import cli
 from special.settings import Settings, load
 from special.web.viewer import LIBRARY_VERSION
+from tests.bench import picture
 from tests.support.live import LiveServer
 
 pytestmark = pytest.mark.service
@@ -71,10 +72,16 @@ def test_the_proxy_is_the_one_of_the_example():
 
 
 def test_the_picture_is_there_and_small():
-    (path,) = re.findall(r"!\[[^]]+\]\((special/docs/[^)]+)\)", README)
+    (path,) = re.findall(r"!\[[^]]+\]\((special/docs/[^)]+webp)\)", README)
     assert (ROOT / path).stat().st_size < 150_000
     with Image.open(ROOT / path) as picture:
         assert min(picture.size) > 400
+
+
+def test_the_picture_of_speeds_is_drawn_from_its_table():
+    table = (ROOT / "special/docs/speed.md").read_text("utf-8")
+    drawn = (ROOT / "special/docs/speed.svg").read_text("utf-8")
+    assert drawn == picture.svg(list(picture.bars(table))) + "\n"
 
 
 @pytest.mark.parametrize("text", [README, DOCKERFILE], ids=["README", "Dockerfile"])

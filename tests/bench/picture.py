@@ -50,7 +50,7 @@ def svg(found: Sequence[Bar]) -> str:
         end = one + length
         lines += [
             f'<text x="10" y="{top + 13}">{escape(f"{bar.bench}  {bar.job}")}</text>',
-            f'<text x="10" y="{top + 28}" font-size="11">{escape(f"beside {bar.peer}: {bar.special}")}</text>',
+            f'<text x="10" y="{top + 28}" font-size="11">{escape(f"{bar.special}, beside {bar.peer}")}</text>',
             f'<rect class="bar" x="{min(one, end):.1f}" y="{top + 4}" width="{abs(length):.1f}" height="22" '
             f'fill="{"#2b6cb0" if length >= 0 else "#c05621"}"/>',
             f'<text x="{end + (6 if length >= 0 else -6):.1f}" y="{top + 20}" '
