@@ -209,6 +209,8 @@ class Bucket:
 
         try:
             return await self._retry_policy.run(attempt, self._budget, size_bytes=len(data))
+        except Denied as error:
+            raise self._advised(error, "written", "s3:PutObject") from error
         except Missing as error:
             if not isinstance(pin, Blob):
                 raise
@@ -225,7 +227,14 @@ class Bucket:
             with suppress(Missing):
                 await client.delete(path)
 
-        await self._retry_policy.run(attempt, self._budget)
+        try:
+            await self._retry_policy.run(attempt, self._budget)
+        except Denied as error:
+            raise self._advised(error, "deleted from", "s3:DeleteObject") from error
+
+    def _advised(self, error: Denied, done: str, action: str) -> Denied:
+        """The error of what was not permitted, with the permission that it needs, unless the store gave a reason."""
+        return Denied(f"{self._root} cannot be {done}: permit {action} ({error})") if error.perhaps_absent else error
 
     async def list(self, prefix: str = "", *, after: str = "") -> AsyncIterator[Blob]:
         client = await self._fallback_client() or self._client

@@ -324,6 +324,18 @@ async def test_a_store_that_names_absent_keys_means_it_when_it_denies() -> None:
         assert sent(script) == ["GET /.special-probe", "HEAD /b", "GET /c", "GET /a"]
 
 
+@pytest.mark.parametrize(
+    ("code", "told"), [("AccessDenied", r"permit s3:{}Object"), ("ExpiredToken", "the session token has expired")]
+)
+async def test_what_may_not_be_written_or_deleted_is_told_with_the_permission_that_it_needs(code: str, told: str):
+    async with serving(refusal(403, code), refusal(403, code)) as script:
+        source, _ = opened(script)
+        with pytest.raises(Denied, match=told.format("Put")):
+            await source.write("b", b"data")
+        with pytest.raises(Denied, match=told.format("Delete")):
+            await source.delete("b")
+
+
 async def test_a_store_that_is_permitted_to_list_later_on_means_what_it_denies_from_then_on() -> None:
     denied = refusal(403, "AccessDenied")
     async with serving(denied, refusal(404, "NoSuchKey"), denied) as script:
