@@ -144,7 +144,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._head_bytes > self._limits.head_bytes:
             self._refusal = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
             raise HeadTooLong
-        name = name.lower()
+        name = name.lower()  # as uvicorn does it, without another call for each header
         if name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
         self.headers.append((name, value))

@@ -294,7 +294,7 @@ class Workers:
                 state.waiting.serve(job.client, job)
                 self._begin(job, self._idle.popitem()[0])
             reserved += state.places.unused
-        if self._idle_s is not None and self._started:
+        if self._idle_s is not None and self._started and self._open:
             waiting = sum(min(len(it.waiting), it.places.unused) for it in self._lanes.values())
             for _ in range(self._missing(waiting)):
                 self._repair()

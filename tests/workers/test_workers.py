@@ -128,6 +128,18 @@ async def test_children_begin_on_demand_and_end_when_nothing_is_asked_of_them(ca
     assert "decoder" not in caplog.text, "none was lost"
 
 
+async def test_no_child_begins_when_the_pool_is_closed() -> None:
+    async with Workers(3, memory_bytes=MEMORY, prepare=jobs.prepare, idle_s=60.0) as workers:
+        held = Held(workers)
+        held.start(3)
+        await asyncio.sleep(0)  # one runs, two wait, and children begin for these
+    with pytest.raises(errors.Busy):
+        await held.let_go()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert children() == set()
+
+
 async def test_a_lane_leaves_cheaper_ones_the_children_that_may_still_begin() -> None:
     lanes = [Lane("cheap", 2, 9, 60.0), Lane("expensive", 1, 9, 60.0)]
     async with Workers(0, memory_bytes=MEMORY, lanes=lanes, prepare=jobs.prepare, idle_s=60.0) as workers:
