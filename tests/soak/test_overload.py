@@ -28,6 +28,8 @@ SIDE = 512
 BUSY = 6
 """So many clients, each of whom asks as soon as it is answered, keep a server with one decoder busy."""
 MIB = 1 << 20
+MORE_MIB = 64
+"""What may be held besides after a flood: decoders that have begun for it, of 25 MiB each."""
 
 
 async def overloaded(tmp_path: Path, *, calm_s: float, flood_s: float, times: int = 2) -> tuple[float, float]:
@@ -73,7 +75,7 @@ async def overloaded(tmp_path: Path, *, calm_s: float, flood_s: float, times: in
         f"{percentile(refused, 99):.0f} ms; memory {memory / MIB:.0f} to {after / MIB:.0f} MiB"
     )
     assert all(int(reply.headers["retry-after"]) > 0 for reply in refused)
-    assert after < 1.25 * memory
+    assert after < memory + MORE_MIB * MIB
     return capacity, goodput
 
 
