@@ -71,9 +71,6 @@ STORED_DEADLINE_S = 5.0
 STALE_S = 300.0
 """How much longer than `asset_ttl_s` metadata of open images is believed while its store does not answer."""
 
-DECODER_IDLE_S = 60.0
-"""How long a decoder that is not needed waits for a job before it ends."""
-
 
 def engine(settings: Settings) -> Engine:
     """An engine made as the settings say; it must be entered before use. Raises `ConfigurationError`."""
@@ -119,7 +116,7 @@ def engine(settings: Settings) -> Engine:
         settings.decoders,
         memory_bytes=int(settings.decoder_memory),
         lanes=lanes(settings),
-        idle_s=DECODER_IDLE_S,
+        idle_s=settings.decoder_idle_s or None,
     )
     return assemble(
         settings,

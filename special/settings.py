@@ -272,6 +272,12 @@ class Settings(BaseSettings):
         description="Address space of one decoder process; default: 4 GiB, or the memory of the machine or of the "
         "container, if that is less.",
     )
+    decoder_idle_s: float = Field(
+        60.0,
+        ge=0,
+        description="Seconds after which a decoder ends that is not needed; others begin when there is work. 0: all "
+        "decoders begin with the server, and stay.",
+    )
     decode_memory: ByteSize | None = Field(
         None,
         description="Memory for all answers that one server process makes at a time; default: half of the machine's, "

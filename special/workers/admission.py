@@ -29,7 +29,8 @@ from special.workers.places import Places
 LARGE: Final = 1 / 2
 """A job that needs more than this part of its lane's memory lets others pass while it waits."""
 LARGEST: Final = 3 / 4
-"""Part of its lane's memory that one job reserves at most, so that something is left for others beside it."""
+"""Part of its lane's memory that one job reserves at most, so that something is left for others beside it. Where a
+decoder may have more than that, one whose estimate is above it can take so much more than the budget."""
 _LAST_JOB_WEIGHT: Final = 0.2
 """Weight of the last job in the moving average of what jobs take: that of the last ten or so."""
 

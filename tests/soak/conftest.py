@@ -65,10 +65,16 @@ class Library:
 
 @contextmanager
 def started(s3: S3Server, home: Path, *options: str, bucket: str | None = None, workers: int = 2) -> Iterator[Library]:
-    """A server of so many processes behind a proxy, on an empty bucket or one that is there already."""
+    """A server of so many processes behind a proxy, on an empty bucket or one that is there already.
+
+    All its decoders are up from the start, so that what it holds before a load and after it can be compared.
+    """
     bucket = bucket or s3.bucket()
     with proxy(s3.endpoint, delay_s=DELAY_S) as between:
-        environ = replace(s3, endpoint=between.endpoint).environ | {"SPECIAL_DECODERS": "1"}
+        environ = replace(s3, endpoint=between.endpoint).environ | {
+            "SPECIAL_DECODERS": "1",
+            "SPECIAL_DECODER_IDLE_S": "0",
+        }
         with live.special(f"s3://{bucket}", *options, home=home, settings=environ, workers=workers) as server:
             yield Library(s3, between, server, bucket)
 

@@ -32,11 +32,8 @@ VOLUME_BYTES = 8 * MIB
 SOAK_S = float(os.environ.get("SOAK_S", "600"))
 KNOWN_BYTES = 1.25
 """How much more memory than early on a server may have after a long time: allocators do not give all of it back."""
-DECODER_BYTES = 64 * MIB
-"""What each decoder may have that has begun since."""
-KNOWN_FILES = 24
-"""How many more descriptors, beside those of masters on the volume: connections to the store are kept for a while, and
-decoders begin."""
+KNOWN_FILES = 12
+"""How many more descriptors, beside those of masters on the volume: connections to the store are kept for a while."""
 PROCESSES = 2
 FILES = 2
 """Of each master on the volume, in each process."""
@@ -60,10 +57,6 @@ class Open:
         return cls(len(masters) - evicted, evicted, len(names) - len(masters))
 
 
-def decoders_of(supervisor: int) -> int:
-    return sum(len(processes.children(server)) for server in processes.servers(supervisor))
-
-
 @contextmanager
 def small_volume(s3: S3Server, home: Path, count: int) -> Iterator[tuple[Library, dict[str, Noise]]]:
     """A server of two processes whose volume holds three of its masters."""
@@ -83,7 +76,7 @@ async def flood(library: Library, masters: dict[str, Noise], *, seconds: float) 
     with sampled(library.volume) as samples:
         each = await one_of_each(library.url, masters, seed=1, parallel=len(masters))
         rest = await view(library.url, masters, seed=2, viewers=16, going=for_seconds(seconds / 4))
-        memory, files, decoders = processes.resident_bytes(supervisor), Open.of(library), decoders_of(supervisor)
+        memory, files = processes.resident_bytes(supervisor), Open.of(library)
         later = await view(library.url, masters, seed=3, viewers=16, going=for_seconds(seconds * 3 / 4))
     await until(lambda: not Open.of(library).evicted)
     await asyncio.sleep(1)  # the connections of those who left are closed by then
@@ -99,7 +92,7 @@ async def flood(library: Library, masters: dict[str, Noise], *, seconds: float) 
     assert max(samples.taken) <= VOLUME_BYTES
     assert max(samples.taken) > VOLUME_BYTES / 2  # it was used, too
     assert gone > 0
-    assert after < KNOWN_BYTES * memory + max(0, decoders_of(supervisor) - decoders) * DECODER_BYTES
+    assert after < KNOWN_BYTES * memory
     assert files_after.masters <= PROCESSES * FILES * kept
     assert files_after.other <= files.other + KNOWN_FILES
 

@@ -30,8 +30,7 @@ LEAVES = 0.05
 MIB = 1 << 20
 KNOWN_BYTES = 1.25
 """How much more memory than after the warm-up a server may have: allocators do not give all of it back."""
-SETTLED_S = 150.0
-"""Within this the decoders end that have begun for the load: each is a minute without a job by then."""
+SETTLED_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -47,13 +46,6 @@ class Held:
     async def by(cls, url: str, pid: int) -> Held:
         """Looked at by one request, which is one connection and a task or two itself."""
         return cls(processes.descriptors(pid), await metric(url, "special_tasks"), processes.resident_bytes(pid))
-
-    def is_no_more_than(self, first: Held) -> bool:
-        return (
-            self.descriptors <= first.descriptors
-            and self.tasks <= first.tasks
-            and self.memory_bytes < KNOWN_BYTES * first.memory_bytes
-        )
 
 
 async def load(url: str, paths: list[str], *, seed: int, going: Callable[[], bool]) -> Counter[int | str]:
@@ -79,11 +71,11 @@ async def load(url: str, paths: list[str], *, seed: int, going: Callable[[], boo
 
 
 async def settled(url: str, pid: int, first: Held) -> Held:
-    """What is held when it has come down to what was held first, or `SETTLED_S` later."""
+    """What is held when it has come down to what was held first, or a minute later."""
     async with asyncio.timeout(2 * SETTLED_S):
         for _ in range(int(SETTLED_S / 2)):
             held = await Held.by(url, pid)
-            if held.is_no_more_than(first):
+            if held.descriptors <= first.descriptors and held.tasks <= first.tasks:
                 break
             await asyncio.sleep(2)
     return held
