@@ -28,9 +28,6 @@ from special.workers.places import Places
 
 LARGE: Final = 1 / 2
 """A job that needs more than this part of its lane's memory lets others pass while it waits."""
-LARGEST: Final = 3 / 4
-"""Part of its lane's memory that one job reserves at most, so that something is left for others beside it. Where a
-decoder may have more than that, one whose estimate is above it can take so much more than the budget."""
 _LAST_JOB_WEIGHT: Final = 0.2
 """Weight of the last job in the moving average of what jobs take: that of the last ten or so."""
 
@@ -129,7 +126,7 @@ class AdmissionController:
         state, cost_bytes = self._lanes[lane], int(min(cost_bytes, self._job_bytes))
         if cost_bytes > state.max_bytes:
             raise TooExpensive(f"lane {lane}: {cost_bytes} bytes of memory; decode_memory leaves it {state.max_bytes}")
-        job = _Job(client, master, min(cost_bytes, int(LARGEST * state.max_bytes)))
+        job = _Job(client, master, cost_bytes)
         if self._goes_ahead(state, job) and self._fits(state, job):
             self._enter(state, job)
         else:
