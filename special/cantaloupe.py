@@ -20,6 +20,7 @@ _SAME: Final = {
     "slash_substitute": "slash_substitute",
     "max_pixels": "max_area",
     "processor.jpg.quality": "jpeg_quality",
+    "processor.dpi": "pdf_dpi",
     "cache.client.max_age": "max_age_s",
 }
 """Properties whose value is a setting's value as it is."""

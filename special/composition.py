@@ -109,6 +109,7 @@ def engine(settings: Settings) -> Engine:
         silence=silence,
         is_open=is_open,
         max_gap_bytes=settings.max_gap_bytes,
+        pdf_dpi=settings.pdf_dpi,
         metadata=volume.metadata,
         locator=catalogue,
     )
@@ -354,7 +355,9 @@ def description(settings: Settings) -> Description:
 
 def read_limits(settings: Settings) -> ReadLimits:
     """How much of one master may be read and decoded for one picture."""
-    return ReadLimits(settings.max_gap_bytes, int(settings.max_whole_bytes), settings.max_master_pixels)
+    return ReadLimits(
+        settings.max_gap_bytes, int(settings.max_whole_bytes), settings.max_master_pixels, settings.pdf_dpi
+    )
 
 
 def lanes(settings: Settings) -> tuple[Lane, ...]:

@@ -370,6 +370,9 @@ class Settings(BaseSettings):
     max_whole_bytes: ByteSize = Field(
         ByteSize(2 * 2**30), description="Maximum size of an object that is read whole, where no cheaper plan exists."
     )
+    pdf_dpi: int = Field(
+        300, ge=18, le=2400, description="Pixels per inch of the pages of a PDF at their full size (extra `pdf`)."
+    )
     upscaling: bool = Field(False, description="Whether answers may be larger than their region (`^`).")
     upscale_percent: int = Field(0, ge=0, description="How far `/thumbs/` may enlarge its largest rendition.")
     sizes: str = Field(
@@ -392,8 +395,8 @@ class Settings(BaseSettings):
     )
     keep_profile: bool = Field(
         False,
-        description="Whether answers keep the colours and the profile, up to 32 KB, of a master in RGB or grey that is "
-        "not sRGB; such masters get no pyramids.",
+        description="Whether answers keep the resolution that the master tells, and the colours and the profile, up to "
+        "32 KB, of one in RGB or grey that is not sRGB; such masters get no pyramids.",
     )
     max_age_s: int = Field(86400, ge=0, description="Cache-Control max-age of image answers, in seconds.")
     asset_ttl_s: float = Field(

@@ -75,12 +75,11 @@ async def test_no_pixel_is_read() -> None:
 
 
 async def test_refusals_are_listed_by_their_reasons_and_other_files_counted() -> None:
-    refused = {it.name: it.data for it in refused_inputs.inputs() if it.name in ("jbig.tif", "other.pdf")}
-    refused["poster"] = refused.pop("other.pdf")  # a name that says it is no picture is passed over
+    refused = {it.name: it.data for it in refused_inputs.inputs() if it.name in ("jbig.tif", "other.psd")}
     text, code = await told(MemorySource({**refused, "copy.tif": refused["jbig.tif"], "letter": b"Dear reader, " * 9}))
     assert code == 1
     assert "2 refused: TIFF compression 34661 (JBIG)" in text
-    assert "1 refused: the master is a file of PDF" in text
+    assert "1 refused: the master is a file of Photoshop" in text
     assert "• copy.tif" in text
     assert "0 can be shown, 3 are refused, 0 could not be read, 1 objects are no pictures." in text
 

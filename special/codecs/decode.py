@@ -15,6 +15,7 @@ from special.codecs import (
     deep_jpeg,
     jpeg,
     openjpeg,
+    pdf,
     png_completion,
     tiff_jp2,
     tiff_jpeg,
@@ -66,6 +67,11 @@ def _decoded(piece: Piece, max_pixels: int, threads: int) -> Raster | VipsImage:
             picture = bmp.opened(piece.data)
             check_size(Size(*picture.size), max_pixels)
             return bmp.decode(picture)
+        case "pdf":
+            assert piece.sheet, "a layout says which page"
+            assert piece.area, "and which part of it"
+            check_size(pdf.drawn_size(piece.area, piece.reduce), max_pixels)
+            return pdf.decode(piece.data, piece.sheet, area=piece.area, reduce=piece.reduce)
         case "png" if piece.incomplete:
             whole = png_completion.completed(piece.data, max_pixels=max_pixels)
             return vips.load(whole, "png").copy_memory()  # libvips does not keep the bytes of `whole` alive

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from special.codecs import colour, jpeg
-from special.codecs.raster import Raster, flattened, to_vips
+from special.codecs.raster import Raster, VipsImage, flattened, to_vips
 from special.errors import BadRequest
 from special.geometry import Size
 from special.iiif import OutputFormat
@@ -18,6 +18,7 @@ from special.iiif import OutputFormat
 if TYPE_CHECKING:
     from special.images import StoredFormat
 
+INCH_MM: Final = 25.4
 LONGEST_SIDE: Final[dict[OutputFormat, int]] = {"jpg": jpeg.LONGEST_SIDE, "webp": 16_383, "gif": 65_535, "avif": 16_384}
 """The most that a format can say of width or height, in pixels; the others hold more than anyone makes."""
 
@@ -41,7 +42,7 @@ class Encoding:
     avif_effort: int = 0
     """0 to 9; 1 makes files 10 to 12 % smaller in five times the time."""
     keep_profile: bool = False
-    """Whether colours stay those of the master's own profile, grey or RGB, which is embedded."""
+    """Whether colours stay those of the master's own profile, grey or RGB, which is embedded; and its resolution."""
 
     def label(self, *formats: StoredFormat) -> str:
         """Formats and their qualities in words, such as `jpg 85, webp 80`."""
@@ -58,15 +59,22 @@ def check_fits(size: Size, output: OutputFormat) -> None:
         )
 
 
-def encode(raster: Raster, output: OutputFormat, encoding: Encoding, profile: bytes | None = None) -> bytes:
+def encode(
+    raster: Raster,
+    output: OutputFormat,
+    encoding: Encoding,
+    profile: bytes | None = None,
+    density: float | None = None,
+) -> bytes:
     """The raster as a file. Opacity is kept where the format has it, and laid on white where not (JPEG).
 
-    `profile` says what its colours are where they are not sRGB; a GIF has no place for one.
+    `profile` says what its colours are where they are not sRGB; a GIF has no place for one. `density`, in pixels per
+    inch, is written where the format has a field of its own for it: JPEG, PNG, TIFF.
     """
     if output == "jpg":
-        file = jpeg.encode(flattened(raster), quality=encoding.jpeg_quality)
+        file = jpeg.encode(flattened(raster), quality=encoding.jpeg_quality, density=density)
         return file if profile is None else jpeg.with_profile(file, profile)
-    image, keep = to_vips(raster), "none"
+    image, keep = _image(raster, density), "none"
     if profile is not None:
         image, keep = colour.with_profile(image, profile), "icc"
     match output:
@@ -86,12 +94,12 @@ def encode(raster: Raster, output: OutputFormat, encoding: Encoding, profile: by
     return result
 
 
-def encode_bitonal(raster: Raster, output: OutputFormat, encoding: Encoding) -> bytes:
+def encode_bitonal(raster: Raster, output: OutputFormat, encoding: Encoding, density: float | None = None) -> bytes:
     """A raster of black (0) and white (255) as a file: one bit a pixel where the format can (PNG, GIF, TIFF)."""
-    image = to_vips(raster)
+    image = _image(raster, density)
     match output:
         case "jpg":
-            return jpeg.encode(raster, quality=encoding.jpeg_quality)
+            return jpeg.encode(raster, quality=encoding.jpeg_quality, density=density)
         case "png":
             data = image.pngsave_buffer(bitdepth=1, compression=encoding.png_compression, keep="none")
         case "webp":
@@ -104,3 +112,8 @@ def encode_bitonal(raster: Raster, output: OutputFormat, encoding: Encoding) -> 
             data = image.heifsave_buffer(compression="av1", lossless=True, effort=encoding.avif_effort, keep="none")
     result: bytes = data
     return result
+
+
+def _image(raster: Raster, density: float | None) -> VipsImage:
+    image = to_vips(raster)
+    return image if density is None else image.copy(xres=density / INCH_MM, yres=density / INCH_MM)

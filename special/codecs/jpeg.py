@@ -32,6 +32,7 @@ B.1.1.5). What comes after the picture, a film perhaps, has it once in 16 MB."""
 MAX_SCANS: Final = 500
 """Each passes over all of the picture, though it be 10 bytes long; encoders write about 10."""
 EOI: Final = b"\xff\xd9"
+_DENSITY_AT: Final = 13  # JFIF 1.02, APP0: unit, across, down, behind SOI, marker, length, name and version
 _ICC: Final = b"ICC_PROFILE\0"  # ICC.1:2022, B.4: name, sequence number from 1, count
 
 
@@ -123,8 +124,11 @@ def subsampling(quality: int) -> int:
     return 1 if quality >= _CODED_444_FROM else 2
 
 
-def encode(raster: Raster, *, quality: int) -> bytes:
-    """A JFIF file of a grey or RGB raster, without metadata. Copies only an array that is not contiguous."""
+def encode(raster: Raster, *, quality: int, density: float | None = None) -> bytes:
+    """A JFIF file of a grey or RGB raster, without metadata but the pixels per inch, a whole number, if they are given.
+
+    Copies only an array that is not contiguous.
+    """
     row_bytes, pixel_bytes, _ = raster.strides
     pixels = raster if row_bytes > 0 and pixel_bytes == raster.shape[2] else np.ascontiguousarray(raster)
     grey = raster.shape[2] == 1
@@ -132,4 +136,7 @@ def encode(raster: Raster, *, quality: int) -> bytes:
     data: bytes = simplejpeg.encode_jpeg(
         pixels, quality=quality, colorspace="GRAY" if grey else "RGB", colorsubsampling=sampling
     )
-    return data
+    if density is None:
+        return data
+    number = max(1, min(round(density), 65535))
+    return b"".join((data[:_DENSITY_AT], struct.pack(">BHH", 1, number, number), data[_DENSITY_AT + 5 :]))

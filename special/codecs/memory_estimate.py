@@ -27,6 +27,7 @@ DECODED: Final[dict[Format, int]] = {
     "gif": 12,
     "avif": 28,
     "bmp": 12,
+    "pdf": 8,
 }
 """Bytes for each pixel that is decoded, of up to three components."""
 INCLUDED: Final = 3

@@ -16,7 +16,7 @@ from typing import Final
 
 import numpy as np
 
-from special.codecs import colour, openjpeg, tiff_unpacking, vips
+from special.codecs import colour, openjpeg, pdf, tiff_unpacking, vips
 from special.codecs import raster as rasters
 from special.codecs.decode import decode
 from special.codecs.encode import Encoding, check_fits, encode, encode_bitonal
@@ -55,6 +55,7 @@ def prepare() -> None:
     """
     vips.prepare()
     openjpeg.prepare()
+    pdf.prepare()
     tiff_unpacking.prepare()
 
 
@@ -79,7 +80,7 @@ def render_all(piece: Piece, jobs: Sequence[Job], encoding: Encoding, max_pixels
     for job in jobs:
         raster, decode_ms = scaled[job.size]
         start = perf_counter()
-        data = _finish(raster, job, encoding, profile)
+        data = _finish(raster, job, encoding, profile, _density(piece, job) if encoding.keep_profile else None)
         results.append(Rendered(data, decode_ms, _since_ms(start)))
     return results
 
@@ -117,7 +118,15 @@ def _size_of(picture: Raster | VipsImage) -> Size:
     return rasters.size_of(picture) if isinstance(picture, np.ndarray) else Size(picture.width, picture.height)
 
 
-def _finish(raster: Raster, job: Job, encoding: Encoding, profile: bytes | None) -> bytes:
+def _density(piece: Piece, job: Job) -> float | None:
+    """Pixels per inch of the answer; None where it has another number for each direction."""
+    across, down = job.size.width / job.box.width, job.size.height / job.box.height
+    scale = across if job.box.width > job.box.height else down
+    differ = abs(across - scale) * job.box.width + abs(down - scale) * job.box.height
+    return piece.density * scale if piece.density is not None and differ < 1 else None  # a side was rounded
+
+
+def _finish(raster: Raster, job: Job, encoding: Encoding, profile: bytes | None, density: float | None) -> bytes:
     """Marks, mirror, rotate, quality, encode. What is defined in sRGB alone is made of that."""
     if profile is not None and (job.marks or job.format == "gif" or job.quality in ("gray", "bitonal")):
         raster, profile = colour.raster_to_srgb(raster, profile), None
@@ -130,8 +139,8 @@ def _finish(raster: Raster, job: Job, encoding: Encoding, profile: bytes | None)
     if rasters.size_of(raster) != job.output:
         raise AssertionError(f"{rasters.size_of(raster)} pixels were made where {job.output} were asked for")
     if job.quality == "bitonal":
-        return encode_bitonal(rasters.bitonal(raster), job.format, encoding)
-    return encode(rasters.grey(raster) if job.quality == "gray" else raster, job.format, encoding, profile)
+        return encode_bitonal(rasters.bitonal(raster), job.format, encoding, density)
+    return encode(rasters.grey(raster) if job.quality == "gray" else raster, job.format, encoding, profile, density)
 
 
 def _since_ms(start: float) -> float:

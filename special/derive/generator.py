@@ -406,9 +406,9 @@ class Generator:
 
     async def _open(self, blob: Blob) -> OpenMaster:
         seen: list[Chunk] = []
-        layout = await drive(
-            formats.parse(blob.size, blob.page), self._source, blob, max_gap_bytes=self._bounds.max_gap_bytes, seen=seen
-        )
+        bounds = self._bounds
+        parser = formats.parse(blob.size, blob.page, pdf_dpi=bounds.pdf_dpi)
+        layout = await drive(parser, self._source, blob, max_gap_bytes=bounds.max_gap_bytes, seen=seen)
         return OpenMaster(blob, layout, seen)
 
     async def _reopen(self, blob: Blob, known: Sidecar | None) -> OpenMaster:

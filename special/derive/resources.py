@@ -135,8 +135,13 @@ def _resources(stack: AsyncExitStack, options: ResourceOptions, workers: Workers
         masters_at_once=options.masters_at_once,
         pyramid_name=options.pyramid_name,
     )
-    gap_bytes = options.limits.max_gap_bytes
-    masters = Masters(source, templates=options.templates, max_gap_bytes=gap_bytes, locator=catalogue)
+    masters = Masters(
+        source,
+        templates=options.templates,
+        max_gap_bytes=options.limits.max_gap_bytes,
+        pdf_dpi=options.limits.pdf_dpi,
+        locator=catalogue,
+    )
     stack.push_async_callback(masters.close)
     pyramid_maker, static = None, None
     if workers is not None:

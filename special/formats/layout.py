@@ -19,7 +19,7 @@ from special.formats.parser import Parser
 from special.geometry import Box, Frame, Orientation, Size
 from special.storage import Span
 
-Format = Literal["jp2", "tiff", "jpeg", "png", "webp", "gif", "avif", "bmp"]
+Format = Literal["jp2", "tiff", "jpeg", "png", "webp", "gif", "avif", "bmp", "pdf"]
 """How bytes are encoded; what picks the decoder."""
 
 
@@ -50,6 +50,16 @@ class Extract:
 
 
 @dataclass(frozen=True, slots=True)
+class Sheet:
+    """Which page of a file is drawn, and how large all of it would be."""
+
+    page: int
+    """Counted from 1."""
+    size: Size
+    """In pixels, upright."""
+
+
+@dataclass(frozen=True, slots=True)
 class Piece:
     """One encoded file with everything a decoder needs to know about it. Picklable."""
 
@@ -67,6 +77,10 @@ class Piece:
     """How to turn the cropped picture upright."""
     incomplete: str = ""
     """Why not all of the picture is there, in words; what is missing is shown grey. Empty where nothing is."""
+    density: float | None = None
+    """Pixels per inch of the master at full size, where it is known."""
+    sheet: Sheet | None = None
+    """PDF: what there is to draw."""
     missing: tuple[Box, ...] = ()
     """Parts of the decoded picture of which the file has nothing: they are made grey, whatever the decoder gives."""
 

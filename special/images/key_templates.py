@@ -115,7 +115,7 @@ class KeyTemplates:
         Where several templates fit, the one that says most about the key wins: `{id}.jp2` before `{id}`. None too
         where the template's fields do not tell the whole identifier, as `{sha1}` or `{lower}` alone.
         """
-        if not _may_be_image(key):
+        if not self._is_candidate(key):
             return None
         for template in sorted(self.templates, key=len, reverse=True):
             identifier = _identifier(template, key)
@@ -130,10 +130,15 @@ class KeyTemplates:
         """Why a key makes no identifier; None where it makes one, and for what stands for a folder."""
         if key.endswith("/") or self.identifier_of(key) is not None:
             return None
-        if not _may_be_image(key):
+        if not self._is_candidate(key):
             return "no image"
         odd = replace(self, form=replace(self.form, spelling=Spelling.ODD))
         return "no template" if odd.identifier_of(key) is None else "spelling"
+
+    def _is_candidate(self, key: str) -> bool:
+        """Whether nothing in a key's name says that it is no image, or a template has its extension."""
+        extension = key.rpartition("/")[2].rpartition(".")[2]
+        return _may_be_image(key) or any(it.endswith(f"}}.{extension}") for it in self.templates)
 
     def _has_address(self, identifier: str) -> bool:
         if self.id_segments > 1 and identifier.count("/") != self.id_segments - 1:

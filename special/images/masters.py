@@ -23,7 +23,7 @@ from weakref import WeakValueDictionary
 from special import formats
 from special.concurrency import LRUCache, StoreSilence, TTLCache
 from special.errors import Changed, Malformed, MasterError, Missing, SourceError
-from special.formats import Layout, PageIndex, drive
+from special.formats import PDF_DPI, Layout, PageIndex, drive
 from special.geometry import Box, Size
 from special.images.key_templates import KeyTemplates
 from special.images.tail_reads import TAIL_BYTES, TailReads
@@ -93,6 +93,7 @@ class Masters:
         silence: StoreSilence | None = None,
         is_open: Callable[[str], bool] = lambda identifier: True,
         max_gap_bytes: int = 65536,
+        pdf_dpi: int = PDF_DPI,
         metadata: MetadataStore | None = None,
         locator: Locator | None = None,
     ) -> None:
@@ -102,6 +103,7 @@ class Masters:
         self._metadata = metadata
         self.templates = templates
         self._max_gap_bytes = max_gap_bytes
+        self._pdf_dpi = pdf_dpi
         self._known: TTLCache[str, Master | _Refused] = TTLCache(
             self._look_up, ttl_s=ttl_s, silence=silence, stale_if=lambda identifier, _: is_open(identifier)
         )
@@ -293,7 +295,13 @@ class Masters:
             index = self._pages.get(first) or PageIndex()
             self._pages.put(first, index)
         layout = await drive(
-            formats.parse(blob.size, blob.page, index, tail_bytes=sum(len(span) for span, _ in seen[1:])),
+            formats.parse(
+                blob.size,
+                blob.page,
+                index,
+                tail_bytes=sum(len(span) for span, _ in seen[1:]),
+                pdf_dpi=self._pdf_dpi,
+            ),
             self.source,
             blob,
             chunk_bytes=CHUNK_BYTES,
@@ -309,7 +317,12 @@ class Masters:
         if self._metadata is None:
             return None
         stored = await self._metadata.get([self.source.root + key for key in keys], page)
-        return await asyncio.to_thread(_load, stored, self.root_of(stored.url), page) if stored is not None else None
+        if stored is None:
+            return None
+        master = await asyncio.to_thread(_load, stored, self.root_of(stored.url), page)
+        if master is not None and master.layout.format == "pdf" and master.layout.density != self._pdf_dpi:
+            return None  # the setting was another
+        return master
 
     def _store(self, blob: Blob, layout: Layout) -> None:
         if self._metadata is not None:

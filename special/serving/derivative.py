@@ -71,6 +71,7 @@ class DerivativeRoute:
                 # Another tool's sizes file may be a pixel off: what the object itself says, counts.
                 job = replace(plan.job, box=Box.whole(layout.size))
                 piece = layout.rebuild(layout.extract(job.box, job.size), [data])
+                piece = replace(piece, density=layout.density)
                 data = await renderer.decode(piece, job, admission, quarantine_key=blob.version)
             except MasterError as error:  # the master is not to blame, and may be sound
                 raise Unreadable(

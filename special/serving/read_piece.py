@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from special.errors import Malformed, TooExpensive
-from special.formats import Extract, Layout, Piece
+from special.formats import PDF_DPI, Extract, Layout, Piece
 from special.geometry import Box, Size
 from special.observability import trace
 from special.storage import Blob, Chunk, Reader, read_spans
@@ -26,6 +26,8 @@ class ReadLimits:
     """Maximum number of bytes read."""
     max_pixels: int = 2_000_000_000
     """Maximum number of pixels decoded."""
+    pdf_dpi: int = PDF_DPI
+    """Pixels per inch of a page of a PDF."""
     strict: bool = False
     """Whether a master that ends early is refused; else it is shown as far as it goes."""
 
@@ -86,5 +88,7 @@ async def read_extract(
 
 async def _rebuilt(layout: Layout, extract: Extract, parts: Sequence[bytes]) -> Piece:
     if layout.format == "jp2":
-        return await asyncio.to_thread(layout.rebuild, extract, parts)
-    return layout.rebuild(extract, parts)
+        piece = await asyncio.to_thread(layout.rebuild, extract, parts)
+    else:
+        piece = layout.rebuild(extract, parts)
+    return replace(piece, density=layout.density)

@@ -17,7 +17,7 @@ from special.codecs.render import Encoding, prepare, render, render_all
 from special.concurrency import Deadline
 from special.errors import BadRequest, MasterError, TooExpensive, Unsupported
 from special.formats.layout import Format
-from special.geometry import Frame, Orientation, Size
+from special.geometry import Box, Frame, Orientation, Size
 from special.iiif import MEDIA, QUALITIES, Job, Mark, OutputFormat, Quality
 from special.workers import Workers
 from tests.support.pieces import Pixels, encoded, job, mean_difference, opened, piece, pixels_of, smooth
@@ -212,6 +212,34 @@ def test_profiles_of_other_masters_are_kept(kind: Format, data: bytes) -> None:
     theirs = np.asarray(Image.open(io.BytesIO(data)))
     assert mean_difference(pixels_of(answer.data, opened(answer.data).mode), theirs) <= 2
     assert opened(answer.data).info["icc_profile"] == P3
+
+
+@pytest.mark.parametrize(
+    ("output", "quality"),
+    [
+        ("jpg", "default"),
+        ("png", "default"),
+        ("tif", "gray"),
+        ("jpg", "bitonal"),
+        ("png", "bitonal"),
+        ("tif", "bitonal"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("size", "density"),
+    [(Size(300, 200), 400), (Size(75, 50), 100), (Size(76, 50), 100), (Size(3, 2), 4), (Size(150, 50), None)],
+    ids=str,
+)
+def test_the_resolution_is_kept_too(output: OutputFormat, quality: Quality, size: Size, density: int | None) -> None:
+    master = replace(piece(encoded(PICTURE, "png"), "png", (0, 0, 300, 200)), density=400.0)
+    asked = replace(job(size.width, size.height, output=output, quality=quality), box=Box(0, 0, 300, 200))
+    kept, plain = (opened(render(master, asked, it).data).info.get("dpi") for it in (KEEPING, ENCODING))
+    if density is None:
+        assert kept == plain
+    else:
+        assert kept is not None
+        assert kept == pytest.approx((density, density), rel=0.02)
+        assert kept != plain
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,6 @@ def test_what_is_none_of_them_is_refused_by_its_first_bytes(data: bytes) -> None
 @pytest.mark.parametrize(
     ("start", "name"),
     [
-        pytest.param(b"%PDF-1.7 ", "PDF", id="pdf"),
         pytest.param(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIF", id="heif"),
         pytest.param(b"8BPS\0\1", "Photoshop", id="photoshop"),
     ],
@@ -57,13 +56,6 @@ def test_known_formats_are_refused_by_their_names(start: bytes, name: str) -> No
     data = start + bytes(100)
     with pytest.raises(Unsupported, match=f"is a file of {name}"):
         solve(formats.parse(len(data)), data)
-
-
-@pytest.mark.parametrize("page", [1, 3])
-def test_pages_of_a_pdf_are_refused_with_what_to_do(page: int) -> None:
-    data = b"%PDF-1.7 " + bytes(100)
-    with pytest.raises(Unsupported, match="pages are not shown here; store them as images"):
-        solve(formats.parse(len(data), page), data)
 
 
 def test_an_empty_master_is_malformed() -> None:

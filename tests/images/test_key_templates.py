@@ -66,6 +66,13 @@ def test_a_name_with_the_extension_of_a_master_claims_to_be_an_image(extension: 
     assert not claims_image(f"box.{extension}/leaf")
 
 
+def test_what_a_template_names_is_no_side_file() -> None:
+    assert KeyTemplates(("{id}",)).left_out("box/atlas.pdf") == "no image"
+    named = KeyTemplates(("{id}", "{sha1[0:2]}/{id}.pdf", "{id}.pdf"))
+    assert named.identifier_of("box/atlas.pdf") == "box/atlas"
+    assert named.left_out("box/atlas.xml") == "no image"
+
+
 def test_a_page_has_the_keys_of_its_image() -> None:
     templates = KeyTemplates(("{id}", "{lower}.tif"), slash_substitute="__")
     assert templates.keys_of("Box__Leaf;3") == templates.keys_of("Box__Leaf") == ("Box/Leaf", "box/leaf.tif")

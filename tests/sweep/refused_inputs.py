@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from fixtures.tiff_pages import Page, put_together
+from tests.support import pdfs
 from tests.sweep import jp2_inputs
 from tests.sweep.pictures import Input
 
@@ -77,10 +78,12 @@ def inputs() -> Iterator[Input]:
     ):
         yield Input(f"{name}.jp2", data, None, refusal=reason)
     picture = Image.fromarray(np.zeros((SIDE, SIDE, 3), np.uint8))
-    for kind, reason in {"PDF": "PDF", "PPM": "starts with b'P6"}.items():
-        file = io.BytesIO()
-        picture.save(file, kind)
-        yield Input(f"other.{kind.lower()}", file.getvalue(), None, refusal=reason)
+    file = io.BytesIO()
+    picture.save(file, "PPM")
+    yield Input("other.ppm", file.getvalue(), None, refusal="starts with b'P6")
+    yield Input("other.psd", b"8BPS\0\1" + bytes(100), None, refusal="Photoshop")
+    locked = pdfs.written(pdfs.document([pdfs.Page()]), trailer="/Encrypt 9 0 R")
+    yield Input("locked.pdf", locked, None, refusal="the PDF is encrypted")
     file = io.BytesIO()
     picture.save(file, "JPEG")
     arithmetic = file.getvalue().replace(b"\xff\xc0", b"\xff\xc9")

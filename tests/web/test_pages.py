@@ -22,6 +22,7 @@ from fixtures.tiff_pages import put_together, take_apart
 from special.catalogue import NOTHING, PUBLIC, Caller, Entry, Hooks, Verdict
 from special.settings import load
 from special.web.app import App
+from tests.support import pdfs
 
 pytestmark = pytest.mark.service
 
@@ -115,6 +116,27 @@ async def test_what_is_no_page_is_refused_with_a_sentence(root: Path, path: str,
         for _ in range(2):  # the second time from what is remembered
             answer = await client.get(f"/iiif/3/{path}")
             assert (answer.status_code, words in answer.text) == (status, True), answer.text
+
+
+async def test_pages_of_a_pdf_are_drawn(root: Path) -> None:
+    red = pdfs.Rectangle(0, 0, 50, 72, (1, 0, 0))
+    pages = [pdfs.Page(entries="/MediaBox [0 0 1440 720]"), pdfs.Page([red], entries="/MediaBox [0 0 144 72]")]
+    (root / "masters" / "atlas").write_bytes(pdfs.written(pdfs.document(pages), "objects"))
+    async with site(root, pdf_dpi=144) as client:
+        info = (await client.get("/iiif/3/atlas/info.json")).json()
+        assert (info["width"], info["height"]) == (2880, 1440)
+        info = (await client.get("/iiif/3/atlas;2/info.json")).json()
+        assert (info["width"], info["height"]) == (288, 144)
+        picture = await shown(client, f"atlas;2/{ALL}")
+        assert (picture[:, :100] == [255, 0, 0]).all()
+        assert (picture[:, 100:] == 255).all()
+        assert np.array_equal(await shown(client, "atlas;2/pct:25,0,25,100/max/0/default.png"), picture[:, 72:144])
+        assert (await client.get("/iiif/3/atlas;3/info.json")).status_code == 404
+    async with site(root, pdf_dpi=72, keep_profile=True) as client:  # the volume remembers another setting's
+        small = (await client.get("/iiif/3/atlas;2/full/72,/0/default.jpg")).content
+        assert Image.open(io.BytesIO(small)).info["dpi"] == (36, 36)
+        info = (await client.get("/iiif/3/atlas;2/info.json")).json()
+        assert (info["width"], info["height"]) == (144, 72)
 
 
 async def test_a_page_has_the_tag_of_its_image(root: Path) -> None:

@@ -17,7 +17,7 @@ import pytest_asyncio
 from PIL import Image
 from prometheus_client import REGISTRY
 
-from special.codecs import Encoding, render
+from special.codecs import Encoding, pdf, render
 from special.concurrency import NEVER
 from special.formats import parse, solve
 from special.geometry import Box, Size
@@ -27,6 +27,7 @@ from special.workers import Workers
 from special.workers.sandbox import ARCHITECTURES, Architecture, Landlock, landlock_rights, seccomp_filter
 from special.workers.system_calls import DENIED, NEEDED
 from tests.support import jobs
+from tests.support.pdfs import Page, Rectangle, document, written
 from tests.support.pieces import encoded, smooth
 
 pytestmark = pytest.mark.service
@@ -57,6 +58,7 @@ ATTEMPTS = [
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def workers() -> AsyncIterator[Workers]:
+    pdf.prepare()  # this process renders, too
     async with Workers(1, memory_bytes=4 << 30, spare=0, prepare=jobs.prepare) as pool:
         yield pool
 
@@ -140,6 +142,7 @@ print(forbid_inspection(), ctypes.CDLL(None).prctl(3))
 
 MASTERS = {it.name: it.read_bytes() for it in sorted(FIXTURES.glob("masters/*.*"))}
 MASTERS |= {f"made.{kind}": encoded(smooth(300, 200), kind) for kind in ("avif", "bmp")}
+MASTERS["made.pdf"] = written(document([Page([Rectangle(10, 20, 70, 30, (1, 0.5, 0))], written="A page")]))
 JOBS: list[tuple[OutputFormat, str]] = [
     ("jpg", "default"),
     ("png", "gray"),
