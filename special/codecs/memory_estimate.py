@@ -4,9 +4,9 @@ Measured as the growth of a decoder's resident memory at its highest, with pictu
 format, at full size, shrunk, turned, and as tiles, and rounded up; the copies that the server holds are counted
 besides. The long form of `tests/codecs/test_memory_estimate.py` measures again. libvips decodes PNG and TIFF in
 strips, but holds all of an interlaced PNG; libheif holds all of an AVIF, in two bytes a sample of 10 bits; libjpeg
-holds the coefficients of a progressive JPEG, OpenJPEG 32 bits for each sample and as much again to work in. One
-exception is not told from a plan: the inks of a CMYK JPEG become
-colours at full size, which takes 15 bytes a pixel. The limit of each decoder's own memory is for such.
+holds the coefficients of a progressive JPEG, OpenJPEG 32 bits for each sample and as much again to work in; so does
+PDFium with JPEG 2000 on a page. One exception is not told from a plan: the inks of a CMYK JPEG become colours at full
+size, which takes 15 bytes a pixel. The limit of each decoder's own memory is for such.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ DECODED: Final[dict[Format, int]] = {
     "gif": 12,
     "avif": 28,
     "bmp": 12,
-    "pdf": 8,
+    "pdf": 30,
 }
 """Bytes for each pixel that is decoded, of up to three components."""
 INCLUDED: Final = 3

@@ -46,6 +46,7 @@ def job(width: int, height: int, *, angle: float = 0, mirror: bool = False, to: 
         pytest.param("gif", [(0, 1)], 100, job(1, 1), 8 * MIB + 6 + 1200 + 6, id="from GIF"),
         pytest.param("avif", [(0, 1)], 100, job(1, 1), 8 * MIB + 6 + 2800 + 6, id="from AVIF"),
         pytest.param("bmp", [(0, 1)], 100, job(1, 1), 8 * MIB + 6 + 1200 + 6, id="from BMP"),
+        pytest.param("pdf", [(0, 1)], 100, job(1, 1), 8 * MIB + 6 + 3000 + 6, id="from PDF"),
         pytest.param("png", [(0, 1)], 1, job(10, 5, to="avif"), 8 * MIB + 6 + 8 + 28 * 50, id="AVIF"),
     ],
 )
