@@ -13,7 +13,7 @@ from special.concurrency import LRUCache
 
 TAIL_BYTES: Final = 131072
 """How much of an object's end is read: the small levels of a pyramid."""
-TAILED: Final = frozenset({"tif", "tiff", "ptif", "ptiff", "png"})
+TAILED: Final = frozenset({"tif", "tiff", "ptif", "ptiff", "png", "pdf"})
 """Endings of keys whose masters are read with their tails until one is known that had no use for it."""
 MAX_ENDINGS: Final = 256
 """Endings of keys of which it is remembered whether tails are of use."""

@@ -1,15 +1,22 @@
 """`python -m tests.bench [B1 …]`: run the benches of `tests/bench` and print their table in Markdown.
 
-`--quick` takes each side's turn once, to see whether a bench works. `python -m tests.bench bytes` prints
-the table of tests/README.md of bytes and GETs instead; `--write` puts it there. `picture TABLE` draws what was printed.
+`--quick` takes each side's turn once, to see whether a bench works; `--json FILE` writes the results to a file, too.
+`python -m tests.bench bytes` prints the table of tests/README.md of bytes and GETs instead; `--write` puts it there.
+`picture TABLE` draws what was printed.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
+import os
+import platform
 import signal
 import sys
 import tempfile
 import traceback
+from dataclasses import asdict
+from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 
@@ -38,16 +45,26 @@ def main(arguments: list[str]) -> int:
             print(picture.svg(drawn))
             return 0
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # servers and mounts are to go, too
-    quick = "--quick" in arguments
-    wanted = [name.upper() for name in arguments if name != "--quick"] or list(ROWS)
+    options = argparse.ArgumentParser(prog="python -m tests.bench")
+    options.add_argument("rows", nargs="*", help=f"which benches: {' '.join(ROWS)}")
+    options.add_argument("--quick", action="store_true", help="one turn of each side")
+    options.add_argument("--json", type=Path, metavar="FILE", help="write the results here, too")
+    chosen = options.parse_args(arguments)
+    wanted = [name.upper() for name in chosen.rows] or list(ROWS)
     if unknown := [name for name in wanted if name not in ROWS]:
         sys.exit(f"no such bench: {' '.join(unknown)}; there are {' '.join(ROWS)}")
     print("| | Job | special | beside | ratio | bar | reached |\n|---|---|--:|--:|--:|--:|---|", flush=True)
-    return max([_run(name, quick=quick) for name in wanted])
+    results: list[dict[str, object]] = []
+    code = max([_run(name, results, quick=chosen.quick) for name in wanted])
+    if chosen.json is not None:
+        machine = {"system": platform.platform(), "processors": os.cpu_count(), "python": platform.python_version()}
+        when = datetime.now(UTC).isoformat(timespec="seconds")
+        chosen.json.write_text(json.dumps({"time": when, "machine": machine, "results": results}, indent=1), "utf-8")
+    return code
 
 
-def _run(name: str, *, quick: bool) -> int:
-    """Run one bench and print its lines: 0 if it went to its end, or what it needs is not here."""
+def _run(name: str, results: list[dict[str, object]], *, quick: bool) -> int:
+    """Run one bench, print its lines and add them to `results`: 0 if it ended, or what it needs is not here."""
     cache = Path(tempfile.gettempdir()) / "special-bench"
     cache.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f"special-{name}-") as folder:
@@ -55,6 +72,7 @@ def _run(name: str, *, quick: bool) -> int:
         try:
             for result in import_module(f"tests.bench.{ROWS[name]}").run(bench):
                 print(f"| {name} | {result} |", flush=True)
+                results.append({"bench": name, **asdict(result)})
         except Absent as absent:
             print(f"| {name} | skipped: needs {absent} | | | | | |", flush=True)
         except Exception:

@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterator
 
 from tests.bench import webserver
-from tests.bench.bench import Ask, Bench, Result, Side, running
-from tests.bench.big import big
+from tests.bench.bench import Ask, Bench, Result, Side, pixels, running
+from tests.bench.big import big, pixels_of
 from tests.bench.peers import iipsrv
 from tests.bench.tiles import scattered
 from tests.support import live
@@ -28,3 +28,6 @@ def run(bench: Bench) -> Iterator[Result]:
         mine.check()
         theirs.check()
         yield bench.faster("random 512² tile of a TIFF", 1.15, mine, theirs)
+        x, y, width, height = map(int, scattered(1)[0].partition("/")[0].split(","))
+        truth = pixels_of(bucket / "photo.tif").crop((x, y, x + width, y + height))
+        yield pixels("one such tile: bytes, and nearness to the master", mine, theirs, truth)

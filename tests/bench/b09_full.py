@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+from PIL import Image
+
 from tests.bench import webserver
-from tests.bench.bench import Ask, Bench, Result, Side, running
-from tests.bench.big import big
+from tests.bench.bench import Ask, Bench, Result, Side, pixels, running
+from tests.bench.big import big, pixels_of
 from tests.bench.peers import iipsrv
 from tests.support import live
 
@@ -29,3 +31,5 @@ def run(bench: Bench) -> Iterator[Result]:
             mine.check()
             theirs.check()
             yield bench.faster(f"full/1200, of {name}", bar, mine, theirs, longer=longer)
+            truth = pixels_of(bucket / name).resize((1200, 1600), Image.Resampling.LANCZOS)
+            yield pixels(f"full/1200, of {name}: bytes, and nearness to the master", mine, theirs, truth)

@@ -6,24 +6,45 @@ turns, and the median of each turn's ratio counts. What is not a ratio is exact:
 
 from __future__ import annotations
 
+import io
 import json
+import math
 import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from statistics import median
 from time import perf_counter
 
 import httpx
+import numpy as np
+from PIL import Image
 
 from tests.support.live import LiveServer
-from tests.support.processes import cpu_s
+from tests.support.processes import cpu_s, proportional_bytes
 
 CLIENTS = 8
 """Connections that the load generator keeps busy."""
 WARM_UP_S = 1.0
+SLACK_DB = 0.5
+"""By how much an answer may be worse than a peer's in signal to noise: encoders differ at the same quality."""
+_MS = {"us": 0.001, "ms": 1.0, "s": 1000.0, "m": 60_000.0}
+_SCRIPT = """
+local asks, turn = {{}}, 0
+function init()
+  for line in io.lines({asks}) do
+    local path, tag = line:match("^(%S+) (.*)$")
+    asks[#asks + 1] = wrk.format(nil, path, tag ~= "" and {{["If-None-Match"] = tag}} or nil)
+  end
+end
+function request()
+  turn = turn % #asks + 1
+  return asks[turn]
+end
+"""
+"""For wrk: sends the requests of a file in turn."""
 FLOOR = "the floor"
 
 
@@ -131,14 +152,23 @@ class Rate:
     """Requests per second."""
     cpu_ms: float
     """Processor time that its processes took for one request."""
+    p50_ms: float
+    """Half of the answers were there within this time."""
+    p99_ms: float
+    """99 of 100 answers were."""
+    held_bytes: float
+    """Memory of its processes right after the turn; a page that some of them share counts once."""
 
     def __str__(self) -> str:
-        return f"{self.per_s:,.0f}/s · {self.cpu_ms:.2f} ms"
+        times = f"{self.p50_ms:,.1f}, {self.p99_ms:,.1f} ms"
+        return f"{self.per_s:,.0f}/s · {self.cpu_ms:.2f} ms · {times} · {self.held_bytes / 2**20:,.0f} MiB"
 
 
 def _middle(rates: Iterable[Rate]) -> Rate:
+    """The median of each figure, but of memory the most."""
     found = list(rates)
-    return Rate(median(rate.per_s for rate in found), median(rate.cpu_ms for rate in found))
+    middle = [median(getattr(rate, it.name) for rate in found) for it in fields(Rate)]
+    return Rate(*middle[:-1], max(rate.held_bytes for rate in found))
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,17 +184,22 @@ class Side:
     def measure(self, seconds: float) -> Rate:
         """One turn. Raises `RuntimeError` if any answer is an error."""
         tool = found("wrk", "apt-get install wrk")
-        script = self.folder / "load.lua"
-        script.write_text(_lua(self.asks))
-        command = [tool, "-t1", f"-c{CLIENTS}", f"-d{max(1, round(seconds))}s", "--timeout", "60s", "-s", str(script)]
+        script, asks = self.folder / "load.lua", self.folder / "load.txt"
+        script.write_text(_SCRIPT.format(asks=json.dumps(str(asks))))
+        asks.write_text("".join(f"{ask.path} {ask.if_none_match or ''}\n" for ask in self.asks))
+        command = [tool, "-t1", f"-c{CLIENTS}", f"-d{max(1, round(seconds))}s", "--timeout", "60s", "--latency"]
+        command += ["-s", str(script)]
         before_s = self._cpu_s()
         said = subprocess.run([*command, self.server.url], check=True, capture_output=True, text=True).stdout
         spent_s = self._cpu_s() - before_s
         wrong = re.search(r"Non-2xx or 3xx responses: (\d+)|Socket errors: .*", said)
         rate, count = re.search(r"Requests/sec:\s+([\d.]+)", said), re.search(r"(\d+) requests in", said)
-        if wrong or not rate or not count or not int(count[1]):
+        latencies = re.findall(r" (?:50|99)%\s+([\d.]+)(us|ms|s|m)\n", said)
+        if wrong or not rate or not count or not int(count[1]) or len(latencies) != 2:
             raise RuntimeError(f"{self.name}: {wrong[0] if wrong else said}")
-        return Rate(float(rate[1]), spent_s / int(count[1]) * 1000)
+        p50_ms, p99_ms = (float(number) * _MS[unit] for number, unit in latencies)
+        held_bytes = sum(map(proportional_bytes, self.server.processes))
+        return Rate(float(rate[1]), spent_s / int(count[1]) * 1000, p50_ms, p99_ms, held_bytes)
 
     def _cpu_s(self) -> float:
         return sum(map(cpu_s, self.server.processes))
@@ -181,14 +216,19 @@ class Side:
         return answers
 
 
-def _lua(asks: Iterable[Ask]) -> str:
-    """A script for wrk that sends the requests in turn."""
-    lines = ["local asks = {}", "local turn = 0", "function init()"]
-    for ask in asks:
-        condition = f'{{["If-None-Match"] = {json.dumps(ask.if_none_match)}}}' if ask.if_none_match else "nil"
-        lines.append(f"  asks[#asks + 1] = wrk.format(nil, {json.dumps(ask.path)}, {condition})")
-    lines += ["end", "function request()", "  turn = turn % #asks + 1", "  return asks[turn]", "end"]
-    return "\n".join(lines)
+def pixels(job: str, ours: Side, peer: Side, truth: Image.Image) -> Result:
+    """How near the first answers come to the picture that they should show, beside their sizes; nothing is timed.
+
+    Who sends worse pixels may be sooner, and is not better.
+    """
+    said, nearness = [], []
+    for side in (ours, peer):
+        (answer, *_) = side.check()
+        shown = np.asarray(Image.open(io.BytesIO(answer.content)).convert("RGB"), np.float64)
+        nearness.append(10 * math.log10(255**2 / max(1e-9, ((shown - np.asarray(truth, np.float64)) ** 2).mean())))
+        said.append(f"{len(answer.content):,} bytes, {nearness[-1]:.1f} dB")
+    is_as_good = nearness[0] >= nearness[1] - SLACK_DB
+    return Result(job, said[0], f"{peer.name}: {said[1]}", None, f"≥ {peer.name} - {SLACK_DB} dB", is_as_good)
 
 
 def found(tool: str, install: str) -> str:

@@ -16,6 +16,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from PIL import Image
+
 from tests.bench.bench import found
 from tests.support.live import MASTERS
 
@@ -37,6 +39,12 @@ def big(name: str, cache: Path) -> Path:
         print(f"making {name}, once …", file=sys.stderr, flush=True)
         subprocess.run([sys.executable, "-m", "tests.bench.big", name, str(bucket)], check=True)
     return bucket
+
+
+def pixels_of(path: Path) -> Image.Image:
+    """A big master's own pixels, by Pillow."""
+    with Image.open(path) as image:
+        return image.convert("RGB")
 
 
 def _make(name: str, bucket: Path) -> None:

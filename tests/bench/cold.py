@@ -37,13 +37,13 @@ class SlowBucket:
 
 
 @contextmanager
-def slow_bucket(bench: Bench, name: str, copies: int) -> Iterator[SlowBucket]:
-    """So many copies of a big master behind 20 ms per request."""
-    data = (big(name, bench.cache) / name).read_bytes()
-    folder, home = bench.folder / f"seaweed-{name}", bench.folder / f"home-{name}"
-    folder.mkdir()
+def slow_bucket(bench: Bench, name: str, copies: int, *, folder: Path | None = None) -> Iterator[SlowBucket]:
+    """So many copies of a big master, or of one in a folder, behind 20 ms per request."""
+    data = ((folder or big(name, bench.cache)) / name).read_bytes()
+    state, home = bench.folder / f"seaweed-{name}", bench.folder / f"home-{name}"
+    state.mkdir()
     home.mkdir()
-    with servers.seaweed(folder) as s3, proxy(s3.endpoint, delay_s=DELAY_S) as between:
+    with servers.seaweed(state) as s3, proxy(s3.endpoint, delay_s=DELAY_S) as between:
         bucket = s3.bucket()
         keys = tuple(f"{number}-{name}" for number in range(copies))
         for key in keys:

@@ -66,9 +66,12 @@ def nginx(folder: Path, server: str, *, http: str = "") -> Iterator[Running]:
 
 
 @contextmanager
-def store(folder: Path, root: Path) -> Iterator[dict[str, str]]:
-    """A store whose buckets are the folders in `root`; yields the environment that points S3 clients at it."""
-    with nginx(folder, f"root {root};") as server:
+def store(folder: Path, root: Path, *, more: str = "") -> Iterator[dict[str, str]]:
+    """A store whose buckets are the folders in `root`; yields the environment that points S3 clients at it.
+
+    `more` are directives beside that.
+    """
+    with nginx(folder, f"root {root}; {more}") as server:
         yield {
             "AWS_ENDPOINT_URL": server.url,
             "AWS_ACCESS_KEY_ID": "anybody",
