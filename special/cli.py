@@ -619,6 +619,7 @@ def check(
         print(preflight.is_alive(settings.load(config, source=source or ".")).said)  # the source does not matter
         return
     given = settings.load(config, source=source, thumbs=thumbs)
+    machine.raise_descriptor_limit()  # as `serve` does
     checks = {**preflight.AT_START, "decoders": preflight.decoders}
     if write:
         checks["writing"] = preflight.writing

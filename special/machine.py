@@ -29,6 +29,12 @@ def raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+def connections() -> int:
+    """How many connections this process can accept: half of its descriptors. Stores, files and decoders have the rest."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return (MAX_DESCRIPTORS if soft == resource.RLIM_INFINITY else soft) // 2
+
+
 def memory_bytes(groups: Path = CONTROL_GROUPS, membership: Path = MEMBERSHIP) -> int:
     """The machine's memory, or the least that any group of this process may have, if that is less."""
     has = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from special import composition
+from special import composition, machine
 from special.errors import ConfigurationError, SourceError
 from special.settings import Settings
 from special.storage import check_apart, check_source, open_source
@@ -114,6 +114,18 @@ def _volume(directory: Path, size_bytes: int) -> Report:
     return Report(f"{directory} can be written", tuple(warnings))
 
 
+async def connections(settings: Settings) -> Report:
+    """There must be descriptors for as many connections as the settings allow."""
+    possible = machine.connections()
+    if possible < settings.max_connections:
+        warning = (
+            f"there are {possible} connections at most and not {settings.max_connections}, since a process may have "
+            f"{2 * possible} descriptors: raise its hard limit (ulimit -Hn, LimitNOFILE), or lower max_connections"
+        )
+        return Report(f"{possible} connections for each server process", (warning,))
+    return Report(f"{settings.max_connections} connections for each server process")
+
+
 async def services(settings: Settings) -> Report:
     """Everything that a server is made of can be made of the settings. Nothing is started or asked."""
     engine = composition.engine(settings)
@@ -133,6 +145,7 @@ AT_START: Final[Mapping[str, Check]] = {
     "masters": masters,
     "renditions": renditions,
     "volume": volume,
+    "connections": connections,
     "services": services,
 }
 """What `serve` checks; it starts decoders anyway."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from special import preflight
+from special import machine, preflight
 from special.errors import ConfigurationError
 from special.settings import Settings, load
 from tests.support.live import MASTERS, LiveServer
@@ -62,6 +62,13 @@ async def test_an_empty_prefix_is_told_of(
     assert [it["Key"] for it in listed] == ["masters/a.jpg"]
 
 
+async def test_fewer_descriptors_than_connections_need_are_told_of(tmp_path: Path) -> None:
+    possible = machine.connections()
+    (told,) = (await preflight.connections(settings(tmp_path, max_connections=possible + 1))).warnings
+    assert told.startswith(f"there are {possible} connections at most and not {possible + 1}")
+    assert (await preflight.connections(settings(tmp_path, max_connections=possible))).warnings == ()
+
+
 def special(*arguments: str, home: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     environ = {name: value for name, value in os.environ.items() if not name.startswith("SPECIAL_")}
     return subprocess.run(
@@ -77,7 +84,7 @@ def special(*arguments: str, home: Path, **variables: str) -> subprocess.Complet
 @pytest.mark.service
 def test_check_is_one_line_each_and_an_exit_code(tmp_path: Path) -> None:
     good = special("check", str(MASTERS), "--write", home=tmp_path)
-    assert (good.returncode, [line.split()[:2] for line in good.stdout.splitlines()]) == (
+    assert (good.returncode, [line.split()[:2] for line in good.stdout.splitlines() if not line.startswith("warning")]) == (
         0,
         [["ok", f"{it}:"] for it in (*preflight.AT_START, "decoders", "writing")],
     )

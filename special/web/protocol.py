@@ -77,7 +77,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._open_connections.opened(self._peer)
+        self._open_connections.opened(self._peer, self)
         if self._response_cache is not None:
             is_proxy = self._peer in self._open_connections.limits.proxies
             self._effects = self._response_cache.of_proxies if is_proxy else self._response_cache.of_clients
@@ -85,7 +85,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._wait(self._limits.receive_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._open_connections.closed(self._peer)
+        self._open_connections.closed(self._peer, self)
         for timer in (self._timer, self._write_timer):
             if timer is not None:
                 timer.cancel()
@@ -248,6 +248,14 @@ class GuardedProtocol(HttpToolsProtocol):
                 self.transport.close()
             self.on_response_complete()
         response_cache.finished(answer, pieces, self._name, self.client, headers, arrived_s)
+
+    def close_unused(self) -> bool:
+        """Close the connection unless it has a request to answer or an answer to send; whether it closes."""
+        is_answering = self._due_s is None or (self.cycle is not None and not self.cycle.response_complete)
+        if is_answering or self.transport.is_closing() or self.transport.get_write_buffer_size():
+            return False
+        self.transport.close()
+        return True
 
     def send_400_response(self, msg: str) -> None:
         """What uvicorn calls wherever the parser gave up."""

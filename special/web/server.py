@@ -15,7 +15,7 @@ import uvicorn
 from rich.console import Console
 from uvicorn.config import STARTUP_FAILURE
 
-from special import preflight
+from special import machine, preflight
 from special.errors import ConfigurationError
 from special.observability import SHARED_COUNTS, logs, metrics_folder
 from special.settings import Settings, with_rules_of
@@ -48,7 +48,8 @@ def serve_with(chosen: Settings, *, config: Path | None = None) -> None:
         highlight=False,
     )
     limits = RequestLimits(chosen.max_url_bytes, int(chosen.max_header_bytes), chosen.receive_s)
-    connections = ConnectionLimits(chosen.max_connections, TrustedProxies.parse(chosen.trusted_proxies))
+    most = min(chosen.max_connections, machine.connections())
+    connections = ConnectionLimits(most, TrustedProxies.parse(chosen.trusted_proxies))
     options: dict[str, Any] = {
         "log_level": "warning",
         "access_log": False,

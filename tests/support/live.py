@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,16 +37,18 @@ def special(
     home: Path,
     settings: Mapping[str, str] | None = None,
     workers: int | None = 1,
+    before: Sequence[str] = (),
 ) -> Iterator[LiveServer]:
     """Serve a source on a free port of the loopback address; it is ready when it is yielded.
 
     `settings` are environment variables, `SPECIAL_…` among them; those of the test run are not passed on.
     `workers` are its processes: one, so that what a test counts is in one place; None: as many as users have.
+    `before` is put before the command: a program that runs it.
     """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("SPECIAL_")}
     environ = {**inherited, "SPECIAL_HOME": str(home), **(settings or {})}
     port, log = free_ports(1)[0], home / "serve.log"
-    command = [sys.executable, "-m", "special", "serve", str(source), "--port", str(port), *options]
+    command = [*before, sys.executable, "-m", "special", "serve", str(source), "--port", str(port), *options]
     if workers is not None:
         command += ["--workers", str(workers)]
     with log.open("wb") as output:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import resource
+import socket
+from contextlib import ExitStack
+from pathlib import Path
 
 import httpx
 import pytest
 
 from special.machine import raise_descriptor_limit
 from tests.conftest import Serve
+from tests.support import live
 from tests.support.live import MASTERS
 from tests.support.servers import free_ports
+from tests.support.waiting import wait_until
 
 
 def test_metrics_and_status_have_a_port_of_their_own(serve: Serve) -> None:
@@ -34,3 +39,28 @@ def test_a_process_may_have_as_many_descriptors_as_the_system_permits(serve: Ser
     soft = int(line.split()[3])
     assert soft == min(hard, 1 << 20) if hard > 0 else soft == 1 << 20
     raise_descriptor_limit()  # once more does no harm
+
+
+@pytest.mark.service
+def test_health_is_told_when_connections_want_more_descriptors_than_there_are(tmp_path: Path) -> None:
+    limited = ("sh", "-c", 'ulimit -n 256; exec "$@"', "sh")
+    with live.special(MASTERS, home=tmp_path, settings={"SPECIAL_RECEIVE_S": "600"}, before=limited) as server:
+        assert "there are 128 connections at most and not 4096" in server.log.read_text()
+        port = int(server.url.rpartition(":")[2])
+        with ExitStack() as opened:
+            clients = [opened.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(300)]
+            wait_until(lambda: sum(_has_ended(it) for it in clients) >= 300 - 128 - 16)
+            assert httpx.get(f"{server.url}/livez").status_code == 200
+            assert httpx.get(f"{server.url}/iiif/3/map.jp2/info.json").status_code == 503
+        wait_until(lambda: httpx.get(f"{server.url}/iiif/3/map.jp2/info.json").status_code == 200)
+
+
+def _has_ended(client: socket.socket) -> bool:
+    """Whether the server has closed a connection by which nothing was asked."""
+    client.setblocking(False)
+    try:
+        return client.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionResetError:
+        return True

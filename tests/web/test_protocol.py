@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 
 import pytest
 
@@ -28,8 +29,11 @@ async def answer(scope: dict[str, object], receive: object, send: object) -> Non
     await send({"type": "http.response.body", "body": body})  # type: ignore[operator]
 
 
-def serving(proxies: str = "127.0.0.1") -> AbstractAsyncContextManager[int]:
-    return in_process.serving(answer, limits=BOUNDS, connections=CONNECTIONS, proxies=proxies)  # type: ignore[arg-type]
+PATIENT = replace(BOUNDS, receive_s=600.0, write_s=600.0)
+
+
+def serving(proxies: str = "127.0.0.1", limits: RequestLimits = BOUNDS) -> AbstractAsyncContextManager[int]:
+    return in_process.serving(answer, limits=limits, connections=CONNECTIONS, proxies=proxies)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -183,3 +187,34 @@ async def test_connections_are_bounded_and_health_is_always_told(proxies: str, i
             writer.close()
             await writer.wait_closed()
         assert (await told(port, get("/1"))).startswith(b"HTTP/1.1 200")
+
+
+async def test_connections_without_a_request_make_room_for_new_ones() -> None:
+    surplus = CONNECTIONS // 8
+    async with serving(limits=PATIENT) as port:
+        idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3 * CONNECTIONS)]
+        async with asyncio.timeout(20):
+            assert {await reader.read() for reader, _ in idle[CONNECTIONS:-surplus]} == {b""}
+            for reader, writer in idle[:CONNECTIONS] + idle[-surplus:]:
+                writer.write(get("/livez", close=False))
+                assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        for _, writer in idle:
+            writer.close()
+
+
+async def test_an_answer_under_way_is_not_cut_for_a_new_connection() -> None:
+    async with serving(limits=PATIENT) as port:
+        idle = await open_idle(port, CONNECTIONS)
+        reader, writer = await slow_reader(port)  # opened over the limit; below it when it asks
+        for other in idle[:2]:
+            other.close()
+        async with asyncio.timeout(20):
+            while not (await told(port, get("/1"))).startswith(b"HTTP/1.1 200"):
+                pass
+            writer.write(get("/large"))
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+            idle += await open_idle(port, CONNECTIONS)
+            assert (await told(port, get("/livez"))).startswith(b"HTTP/1.1 200")
+            assert len(await reader.read()) == len(LARGE)
+        for other in (*idle, writer):
+            other.close()
