@@ -353,8 +353,8 @@ class Settings(BaseSettings):
     max_connections: int = Field(
         4096,
         ge=1,
-        description="Maximum number of connections of a server process, idle ones included; a quarter of them for "
-        "one client address.",
+        description="Maximum number of connections of a server process, idle ones included, and half of its "
+        "descriptors at most; a quarter of them for one client address.",
     )
     gallery: bool | None = Field(None, description="List images at `/`; default: on for a folder, off for a bucket.")
     viewer_assets: Path | None = Field(
