@@ -30,7 +30,7 @@ def raise_descriptor_limit() -> None:
 
 
 def connections() -> int:
-    """How many connections this process can accept: half of its descriptors. Stores, files and decoders have the rest."""
+    """How many connections this process can accept: half of its descriptors. Stores, files, decoders have the rest."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return (MAX_DESCRIPTORS if soft == resource.RLIM_INFINITY else soft) // 2
 

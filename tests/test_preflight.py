@@ -84,7 +84,8 @@ def special(*arguments: str, home: Path, **variables: str) -> subprocess.Complet
 @pytest.mark.service
 def test_check_is_one_line_each_and_an_exit_code(tmp_path: Path) -> None:
     good = special("check", str(MASTERS), "--write", home=tmp_path)
-    assert (good.returncode, [line.split()[:2] for line in good.stdout.splitlines() if not line.startswith("warning")]) == (
+    said = [line.split()[:2] for line in good.stdout.splitlines() if not line.startswith("warning")]
+    assert (good.returncode, said) == (
         0,
         [["ok", f"{it}:"] for it in (*preflight.AT_START, "decoders", "writing")],
     )
