@@ -125,7 +125,10 @@ class AdmissionController:
         """
         state, cost_bytes = self._lanes[lane], int(min(cost_bytes, self._job_bytes))
         if cost_bytes > state.max_bytes:
-            raise TooExpensive(f"lane {lane}: {cost_bytes} bytes of memory; decode_memory leaves it {state.max_bytes}")
+            raise TooExpensive(
+                f"it takes {cost_bytes} bytes of memory; decode_memory leaves {state.max_bytes} to the lane '{lane}': "
+                "raise decode_memory, or make the master cheaper (special inspect)"
+            )
         job = _Job(client, master, cost_bytes)
         if self._goes_ahead(state, job) and self._fits(state, job):
             self._enter(state, job)
