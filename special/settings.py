@@ -30,8 +30,13 @@ from special.errors import ConfigurationError
 
 
 def default_home() -> Path:
-    """The default folder of volume and renditions: in the user's cache directory."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "special"
+    """The default folder of volume and renditions: in the user's cache directory. Raises `ConfigurationError`."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "special"
+    except RuntimeError:  # a user that is in no list of users, as containers have them
+        raise ConfigurationError(
+            "this user has no home directory: name a state folder that it may write, with SPECIAL_HOME"
+        ) from None
 
 
 MAX_DEFAULT_WORKERS = 4

@@ -198,6 +198,15 @@ def test_a_decoder_has_no_more_memory_than_there_is(memory: int, expected: int) 
     assert default_decoder_memory(memory) == expected
 
 
+def test_a_user_without_a_home_directory_is_asked_for_a_state_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "~")  # what expands to itself is no directory
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    with pytest.raises(ConfigurationError, match="name a state folder that it may write, with SPECIAL_HOME"):
+        load(source="s3://masters")
+    monkeypatch.setenv("SPECIAL_HOME", "/state")
+    assert load(source="s3://masters").volume_directory == Path("/state/volume")
+
+
 def test_compose_sets_what_is_not_set_to_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("SOURCE", "WORKERS", "VOLUME_SIZE", "BASE_URL", "STATUS", "DEFAULT_ROLES"):
         monkeypatch.setenv(f"SPECIAL_{name}", "")

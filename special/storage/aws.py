@@ -81,7 +81,7 @@ class CredentialChain:
 def _stamp(session: Session, variable: str) -> tuple[int, int] | None:
     try:
         found = Path(session.get_config_variable(variable)).expanduser().stat()
-    except OSError:
+    except (OSError, RuntimeError):  # RuntimeError: the user has no home directory
         return None
     return found.st_mtime_ns, found.st_size
 

@@ -100,7 +100,10 @@ def folder_path(url: str) -> Path | None:
     """The folder that a URL or a plain path names; None for a bucket. Raises `ConfigurationError`."""
     scheme, separator, _ = url.partition("://")
     if not separator:
-        return Path(url).expanduser()
+        try:
+            return Path(url).expanduser()
+        except RuntimeError:
+            raise ConfigurationError(f"there is no home directory for {url}: write the whole path") from None
     return _file_path(url) if scheme.lower() == "file" else None
 
 

@@ -199,6 +199,14 @@ async def test_credentials_that_are_rewritten_are_read_again(monkeypatch: pytest
     assert found["expires_at"] - datetime.now(UTC) < timedelta(minutes=6)
 
 
+async def test_a_user_without_a_home_directory_has_credentials_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, {"AWS_ACCESS_KEY_ID": "first", "AWS_SECRET_ACCESS_KEY": "s"})
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", "~")  # what expands to itself is no directory
+    assert (await Account.from_environment().credentials())["access_key_id"] == "first"
+
+
 def test_compose_passes_on_an_empty_profile(monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, {"AWS_PROFILE": ""})
     assert Account.from_environment().region == "us-east-1"

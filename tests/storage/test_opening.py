@@ -35,6 +35,7 @@ def _no_cloud(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.param("file:///no/such/folder", "/no/such/folder is not there", id="no-file-url"),
         pytest.param("file://server/share", "write file:///path with three slashes", id="other-host"),
         pytest.param(__file__, "is a file, not a folder: name the folder it is in", id="a-file"),
+        pytest.param("~no-such-user/x", "no home directory for ~no-such-user/x: write the whole path", id="no-home"),
         pytest.param("s3:bucket/x", "for a bucket write s3://bucket/x", id="no-slashes"),
         pytest.param("s3://", "'s3://' names no bucket: write s3://bucket/prefix", id="no-bucket"),
         pytest.param("s3:///key", "names no bucket", id="empty-bucket"),
