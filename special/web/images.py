@@ -168,7 +168,8 @@ class Images:
                 return await self._send_info(call, document, send)
             request = self._parse(call.path)
             if location := self._location(call, request):
-                return await send_bytes(send, 303, [*CORS, (b"location", location.encode())], b"")
+                headers = [*CORS, *self._asset_id(request.identifier), (b"location", location.encode())]
+                return await send_bytes(send, 303, headers, b"")
             if not isinstance(request, ImageRequest):
                 return await self._send_info(call, await self._info(call, request, identity), send)
             lane: LaneName = "stored" if call.level0 else "full" if isinstance(request.region, Full) else "tile"
@@ -219,7 +220,7 @@ class Images:
 
     async def _send_info(self, call: HttpRequest, document: Document, send: Send) -> int:
         headers = [*self._cors(call), *self._caching(call, *self._vary, private=document.private, age_s=60)]
-        headers += self._tag(document.asset)
+        headers += [*self._tag(document.asset), *self._asset_id(document.asset.identifier)]
         if document.status == 302:
             location = f"{call.base}/{OPEN_TIER}{call.prefix}/{call.quoted_path}".encode()
             return await send_bytes(send, 302, [*headers, (b"location", location)], b"")
@@ -397,6 +398,7 @@ class Images:
             (b"x-special-route", planned.plan.name.encode()),
             *self._caching(call, private=planned.private, age_s=self._options.max_age_s),
             *self._tag(planned.asset),
+            *self._asset_id(request.identifier),
         ]
         if planned.asset.filename is not None:
             headers.append(disposition("inline", planned.asset, request.format))
@@ -405,10 +407,14 @@ class Images:
             headers.append((b"x-thumb-match" if isinstance(planned.plan, Thumb) else b"x-thumb-resized", b"1"))
         if isinstance(planned.plan, Thumb):
             headers.append((b"accept-ranges", b"bytes"))
-        if self._options.id_segments > 1:  # as a DLCS has it
-            name = iiif.quote_identifier(request.identifier, id_segments=self._options.id_segments)
-            headers.append((b"x-asset-id", name.encode()))
         return headers
+
+    def _asset_id(self, identifier: str) -> Headers:
+        """The image's own name, where names have several segments: as a DLCS says it."""
+        if self._options.id_segments == 1:
+            return []
+        name = iiif.quote_identifier(identifier, id_segments=self._options.id_segments)
+        return [(b"x-asset-id", name.encode())]
 
     def _tag(self, asset: Asset) -> Headers:
         name = self._options.cache_tag_header

@@ -27,7 +27,7 @@ SIZES: dict[str, tuple[tuple[int, int] | None, dict[str, Any] | None]] = {
     # size of the master, if there is one; sizes file, if there is one
     "land": ((1600, 1200), {"o": [[1024, 768], [400, 300], [200, 150], [100, 75]], "a": []}),
     "tall": ((1515, 2500), {"o": [[606, 1000], [302, 500], [60, 100]], "a": []}),
-    "mixed": ((606, 1000), {"o": [[302, 500], [60, 100]], "a": [[606, 1000]]}),
+    "mixed": ((1515, 2500), {"o": [[302, 500], [60, 100]], "a": [[606, 1000]]}),
     "closed": ((606, 1000), {"o": [], "a": [[302, 500], [60, 100]]}),
     "small": ((266, 440), {"o": [[532, 880], [266, 440], [60, 100]], "a": []}),
     "square": ((1000, 1000), {"o": [[800, 800], [400, 400], [200, 200]]}),
@@ -171,6 +171,7 @@ IMAGES: dict[str, Expected] = {
     "mixed/full/max/0/default.jpg": Expected(401),
     "mixed/full/600,1000/0/default.jpg": Expected(401),
     "mixed/full/606,1000/0/default.jpg": Expected(401),
+    "mixed/full/1000,1000/0/default.jpg": Expected(401),
     "mixed/0,0,512,512/500,/0/default.jpg": Expected(401),
     "mixed/pct:0,0,51,51/!10,10/0/default.jpg": Expected(401),
     "mixed/square/!501,501/0/default.jpg": Expected(401),
@@ -189,10 +190,13 @@ CASES: dict[str, Expected] = {
     "/iiif-img/v1/99/1/square/0,0,512,512/90,/0/default.jpg": Expected(400),
     "/iiif-img/v10/99/1/square/full/90,/0/default.jpg": Expected(400),
     "/thumbs/customer/1/square/info.json": Expected(),
+    "/thumbs/customer/1/square/full/!200,200/0/default.jpg": Expected(size=(200, 200), stored=True),
     "/thumbs/customer/1/land/full/!200,200/0/default.jpg": Expected(size=(200, 150), stored=True),
     "/thumbs/v2/customer/1/land/full/!200,200/0/default.jpg": Expected(size=(200, 150), stored=True),
     "/iiif-img/customer/1/land/full/!400,400/0/default.jpg": Expected(size=(400, 300), stored=True),
     "/iiif-img/customer/1/land/0,0,512,512/200,200/0/default.jpg": Expected(size=(200, 200)),
+    "/iiif-img/customer/1/square/full/!200,200/0/default.jpg": Expected(size=(200, 200), stored=True),
+    "/iiif-img/customer/1/square/0,0,512,512/200,200/0/default.jpg": Expected(size=(200, 200), route="tile"),
     "/iiif-img/v2/customer/1/square/info.json": Expected(),
     # other services of a DLCS
     "/ping": Expected(200),
@@ -280,7 +284,11 @@ SAID: dict[str, Said] = {
     "v2 by Accept": ("/thumbs/99/1/square", {"Accept": V2}, "@id", "{base}/thumbs/99/1/square"),
     "v3 by Accept": ("/thumbs/99/1/square", {"Accept": V3}, "id", "{base}/thumbs/99/1/square"),
     "v2, width": ("/thumbs/v2/99/1/square", {}, "width", 800),
-    "v3, height": ("/thumbs/99/1/square", {}, "height", 800),
+    "v2, height": ("/thumbs/v2/99/1/square", {}, "height", 800),
+    "v2 by Accept, width": ("/thumbs/99/1/square", {"Accept": V2}, "width", 800),
+    "v2 by Accept, height": ("/thumbs/99/1/square", {"Accept": V2}, "height", 800),
+    "v3 by Accept, width": ("/thumbs/99/1/square", {"Accept": V3}, "width", 800),
+    "v3 by Accept, height": ("/thumbs/99/1/square", {"Accept": V3}, "height", 800),
     "no query": ("/iiif-img/v2/99/1/square/info.json?query=foo", {}, "@id", "{base}/iiif-img/v2/99/1/square"),
     "customer": ("/iiif-img/customer/1/land", {}, "id", "{base}/iiif-img/customer/1/land"),
     "forwarded host": (
@@ -413,6 +421,22 @@ def test_documents_say_what_a_dlcs_says_but_for_those_that_are_named(client: htt
     assert "X-Forwarded-Host" in headers or "public" in answer.headers["cache-control"]
 
 
+@pytest.mark.parametrize(
+    ("path", "accept", "media_type"),
+    [
+        ("/thumbs/v2/99/1/square/info.json", "*/*", "application/json"),
+        ("/thumbs/99/1/square/info.json", V2, "application/ld+json"),
+        ("/thumbs/99/1/square/info.json", V3, V3),
+    ],
+)
+def test_a_document_is_of_the_media_type_that_was_asked_for(
+    client: httpx.Client, path: str, accept: str, media_type: str
+) -> None:
+    answer = client.get(path, headers={"Accept": accept})
+    assert answer.headers["content-type"].replace("; ", ";") == media_type.replace("; ", ";")
+    assert answer.headers["x-asset-id"] == "99/1/square"
+
+
 @pytest.mark.parametrize("path", ["/iiif-img/1/1", "/iiif-img/1/1/info.json", "/iiif-img/1/1/full/1000,/0/default.jpg"])
 def test_browsers_on_other_sites_may_ask(client: httpx.Client, path: str) -> None:
     answer = client.options(path)
@@ -435,6 +459,9 @@ def test_browsers_on_other_sites_may_ask(client: httpx.Client, path: str) -> Non
         ("/thumbs/v3/99/1/image", "/thumbs/99/1/image/info.json"),
         ("/thumbs/v3/99/1/image?x=y", "/thumbs/99/1/image/info.json"),
         ("/thumbs/v3/99/1/image/", "/thumbs/99/1/image/info.json"),
+        ("/thumbs/v3/customer/1/image", "/thumbs/customer/1/image/info.json"),
+        ("/thumbs/v3/customer/1/image?x=y", "/thumbs/customer/1/image/info.json"),
+        ("/thumbs/v3/customer/1/image/", "/thumbs/customer/1/image/info.json"),
         ("/iiif-img/2/1/image", "/iiif-img/2/1/image/info.json"),
         ("/iiif-img/2/1/image/", "/iiif-img/2/1/image/info.json"),
         ("/iiif-img/2/1/image/?x=y", "/iiif-img/2/1/image/info.json"),
@@ -449,6 +476,8 @@ def test_browsers_on_other_sites_may_ask(client: httpx.Client, path: str) -> Non
 def test_redirects_lead_to_the_canonical_address(client: httpx.Client, path: str, location: str) -> None:
     answer = client.get(path)
     assert (answer.status_code, answer.headers["location"]) == (303, f"{client.base_url}{location}".replace(":/", ":/"))
+    own = "/".join(location.split("/")[-4:-1]).replace("customer", "99").replace("display-name", "2")
+    assert answer.headers["x-asset-id"] == own
 
 
 @pytest.mark.parametrize("form", ["!200,200", "max", "!60,100", "302,500"])
