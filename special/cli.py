@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TypeVar
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from typer.core import TyperCommand
 
@@ -112,7 +113,7 @@ def _run(work: Coroutine[Any, Any, Done]) -> Done:
 
 
 def _fail(error: SpecialError | str, code: int) -> NoReturn:
-    Console(stderr=True, soft_wrap=True).print(f"[bold red]special:[/] {error}", highlight=False)
+    Console(stderr=True, soft_wrap=True).print(f"[bold red]special:[/] {escape(str(error))}", highlight=False)
     sys.exit(code)
 
 
@@ -741,5 +742,5 @@ def _print_record(record: VolumeStat | Verified | Cleared, *, as_json: bool, **m
         if name == "top":
             value = "\n".join(f"{it['hits'] + it['misses']:,} blocks read of {it['url']}" for it in value) or "–"
         shown = f"{value:,}" if isinstance(value, int) else str(value)
-        table.add_row(name.replace("_", " "), shown)
+        table.add_row(name.replace("_", " "), escape(shown))
     Console().print(table)

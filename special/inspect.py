@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from rich.console import Console
@@ -35,7 +35,7 @@ async def inspect(engine: Engine, identifier: str, request: str | None, console:
         entry = engine.catalog.catalogue.peek(identifier) if engine.catalog.catalogue is not None else None
         console.print(_master_table(asset, master, entry.origin if entry is not None else None, spent))
         for advice in master.layout.advice:
-            console.print(f"• {advice}", highlight=False)
+            console.print(f"• {advice}", highlight=False, markup=False)
         if request is None:
             console.print(await _costs(engine, identifier))
         else:
@@ -65,20 +65,29 @@ async def check_catalogue(engine: Engine, identifiers: Sequence[str], count: int
                 entry = await catalogue.locate(identifier)
                 found = await _object(engine, entry)
             except SpecialError as error:
-                table.add_row(identifier, "", "", "", "", f"[red]{error.code}[/]: {escape(str(error))}")
+                said = f"[red]{error.code}[/]: {escape(str(error))}"
+                table.add_row(escape(identifier), "", "", "", "", said)
                 sound = False
                 continue
             limit = entry.max_unauthorised
-            shown = "all" if limit is None else "nothing" if limit == 0 else f"{limit} px"
-            roles = "default" if entry.roles is None else ", ".join(sorted(entry.roles)) or "none"
+            roles = "" if limit is None else "default" if entry.roles is None else _roles(entry.roles)
             size = f"{found.size:,} bytes" if found is not None else "[red]missing[/]"
             place = found.url if found is not None else "\n".join(entry.places)
-            table.add_row(identifier, escape(entry.origin), escape(place), shown, "" if limit is None else roles, size)
+            table.add_row(escape(identifier), escape(entry.origin), escape(place), _open(limit), roles, size)
             sound &= found is not None
         console.print(table)
         return sound
     finally:
         await engine.close()
+
+
+def _open(max_unauthorised: int | None) -> str:
+    """How much of an image anybody may see."""
+    return "all" if max_unauthorised is None else f"{max_unauthorised} px" if max_unauthorised else "nothing"
+
+
+def _roles(roles: Iterable[str]) -> str:
+    return escape(", ".join(sorted(roles))) or "none"
 
 
 async def _object(engine: Engine, entry: Entry) -> Blob | None:
@@ -93,14 +102,17 @@ async def _object(engine: Engine, entry: Entry) -> Blob | None:
 
 def _master_table(asset: Asset, master: Master, origin: str | None, spent: Trace) -> Table:
     layout, blob = master.layout, master.blob
-    table = Table(title=asset.identifier, show_header=False, title_justify="left", title_style="bold")
+    table = Table(title=escape(asset.identifier), show_header=False, title_justify="left", title_style="bold")
     if origin is not None:
-        table.add_row("known to", origin)
-    table.add_row("object", blob.url)
+        table.add_row("known to", escape(origin))
+    table.add_row("object", escape(blob.url))
     if blob.page > 1:
         table.add_row("page", str(blob.page))
+    table.add_row("open", _open(asset.rule.max_unauthorised))
+    if asset.rule.max_unauthorised is not None:
+        table.add_row("roles", _roles(asset.rule.roles))
     table.add_row("bytes", f"{blob.size:,}")
-    table.add_row("ETag", blob.etag)
+    table.add_row("ETag", escape(blob.etag))
     table.add_row("format", layout.format)
     table.add_row("size", f"{layout.size.width} × {layout.size.height}")
     if layout.density is not None:

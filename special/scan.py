@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn
 from rich.table import Column, Table
 
@@ -255,7 +256,7 @@ def _print(findings: Findings, console: Console) -> None:
                 console.print(f"  cheap after: {command}", highlight=False)
     for title, reasons in (("refused", findings.refused), ("not read", findings.unread)):
         for reason, identifiers in sorted(reasons.items(), key=lambda it: -len(it[1])):
-            console.print(f"[bold]{len(identifiers)} {title}[/]: {reason}", highlight=False)
+            console.print(f"[bold]{len(identifiers)} {title}[/]: {escape(reason)}", highlight=False)
             more = [f"… {len(identifiers) - MAX_LISTED} more"] if len(identifiers) > MAX_LISTED else []
             _print_list(console, [*identifiers[:MAX_LISTED], *more])
     shown = sum(kind.count for kind in findings.kinds.values())

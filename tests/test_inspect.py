@@ -2,6 +2,9 @@
 
 import io
 import re
+import subprocess
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -10,8 +13,8 @@ from PIL import Image
 from rich.console import Console
 
 from special import composition
-from special.errors import BadRequest, Missing, NoSuchPage
-from special.inspect import inspect
+from special.errors import BadRequest, Missing, NoSuchPage, Unauthorised
+from special.inspect import check_catalogue, inspect
 from special.observability.trace import tracing
 from special.settings import load
 from tests.support.live import MASTERS, LiveServer
@@ -97,3 +100,38 @@ async def test_mistakes_are_named() -> None:
         await told("nothing")
     with pytest.raises(BadRequest, match="region/size/rotation"):
         await told("map.jp2", "info.json")
+
+
+async def test_names_with_brackets_are_shown_as_they_are(tmp_path: Path) -> None:
+    name = "[bold]leaf[/b][verso].png"
+    (tmp_path / name).parent.mkdir(parents=True)
+    Image.new("L", (30, 20)).save(tmp_path / name)
+    assert (await told(name, source=tmp_path)).count(name) == 2  # the identifier, the object
+    (tmp_path / "c.toml").write_text(f'source = "{tmp_path}"\n[[catalogue]]\nkind = "templates"\n')
+    out = io.StringIO()
+    engine = composition.engine(load(tmp_path / "c.toml"))
+    await check_catalogue(engine, [name, f"{name}[none]"], 20, Console(file=out, width=1000))
+    assert out.getvalue().count(name) >= 4  # with their places, of which one has no object
+    assert f"{name}[none]" in out.getvalue()
+
+
+@pytest.mark.service
+def test_errors_with_brackets_are_shown_as_they_are(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "special", "inspect", str(tmp_path), "leaf[/b][verso].png"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 1
+    assert ran.stderr.startswith("special: ")
+    assert "leaf[/b][verso].png" in ran.stderr
+
+
+@pytest.mark.parametrize(("limit", "told_as"), [(None, "all"), (400, "400 px"), (0, "nothing")])
+async def test_it_tells_who_may_see_an_image(tmp_path: Path, limit: int | None, told_as: str) -> None:
+    Image.new("L", (30, 20)).save(tmp_path / "leaf.png")
+    rule = "" if limit is None else f'[[rules]]\nidentifiers = "*"\nmax_unauthorised = {limit}\nroles = ["staff"]\n'
+    (tmp_path / "rules.toml").write_text(rule)
+    out = io.StringIO()
+    engine = composition.engine(load(tmp_path / "rules.toml", source=str(tmp_path)))
+    with suppress(Unauthorised):
+        await inspect(engine, "leaf.png", "full/20,/0/default.png", Console(file=out, width=240))
+    assert re.search(rf"open\s*│ {told_as} ", out.getvalue())
+    assert bool(re.search(r"roles\s*│ staff ", out.getvalue())) == (limit is not None)

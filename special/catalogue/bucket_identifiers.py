@@ -36,8 +36,8 @@ class BucketIdentifierKind:
     def identifiers(self, after: str = "") -> AsyncIterator[str] | None:
         return None
 
-    async def identifiers_of(self, url: str) -> Sequence[str]:
-        return [f"s3:/{url.removeprefix('s3://')}"] if url.startswith("s3://") else []
+    async def identifiers_of(self, place: str) -> Sequence[str]:
+        return [f"s3:/{place.removeprefix('s3://')}"] if place.startswith("s3://") else []
 
     async def close(self) -> None:
         """Nothing is open."""

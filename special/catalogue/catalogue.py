@@ -14,7 +14,7 @@ from dataclasses import replace
 from special.catalogue.entry import Entry
 from special.catalogue.kind import Kind
 from special.concurrency import TTLCache
-from special.errors import CatalogueError, Missing, Outside
+from special.errors import CatalogueError, ConfigurationError, Missing, Outside
 from special.iiif import IdentifierForm
 from special.storage import Sources
 
@@ -92,6 +92,11 @@ class Catalogue:
             async for image in listing:
                 yield self._form.join(image)
 
+    @property
+    def lists_images(self) -> bool:
+        """Whether any kind can list the images that it knows."""
+        return any(it.identifiers() is not None for it in self._kinds)
+
     async def page(self, after: str, count: int) -> list[str]:
         """Up to `count` identifiers of the first kind that can list them, from the one that follows `after`."""
         last, _ = self._form.split(after)
@@ -105,9 +110,16 @@ class Catalogue:
         return found
 
     async def identifiers_of(self, url: str) -> tuple[str, ...]:
-        """The identifiers of images whose master is at a URL, as far as the kinds can tell."""
-        found = [self._form.join(image) for kind in self._kinds for image in await kind.identifiers_of(url)]
-        return tuple(dict.fromkeys(found))
+        """The identifiers of images whose master is at a URL, as far as the kinds can tell.
+
+        Raises `ConfigurationError` where none of them can; `CatalogueError`.
+        """
+        places = self.sources.spellings(url)
+        told = [found for kind in self._kinds for it in places if (found := await kind.identifiers_of(it)) is not None]
+        if not told:
+            names = ", ".join(it.name for it in self._kinds)
+            raise ConfigurationError(f"{names} cannot tell which images the object {url} is the master of: name them")
+        return tuple(dict.fromkeys(self._form.join(image) for found in told for image in found))
 
     def forget(self, identifier: str) -> None:
         """Ask for an image again when it is next needed."""

@@ -208,8 +208,8 @@ class HookKind:
     def identifiers(self, after: str = "") -> AsyncIterator[str] | None:
         return None
 
-    async def identifiers_of(self, url: str) -> Sequence[str]:
-        return ()
+    async def identifiers_of(self, place: str) -> Sequence[str] | None:
+        return None
 
     async def close(self) -> None:
         """The hooks are closed by the engine, which calls them too."""

@@ -79,8 +79,8 @@ class HttpKind:
     def identifiers(self, after: str = "") -> AsyncIterator[str] | None:
         return None
 
-    async def identifiers_of(self, url: str) -> Sequence[str]:
-        return ()
+    async def identifiers_of(self, place: str) -> Sequence[str] | None:
+        return None
 
     async def close(self) -> None:
         if self._session is not None:

@@ -28,8 +28,8 @@ class Kind(Protocol):
         """All identifiers that it knows, or those that follow one, streamed; None for one that cannot list them."""
         ...
 
-    async def identifiers_of(self, url: str) -> Sequence[str]:
-        """The identifiers of images whose master is at a URL; none where it cannot tell."""
+    async def identifiers_of(self, place: str) -> Sequence[str] | None:
+        """The identifiers of images whose master it says is at a place; None for one that cannot tell."""
         ...
 
     async def close(self) -> None:

@@ -68,10 +68,10 @@ class SqliteKind:
     def identifiers(self, after: str = "") -> AsyncIterator[str]:
         return self._listed(after)
 
-    async def identifiers_of(self, url: str) -> Sequence[str]:
+    async def identifiers_of(self, place: str) -> Sequence[str]:
         """One query. It reads the whole table unless there is an index of `url`."""
         query = f"SELECT identifier FROM {self._table} WHERE url = ?"  # noqa: S608 - the operator's own table
-        return [row[0] for row in await self._in_thread(partial(self._rows, query, (url,)))]
+        return [row[0] for row in await self._in_thread(partial(self._rows, query, (place,)))]
 
     async def close(self) -> None:
         self._thread.shutdown(wait=False)

@@ -33,12 +33,12 @@ class TemplateKind:
     def identifiers(self, after: str = "") -> AsyncIterator[str]:
         return self._listed(after)
 
-    async def identifiers_of(self, url: str) -> Sequence[str]:
+    async def identifiers_of(self, place: str) -> Sequence[str]:
         try:
-            key = url[len(self._sources.root_of(url)) :]
+            key = place[len(self._sources.root_of(place)) :]
         except Outside:
             return ()
-        found = (self._templates.identifier_of(it) for it in (key, url))
+        found = (self._templates.identifier_of(it) for it in (key, place))
         return tuple(dict.fromkeys(self._templates.form.split(it)[0] for it in found if it is not None))
 
     async def close(self) -> None:

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import ClientSession
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
@@ -209,7 +210,7 @@ def _print(document: dict[str, Any], out: Console) -> None:
     for kind, it in document["differences"].items():
         frequent = next(iter(it["details"]))
         counts = "" if kind not in document["ignored"] else " (does not count)"
-        table.add_row(f"{kind}{counts}", f"{it['addresses']:,}", f"{it['lines']:,}", frequent)
+        table.add_row(f"{kind}{counts}", f"{it['addresses']:,}", f"{it['lines']:,}", escape(frequent))
     if table.row_count:
         out.print(table)
     for kind, it in document["requests"].items():

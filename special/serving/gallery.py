@@ -69,7 +69,9 @@ class Gallery:
         return await self._pages.get((folder, after, count))
 
     def is_offered(self, setting: bool | None) -> bool:
-        """Whether clients may list it, as the setting says; without one only what is on local disk."""
+        """Whether clients may list it, where it can be: as the setting says; without one only what is on local disk."""
+        if self._catalogue is not None and not self._catalogue.lists_images:
+            return False
         return isinstance(self._source, Folder) if setting is None else setting
 
     async def close(self) -> None:

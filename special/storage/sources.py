@@ -65,6 +65,11 @@ class Sources:
             raise Outside(f"'{place}' names no object")
         return url
 
+    def spellings(self, url: str) -> tuple[str, ...]:
+        """What a catalogue may call the place of a URL: itself, and its key where it is below the default source."""
+        default = self.members[0].root
+        return (url, url.removeprefix(default)) if url.startswith(default) else (url,)
+
     def places_of(self, key: str) -> list[str]:
         """The place of a key in each source, the default one first."""
         return [f"{it.path}/{key}" if isinstance(it, Folder) else it.root + key for it in self.members]

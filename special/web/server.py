@@ -13,6 +13,7 @@ from typing import Any
 
 import uvicorn
 from rich.console import Console
+from rich.markup import escape
 from uvicorn.config import STARTUP_FAILURE
 
 from special import machine, preflight
@@ -44,7 +45,7 @@ def serve_with(chosen: Settings, *, config: Path | None = None) -> None:
         listeners.append(_listen(chosen.admin_host, chosen.admin_port, ("SPECIAL_ADMIN_HOST", "SPECIAL_ADMIN_PORT")))
     host, port = listener.getsockname()[:2]
     Console(stderr=True, soft_wrap=True).print(
-        f"[bold]special {__version__}[/] serves {chosen.source} at http://{host}:{port}/  (Ctrl-C stops it)",
+        f"[bold]special {__version__}[/] serves {escape(chosen.source)} at http://{host}:{port}/  (Ctrl-C stops it)",
         highlight=False,
     )
     limits = RequestLimits(chosen.max_url_bytes, int(chosen.max_header_bytes), chosen.receive_s)

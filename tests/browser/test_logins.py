@@ -37,8 +37,13 @@ UNIVERSAL_VIEWER = """<!DOCTYPE html><meta charset=utf-8><link rel=stylesheet hr
 <style>html,body{margin:0;height:100%}#uv{width:1200px;height:760px}</style><div class=uv id=uv></div>
 <script src="package/dist/umd/UV.js"></script><script>
 const manifest = new URL("manifest.json", location).href;
-addEventListener("DOMContentLoaded", () => UV.init("uv", {manifest, embedded: false}));
+let uv;
+addEventListener("DOMContentLoaded", () => (uv = UV.init("uv", {manifest, embedded: false})));
 </script>"""
+WITH_COOKIES = """<script>addEventListener("DOMContentLoaded", () => uv.on("created", () => {
+  uv.assignedContentHandler.extension.centerPanel.viewer.crossOriginPolicy = false;
+}));</script>"""
+"""The Universal Viewer 4.4.0 sets `Anonymous`, whatever its configuration says: another origin is sent no cookies."""
 PAGES = {"mirador": MIRADOR, "universalviewer": UNIVERSAL_VIEWER}
 
 
@@ -132,18 +137,24 @@ def show(images: Callable[[str], str], browser: Browser) -> Iterator[Callable[..
     with ExitStack() as stack:
 
         def opened(
-            viewer: str, release: str, *names: str, version: int = 3, profile: str = "active", cookie: bool = False
+            viewer: str,
+            release: str,
+            *names: str,
+            version: int = 3,
+            profile: str = "active",
+            cookie: bool = False,
+            same_origin: bool = False,
+            more: str = "",
         ) -> Opened:
-            server, content = images(profile), {"package": npm.package(viewer, release), "": PAGES[viewer]}
+            server, content = images(profile), {"package": npm.package(viewer, release), "": PAGES[viewer] + more}
             # Another origin, and the same site: without that no browser sends the cookie from a frame.
             where = stack.enter_context(site(content)).replace("localhost", "127.0.0.1")
             addresses = [f"{server}/iiif/{version}/{name}" for name in names]
             browsing = browser.new_context(viewport={"width": 1200, "height": 800})
             stack.callback(browsing.close)
-            if viewer == "universalviewer":
-                # Its pictures are asked for without credentials, which another origin's are then sent without cookies.
-                where = f"{server}/uv"
-                browsing.route(f"{where}/**", partial(fulfil, content, "/uv/"))
+            if same_origin:
+                where = f"{server}/viewer"
+                browsing.route(f"{where}/**", partial(fulfil, content, "/viewer/"))
             content["manifest.json"] = json.dumps(manifest(f"{where}/manifest.json", addresses, version))
             if cookie:
                 browsing.add_cookies([{"name": "login", "value": token("reader"), "url": server}])
@@ -245,6 +256,15 @@ def test_a_stranger_sees_the_lower_tier(show: Callable[..., Opened]) -> None:
 
 
 def test_universal_viewer_of_the_same_origin(show: Callable[..., Opened]) -> None:
-    seen = show("universalviewer", "4.4.0", PARTLY_OPEN, version=2)
+    seen = show("universalviewer", "4.4.0", PARTLY_OPEN, version=2, same_origin=True)
     log_in(seen, "Log in")
     seen.wait_for_tiles(PARTLY_OPEN)
+
+
+@pytest.mark.parametrize(("name", "version"), [(PARTLY_OPEN, 2), (PARTLY_OPEN, 3), (CLOSED, 3)])
+def test_universal_viewer_of_another_origin_whose_page_lets_it_send_cookies(
+    show: Callable[..., Opened], name: str, version: int
+) -> None:
+    seen = show("universalviewer", "4.4.0", name, version=version, more=WITH_COOKIES)
+    log_in(seen, "Log in")
+    seen.wait_for_tiles(name)

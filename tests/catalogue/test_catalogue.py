@@ -11,7 +11,7 @@ import pytest
 
 from special.catalogue.catalogue import Catalogue
 from special.catalogue.entry import Entry
-from special.errors import CatalogueError, Missing, Outside, SpecialError
+from special.errors import CatalogueError, ConfigurationError, Missing, Outside, SpecialError
 from special.storage import Sources, open_source
 
 
@@ -41,8 +41,8 @@ class FakeKind:
 
         return listed() if self.images else None
 
-    async def identifiers_of(self, url: str) -> Sequence[str]:
-        return [name for name, entry in self.images.items() if url in entry.places]
+    async def identifiers_of(self, place: str) -> Sequence[str] | None:
+        return [name for name, entry in self.images.items() if place in entry.places] if self.images else None
 
     async def close(self) -> None:
         pass
@@ -193,3 +193,22 @@ async def test_kinds_that_cannot_list_say_so(sources: Sources) -> None:
     with pytest.raises(CatalogueError, match="cannot list"):
         [it async for it in catalogue.identifiers()]
     assert await catalogue.page("", 5) == []
+
+
+async def test_images_of_an_object_are_found_by_its_key_in_the_default_source_too(
+    sources: Sources, tmp_path: Path
+) -> None:
+    first, second = (it.root for it in sources.members)
+    kind = FakeKind({"key": Entry(("x.tif",)), "whole": Entry((f"{first}x.tif",)), "far": Entry((f"{second}x.tif",))})
+    catalogue = Catalogue([FakeKind({}), kind], sources, ttl_s=60)
+    assert set(await catalogue.identifiers_of(f"{first}x.tif")) == {"key", "whole"}
+    assert await catalogue.identifiers_of(f"{second}x.tif") == ("far",)
+    assert await catalogue.identifiers_of("s3://elsewhere/x.tif") == ()
+
+
+async def test_where_no_kind_can_tell_the_images_of_an_object_that_is_said(sources: Sources) -> None:
+    catalogue = Catalogue([FakeKind({}, "web")], sources, ttl_s=60)
+    assert not catalogue.lists_images
+    with pytest.raises(ConfigurationError, match=r"web cannot tell which images the object s3://b/x\.tif"):
+        await catalogue.identifiers_of("s3://b/x.tif")
+    assert Catalogue([FakeKind({}), FakeKind({"one": Entry(("x.tif",))})], sources, ttl_s=60).lists_images

@@ -22,6 +22,7 @@ from rich.console import Console
 
 from special import settings
 from special.catalogue.catalogue import Catalogue
+from special.catalogue.http import HttpKind, HttpOptions
 from special.catalogue.sqlite import SqliteKind, SqliteOptions
 from special.derive.concurrency import BatchOptions
 from special.derive.events import Touched, below, parse
@@ -209,6 +210,15 @@ async def test_message_comes_again_while_the_catalogue_cannot_be_read(tmp_path: 
     assert "c.sqlite cannot be read" in outcomes[0].detail
     assert queue.deleted == []
     assert sorted(queue.held) == [("1", 10), ("2", 20)]
+
+
+async def test_a_catalogue_that_knows_no_objects_follows_no_queue(tmp_path: Path) -> None:
+    catalogue = Catalogue(
+        [HttpKind(HttpOptions("http://127.0.0.1/{id}"))], Sources([open_source(str(tmp_path))]), ttl_s=60
+    )
+    with pytest.raises(ConfigurationError, match="cannot tell which images"):
+        await followed(well, message("1", notification("a")), catalogue=catalogue)
+    await catalogue.close()
 
 
 async def test_queue_that_does_not_answer_is_asked_again() -> None:

@@ -169,6 +169,20 @@ async def test_one_look_up_serves_all_requests_of_an_image(root: Path) -> None:
         assert sorted(server.asked()) == ["200 one", "404 none"]
 
 
+async def test_the_gallery_lists_what_a_catalogue_can_list(root: Path) -> None:
+    table(root, ("one", "red.png", None, None), ("two", "ab/blue.png", None, None))
+    config = f'gallery = true\n[[catalogue]]\nkind = "sqlite"\nfile = "{root / "catalogue.sqlite"}"\n'
+    async with site(root, config) as client:
+        listed = (await client.get("/viewer/images.json")).json()
+        assert ([it["id"] for it in listed["images"]], listed["listing"]) == (["one", "two"], True)
+        assert len((await client.get("/iiif/manifest/")).json()["items"]) == 2
+    config = 'gallery = true\n[[catalogue]]\nkind = "http"\nurl = "http://127.0.0.1:9/{id}"\n'
+    async with site(root, config) as client:
+        listed = (await client.get("/viewer/images.json")).json()
+        assert (listed["images"], listed["listing"]) == ([], False)
+        assert (await client.get("/iiif/manifest/")).status_code == 404
+
+
 async def test_addresses_of_buckets_are_identifiers_only_where_that_is_chosen(root: Path) -> None:
     async with site(root, '[[catalogue]]\nkind = "s3"\n') as client:
         for identifier in ("s3:%2F%2Felsewhere%2Fred.png", "s3:%2Felsewhere%2Fred.png", "red.png"):

@@ -109,7 +109,8 @@ function filter() {
     : listing
       ? `There are no images here yet.\nPut some into the ${folder ? "folder" : "source"}, then load this page again.`
       : "This source is not listed.\nType an image's identifier above and press Enter, or ask for /iiif/3/{identifier}/info.json. " +
-        "An identifier is the name of an object below the source. To list them here, start the server with SPECIAL_GALLERY=true.";
+        "An identifier is the name of an object below the source. To list them here, start the server with SPECIAL_GALLERY=true, " +
+        "and with a catalogue, if there is one, that can list its images.";
   return shown;
 }
 
