@@ -15,7 +15,16 @@ from typing import Any, Literal
 
 from special import geometry
 from special.auth import Grant, Identity, access
-from special.errors import Forbidden, MasterError, NotFound, SpecialError, Unauthorised
+from special.errors import (
+    Archived,
+    Forbidden,
+    MasterError,
+    Missing,
+    NotFound,
+    Outside,
+    SpecialError,
+    Unauthorised,
+)
 from special.geometry import Size
 from special.iiif import Limits, Version
 from special.images import Asset, Description
@@ -132,12 +141,14 @@ class Manifests:
         return Contents(_name(folder), parts=tuple(parts))
 
     async def _manifest(self, folder: str, identifiers: Iterable[str], identify: Identify) -> Contents:
-        """Those of the images that the caller may see at least in part; broken masters are left out too."""
+        """Those of the images that the caller may see at least in part; where no master can be read, none is listed."""
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._look_up(it, identify)) for it in sorted(identifiers, key=_natural)]
         found = [task.result() for task in tasks]
         for it in found:
-            if isinstance(it, SpecialError) and not isinstance(it, NotFound | MasterError):
+            if isinstance(it, SpecialError) and not isinstance(
+                it, NotFound | Missing | Outside | Archived | MasterError
+            ):
                 raise it
         images = [it for it in found if isinstance(it, ListedImage)]
         shown = tuple(it for it in images if it.grant.max_side != 0)

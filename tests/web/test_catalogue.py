@@ -170,12 +170,14 @@ async def test_one_look_up_serves_all_requests_of_an_image(root: Path) -> None:
 
 
 async def test_the_gallery_lists_what_a_catalogue_can_list(root: Path) -> None:
-    table(root, ("one", "red.png", None, None), ("two", "ab/blue.png", None, None))
+    rows = ("one", "red.png"), ("two", "ab/blue.png"), ("without a master", "none.png"), ("in no source", "/none.png")
+    table(root, *((*it, None, None) for it in rows))
     config = f'gallery = true\n[[catalogue]]\nkind = "sqlite"\nfile = "{root / "catalogue.sqlite"}"\n'
     async with site(root, config) as client:
         listed = (await client.get("/viewer/images.json")).json()
-        assert ([it["id"] for it in listed["images"]], listed["listing"]) == (["one", "two"], True)
-        assert len((await client.get("/iiif/manifest/")).json()["items"]) == 2
+        assert ([it["id"] for it in listed["images"]], listed["listing"]) == (sorted(it for it, _ in rows), True)
+        canvases = (await client.get("/iiif/manifest/")).json()["items"]
+        assert [it["label"]["none"] for it in canvases] == [["one"], ["two"]]  # what can be shown
     config = 'gallery = true\n[[catalogue]]\nkind = "http"\nurl = "http://127.0.0.1:9/{id}"\n'
     async with site(root, config) as client:
         listed = (await client.get("/viewer/images.json")).json()
