@@ -59,6 +59,7 @@ class QueueWorker:
         Closing it early cancels what is under way; the queue delivers those messages again.
         """
         busy: set[asyncio.Task[list[Outcome]]] = set()
+        done: set[asyncio.Task[list[Outcome]]] = set()
         try:
             while busy or not stop.is_set():
                 free = 0 if stop.is_set() else self.batching.at_once - len(busy)
@@ -74,7 +75,7 @@ class QueueWorker:
         finally:
             for task in busy:
                 task.cancel()
-            await asyncio.gather(*busy, return_exceptions=True)
+            await asyncio.gather(*busy, *done, return_exceptions=True)  # of several failures the first is raised
 
     async def _take(self, free: int) -> list[Message]:
         try:
