@@ -154,20 +154,20 @@ def assemble(
     # Of the masters in folders of this machine only pyramids and metadata go to the volume.
     folders = source.folders if isinstance(source, Sources) else frozenset[str]()
     reader = source if isinstance(source, Folder) else volume.reader(source, in_place=folders)
+    grids = tiff.PyramidGrids(settings.tile_size, tiff.WANTED[settings.pyramids])
     builder = PyramidBuilder(
         renderer,
         volume,
         reader,
         after=settings.promote_after,
         tile=settings.tile_size,
-        wanted=tiff.WANTED[settings.pyramids],
         on_published=lambda blob: pyramids.look_again(blob),
     )
     name = PyramidName(settings.tile_size, settings.jpeg_quality, PIXELS_VERSION)
     published = PublishedTiles(
         renderer, store.source, volume.reader(store.source), name, always=settings.publish_pyramids
     )
-    pyramids = PyramidTiles(renderer, volume.pyramids, builder.name, tile=builder.tile)
+    pyramids = PyramidTiles(renderer, volume.pyramids, builder.name, tile=grids.tile)
     publisher = PyramidPublisher(store.source, pyramids, published) if settings.publish_pyramids else None
     prefetcher = (
         Prefetcher(volume, source, masters, is_busy=lambda: workers.busy, in_place=folders)
@@ -176,11 +176,12 @@ def assemble(
     )
     writer = RenditionWriter(store, policy) if settings.store_on_miss else None
     in_force = in_force or RulesInForce(rules(settings))
-    catalog = Catalog(store, masters, in_force, tiling_for=builder.tiling, catalogue=catalogue)
+    catalog = Catalog(store, masters, in_force, tiling_for=grids.tiling, catalogue=catalogue)
     tile = TileRoute(
         renderer,
         volume,
         reader,
+        grids,
         builder,
         pyramids,
         published,

@@ -236,7 +236,8 @@ class Settings(BaseSettings):
     promote_after: int = Field(
         8,
         ge=0,
-        description="Tiles after which the volume makes a pyramid of a master whose tiles are expensive; 0: never.",
+        description="Tiles after which the volume makes a pyramid of a master whose tiles are expensive; 0: never. "
+        "Those that are published are used all the same.",
     )
     pyramids: Literal["expensive", "all"] = Field(
         "expensive",

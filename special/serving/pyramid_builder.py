@@ -22,8 +22,7 @@ from typing import Final
 from special.codecs import subsampling
 from special.concurrency import Deadline, KeyedTasks
 from special.errors import MasterError, Preparing, SourceError, SpecialError, TimedOut
-from special.formats import Layout, Tiling
-from special.formats.tiff import HEAD_BYTES, Grid, Place, Wanted, pyramid
+from special.formats.tiff import HEAD_BYTES, Grid, Place, pyramid
 from special.iiif import Job
 from special.images import Master
 from special.observability import PROMOTIONS
@@ -119,11 +118,10 @@ class PyramidBuilder:
         *,
         after: int,
         tile: int,
-        wanted: Wanted = pyramid.is_expensive,
         on_published: Callable[[Blob], None] = lambda blob: None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        """`wanted` says which masters get pyramids.
+        """`after`: how many tiles are worth a pyramid; with 0 none is ever begun.
 
         `on_published` is told of each master whose pyramid is in the volume from now on.
         """
@@ -135,7 +133,6 @@ class PyramidBuilder:
         self.tile = tile
         """Side of a tile in pixels."""
         self._after = after
-        self._wanted = wanted
         self._on_published = on_published
         self._clock = clock
         self._states: OrderedDict[str, BuildState] = OrderedDict()
@@ -156,19 +153,14 @@ class PyramidBuilder:
         """Whether any pyramid is being built here, or waits for its turn."""
         return len(self._tasks) > 0
 
-    def grid(self, layout: Layout) -> Grid | None:
-        """The grid of a master's pyramid, built or not; None for a master that needs none."""
-        grid = Grid(layout.size, self.tile)
-        return grid if self._after and self._wanted(layout, grid) else None
-
-    def tiling(self, layout: Layout) -> Tiling | None:
-        """The tiling of a master's pyramid, built or not; None for a master that needs none."""
-        grid = self.grid(layout)
-        return None if grid is None else grid.tiling
+    @property
+    def is_off(self) -> bool:
+        """Whether no pyramid is ever begun here."""
+        return self._after == 0
 
     def is_enough(self, tiles: int) -> bool:
         """Whether that number of tiles is worth a pyramid."""
-        return tiles >= self._after
+        return 0 < self._after <= tiles
 
     def count_tiles(self, master: Master, tiles: int = 1) -> None:
         """Count requests for tiles that a pyramid would have answered; start a build after enough of them."""
@@ -221,7 +213,7 @@ class PyramidBuilder:
         return state
 
     def _start(self, master: Master, state: BuildState) -> bool:
-        if state.not_before_s > self._clock():
+        if self.is_off or state.not_before_s > self._clock():
             return False
         if not self._tasks.start(master.blob.version, partial(self._build, master, state)):
             return False

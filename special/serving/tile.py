@@ -18,7 +18,7 @@ from typing import Final
 from special.concurrency import Deadline, KeyedLimiter, LRUCache, SingleFlight
 from special.errors import Preparing, TimedOut
 from special.formats import Stored
-from special.formats.tiff import Grid
+from special.formats.tiff import Grid, PyramidGrids
 from special.geometry import Size
 from special.iiif import MEDIA, Job
 from special.images import Asset, Master
@@ -51,6 +51,7 @@ class TileRoute:
         renderer: MasterRenderer,
         volume: Volume,
         reader: Reader,
+        grids: PyramidGrids,
         builder: PyramidBuilder,
         pyramids: PyramidTiles,
         published: PublishedTiles,
@@ -68,6 +69,7 @@ class TileRoute:
         self._renderer = renderer
         self._volume = volume
         self._reader = reader
+        self._grids = grids
         self._builder = builder
         self._published = published
         self._master_of = master_of
@@ -138,11 +140,8 @@ class TileRoute:
 
     async def render(self, asset: Asset, master: Master, job: Job, *, deadline: Deadline) -> bytes:
         """What the job asks for. Raises `SourceError`, `MasterError`, `DecodeError`."""
-        if self._builder.grid(master.layout) is None:
-            data = await self._from_master(master, job, deadline)
-            if self._prefetcher is not None:
-                self._prefetcher.record(master, job)
-            return data
+        if self._grids.of(master.layout) is None:
+            return await self._from_master(master, job, deadline)
         layout = self._renderer.masters.peek_prepared(master, job.box, job.size)
         if layout is not None and stored_tile(layout, job) is not None:  # nothing is cheaper, nor better
             return await self._from_master(master, job, deadline)
@@ -170,7 +169,10 @@ class TileRoute:
         return stored.assemble(found)
 
     async def _from_master(self, master: Master, job: Job, deadline: Deadline) -> bytes:
-        return await self._renderer.render(master, job, self._reader, lane="tile", deadline=deadline)
+        data = await self._renderer.render(master, job, self._reader, lane="tile", deadline=deadline)
+        if self._prefetcher is not None and (self._builder.is_off or self._grids.of(master.layout) is None):
+            self._prefetcher.record(master, job)  # no pyramid will answer what is asked for next
+        return data
 
     async def render_full(self, asset: Asset, master: Master, job: Job, *, deadline: Deadline) -> bytes | None:
         """The full region of a master, from its pyramid; None where that has none, or would lose by it.
@@ -178,7 +180,7 @@ class TileRoute:
         That of a large flat one is begun for the size that a viewer asks for as the smallest tile, not for a single
         picture of any other. Of others only that tile is taken.
         """
-        grid = self._builder.grid(master.layout)
+        grid = self._grids.of(master.layout)
         twice = Size(2 * job.size.width - 1, 2 * job.size.height - 1)
         if grid is None or not _is_lossy(job) or not master.layout.size.covers(twice):
             return None
@@ -196,7 +198,7 @@ class TileRoute:
         if asset.blob is None or not job.plain or job.format != "jpg":
             return None
         master = self._master_of(asset)
-        grid = self._builder.grid(master.layout)
+        grid = self._grids.of(master.layout)
         if grid is None or grid.find(job.box, job.size) is None:
             return None
         return await self._existing(asset, master, job, deadline)
@@ -257,9 +259,9 @@ class TileRoute:
         """Whether to wait for a pyramid costs less than to make this tile, and those that others ask for now."""
         if self._is_crowded(master):
             return True
-        if master.layout.size.area < LARGE_PIXELS:
+        if self._builder.is_off or master.layout.size.area < LARGE_PIXELS:
             return False
-        grid = Grid(master.layout.size, self._builder.tile)
+        grid = Grid(master.layout.size, self._grids.tile)
         is_whole = job.box.size == master.layout.size
         if is_flat(master.layout) and self._builder.is_building(master) and (is_whole or grid.find(job.box, job.size)):
             return True
@@ -269,7 +271,7 @@ class TileRoute:
 
     def _is_crowded(self, master: Master) -> bool:
         """Whether half as many tiles are asked for now as the picture has."""
-        grid = Grid(master.layout.size, self._builder.tile)
+        grid = Grid(master.layout.size, self._grids.tile)
         crowd = self._crowds[master.blob.version]
         return self._builder.is_enough(crowd) and 2 * crowd > grid.columns(0) * grid.rows(0)
 

@@ -33,7 +33,7 @@ def run(bench: Bench) -> Iterator[Result]:
     with (
         slow_bucket(bench, "photo.tif", 1) as here,
         live.special(
-            f"s3://{here.bucket}", "--workers", str(os.cpu_count() or 1), home=here.home, settings=here.s3.environ
+            f"s3://{here.bucket}", home=here.home, settings=here.s3.environ, workers=os.cpu_count() or 1
         ) as ours,
     ):
         idle = status_bytes(ours.process.pid, "VmRSS")

@@ -69,22 +69,33 @@ def smallest_level(client: httpx.Client, name: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("which", "names", "sizes"),
+    ("which", "names", "sizes", "promote_after"),
     [
-        pytest.param("expensive", NAMES, "200", id="smallest level by stream"),
-        pytest.param("expensive", NAMES, "600,200", id="smallest level by derivative"),
-        pytest.param("all", ("herbarium.tif", "stars.tif"), "200", id="masters with tiles of their own"),
+        pytest.param("expensive", NAMES, "200", 8, id="smallest level by stream"),
+        pytest.param("expensive", NAMES, "600,200", 8, id="smallest level by derivative"),
+        pytest.param("all", ("herbarium.tif", "stars.tif"), "200", 8, id="masters with tiles of their own"),
+        pytest.param("expensive", NAMES, "200", 0, id="by a server that makes none itself"),
     ],
 )
 def test_a_session_reads_no_byte_of_the_master_and_starts_no_decoder(
-    serve: Serve, seaweed_s3: S3Server, plain: LiveServer, which: str, names: tuple[str, ...], sizes: str
+    serve: Serve,
+    seaweed_s3: S3Server,
+    plain: LiveServer,
+    which: str,
+    names: tuple[str, ...],
+    sizes: str,
+    promote_after: int,
 ) -> None:
     masters, thumbs = seaweed_s3.bucket(), seaweed_s3.bucket()
     for name in names:
         seaweed_s3.client().upload_file(str(MASTERS / name), masters, name)
     chosen = ["--pyramids" if which == "expensive" else f"--pyramids={which}", "--sizes", sizes]
     derive(f"s3://{masters}", f"s3://{thumbs}", *chosen, environ=seaweed_s3.environ)
-    settings = seaweed_s3.environ | {"SPECIAL_ASSET_TTL_S": "3600", "SPECIAL_PYRAMIDS": which}
+    settings = seaweed_s3.environ | {
+        "SPECIAL_ASSET_TTL_S": "3600",
+        "SPECIAL_PYRAMIDS": which,
+        "SPECIAL_PROMOTE_AFTER": str(promote_after),
+    }
     server = serve(f"s3://{masters}", "--thumbs", f"s3://{thumbs}", settings=settings)
     since = len(seaweed_s3.logged(masters))
     for name in names:

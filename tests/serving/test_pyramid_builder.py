@@ -323,12 +323,16 @@ async def test_a_failure_is_not_tried_again_at_once(tmp_path: Path) -> None:
 
 
 async def test_never_means_never(tmp_path: Path) -> None:
-    data = (MASTERS / "map.jp2").read_bytes()
-    layout = solve(formats.parse(len(data)), data)
-    pixels = drawn_by(Refusing(), MemorySource())
+    source = MemorySource({"a": (MASTERS / "map.jp2").read_bytes()})
+    blob = source.blob("a")
+    master = Master(blob, solve(formats.parse(blob.size), source.objects["a"]))
+    pixels = drawn_by(Refusing(), source)
     async with Volume(tmp_path, size_bytes=32 << 20) as volume:
-        builder = PyramidBuilder(pixels, volume, volume.reader(MemorySource()), after=0, tile=512)
-        assert builder.grid(layout) is None
+        builder = PyramidBuilder(pixels, volume, volume.reader(source), after=0, tile=512)
+        builder.count_tiles(master, 1000)
+        assert not builder.begin(master)
+        assert not builder.is_enough(1000)
+        assert not builder.busy
 
 
 def rss_peak_mb(pid: int) -> int:

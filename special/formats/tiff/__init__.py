@@ -25,7 +25,7 @@ from special.formats.tiff.ifd_chain import directories
 from special.formats.tiff.layout import TiffLayout
 from special.formats.tiff.page import JPEG_BITS, Page, StoredTile, read_page
 from special.formats.tiff.pages import PageIndex
-from special.formats.tiff.pyramid import HEAD_BYTES, WANTED, Grid, Place, PyramidIndex, Wanted
+from special.formats.tiff.pyramid import HEAD_BYTES, WANTED, Grid, Place, PyramidGrids, PyramidIndex, Wanted
 from special.formats.tiff.tags import (
     BYTES,
     COLOUR_SAMPLES,
@@ -56,6 +56,7 @@ __all__ = [
     "PageIndex",
     "Photometric",
     "Place",
+    "PyramidGrids",
     "PyramidIndex",
     "SampleFormat",
     "StoredTile",

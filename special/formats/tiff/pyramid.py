@@ -183,6 +183,25 @@ WANTED: Mapping[Literal["expensive", "all"], Wanted] = {"expensive": is_expensiv
 """By the value of the setting `pyramids`."""
 
 
+@dataclass(frozen=True, slots=True)
+class PyramidGrids:
+    """Which masters have pyramids, and on which grids, whoever makes them, and made or not."""
+
+    tile: int
+    """Length of a whole tile's sides, in pixels of its level."""
+    wanted: Wanted
+
+    def of(self, layout: Layout) -> Grid | None:
+        """The grid of a master's pyramid; None for a master that has none."""
+        grid = Grid(layout.size, self.tile)
+        return grid if self.wanted(layout, grid) else None
+
+    def tiling(self, layout: Layout) -> Tiling | None:
+        """The tiles of a master's pyramid; None for a master that has none."""
+        grid = self.of(layout)
+        return None if grid is None else grid.tiling
+
+
 def head(first_directory: int) -> bytes:
     """The file's first `HEAD_BYTES`."""
     return writer.header(DIALECT, first_directory)
