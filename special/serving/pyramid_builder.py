@@ -12,6 +12,7 @@ import asyncio
 import logging
 import math
 import sqlite3
+import struct
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from time import monotonic
 from typing import Final
 
 from special.codecs import subsampling
-from special.concurrency import Deadline, KeyedTasks
+from special.concurrency import Deadline, KeyedTasks, LRUCache
 from special.errors import MasterError, Preparing, SourceError, SpecialError, TimedOut
 from special.formats.tiff import HEAD_BYTES, Grid, Place, pyramid
 from special.iiif import Job
@@ -30,7 +31,7 @@ from special.serving.answers import PIXELS_VERSION
 from special.serving.master_pixels import MasterRenderer
 from special.serving.pyramid_maker import PyramidMaker, Tiles
 from special.storage import Blob, Reader, Span
-from special.volume import Elsewhere, NoSpace, PyramidWriter, Volume
+from special.volume import Elsewhere, NoSpace, PackDraft, PyramidWriter, Volume
 
 FIRST_PAUSE_S: Final = 60.0
 LONGEST_PAUSE_S: Final = 3600.0
@@ -39,8 +40,10 @@ LEFT_PAUSE_S: Final = 5.0
 """Pause after a build that another process has done or does, whose store failed, or for which there is no space."""
 MAX_STATES: Final = 10_000
 """Maximum number of masters whose tiles are counted; the least recently used is forgotten first."""
-ELSEWHERE_POLL_S: Final = 0.5
-"""How often waiting requests look whether another process has finished a pyramid."""
+ELSEWHERE_POLL_S: Final = 0.25
+"""How often waiting requests look what another process has made of a pyramid."""
+MAX_ELSEWHERE: Final = 16
+"""Maximum number of pyramids of which is known what another process has made."""
 ANSWER_S: Final = 0.25
 """Part of a deadline that is left to say that a pyramid is being prepared."""
 UNKNOWN_S: Final = 3.0
@@ -64,7 +67,8 @@ class Draft:
     """Set, and replaced, when there are more tiles, and at the end."""
 
     async def add(self, tiles: Tiles) -> None:
-        spans = iter(await self.writer.append([data for _, files in tiles for data in files]))
+        names = [name for place, files in tiles for name in (_name(place), *(b"" for _ in files[1:]))]
+        spans = iter(await self.writer.append([data for _, files in tiles for data in files], names))
         for place, files in tiles:
             found = [next(spans) for _ in files]
             self.shown[place], self.whole[place] = found[0], found[-1]
@@ -80,6 +84,14 @@ class Draft:
         count = sum(self.grid.columns(level) * self.grid.rows(level) for level in range(self.grid.levels))
         took_s, made = now_s - self.start_s, len(self.whole)
         return max(1.0, took_s * (count - made) / made) if made else UNKNOWN_S
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What another process had made of a pyramid."""
+
+    seen_s: float
+    draft: PackDraft | None
 
 
 @dataclass(slots=True)
@@ -123,7 +135,7 @@ class PyramidBuilder:
     ) -> None:
         """`after`: how many tiles are worth a pyramid; with 0 none is ever begun.
 
-        `on_published` is told of each master whose pyramid is in the volume from now on.
+        `on_published` is told of each master whose pyramid may be in the volume from now on.
         """
         self.name = f"pyramid-{tile}-{renderer.encoding.jpeg_quality}-{PIXELS_VERSION}"
         """Name of pyramids that are made with these settings; others are ignored."""
@@ -138,6 +150,7 @@ class PyramidBuilder:
         self._states: OrderedDict[str, BuildState] = OrderedDict()
         self._tasks = KeyedTasks(MAX_STATES)
         self._one_build = asyncio.Semaphore(1)
+        self._elsewhere: LRUCache[str, Seen] = LRUCache(MAX_ELSEWHERE)
 
     async def close(self) -> None:
         """Cancel the builds that are running or waiting."""
@@ -175,12 +188,18 @@ class PyramidBuilder:
         return state.trying or self.is_building(master) or self._start(master, state)
 
     async def peek(self, master: Master, job: Job) -> bytes | None:
-        """The job's tile, if a build that is under way here has made it."""
+        """The job's tile, if a build that is under way, here or in another process, has made it."""
         state = self._states.get(master.blob.version)
-        if state is None or (draft := state.draft) is None or not job.plain or job.format != "jpg":
+        if state is None or not job.plain or job.format != "jpg":
             return None
-        place = draft.grid.find(job.box, job.size)
-        return await draft.writer.read(draft.shown[place]) if place is not None and place in draft.shown else None
+        place = Grid(master.layout.size, self.tile).find(job.box, job.size)
+        if place is None:
+            return None
+        if (draft := state.draft) is not None:
+            return await draft.writer.read(draft.shown[place]) if place in draft.shown else None
+        if not self.is_building(master) or (other := await self._find_elsewhere(master)) is None:
+            return None
+        return await self._volume.pyramids.read_draft(master.blob, other, _name(place))
 
     async def wait(self, master: Master, job: Job, *, deadline: Deadline) -> bytes | None:
         """The job's tile, as soon as a build has made it here; None at the end of the build, or when it is elsewhere.
@@ -201,6 +220,17 @@ class PyramidBuilder:
             left_s = draft.left_s(self._clock()) if (draft := state.draft) is not None else UNKNOWN_S
             raise Preparing(str(error), after_s=left_s) from None
         return None
+
+    async def _find_elsewhere(self, master: Master) -> PackDraft | None:
+        """What another process has made; the disk is asked once in `ELSEWHERE_POLL_S`, however many requests ask."""
+        key, now = master.blob.version, self._clock()
+        known = self._elsewhere.get(key)
+        if known is not None and now < known.seen_s + ELSEWHERE_POLL_S:
+            return known.draft
+        self._elsewhere.put(key, Seen(now, known.draft if known is not None else None))
+        draft = await self._volume.pyramids.find_draft(master.blob, self.name)
+        self._elsewhere.put(key, Seen(now, draft))
+        return draft
 
     def _state(self, master: Master) -> BuildState:
         key = master.blob.version
@@ -259,6 +289,7 @@ class PyramidBuilder:
         grid = Grid(master.layout.size, self.tile)
         async with self._volume.pyramids.making(master.blob, self.name, head_bytes=HEAD_BYTES) as making:
             if making is None:
+                self._on_published(master.blob)  # by another process
                 return False
             draft = state.draft = Draft(making, grid, self._clock())
             state.wake()
@@ -274,3 +305,8 @@ class PyramidBuilder:
                 state.draft = None
                 draft.wake()
         return True
+
+
+def _name(place: Place) -> bytes:
+    """Of its tile, for other processes."""
+    return struct.pack("<III", place.level, place.column, place.row)

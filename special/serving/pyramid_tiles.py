@@ -25,7 +25,7 @@ from special.serving.master_pixels import MasterRenderer
 from special.storage import Blob, Span
 from special.volume import Damaged, PackFile, Pyramids
 
-CHECK_S: Final = 1.0
+CHECK_S: Final = 0.25
 """How often the disk is asked whether another process has made a pyramid."""
 MORE_QUALITY: Final = 3
 """What is encoded for the second time is encoded with more care: an eighth longer, to lose 0.1 to 1.2 dB less."""

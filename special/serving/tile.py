@@ -241,7 +241,6 @@ class TileRoute:
             data = await self._builder.wait(master, job, deadline=deadline)
             if data is not None:
                 return data
-            self._pyramids.look_again(master.blob)
         return data
 
     async def _existing(

@@ -14,7 +14,7 @@ from special.volume.admin import Cleared, Verified, VolumeStat, clear, stat, ver
 from special.volume.blocks import Damaged
 from special.volume.ledger import Entry
 from special.volume.metadata import MetadataStore, StoredMetadata
-from special.volume.pack_file import PackFile
+from special.volume.pack_file import PackDraft, PackFile
 from special.volume.prefetch import PrefetchResult
 from special.volume.pyramids import Elsewhere, NoSpace, Pyramids, PyramidWriter
 from special.volume.volume import DEFAULT_BLOCK_BYTES, Volume, VolumeReader
@@ -27,6 +27,7 @@ __all__ = [
     "Entry",
     "MetadataStore",
     "NoSpace",
+    "PackDraft",
     "PackFile",
     "PrefetchResult",
     "PyramidWriter",

@@ -9,6 +9,11 @@ alone is safe in an event loop.
     then  16 bytes   magic, with the format's version
            8 bytes   number of parts
            4 bytes   CRC32C of the object's digest, of the number and of the table
+
+While it is written, a second file names parts for other processes, which may read those already:
+
+    0     16 bytes   magic, with the format's version
+    then  32 bytes   for each: name, start, length, CRC32C of the object's digest, of the name and of the part
 """
 
 from __future__ import annotations
@@ -18,9 +23,10 @@ import struct
 import weakref
 from array import array
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from itertools import accumulate
+from dataclasses import dataclass
+from itertools import accumulate, zip_longest
 from pathlib import Path
 from threading import Lock
 
@@ -28,14 +34,20 @@ import google_crc32c
 
 from special.storage import Span
 from special.volume.blocks import Damaged
-from special.volume.no_follow import open_file, remove_file
+from special.volume.no_follow import open_file, read_file, remove_file
 
 MAGIC = b"special-parts\0\0\1"
+DRAFT_MAGIC = b"special-draft\0\0\1"
 NEW = ".new"
 """Suffix of the name of a file that is not whole yet."""
+NAMES = ".names"
+"""Suffix before that of the file that names its parts."""
 
 _ENTRY = struct.Struct("<II")
 _FOOTER = struct.Struct("<16sQI")
+_NAMED = struct.Struct("<16sQII")
+NAMED_BYTES = _NAMED.size
+"""What naming a part takes."""
 
 
 class PackFile:
@@ -146,6 +158,9 @@ class PackWriter:
         self._digest = digest
         self._table: list[tuple[int, int]] = [(head_bytes, 0)]
         self._fd = open_file(self._new, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+        self._names = self._new.with_name(path.name + NAMES + NEW)
+        self._names_fd = -1
+        self._names_bytes = 0
         self._is_published = False
         self._closing = Lock()
         """Held by those who read: a descriptor that is closed may be another file's at once."""
@@ -157,12 +172,30 @@ class PackWriter:
             self._fd = -1
         if not self._is_published:
             self._new.unlink(missing_ok=True)
+        if self._names_fd >= 0:
+            os.close(self._names_fd)
+            self._names.unlink(missing_ok=True)
 
-    def append(self, parts: Sequence[bytes]) -> None:
-        """Write parts behind those that are there."""
-        self._write(b"".join(parts), self.size_bytes)
-        self._table += [(len(part), google_crc32c.value(part)) for part in parts]
-        self.size_bytes += sum(map(len, parts))
+    def append(self, parts: Sequence[bytes], names: Sequence[bytes] = ()) -> None:
+        """Write parts behind those that are there.
+
+        Those with a name, of at most 16 bytes, can be read by other processes at once.
+        """
+        _write(self._fd, b"".join(parts), self.size_bytes)
+        named = bytearray()
+        for part, name in zip_longest(parts, names, fillvalue=b""):
+            if name:
+                padded = _padded(name)
+                named += _NAMED.pack(padded, self.size_bytes, len(part), _named(self._digest, padded, part))
+            self._table.append((len(part), google_crc32c.value(part)))
+            self.size_bytes += len(part)
+        if not named:
+            return
+        if self._names_fd < 0:
+            self._names_fd = open_file(self._names, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            named[:0] = DRAFT_MAGIC
+        _write(self._names_fd, named, self._names_bytes)
+        self._names_bytes += len(named)
 
     def read(self, span: Span) -> bytes | None:
         """A part that was appended, as it was just written; None once the file is closed."""
@@ -175,8 +208,8 @@ class PackWriter:
         self._table[0] = (len(head), google_crc32c.value(head))
         table = b"".join(_ENTRY.pack(*entry) for entry in self._table)
         footer = _FOOTER.pack(MAGIC, len(self._table), _bound(self._digest, len(self._table), table))
-        self._write(table + footer, self.size_bytes)
-        self._write(head, 0)
+        _write(self._fd, table + footer, self.size_bytes)
+        _write(self._fd, head, 0)
 
     @property
     def table_bytes(self) -> int:
@@ -189,13 +222,62 @@ class PackWriter:
         self._new.replace(self._path)
         self._is_published = True
 
-    def _write(self, data: bytes, offset: int) -> None:
-        # XFS reserves more space than was asked for when a write goes past the end of a file, but not inside it.
-        os.ftruncate(self._fd, max(offset + len(data), os.fstat(self._fd).st_size))
-        rest = memoryview(data)
-        while rest:
-            count = os.pwrite(self._fd, rest, offset)
-            rest, offset = rest[count:], offset + count
+
+@dataclass(frozen=True, slots=True)
+class PackDraft:
+    """What another process has written so far of a file of parts: those that it named."""
+
+    path: Path
+    """Of the file, once it is whole."""
+    digest: bytes
+    parts: Mapping[bytes, tuple[Span, int]]
+    """By name: where they are, with their checksums."""
+
+    @classmethod
+    def open(cls, path: Path, digest: bytes) -> PackDraft | None:
+        """What there is by now; None if none is being written. Costs reading all names. Raises `OSError`."""
+        try:
+            names = read_file(path.with_name(path.name + NAMES + NEW))
+        except FileNotFoundError:
+            return None
+        if not names.startswith(DRAFT_MAGIC):
+            return None
+        whole = (len(names) - len(DRAFT_MAGIC)) // NAMED_BYTES * NAMED_BYTES
+        found = _NAMED.iter_unpack(names[len(DRAFT_MAGIC) : len(DRAFT_MAGIC) + whole])
+        return cls(path, digest, {name: (Span.at(start, length), crc) for name, start, length, crc in found})
+
+    def read(self, name: bytes) -> bytes | None:
+        """A part; None where it is not there yet, or the file is gone, or another one. Raises `OSError`."""
+        padded = _padded(name)
+        if padded not in self.parts:
+            return None
+        span, checksum = self.parts[padded]
+        with suppress(FileNotFoundError):
+            fd = open_file(self.path.with_name(self.path.name + NEW), os.O_RDONLY)
+            try:
+                data = os.pread(fd, len(span), span.start)
+            finally:
+                os.close(fd)
+            return data if len(data) == len(span) and _named(self.digest, padded, data) == checksum else None
+        return None
+
+
+def _write(fd: int, data: bytes | bytearray, offset: int) -> None:
+    # XFS reserves more space than was asked for when a write goes past the end of a file, but not inside it.
+    os.ftruncate(fd, max(offset + len(data), os.fstat(fd).st_size))
+    rest = memoryview(data)
+    while rest:
+        count = os.pwrite(fd, rest, offset)
+        rest, offset = rest[count:], offset + count
+
+
+def _padded(name: bytes) -> bytes:
+    assert 0 < len(name) <= 16, "a name has its place"
+    return name.ljust(16, b"\0")
+
+
+def _named(digest: bytes, padded: bytes, part: bytes) -> int:
+    return int(google_crc32c.extend(google_crc32c.value(digest + padded), part))
 
 
 def _bound(digest: bytes, count: int, table: bytes) -> int:

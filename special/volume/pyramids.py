@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from special.storage import Blob, Span
 from special.volume.blocks import PAGE_BYTES, Damaged, of_page, whole_pages
@@ -20,7 +21,9 @@ from special.volume.faults import FAULTS, record_fault
 from special.volume.no_follow import remove_file
 from special.volume.object_files import ObjectFiles
 from special.volume.open_objects import OpenObject, OpenObjects
-from special.volume.pack_file import NEW, PackFile, PackWriter
+from special.volume.pack_file import NAMED_BYTES, NEW, PackDraft, PackFile, PackWriter
+
+T = TypeVar("T")
 
 PREFIX = "pyramid-"
 """How the names of these files start."""
@@ -44,10 +47,14 @@ class PyramidWriter:
         self._files = files
         self._objects = objects
 
-    async def append(self, parts: Sequence[bytes]) -> list[Span]:
-        """Write parts; returns where they are. Raises `NoSpace`, `OSError`, `sqlite3.Error`."""
+    async def append(self, parts: Sequence[bytes], names: Sequence[bytes] = ()) -> list[Span]:
+        """Write parts; returns where they are. Raises `NoSpace`, `OSError`, `sqlite3.Error`.
+
+        Other processes may read those with a name, of at most 16 bytes, from now on (`Pyramids.read_draft`).
+        """
         start = self._draft.size_bytes
-        await self._write(sum(map(len, parts)), partial(self._draft.append, parts))
+        size_bytes = sum(map(len, parts)) + NAMED_BYTES * len(names)
+        await self._write(size_bytes, partial(self._draft.append, parts, names))
         spans: list[Span] = []
         for part in parts:
             spans.append(Span.at(start, len(part)))
@@ -119,6 +126,18 @@ class Pyramids:
         what = f"reading the pyramid of {blob.url}"
         return await self._disk.attempt(what, lambda: self._read(open_object, pyramid, spans))
 
+    async def find_draft(self, blob: Blob, name: str) -> PackDraft | None:
+        """What another process has made so far of a pyramid; None if none is made, as far as the disk tells."""
+        open_object = await self._objects.open(of_page(blob))
+        if open_object is None:
+            return None
+        path, digest = open_object.files.directory / name, open_object.files.blocks.digest
+        return await self._read_draft(blob, lambda: PackDraft.open(path, digest))
+
+    async def read_draft(self, blob: Blob, draft: PackDraft, name: bytes) -> bytes | None:
+        """A part of a pyramid that another process makes; None where it has none of that name, or is done."""
+        return await self._read_draft(blob, lambda: draft.read(name))
+
     async def discard(self, blob: Blob) -> None:
         """Remove a pyramid that was found and cannot be used."""
         open_object = self._objects.get(of_page(blob))
@@ -152,6 +171,16 @@ class Pyramids:
                     await self._objects.weigh(files)
             finally:
                 files.unlock_pyramid()
+
+    async def _read_draft(self, blob: Blob, work: Callable[[], T | None]) -> T | None:
+        async def read() -> T | None:
+            try:
+                return await self._disk.read(work)
+            except OSError as error:
+                record_fault("read", error)
+                return None
+
+        return await self._disk.attempt(f"reading a pyramid of {blob.url} that is being made", read)
 
     async def _find(self, open_object: OpenObject, name: str) -> PackFile | None:
         with open_object.reading() as files:

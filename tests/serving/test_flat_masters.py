@@ -8,6 +8,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import httpx
@@ -32,7 +33,7 @@ from tests.support import oracle
 from tests.support.live import LiveServer
 from tests.support.memory import MemorySource
 from tests.support.pieces import encoded, smooth
-from tests.support.waiting import wait_until
+from tests.support.waiting import until, wait_until
 
 pytestmark = pytest.mark.service
 
@@ -199,6 +200,50 @@ async def test_a_deadline_ends_the_wait_and_not_the_work(build: OneBuild) -> Non
     while build.builder.busy:  # noqa: ASYNC110  the last of it goes on after the tiles
         await asyncio.sleep(0.01)
     assert build.published == [build.master.blob], "those who answer from pyramids look at once"
+
+
+class OneByOne(MemorySource):
+    """A source each of whose reads waits for its turn."""
+
+    def __init__(self, objects: dict[str, bytes]) -> None:
+        super().__init__(objects)
+        self.turns = asyncio.Semaphore(0)
+
+    async def read(self, blob: Blob, spans: Sequence[Span]) -> list[bytes]:
+        await self.turns.acquire()
+        return await super().read(blob, spans)
+
+
+async def test_another_process_answers_from_what_is_made_by_then(tmp_path: Path) -> None:
+    source = OneByOne({"a": encoded(smooth(1400, 1200), "png")})
+    masters, lanes = Masters(MemorySource(source.objects)), (LANE,)
+    async with (
+        Volume(tmp_path / "volume", size_bytes=64 << 20) as volume,
+        Volume(tmp_path / "volume", size_bytes=64 << 20) as same,
+        Workers(1, memory_bytes=4 << 30, lanes=lanes, spare=0) as workers,
+        AsyncExitStack() as closing,
+    ):
+        gate = AdmissionController(lanes, budget_bytes=1 << 30)
+        renderer = MasterRenderer(masters, workers, gate, Encoding(), ReadLimits())
+        one, other = (PyramidBuilder(renderer, it, source, after=1, tile=512) for it in (volume, same))
+        closing.push_async_callback(one.close)
+        closing.push_async_callback(other.close)
+        master = await masters.find("a")
+        grid = Grid(master.layout.size, 512)
+        smallest, last = job(Place(2, 0, 0), grid), job(Place(0, 1, 1), grid)
+        assert one.begin(master)
+        source.turns.release()  # the smallest level is made first
+        made = await one.wait(master, smallest, deadline=NEVER)
+        assert made is not None
+        assert other.begin(master)
+        assert await other.wait(master, smallest, deadline=NEVER) is None
+        assert other.is_building(master), "it knows of the one that builds"
+        assert await other.peek(master, smallest) == made
+        assert await other.peek(master, last) is None
+        for _ in range(grid.levels - 1):
+            source.turns.release()
+        await until(lambda: not one.busy)
+        assert await other.peek(master, smallest) is None, "it is whole, and read as such"
 
 
 async def test_when_the_store_fails_all_hear_of_it_and_a_try_follows_soon(build: OneBuild) -> None:

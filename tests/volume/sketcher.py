@@ -20,7 +20,7 @@ async def run(directory: Path) -> None:
         volume.pyramids.making(A, "pyramid-x", head_bytes=16) as making,
     ):
         assert making is not None
-        await making.append(PARTS)
+        await making.append(PARTS, [b"first"])
         print("sketched", flush=True)
         await asyncio.sleep(600)
 

@@ -14,7 +14,7 @@ from special.storage.blob import Blob, Span
 from special.volume import Elsewhere, NoSpace, PackFile, PyramidWriter, Verified, Volume, stat, verify
 from special.volume.blocks import BlockMap, Damaged
 from special.volume.directory import VolumeDirectory
-from special.volume.pack_file import NEW, PackWriter
+from special.volume.pack_file import NAMES, NEW, PackDraft, PackWriter
 from tests.support.waiting import until
 from tests.volume.made import Made, blob, surely_taken_bytes, taken_bytes
 from tests.volume.sketcher import PARTS, SIZE_BYTES, A
@@ -93,6 +93,27 @@ async def test_one_makes_it_and_others_find_it(tmp_path: Path) -> None:
         assert await other.pyramids.find(A, NAME) is not None
         assert not await is_offered(other)
         assert await other.pyramids.find(A, "pyramid-by-other-settings") is None
+
+
+async def test_parts_with_a_name_are_read_by_others_while_it_is_made(tmp_path: Path) -> None:
+    async with opened(tmp_path, 2) as (one, other):
+        assert await other.pyramids.find_draft(A, NAME) is None
+        async with one.pyramids.making(A, NAME, head_bytes=16) as making:
+            assert making is not None
+            await making.append(PARTS[:3], [b"a", b"", b"c"])
+            draft = await other.pyramids.find_draft(A, NAME)
+            assert draft is not None
+            read = [await other.pyramids.read_draft(A, draft, name) for name in (b"a", b"b", b"c")]
+            assert read == [PARTS[0], None, PARTS[2]]
+            assert await other.pyramids.find_draft(A, "pyramid-by-other-settings") is None
+            await making.append(PARTS[3:], [b"d"])
+            draft = await other.pyramids.find_draft(A, NAME)
+            assert draft is not None
+            assert await other.pyramids.read_draft(A, draft, b"d") == PARTS[3]
+            await making.publish(HEAD)
+        assert await other.pyramids.read_draft(A, draft, b"d") is None, "it is read from the whole file from now on"
+        assert await other.pyramids.find_draft(A, NAME) is None
+        assert sorted(path.name for path in home(tmp_path).iterdir()) == ["data", "map", NAME]
 
 
 async def test_one_by_other_settings_takes_its_place(tmp_path: Path) -> None:
@@ -260,7 +281,7 @@ async def test_the_first_to_come_clears_up_what_the_dead_left(tmp_path: Path) ->
     finally:
         victim.kill()
         await victim.wait()
-    assert [path.name for path in home(tmp_path).glob("pyramid*")] == [NAME + NEW]
+    assert sorted(path.name for path in home(tmp_path).glob("pyramid*")) == [NAME + NAMES + NEW, NAME + NEW]
     async with opened(tmp_path):
         assert [path.name for path in home(tmp_path).glob("pyramid*")] == []
         assert weight(tmp_path) < 1_000_000
@@ -285,6 +306,38 @@ def test_the_format_on_disk(tmp_path: Path) -> None:
         PackFile.open(tmp_path / NAME, b"e" * 32)
     with pytest.raises(Damaged, match="byte 1"):
         parts.read(Span(1, 4))
+
+
+def test_the_format_of_names_on_disk(tmp_path: Path) -> None:
+    """Golden: a change of it must change its magic."""
+    path, digest = tmp_path / NAME, b"d" * 32
+    draft = PackWriter(path, digest, head_bytes=4)
+    draft.append([b"one", b"two", b"three"], [b"first", b"", b"third"])
+    draft.append([b"four"], [b"fourth"])
+    names = path.with_name(NAME + NAMES + NEW)
+    data = names.read_bytes()
+    assert (data[:16], len(data)) == (b"special-draft\0\0\1", 16 + 3 * 32)
+    assert hashlib.sha256(data).hexdigest() == "65e67cc2150d6265d7f8320d79b36953da77e01b9fe5a168b8c0575a18b99808"
+    whole = PackDraft.open(path, digest)
+    assert whole is not None
+    assert [whole.read(name) for name in (b"first", b"third", b"fourth")] == [b"one", b"three", b"four"]
+    other = PackDraft.open(path, b"e" * 32)
+    assert other is not None
+    assert other.read(b"first") is None, "of another object"
+    names.write_bytes(data[:-1])
+    cut = PackDraft.open(path, digest)
+    assert cut is not None
+    assert (cut.read(b"third"), cut.read(b"fourth")) == (b"three", None)
+    names.write_bytes(data.replace(b"first", b"worst"))
+    wrong = PackDraft.open(path, digest)
+    assert wrong is not None
+    assert wrong.read(b"worst") is None
+    path.with_name(NAME + NEW).write_bytes(b"headon")
+    assert whole.read(b"first") is None, "begun again"
+    names.write_bytes(b"special-draft\0\0\2" + data[16:])
+    assert PackDraft.open(path, digest) is None, "of another version"
+    draft.close()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_being_written_can_be_read_until_it_is_closed(tmp_path: Path) -> None:
