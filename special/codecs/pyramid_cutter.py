@@ -5,6 +5,9 @@ view of all of it. So all levels are made of one decode, in a job that talks to 
 bytes as it needs them, and hands over tiles as soon as their rows are there. Each level is made of the one that is
 twice as large on each side, whose rows are forgotten when both that level's tiles and the next rows are made.
 
+A JPEG is read twice where its codec can shrink it: the small levels, which viewers ask for first, are there after a
+third of the time.
+
 A tile of the full size, and of half of it, is what `render` makes of a piece of its own; at smaller sizes `render`
 averages blocks of pixels at once where these halve step by step, which differs by rounding.
 """
@@ -33,12 +36,14 @@ from special.codecs.tile_cutter import check_profile, encode_tile
 from special.errors import Malformed, Unsupported
 from special.formats import Format
 from special.formats.tiff import Grid, Place
-from special.geometry import Box, Frame, Orientation, Size
+from special.geometry import Box, Frame, Orientation, Size, ceil_div
 
 BAND_PIXELS: Final = 5_000_000
 """Number of pixels that are decoded at a time, about."""
 READ_BYTES: Final = 4 << 20
 """Number of bytes that are asked for at a time."""
+SHRUNK: Final = 1
+"""How often a JPEG is halved by its codec for the small levels; as `render` does, they are halved once more."""
 TILES_AT_ONCE: Final = 16
 """Maximum number of tiles that are handed over at a time."""
 
@@ -78,6 +83,10 @@ class FlatPicture:
         """The tiles to make."""
         return Grid(self.orientation.upright(self.stored), self.tile)
 
+    def halved(self, count: int) -> Size:
+        """The stored picture, after so many halves."""
+        return Size(ceil_div(self.stored.width, 1 << count), ceil_div(self.stored.height, 1 << count))
+
     @property
     def band_rows(self) -> int:
         """Number of rows that are decoded at a time: a row of tiles where that is not too much."""
@@ -91,20 +100,36 @@ def cut_pyramid(parent: Parent, picture: FlatPicture) -> int:
     profile that is to be kept.
     """
     with vips.reading(picture.format), ThreadPoolExecutor(machine.processors()) as threads:
-        cutter = _Cutter(parent, picture, threads)
-        for band in _bands(parent, picture):
-            cutter.add(band)
-        return cutter.finish()
+        channels = 0
+        for first, levels, bands in _passes(parent, picture):
+            cutter = _Cutter(parent, picture, threads, first, levels)
+            for band in bands:
+                cutter.add(band)
+            channels = cutter.finish()
+        return channels
 
 
-def _bands(parent: Parent, picture: FlatPicture) -> Iterator[Raster]:
-    """The picture as it is stored, in sRGB or grey, some rows after the other."""
-    if picture.format != "tiff":
-        source = _Stream(parent, picture.size_bytes).source(picture.format)  # libvips does not keep it alive
-        opened = _open(source, picture)
-        check_profile(opened, picture.encoding)
-        yield from _rows(opened, Box.whole(picture.stored), picture.band_rows)
+def _passes(parent: Parent, picture: FlatPicture) -> Iterator[tuple[int, range, Iterator[Raster]]]:
+    """How often the picture is halved, the levels to make of that, and its rows as they are stored, in sRGB or grey."""
+    count = picture.grid.levels
+    if picture.format == "tiff":
+        yield 0, range(count), _strips(parent, picture)
         return
+    source = _Stream(parent, picture.size_bytes).source(picture.format)  # libvips does not keep it alive
+    is_shrunk = picture.format == "jpeg" and not isinstance(source, bytes) and count > SHRUNK + 1
+    if is_shrunk:
+        yield SHRUNK, range(SHRUNK + 1, count), _streamed(source, picture, SHRUNK)
+        source = _Stream(parent, picture.size_bytes).source(picture.format)
+    yield 0, range(SHRUNK + 1 if is_shrunk else count), _streamed(source, picture, 0)
+
+
+def _streamed(source: bytes | pyvips.Source, picture: FlatPicture, reduce: int) -> Iterator[Raster]:
+    opened = _open(source, picture, reduce)
+    check_profile(opened, picture.encoding)
+    yield from _rows(opened, Box(0, 0, opened.width, opened.height), picture.band_rows)
+
+
+def _strips(parent: Parent, picture: FlatPicture) -> Iterator[Raster]:
     y = 0
     while y < picture.stored.height:
         piece = parent.ask(y)
@@ -139,20 +164,24 @@ def _fetched(region: pyvips.Region, of: VipsImage, part: Box) -> VipsImage:
     return colour.with_profile(image, of.get(colour.ICC_FIELD)) if of.get_typeof(colour.ICC_FIELD) else image
 
 
-def _open(source: bytes | pyvips.Source, picture: FlatPicture) -> VipsImage:
-    """The picture, to be decoded from top to bottom."""
+def _open(source: bytes | pyvips.Source, picture: FlatPicture, reduce: int) -> VipsImage:
+    """The picture, to be decoded from top to bottom; halved so often by its codec."""
     assert picture.format in ("jpeg", "png"), "the others are no streams"
     head = jpeg.read_head(source) if isinstance(source, bytes) else None
     if head is not None and head.is_deep:
         check_size(head.size, picture.max_pixels)
         image = deep_jpeg.decode(source, head)
     else:
-        image = vips.load(source, picture.format)
-    found = Size(image.width, image.height)
+        image = vips.load(source, picture.format, reduce=reduce)
+    found, factor = Size(image.width, image.height), 1 << reduce
     check_size(found, picture.max_pixels)
-    if found != picture.stored:
+    if found != Size(picture.stored.width // factor, picture.stored.height // factor):
         raise Malformed(f"the picture has {found} pixels, its headers said {picture.stored}")
-    return image
+    if not reduce:
+        return image
+    # libvips drops a last row or column that shrinking fills in part only; the one before is repeated.
+    whole = picture.halved(reduce)
+    return image.embed(0, 0, whole.width, whole.height, extend="copy")
 
 
 @dataclass(slots=True)
@@ -275,19 +304,18 @@ class _Level:
 
 
 class _Cutter:
-    """Takes the picture's rows, and gives tiles."""
+    """Takes the rows of the picture after `first` halves, and gives the tiles of some levels."""
 
-    def __init__(self, parent: Parent, picture: FlatPicture, threads: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, parent: Parent, picture: FlatPicture, threads: ThreadPoolExecutor, first: int, levels: range
+    ) -> None:
         self._parent = parent
         self._picture = picture
         self._threads = threads
-        grid = picture.grid
-        self._levels = [_Level.of(picture, number) for number in range(grid.levels)]
-        self._sizes: list[_Rows] = []
-        size = picture.stored
-        for _ in range(max(1, grid.levels - 1)):  # the smallest level is made of the one before
-            self._sizes.append(_Rows(size.width, size.height))
-            size = Size(math.ceil(size.width / 2), math.ceil(size.height / 2))
+        self._levels = [_Level.of(picture, number) for number in levels]
+        last = max(first, levels.stop - 2)  # the smallest level is made of the one before
+        sizes = {number: picture.halved(number) for number in range(first, last + 1)}
+        self._sizes = {number: _Rows(size.width, size.height) for number, size in sizes.items()}
         self._making: list[tuple[Place, Future[tuple[bytes, ...]]]] = []
         self._channels = 0
 
@@ -298,13 +326,13 @@ class _Cutter:
         self._channels = band.shape[2]
         before, self._making = self._making, []
         block: Raster | None = band
-        for number, rows in enumerate(self._sizes):
+        for number, rows in self._sizes.items():
             if block is None:
                 break
             rows.add(block)
             needed = [self._cut(level, rows, number) for level in self._made_of(number)]
-            block = rows.halve() if number + 1 < len(self._sizes) else None
-            rows.forget(min([*needed, rows.halved if number + 1 < len(self._sizes) else rows.bottom]))
+            block = rows.halve() if number + 1 in self._sizes else None
+            rows.forget(min([*needed, rows.halved if number + 1 in self._sizes else rows.bottom]))
         self._hand_over(before)
 
     def finish(self) -> int:

@@ -145,11 +145,20 @@ def test_tiles_have_the_right_pixels(tmp_path: Path, name: str) -> None:
             assert np.abs(np.asarray(shown).astype(np.int16) - truth).mean() < 2.0, place
 
 
-@pytest.mark.parametrize("name", ["png", "jpeg", "png-interlaced"])
-def test_every_byte_is_asked_for_once_and_in_order(name: str) -> None:
+@pytest.mark.parametrize(("name", "times"), [("png", 1), ("png-interlaced", 1), ("jpeg", 2)])
+def test_every_byte_is_asked_for_in_order_once_for_each_decode(name: str, times: int) -> None:
     parent = Parent(MADE[name]())
     parent.cut()
-    assert parent.asked == [(0, len(parent.data))]
+    assert parent.asked == [(0, len(parent.data))] * times
+
+
+def test_the_small_levels_of_a_jpeg_come_first() -> None:
+    parent = Parent(MADE["jpeg"]())
+    parent.cut()
+    levels = [place.level for place in parent.tiles]
+    small = [level >= 2 for level in levels]
+    assert set(levels) == {0, 1, 2, 3}
+    assert small == sorted(small, reverse=True)
 
 
 def test_bands_follow_each_other() -> None:
