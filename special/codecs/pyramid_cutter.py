@@ -49,7 +49,7 @@ TILES_AT_ONCE: Final = 16
 
 
 class Parent(Protocol):
-    """The parent of the decoder process."""
+    """The parent of the decoder process. Two threads talk to it, one of which asks."""
 
     def ask(self, *numbers: int) -> Any:
         """Of a TIFF: `(y,)`, answered by a `Piece` of the whole width from row y on, at least one row high.
@@ -99,11 +99,17 @@ def cut_pyramid(parent: Parent, picture: FlatPicture) -> int:
     Raises `Malformed` and `Unsupported`; the latter too for opacity, which a pyramid of JPEGs cannot hold, and for a
     profile that is to be kept.
     """
-    with vips.reading(picture.format), ThreadPoolExecutor(machine.processors()) as threads:
+    with (
+        vips.reading(picture.format),
+        ThreadPoolExecutor(machine.processors()) as threads,
+        ThreadPoolExecutor(1) as decoding,
+    ):
         channels = 0
         for first, levels, bands in _passes(parent, picture):
             cutter = _Cutter(parent, picture, threads, first, levels)
-            for band in bands:
+            following = decoding.submit(next, bands, None)
+            while (band := following.result()) is not None:
+                following = decoding.submit(next, bands, None)  # while the tiles of this one are made
                 cutter.add(band)
             channels = cutter.finish()
         return channels

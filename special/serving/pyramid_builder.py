@@ -21,7 +21,7 @@ from time import monotonic
 from typing import Final
 
 from special.codecs import subsampling
-from special.concurrency import Deadline, KeyedTasks, LRUCache
+from special.concurrency import Deadline, KeyedTasks, LRUCache, SingleFlight
 from special.errors import MasterError, Preparing, SourceError, SpecialError, TimedOut
 from special.formats.tiff import HEAD_BYTES, Grid, Place, pyramid
 from special.iiif import Job
@@ -40,8 +40,10 @@ LEFT_PAUSE_S: Final = 5.0
 """Pause after a build that another process has done or does, whose store failed, or for which there is no space."""
 MAX_STATES: Final = 10_000
 """Maximum number of masters whose tiles are counted; the least recently used is forgotten first."""
-ELSEWHERE_POLL_S: Final = 0.25
-"""How often waiting requests look what another process has made of a pyramid."""
+ELSEWHERE_POLL_S: Final = 0.1
+"""How often it is looked what another process has made of a pyramid, for all who wait for it."""
+ELSEWHERE_LOOKS: Final = 5
+"""How often it is looked in vain before those who wait look for the whole pyramid."""
 MAX_ELSEWHERE: Final = 16
 """Maximum number of pyramids of which is known what another process has made."""
 ANSWER_S: Final = 0.25
@@ -151,10 +153,12 @@ class PyramidBuilder:
         self._tasks = KeyedTasks(MAX_STATES)
         self._one_build = asyncio.Semaphore(1)
         self._elsewhere: LRUCache[str, Seen] = LRUCache(MAX_ELSEWHERE)
+        self._looks: SingleFlight[bool] = SingleFlight()
 
     async def close(self) -> None:
         """Cancel the builds that are running or waiting."""
         await self._tasks.close()
+        await self._looks.close()
 
     def is_building(self, master: Master) -> bool:
         """Whether a master's pyramid is being built, by this process or another."""
@@ -197,12 +201,15 @@ class PyramidBuilder:
             return None
         if (draft := state.draft) is not None:
             return await draft.writer.read(draft.shown[place]) if place in draft.shown else None
-        if not self.is_building(master) or (other := await self._find_elsewhere(master)) is None:
+        if not self.is_building(master):
             return None
-        return await self._volume.pyramids.read_draft(master.blob, other, _name(place))
+        known = self._elsewhere.get(master.blob.version)
+        if known is None or self._clock() >= known.seen_s + ELSEWHERE_POLL_S:
+            known = await self._look_elsewhere(master)
+        return await self._volume.pyramids.read_draft(master.blob, known.draft, _name(place)) if known.draft else None
 
     async def wait(self, master: Master, job: Job, *, deadline: Deadline) -> bytes | None:
-        """The job's tile, as soon as a build has made it here; None at the end of the build, or when it is elsewhere.
+        """The job's tile, as soon as a build has made it; None at the end of the build, here or in another process.
 
         Raises `Preparing` at the deadline.
         """
@@ -210,27 +217,40 @@ class PyramidBuilder:
         deadline = Deadline(deadline.at_s - ANSWER_S, deadline.clock)
         try:
             async with deadline.limit(f"waiting for the pyramid of {master.blob.url}"):
-                if not state.trying:
-                    await asyncio.sleep(ELSEWHERE_POLL_S)
                 while state.trying:
                     if (data := await self.peek(master, job)) is not None:
                         return data
                     await (state.draft.grew if state.draft else state.changed).wait()
+                while self.is_building(master):
+                    has_grown = await self._looks.run(master.blob.version, partial(self._grows_elsewhere, master))
+                    if (data := await self.peek(master, job)) is not None or not has_grown:
+                        return data
         except TimedOut as error:
             left_s = draft.left_s(self._clock()) if (draft := state.draft) is not None else UNKNOWN_S
             raise Preparing(str(error), after_s=left_s) from None
         return None
 
-    async def _find_elsewhere(self, master: Master) -> PackDraft | None:
-        """What another process has made; the disk is asked once in `ELSEWHERE_POLL_S`, however many requests ask."""
+    async def _look_elsewhere(self, master: Master) -> Seen:
+        """What another process has made by now."""
         key, now = master.blob.version, self._clock()
-        known = self._elsewhere.get(key)
-        if known is not None and now < known.seen_s + ELSEWHERE_POLL_S:
-            return known.draft
-        self._elsewhere.put(key, Seen(now, known.draft if known is not None else None))
-        draft = await self._volume.pyramids.find_draft(master.blob, self.name)
-        self._elsewhere.put(key, Seen(now, draft))
-        return draft
+        if (known := self._elsewhere.get(key)) is not None:
+            self._elsewhere.put(key, Seen(now, known.draft))  # one look serves all who ask meanwhile
+        seen = Seen(now, await self._volume.pyramids.find_draft(master.blob, self.name))
+        self._elsewhere.put(key, seen)
+        return seen
+
+    async def _grows_elsewhere(self, master: Master) -> bool:
+        """Wait until another process has made more; False where it is done, or has made nothing for a while."""
+        known = self._elsewhere.get(master.blob.version)
+        count = len(known.draft.parts) if known is not None and known.draft is not None else 0
+        for _ in range(ELSEWHERE_LOOKS):
+            await asyncio.sleep(ELSEWHERE_POLL_S)
+            draft = (await self._look_elsewhere(master)).draft
+            if draft is not None and len(draft.parts) > count:
+                return True
+            if draft is None and count:
+                return False
+        return False
 
     def _state(self, master: Master) -> BuildState:
         key = master.blob.version

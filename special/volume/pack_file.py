@@ -246,11 +246,12 @@ class PackDraft:
         found = _NAMED.iter_unpack(names[len(DRAFT_MAGIC) : len(DRAFT_MAGIC) + whole])
         return cls(path, digest, {name: (Span.at(start, length), crc) for name, start, length, crc in found})
 
+    def __contains__(self, name: bytes) -> bool:
+        return _padded(name) in self.parts
+
     def read(self, name: bytes) -> bytes | None:
-        """A part; None where it is not there yet, or the file is gone, or another one. Raises `OSError`."""
+        """A part that there is; None where the file is gone, or another one. Raises `OSError`."""
         padded = _padded(name)
-        if padded not in self.parts:
-            return None
         span, checksum = self.parts[padded]
         with suppress(FileNotFoundError):
             fd = open_file(self.path.with_name(self.path.name + NEW), os.O_RDONLY)

@@ -136,7 +136,7 @@ class Pyramids:
 
     async def read_draft(self, blob: Blob, draft: PackDraft, name: bytes) -> bytes | None:
         """A part of a pyramid that another process makes; None where it has none of that name, or is done."""
-        return await self._read_draft(blob, lambda: draft.read(name))
+        return await self._read_draft(blob, lambda: draft.read(name)) if name in draft else None
 
     async def discard(self, blob: Blob) -> None:
         """Remove a pyramid that was found and cannot be used."""

@@ -236,12 +236,13 @@ async def test_another_process_answers_from_what_is_made_by_then(tmp_path: Path)
         made = await one.wait(master, smallest, deadline=NEVER)
         assert made is not None
         assert other.begin(master)
-        assert await other.wait(master, smallest, deadline=NEVER) is None
-        assert other.is_building(master), "it knows of the one that builds"
+        assert await other.wait(master, smallest, deadline=NEVER) == made
         assert await other.peek(master, smallest) == made
         assert await other.peek(master, last) is None
-        for _ in range(grid.levels - 1):
-            source.turns.release()
+        with pytest.raises(Preparing):
+            await other.wait(master, last, deadline=Deadline.after(0.5))
+        source.turns.release()
+        source.turns.release()
         await until(lambda: not one.busy)
         assert await other.peek(master, smallest) is None, "it is whole, and read as such"
 
