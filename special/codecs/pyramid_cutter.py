@@ -5,8 +5,8 @@ view of all of it. So all levels are made of one decode, in a job that talks to 
 bytes as it needs them, and hands over tiles as soon as their rows are there. Each level is made of the one that is
 twice as large on each side, whose rows are forgotten when both that level's tiles and the next rows are made.
 
-A JPEG is read twice where its codec can shrink it: the small levels, which viewers ask for first, are there after a
-third of the time.
+A JPEG may be read twice, where its codec can shrink it: then the small levels, which viewers ask for first, are there
+after a third of the time.
 
 A tile of the full size, and of half of it, is what `render` makes of a piece of its own; at smaller sizes `render`
 averages blocks of pixels at once where these halve step by step, which differs by rounding.
@@ -42,8 +42,6 @@ BAND_PIXELS: Final = 5_000_000
 """Number of pixels that are decoded at a time, about."""
 READ_BYTES: Final = 4 << 20
 """Number of bytes that are asked for at a time."""
-SHRUNK: Final = 1
-"""How often a JPEG is halved by its codec for the small levels; as `render` does, they are halved once more."""
 TILES_AT_ONCE: Final = 16
 """Maximum number of tiles that are handed over at a time."""
 
@@ -77,6 +75,8 @@ class FlatPicture:
     encoding: Encoding
     """Of its JPEG."""
     max_pixels: int
+    shrunk: int = 0
+    """How often a JPEG is halved by its codec for smaller levels than that, which come first; 0: it is decoded once."""
 
     @property
     def grid(self) -> Grid:
@@ -122,11 +122,11 @@ def _passes(parent: Parent, picture: FlatPicture) -> Iterator[tuple[int, range, 
         yield 0, range(count), _strips(parent, picture)
         return
     source = _Stream(parent, picture.size_bytes).source(picture.format)  # libvips does not keep it alive
-    is_shrunk = picture.format == "jpeg" and not isinstance(source, bytes) and count > SHRUNK + 1
-    if is_shrunk:
-        yield SHRUNK, range(SHRUNK + 1, count), _streamed(source, picture, SHRUNK)
-        source = _Stream(parent, picture.size_bytes).source(picture.format)
-    yield 0, range(SHRUNK + 1 if is_shrunk else count), _streamed(source, picture, 0)
+    large = picture.shrunk + 1  # as `render` does, what the codec has shrunk is halved once more
+    if picture.shrunk and picture.format == "jpeg" and not isinstance(source, bytes) and large < count:
+        yield picture.shrunk, range(large, count), _streamed(source, picture, picture.shrunk)
+        source, count = _Stream(parent, picture.size_bytes).source(picture.format), large
+    yield 0, range(count), _streamed(source, picture, 0)
 
 
 def _streamed(source: bytes | pyvips.Source, picture: FlatPicture, reduce: int) -> Iterator[Raster]:
