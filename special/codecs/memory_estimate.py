@@ -66,7 +66,7 @@ def pyramid_bytes(picture: FlatPicture, encoded: Extract, *, in_memory: bool) ->
     codec holds all of its pixels, of an interlaced PNG or a progressive JPEG, rather than some rows.
     """
     # Of each size two rows of tiles, and the rows that come meanwhile; the smaller sizes together are as large.
-    rows = 2 * (2 * picture.tile + 2 * picture.band_rows) + picture.band_rows  # which are decoded in advance
+    rows = 2 * (2 * picture.tile + 2 * picture.band_rows)
     held_bytes = ROW_PIXEL * min(rows, 2 * picture.stored.height) * picture.stored.width
     decoded = encoded.pixels if in_memory else min(encoded.pixels, 2 * picture.band_rows * picture.stored.width)
     read_bytes = sum(map(len, encoded.spans)) if picture.format == "tiff" else 2 * READ_BYTES

@@ -47,7 +47,7 @@ TILES_AT_ONCE: Final = 16
 
 
 class Parent(Protocol):
-    """The parent of the decoder process. Two threads talk to it, one of which asks."""
+    """The parent of the decoder process."""
 
     def ask(self, *numbers: int) -> Any:
         """Of a TIFF: `(y,)`, answered by a `Piece` of the whole width from row y on, at least one row high.
@@ -99,17 +99,11 @@ def cut_pyramid(parent: Parent, picture: FlatPicture) -> int:
     Raises `Malformed` and `Unsupported`; the latter too for opacity, which a pyramid of JPEGs cannot hold, and for a
     profile that is to be kept.
     """
-    with (
-        vips.reading(picture.format),
-        ThreadPoolExecutor(machine.processors()) as threads,
-        ThreadPoolExecutor(1) as decoding,
-    ):
+    with vips.reading(picture.format), ThreadPoolExecutor(machine.processors()) as threads:
         channels = 0
         for first, levels, bands in _passes(parent, picture):
             cutter = _Cutter(parent, picture, threads, first, levels)
-            following = decoding.submit(next, bands, None)
-            while (band := following.result()) is not None:
-                following = decoding.submit(next, bands, None)  # while the tiles of this one are made
+            for band in bands:
                 cutter.add(band)
             channels = cutter.finish()
         return channels
@@ -273,8 +267,11 @@ class _Rows:
             return None
         rows = self.window(self.halved, stop)
         self.halved = stop
-        halved = PillowImage.fromarray(rows[..., 0] if rows.shape[2] == 1 else rows).reduce(2)
-        return np.asarray(halved).reshape(halved.height, halved.width, rows.shape[2])
+        height, width, channels = rows.shape
+        image = PillowImage.new("L" if channels == 1 else "RGB", (width, height), None)  # `fromarray` fills it first
+        image.frombytes(np.ascontiguousarray(rows))
+        halved = image.reduce(2)
+        return np.asarray(halved).reshape(halved.height, halved.width, channels)
 
 
 @dataclass(frozen=True, slots=True)

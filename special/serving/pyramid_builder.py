@@ -242,7 +242,7 @@ class PyramidBuilder:
         return seen
 
     async def _grows_elsewhere(self, master: Master) -> bool:
-        """Wait until another process has made more; False where it is done, or has made nothing for a while."""
+        """Wait until another process has made more; False where it may be done: it made nothing more for a while."""
         known = self._elsewhere.get(master.blob.version)
         count = len(known.draft.parts) if known is not None and known.draft is not None else 0
         for _ in range(ELSEWHERE_LOOKS):
@@ -251,7 +251,8 @@ class PyramidBuilder:
             if draft is not None and len(draft.parts) > count:
                 return True
             if draft is None and count:
-                return False
+                break
+        self._on_published(master.blob)
         return False
 
     def _state(self, master: Master) -> BuildState:

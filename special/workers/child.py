@@ -16,7 +16,6 @@ import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
-from threading import Lock
 from typing import Any, Final
 
 from special.errors import ConfigurationError, SpecialError
@@ -96,12 +95,11 @@ def _prepare(setup: Setup) -> Ready | Unready:
 
 
 class Channel:
-    """What a job says to its parent while it works: questions, and parts of its result. Threads may share it."""
+    """What a job says to its parent while it works: questions, and parts of its result. For one thread at a time."""
 
     def __init__(self, parent: socket.socket, cpu_s: float) -> None:
         self._parent = parent
         self._cpu_s = cpu_s
-        self._turn = Lock()
 
     def ask(self, *numbers: int) -> Any:
         """The parent's answer to a question. The job's limits of time start again with it."""
@@ -112,9 +110,8 @@ class Channel:
         self._exchange(Gives(value, parts))
 
     def _exchange(self, said: Asks | Gives) -> Any:
-        with self._turn:
-            _send(self._parent, said)
-            told = _receive(self._parent)
+        _send(self._parent, said)
+        told = _receive(self._parent)
         if not isinstance(told, Told):
             os._exit(0)  # the parent has gone
         _limit_cpu(self._cpu_s)
