@@ -248,10 +248,10 @@ class PyramidBuilder:
         for _ in range(ELSEWHERE_LOOKS):
             await asyncio.sleep(ELSEWHERE_POLL_S)
             draft = (await self._look_elsewhere(master)).draft
-            if draft is not None and len(draft.parts) > count:
-                return True
-            if draft is None and count:
+            if draft is None:
                 break
+            if len(draft.parts) > count:
+                return True
         self._on_published(master.blob)
         return False
 

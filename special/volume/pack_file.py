@@ -12,7 +12,7 @@ alone is safe in an event loop.
 
 While it is written, a second file names parts for other processes, which may read those already:
 
-    0     16 bytes   magic, with the format's version
+    0     16 bytes   magic, with the format's version, once there are any
     then  32 bytes   for each: name, start, length, CRC32C of the object's digest, of the name and of the part
 """
 
@@ -159,7 +159,11 @@ class PackWriter:
         self._table: list[tuple[int, int]] = [(head_bytes, 0)]
         self._fd = open_file(self._new, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
         self._names = self._new.with_name(path.name + NAMES + NEW)
-        self._names_fd = -1
+        try:
+            self._names_fd = open_file(self._names, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        except BaseException:
+            os.close(self._fd)
+            raise
         self._names_bytes = 0
         self._is_published = False
         self._closing = Lock()
@@ -172,9 +176,8 @@ class PackWriter:
             self._fd = -1
         if not self._is_published:
             self._new.unlink(missing_ok=True)
-        if self._names_fd >= 0:
-            os.close(self._names_fd)
-            self._names.unlink(missing_ok=True)
+        os.close(self._names_fd)
+        self._names.unlink(missing_ok=True)
 
     def append(self, parts: Sequence[bytes], names: Sequence[bytes] = ()) -> None:
         """Write parts behind those that are there.
@@ -189,10 +192,7 @@ class PackWriter:
                 named += _NAMED.pack(padded, self.size_bytes, len(part), _named(self._digest, padded, part))
             self._table.append((len(part), google_crc32c.value(part)))
             self.size_bytes += len(part)
-        if not named:
-            return
-        if self._names_fd < 0:
-            self._names_fd = open_file(self._names, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        if named and not self._names_bytes:
             named[:0] = DRAFT_MAGIC
         _write(self._names_fd, named, self._names_bytes)
         self._names_bytes += len(named)
@@ -240,10 +240,10 @@ class PackDraft:
             names = read_file(path.with_name(path.name + NAMES + NEW))
         except FileNotFoundError:
             return None
-        if not names.startswith(DRAFT_MAGIC):
+        if names and not names.startswith(DRAFT_MAGIC):
             return None
-        whole = (len(names) - len(DRAFT_MAGIC)) // NAMED_BYTES * NAMED_BYTES
-        found = _NAMED.iter_unpack(names[len(DRAFT_MAGIC) : len(DRAFT_MAGIC) + whole])
+        named = names[len(DRAFT_MAGIC) :]
+        found = _NAMED.iter_unpack(named[: len(named) // NAMED_BYTES * NAMED_BYTES])
         return cls(path, digest, {name: (Span.at(start, length), crc) for name, start, length, crc in found})
 
     def __contains__(self, name: bytes) -> bool:

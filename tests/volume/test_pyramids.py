@@ -100,6 +100,9 @@ async def test_parts_with_a_name_are_read_by_others_while_it_is_made(tmp_path: P
         assert await other.pyramids.find_draft(A, NAME) is None
         async with one.pyramids.making(A, NAME, head_bytes=16) as making:
             assert making is not None
+            draft = await other.pyramids.find_draft(A, NAME)
+            assert draft is not None
+            assert draft.parts == {}
             await making.append(PARTS[:3], [b"a", b"", b"c"])
             draft = await other.pyramids.find_draft(A, NAME)
             assert draft is not None
