@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 from special import formats
 from special.codecs import memory_estimate
-from special.concurrency import Deadline
+from special.concurrency import Deadline, SingleFlight
 from special.errors import Malformed
 from special.formats import drive
 from special.formats.tiff import HEAD_BYTES, Grid, Place, PyramidIndex, TiffLayout
@@ -47,6 +47,9 @@ class PyramidTiles:
         self._tile = tile
         self._indexes: WeakKeyDictionary[PackFile, PyramidIndex] = WeakKeyDictionary()
         self._checked_s: dict[tuple[str, int], float] = {}
+        self._looks: SingleFlight[PackFile | None] = SingleFlight()
+        self._news = 0
+        """How often a pyramid may have come."""
 
     def cached(self, blob: Blob, job: Job) -> bytes | None:
         """The tile of a pyramid that was found before, if it is in memory. Never waits for the disk."""
@@ -107,17 +110,22 @@ class PyramidTiles:
         return found, index.layout.full.samples
 
     def look_again(self, blob: Blob) -> None:
-        """A pyramid may be there by now: the next request asks the disk at once."""
+        """A pyramid may be there by now: the next request asks the disk at once, also where it is asked already."""
         self._checked_s.pop((blob.url, blob.page), None)
+        self._news += 1
 
     async def _find(self, blob: Blob) -> PackFile | None:
-        """The pyramid, if there is one by now; the disk is asked once in `CHECK_S`, however many requests ask."""
-        now = monotonic()
-        if now < self._checked_s.get((blob.url, blob.page), 0.0) + CHECK_S:
+        """The pyramid, if there is one by now; the disk is asked once in `CHECK_S`, for all requests."""
+        if monotonic() < self._checked_s.get((blob.url, blob.page), 0.0) + CHECK_S:
             return None
+        return await self._looks.run((blob.url, blob.page, self._news), partial(self._look, blob, self._news))
+
+    async def _look(self, blob: Blob, news: int) -> PackFile | None:
+        found, now = await self._pyramids.find(blob, self._name), monotonic()
         self._checked_s = {page: then for page, then in self._checked_s.items() if now < then + CHECK_S}
-        self._checked_s[blob.url, blob.page] = now
-        return await self._pyramids.find(blob, self._name)
+        if news == self._news:
+            self._checked_s[blob.url, blob.page] = now
+        return found
 
     async def _read_index(self, master: Master, file: PackFile) -> PyramidIndex | None:
         """What a pyramid's directories say; None, and the pyramid is removed, where they make no sense."""
