@@ -145,6 +145,9 @@ class TileRoute:
         layout = self._renderer.masters.peek_prepared(master, job.box, job.size)
         if layout is not None and stored_tile(layout, job) is not None:  # nothing is cheaper, nor better
             return await self._from_master(master, job, deadline)
+        if self._builder.is_off:  # there is one already, or none comes: nothing is waited for but a decoder
+            data = await self._existing(asset, master, job, deadline) if _is_lossy(job) else None
+            return data if data is not None else await self._from_master(master, job, deadline)
         key = (master.blob.version, job)
         try:
             return await self._single_flight.run(key, partial(self._render_expensive, asset, master, job, deadline))
