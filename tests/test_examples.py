@@ -210,7 +210,7 @@ def test_units_that_pages_show_are_units() -> None:
 def test_every_kind_of_block_is_run_or_loaded_by_a_test() -> None:
     """Shell, TOML and units here; the rest in `tests/test_documents.py`, `tests/web` and `tests/browser`."""
     kinds = re.findall(r"^```(.+)$", "".join([README, *PAGES.values()]), re.MULTILINE)
-    assert set(kinds) == {"sh", "toml", "ini", "python", "html", "caddy", "mermaid"}
+    assert set(kinds) == {"sh", "toml", "ini", "python", "html", "caddy", "mermaid", "js"}
 
 
 def expressions() -> list[str]:

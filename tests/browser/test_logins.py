@@ -36,14 +36,12 @@ Mirador.viewer({id: "m", windows: [{manifestId}], workspaceControlPanel: {enable
 UNIVERSAL_VIEWER = """<!DOCTYPE html><meta charset=utf-8><link rel=stylesheet href="package/dist/uv.css">
 <style>html,body{margin:0;height:100%}#uv{width:1200px;height:760px}</style><div class=uv id=uv></div>
 <script src="package/dist/umd/UV.js"></script><script>
-const manifest = new URL("manifest.json", location).href;
-let uv;
-addEventListener("DOMContentLoaded", () => (uv = UV.init("uv", {manifest, embedded: false})));
+const data = {manifest: new URL("manifest.json", location).href, embedded: false};
+addEventListener("DOMContentLoaded", () => {
+  uv = UV.init("uv", data);
+});
 </script>"""
-WITH_COOKIES = """<script>addEventListener("DOMContentLoaded", () => uv.on("created", () => {
-  uv.assignedContentHandler.extension.centerPanel.viewer.crossOriginPolicy = false;
-}));</script>"""
-"""The Universal Viewer 4.4.0 sets `Anonymous`, whatever its configuration says: another origin is sent no cookies."""
+RESTRICT = Path(__file__).parents[2] / "special/docs/restrict.md"
 PAGES = {"mirador": MIRADOR, "universalviewer": UNIVERSAL_VIEWER}
 
 
@@ -144,9 +142,9 @@ def show(images: Callable[[str], str], browser: Browser) -> Iterator[Callable[..
             profile: str = "active",
             cookie: bool = False,
             same_origin: bool = False,
-            more: str = "",
+            page: str | None = None,
         ) -> Opened:
-            server, content = images(profile), {"package": npm.package(viewer, release), "": PAGES[viewer] + more}
+            server, content = images(profile), {"package": npm.package(viewer, release), "": page or PAGES[viewer]}
             # Another origin, and the same site: without that no browser sends the cookie from a frame.
             where = stack.enter_context(site(content)).replace("localhost", "127.0.0.1")
             addresses = [f"{server}/iiif/{version}/{name}" for name in names]
@@ -265,6 +263,9 @@ def test_universal_viewer_of_the_same_origin(show: Callable[..., Opened]) -> Non
 def test_universal_viewer_of_another_origin_whose_page_lets_it_send_cookies(
     show: Callable[..., Opened], name: str, version: int
 ) -> None:
-    seen = show("universalviewer", "4.4.0", name, version=version, more=WITH_COOKIES)
+    (told,) = re.findall(r"```js\n(.*?)```", RESTRICT.read_text("utf-8"), re.DOTALL)
+    page = UNIVERSAL_VIEWER.replace('  uv = UV.init("uv", data);\n', told)
+    assert page != UNIVERSAL_VIEWER
+    seen = show("universalviewer", "4.4.0", name, version=version, page=page)
     log_in(seen, "Log in")
     seen.wait_for_tiles(name)
