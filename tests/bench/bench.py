@@ -194,7 +194,7 @@ class Side:
         spent_s = self._cpu_s() - before_s
         wrong = re.search(r"Non-2xx or 3xx responses: (\d+)|Socket errors: .*", said)
         rate, count = re.search(r"Requests/sec:\s+([\d.]+)", said), re.search(r"(\d+) requests in", said)
-        latencies = re.findall(r" (?:50|99)%\s+([\d.]+)(us|ms|s|m)\n", said)
+        latencies = re.findall(r" (?:50|99)%\s+([\d.]+)(us|ms|s|m)\s", said)
         if wrong or not rate or not count or not int(count[1]) or len(latencies) != 2:
             raise RuntimeError(f"{self.name}: {wrong[0] if wrong else said}")
         p50_ms, p99_ms = (float(number) * _MS[unit] for number, unit in latencies)
