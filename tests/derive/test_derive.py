@@ -588,7 +588,7 @@ async def test_a_plan_says_what_it_costs(tmp_path: Path) -> None:
     )
     size_bytes = (MASTERS / "moon.jpg").stat().st_size
     assert (code, outcomes[0]["due_reads"], outcomes[0]["due_puts"]) == (0, size_bytes, 4)
-    assert "4 PUTs, and about 1 minutes with 2 decoders" in seen
+    assert "4 PUTs, and about 1 min with 2 decoders" in seen
 
 
 async def test_renditions_of_deleted_masters_are_found_and_removed(tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ def test_masters_that_end_early_are_told_of() -> None:
 def test_a_plan_is_added_up() -> None:
     few = tally(Outcome("a", "due", due_reads=5 * 10**8, due_puts=1), Outcome("b", "due", due_reads=10**8, due_puts=1))
     assert few.estimate(2) == [
-        "What is due takes at most 600.0 MB of reads and 2 PUTs, and about 1 minutes with 2 decoders at 10 MB/s each."
+        "What is due takes at most 600.0 MB of reads and 2 PUTs, and about 1 min with 2 decoders at 10 MB/s each."
     ]
     total = tally(*(Outcome(str(n), "due", due_reads=36_000_000_000, due_puts=6) for n in range(4)))
     assert total.estimate(2) == [
