@@ -42,6 +42,10 @@ class Size:
         """Height before width: the size after a quarter turn."""
         return Size(self.height, self.width)
 
+    def reduced(self, count: int) -> Size:
+        """Both sides divided by 2**count and rounded up, as codecs and pyramids do."""
+        return Size(ceil_div(self.width, 1 << count), ceil_div(self.height, 1 << count))
+
     def covers(self, other: Size) -> bool:
         """Whether both sides are at least as long as the other's."""
         return self.width >= other.width and self.height >= other.height

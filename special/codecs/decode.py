@@ -27,7 +27,7 @@ from special.codecs.raster import INTERPRETATIONS, Raster, VipsImage, to_vips
 from special.errors import Malformed, TooExpensive
 from special.formats import Piece, first_frame
 from special.formats.tiff import BYTES, JPEG_2000, Page, read_page
-from special.geometry import Box, Size, ceil_div
+from special.geometry import Box, Size
 
 MIDDLE: Final = 128
 """Grey, where a file has nothing."""
@@ -70,7 +70,7 @@ def _decoded(piece: Piece, max_pixels: int, threads: int) -> Raster | VipsImage:
         case "pdf":
             assert piece.sheet, "a layout says which page"
             assert piece.area, "and which part of it"
-            check_size(pdf.drawn_size(piece.area, piece.reduce), max_pixels)
+            check_size(piece.area.size.reduced(piece.reduce), max_pixels)
             return pdf.decode(piece.data, piece.sheet, area=piece.area, reduce=piece.reduce)
         case "png" if piece.incomplete:
             whole = png_completion.completed(piece.data, max_pixels=max_pixels)
@@ -124,12 +124,11 @@ def _with_grey(picture: Raster | VipsImage, missing: Sequence[Box]) -> Raster | 
 def _decode_jpeg(piece: Piece, max_pixels: int) -> Raster | VipsImage:
     if piece.incomplete:  # libjpeg makes grey of what is missing
         piece = replace(piece, data=piece.data + jpeg.EOI)
-    factor = 1 << piece.reduce
     head = jpeg.read_head(piece.data)
     if head is None or not head.is_one_scan:
         jpeg.check_scans(piece.data)
     if head is not None:
-        size = Size(ceil_div(head.size.width, factor), ceil_div(head.size.height, factor))
+        size = head.size.reduced(piece.reduce)
         check_size(size, max_pixels)
         if head.is_deep:
             return deep_jpeg.decode(piece.data, head)
@@ -162,7 +161,7 @@ def _codestream_size(piece: Piece) -> Size:
         size = piece.area.size if piece.area else Size(right - left, bottom - top)
     except (struct.error, ValueError) as error:
         raise Malformed(f"a JPEG 2000 codestream without a usable SIZ: {error}") from error
-    return Size(ceil_div(size.width, 1 << piece.reduce), ceil_div(size.height, 1 << piece.reduce))
+    return size.reduced(piece.reduce)
 
 
 def _from_planes(decoded: openjpeg.Planes) -> Raster | VipsImage:

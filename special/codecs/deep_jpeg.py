@@ -10,12 +10,14 @@ from special.codecs import colour
 from special.codecs.jpeg import JpegHeader
 from special.codecs.raster import INTERPRETATIONS, Colour, VipsImage, to_vips
 from special.errors import Malformed
+from special.formats import require_extra
 
 _COLOURS: Final[dict[int, Colour]] = {1: "grey", 3: "srgb"}
 
 
 def decode(data: bytes, head: JpegHeader) -> VipsImage:
     """All pixels, as 8 or 16 bits at full range, with the file's profile. Two copies in memory. Raises `Malformed`."""
+    require_extra("imagecodecs", f"a JPEG of {head.bits} bits")
     import imagecodecs
 
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, Final
@@ -12,8 +11,8 @@ import numpy as np
 
 from special.codecs.raster import Raster
 from special.errors import Malformed, Unsupported
-from special.formats import Sheet
-from special.geometry import Box, Size, ceil_div
+from special.formats import Sheet, has_extra, require_extra
+from special.geometry import Box
 
 PAPER: Final = 255
 """White, where a page has nothing."""
@@ -23,28 +22,28 @@ TOLERANCE: Final = 1.5
 
 def prepare() -> None:
     """Load the library where it is installed: a sandbox allows no file afterwards."""
-    if importlib.util.find_spec("pypdfium2_raw") is not None:
+    if has_extra("pdf"):
         import pypdfium2_raw as pdfium
 
         pdfium.FPDF_InitLibrary()
 
 
-def drawn_size(area: Box, reduce: int) -> Size:
-    """Size of the picture that `decode` gives."""
-    return Size(ceil_div(area.width, 1 << reduce), ceil_div(area.height, 1 << reduce))
-
-
 def decode(data: bytes, sheet: Sheet, *, area: Box, reduce: int) -> Raster:
     """A part of a page, `area` in pixels of the whole, drawn at 1/2**reduce on white paper, annotations included.
 
+    The raster has 3 channels and the size of `area.size.reduced(reduce)`.
+
     Raises `Malformed`, `Unsupported`. Fonts that are not in the file are replaced by those that PDFium brings.
     """
+    require_extra("pdf", "PDF")  # its layout may have come from a machine that has it
     import pypdfium2_raw as pdfium
 
-    size = drawn_size(area, reduce)
+    size = area.size.reduced(reduce)
     pixels: Raster = np.full((size.height, size.width, 3), PAPER, np.uint8)
     with _page(pdfium, data, sheet.page) as page:
         wide, high = pdfium.FPDF_GetPageWidthF(page), pdfium.FPDF_GetPageHeightF(page)
+        if not (wide > 0 and high > 0):
+            raise Malformed(f"PDFium finds a page of {wide:g}×{high:g} points")
         across, down = sheet.size.width / wide, sheet.size.height / high
         if abs(across * high - sheet.size.height) > max(TOLERANCE, TOLERANCE * high / wide):
             raise Malformed(f"PDFium finds a page of {wide:g}×{high:g} points, the PDF's tree of pages another")

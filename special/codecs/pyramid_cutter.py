@@ -36,7 +36,7 @@ from special.codecs.tile_cutter import check_profile, encode_tile
 from special.errors import Malformed, Unsupported
 from special.formats import Format
 from special.formats.tiff import Grid, Place
-from special.geometry import Box, Frame, Orientation, Size, ceil_div
+from special.geometry import Box, Frame, Orientation, Size
 
 BAND_PIXELS: Final = 5_000_000
 """Number of pixels that are decoded at a time, about."""
@@ -75,17 +75,13 @@ class FlatPicture:
     encoding: Encoding
     """Of its JPEG."""
     max_pixels: int
-    shrunk: int = 0
-    """How often a JPEG is halved by its codec for smaller levels than that, which come first; 0: it is decoded once."""
+    early_reduce: int = 0
+    """A JPEG is decoded at 1/2**early_reduce first, for all smaller levels, and then whole; 0: it is decoded once."""
 
     @property
     def grid(self) -> Grid:
         """The tiles to make."""
         return Grid(self.orientation.upright(self.stored), self.tile)
-
-    def halved(self, count: int) -> Size:
-        """The stored picture, after so many halves."""
-        return Size(ceil_div(self.stored.width, 1 << count), ceil_div(self.stored.height, 1 << count))
 
     @property
     def band_rows(self) -> int:
@@ -110,15 +106,15 @@ def cut_pyramid(parent: Parent, picture: FlatPicture) -> int:
 
 
 def _passes(parent: Parent, picture: FlatPicture) -> Iterator[tuple[int, range, Iterator[Raster]]]:
-    """How often the picture is halved, the levels to make of that, and its rows as they are stored, in sRGB or grey."""
+    """For each decode the level that it gives, those to make of it, and its rows as stored, in sRGB or grey."""
     count = picture.grid.levels
     if picture.format == "tiff":
         yield 0, range(count), _strips(parent, picture)
         return
     source = _Stream(parent, picture.size_bytes).source(picture.format)  # libvips does not keep it alive
-    large = picture.shrunk + 1  # as `render` does, what the codec has shrunk is halved once more
-    if picture.shrunk and picture.format == "jpeg" and not isinstance(source, bytes) and large < count:
-        yield picture.shrunk, range(large, count), _streamed(source, picture, picture.shrunk)
+    large = picture.early_reduce + 1  # as in `render`, a factor of two is left for the resize
+    if picture.early_reduce and picture.format == "jpeg" and not isinstance(source, bytes) and large < count:
+        yield picture.early_reduce, range(large, count), _streamed(source, picture, picture.early_reduce)
         source, count = _Stream(parent, picture.size_bytes).source(picture.format), large
     yield 0, range(count), _streamed(source, picture, 0)
 
@@ -165,7 +161,7 @@ def _fetched(region: pyvips.Region, of: VipsImage, part: Box) -> VipsImage:
 
 
 def _open(source: bytes | pyvips.Source, picture: FlatPicture, reduce: int) -> VipsImage:
-    """The picture, to be decoded from top to bottom; halved so often by its codec."""
+    """The picture at 1/2**reduce, to be decoded from top to bottom."""
     assert picture.format in ("jpeg", "png"), "the others are no streams"
     head = jpeg.read_head(source) if isinstance(source, bytes) else None
     if head is not None and head.is_deep:
@@ -180,7 +176,7 @@ def _open(source: bytes | pyvips.Source, picture: FlatPicture, reduce: int) -> V
     if not reduce:
         return image
     # libvips drops a last row or column that shrinking fills in part only; the one before is repeated.
-    whole = picture.halved(reduce)
+    whole = picture.stored.reduced(reduce)
     return image.embed(0, 0, whole.width, whole.height, extend="copy")
 
 
@@ -307,7 +303,7 @@ class _Level:
 
 
 class _Cutter:
-    """Takes the rows of the picture after `first` halves, and gives the tiles of some levels."""
+    """Takes the rows of level `first`, and gives the tiles of some levels."""
 
     def __init__(
         self, parent: Parent, picture: FlatPicture, threads: ThreadPoolExecutor, first: int, levels: range
@@ -317,7 +313,7 @@ class _Cutter:
         self._threads = threads
         self._levels = [_Level.of(picture, number) for number in levels]
         last = max(first, levels.stop - 2)  # the smallest level is made of the one before
-        sizes = {number: picture.halved(number) for number in range(first, last + 1)}
+        sizes = {number: picture.stored.reduced(number) for number in range(first, last + 1)}
         self._sizes = {number: _Rows(size.width, size.height) for number, size in sizes.items()}
         self._making: list[tuple[Place, Future[tuple[bytes, ...]]]] = []
         self._channels = 0

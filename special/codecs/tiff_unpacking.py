@@ -7,7 +7,6 @@ more of them: it is given each tile as a grey picture whose pixels are the bytes
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import struct
 import zlib
@@ -26,6 +25,7 @@ from PIL import (
 from special.codecs import colour, lab
 from special.codecs.raster import INTERPRETATIONS, Colour, Raster, VipsImage, to_vips
 from special.errors import Malformed
+from special.formats import has_extra, require_extra
 from special.formats.tiff import (
     JPEG_BITS,
     LAB,
@@ -67,7 +67,7 @@ _PREDICT_PIXELS, _PREDICT_FLOATS = 2, 3  # Predictor (TIFF 6.0 section 14; TIFF 
 def prepare() -> None:
     """Load all that this needs: a sandbox may allow no file afterwards."""
     PillowImage.preinit()
-    if importlib.util.find_spec("imagecodecs") is not None:
+    if has_extra("imagecodecs"):
         import imagecodecs
 
         for name in ("lerc_decode", "jpegxl_decode", "zstd_decode", "jpeg8_decode"):
@@ -185,6 +185,7 @@ def _by_libtiff(
 
 
 def _by_imagecodecs(body: bytes, page: Page, shape: tuple[int, int, int]) -> Raw:
+    require_extra("imagecodecs", f"{page.compression.name} in a TIFF")
     import imagecodecs
 
     try:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from special.errors import Malformed, NoSuchPage, NotAnImage, Unsupported
 from special.formats import avif, jp2, jpeg, pdf, tiff, whole
+from special.formats.extras import has_extra, require_extra
 from special.formats.layout import Extract, Format, Layout, Piece, Sheet, Stored, Tiling
 from special.formats.parser import Parser, drive, solve
 from special.formats.tiff import PageIndex
@@ -29,8 +30,10 @@ __all__ = [
     "drive",
     "ends_matter",
     "first_frame",
+    "has_extra",
     "load",
     "parse",
+    "require_extra",
     "solve",
 ]
 

@@ -16,7 +16,7 @@ import struct
 from special.errors import Malformed, Unsupported
 from special.formats import exif
 from special.formats.density import of_units
-from special.formats.extras import require_imagecodecs
+from special.formats.extras import require_extra
 from special.formats.layout import Layout
 from special.formats.levels import checked
 from special.formats.parser import Parser
@@ -102,7 +102,7 @@ def _layout(head: bytes, upright: Orientation, density: float | None, *, size_by
     if bits not in (LOSSLESS_BITS if marker == LOSSLESS else LOSSY_BITS) or (is_deep and components == 4):
         raise Unsupported(f"the JPEG has {components} components of {bits} bits; re-encode in 8 bits")
     if is_deep:
-        require_imagecodecs(f"a {'lossless JPEG' if marker == LOSSLESS else f'JPEG of {bits} bits'}")
+        require_extra("imagecodecs", f"a {'lossless JPEG' if marker == LOSSLESS else f'JPEG of {bits} bits'}")
     if components not in (1, 3, 4):
         raise Unsupported(f"the JPEG has {components} components; 1, 3 and 4 can be shown")
     if not height:

@@ -17,7 +17,7 @@ from special.formats.density import INCH_M, per_inch
 from special.formats.layout import Extract, Format, Layout, Piece, Stored, Tiling
 from special.formats.levels import checked, serves
 from special.formats.parser import Parser
-from special.geometry import Box, Frame, Orientation, Size, ceil_div
+from special.geometry import Box, Frame, Orientation, Size
 from special.storage import Span
 
 MAGIC = b"W\x02"
@@ -53,8 +53,39 @@ MAX_TRAILER_BYTES = 1 << 20
 _SERIAL = struct.Struct(">2sBQIIBBBBd")
 
 
+class ReadWhole:
+    """What layouts have in common of which every part needs every byte."""
+
+    __slots__ = ()
+    size_bytes: int
+    """Length of the whole file."""
+
+    @property
+    def tiling(self) -> Tiling | None:
+        return None
+
+    def prepare(self, box: Box, size: Size) -> Parser[Layout] | None:
+        return None
+
+    def complete(self) -> Parser[Layout] | None:
+        return None
+
+    def distrusted(self, reason: str) -> Layout | None:
+        return None
+
+    def stored(self, box: Box, size: Size) -> Stored | None:
+        return None
+
+    def whole(self, parts: Sequence[bytes]) -> bytes:
+        """The file, out of what was read. Raises `Malformed` if it has another length."""
+        (data,) = parts
+        if len(data) != self.size_bytes:
+            raise Malformed(f"{len(data)} bytes were read of a file of {self.size_bytes}")
+        return data
+
+
 @dataclass(frozen=True, slots=True)
-class WholeLayout:
+class WholeLayout(ReadWhole):
     """A picture that is decoded from its first byte to its last."""
 
     format: Format
@@ -80,25 +111,18 @@ class WholeLayout:
         return (self.size,)
 
     @property
-    def tiling(self) -> Tiling | None:
-        return None
-
-    @property
     def advice(self) -> tuple[str, ...]:
         if self.size.long_side <= 1024:
             return ()
         how = f"Progressive {self.format.upper()}" if self.progressive else self.format.upper()
         return (f"{how} is read and decoded whole for every part. Re-encode as a tiled, pyramidal TIFF.",)
 
-    def prepare(self, box: Box, size: Size) -> Parser[Layout] | None:
-        return None
-
     def extract(self, box: Box, size: Size) -> Extract:
         turned = size.turned if self.orientation.swaps_sides else size
         box = self.orientation.to_stored(box, self.raw_size)
         # A decoder's own halving sharpens: like vipsthumbnail, leave a factor of two for the resize after it.
         reduce = max((n for n in range(1, self.max_reduce + 1) if serves(box, 2 << n, turned)), default=0)
-        picture = self._reduced(reduce)
+        picture = self.raw_size.reduced(reduce)  # libjpeg rounds up
         is_deep = self.format == "jpeg" and not self.max_reduce  # all others can be halved
         return Extract(
             spans=(Span(0, self.size_bytes),),
@@ -110,9 +134,7 @@ class WholeLayout:
 
     def rebuild(self, extract: Extract, parts: Sequence[bytes]) -> Piece:
         assert isinstance(extract.recipe, Frame), "an extract goes back to the layout that made it"
-        (data,) = parts
-        if len(data) != self.size_bytes:
-            raise Malformed(f"{len(data)} bytes were read of a file of {self.size_bytes}")
+        data = self.whole(parts)
         return Piece(
             data,
             self.format,
@@ -121,15 +143,6 @@ class WholeLayout:
             orientation=self.orientation,
             incomplete=_incomplete(self.format, data),
         )
-
-    def complete(self) -> Parser[Layout] | None:
-        return None
-
-    def distrusted(self, reason: str) -> Layout | None:
-        return None
-
-    def stored(self, box: Box, size: Size) -> Stored | None:
-        return None
 
     def dump(self) -> bytes:
         return _SERIAL.pack(
@@ -144,10 +157,6 @@ class WholeLayout:
             self.progressive,
             self.density or 0.0,
         )
-
-    def _reduced(self, reduce: int) -> Size:
-        """What the decoder gives: libjpeg rounds up."""
-        return Size(ceil_div(self.raw_size.width, 1 << reduce), ceil_div(self.raw_size.height, 1 << reduce))
 
 
 def _incomplete(kind: Format, data: bytes) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -110,3 +113,31 @@ def test_what_the_library_does_not_open_is_malformed(page: int) -> None:
     broken = data if page == 2 else b"%PDF-1.7\n" + bytes(100)
     with pytest.raises(Malformed, match="PDFium does not open"):
         pdf.decode(broken, Sheet(page, Size(100, 60)), area=Box(0, 0, 9, 9), reduce=0)
+
+
+@pytest.mark.service
+@pytest.mark.parametrize(
+    ("module", "work", "said"),
+    [
+        (
+            "pypdfium2_raw",
+            "from special.codecs import pdf; from special.formats import Sheet\n"
+            "from special.geometry import Box, Size\n"
+            "pdf.decode(b'', Sheet(1, Size(9, 9)), area=Box(0, 0, 9, 9), reduce=0)",
+            "PDF needs a package that is not installed: pip install 'special-iiif[pdf]'",
+        ),
+        (
+            "imagecodecs",
+            "from special.codecs import deep_jpeg, jpeg; from special.geometry import Size; "
+            "deep_jpeg.decode(b'', jpeg.JpegHeader(Size(9, 9), 3, None, True, 12, is_lossless=False))",
+            "a JPEG of 12 bits needs a package that is not installed: pip install 'special-iiif[imagecodecs]'",
+        ),
+    ],
+    ids=["pdf", "imagecodecs"],
+)
+def test_a_layout_of_a_machine_that_has_the_package_is_refused_by_name(module: str, work: str, said: str) -> None:
+    code = f"import sys; sys.modules['{module}'] = None\nfrom special.errors import Unsupported\n"
+    code += f"try: exec({work!r})\nexcept Unsupported as error: print(error)"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == f"{said}\n"
+    )

@@ -50,6 +50,23 @@ def test_a_table_of_many_objects_is_read_in_the_usual_filter_alone() -> None:
         layout_of(written(writer, "stream", predictor=11))
 
 
+def test_tables_are_bounded_all_together() -> None:
+    data = written(document(PAGES))
+    for number in range(1000, 3000, 1000):
+        rows = Writer({number: b"null"})
+        data = written(rows, "stream", before=data, unused_bytes=9 << 20)
+    assert len(data) < 100_000
+    with pytest.raises(Unsupported, match="tables of objects of more than"):
+        layout_of(data, 7)
+
+
+def test_runs_of_a_stream_are_bounded_as_those_of_a_table() -> None:
+    numbers = range(100, 40_100, 2)
+    data = written(Writer({**document(PAGES).objects, **dict.fromkeys(numbers, b"")}), "stream")
+    with pytest.raises(Unsupported, match="more than 10000 parts"):
+        layout_of(data, 7)
+
+
 def test_a_page_behind_too_many_objects_is_refused() -> None:
     writer = document(PAGES[:2])
     empty = writer.put("<< /Type /Pages /Count 0 /Kids [] >>")
@@ -159,6 +176,13 @@ FILE = written(document(PAGES))
             FILE.replace(b"startxref\n", b"startxref\n9"), Malformed, "nothing whole at byte 9", id="far table"
         ),
         pytest.param(FILE.replace(b"startxref\n", b"startxref\n-"), Malformed, "where a number should", id="no number"),
+        pytest.param(FILE.replace(b"/Root", b"/Prev -5 /Root"), Malformed, "nothing whole at byte -5", id="negative"),
+        pytest.param(
+            written(document(PAGES), "stream", predictor=12).replace(b"/Columns 7", b"/Columns 99999999999999999999"),
+            Unsupported,
+            "rows that are not read here",
+            id="long rows",
+        ),
         pytest.param(FILE.replace(b"\nxref\n", b"\nxxxx\n"), Malformed, "where a number should be", id="no table"),
         pytest.param(
             FILE.replace(b"2 0 obj", b"3 0 obj"), Malformed, "object 2 of the PDF is not where", id="other object"

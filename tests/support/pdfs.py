@@ -78,9 +78,18 @@ def _node(kids: Sequence[int], count: int, entries: str) -> str:
 
 
 def written(
-    writer: Writer, form: Form = "table", *, trailer: str = "", before: bytes = b"", predictor: int = 1
+    writer: Writer,
+    form: Form = "table",
+    *,
+    trailer: str = "",
+    before: bytes = b"",
+    predictor: int = 1,
+    unused_bytes: int = 0,
 ) -> bytes:
-    """The file; `before` is one that this is an update of. `predictor` is what the rows of a stream are filtered by."""
+    """The file; `before` is one that this is an update of.
+
+    `predictor` is what the rows of a stream are filtered by; so many `unused_bytes` come behind them.
+    """
     data = bytearray(before or b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n")
     old = int(before.rpartition(b"startxref")[2].split()[0]) if before else None
     more = f"/Root 1 0 R {trailer}" + (f" /Prev {old}" if old is not None else "")
@@ -117,7 +126,10 @@ def written(
         if predictor > 1:
             entries += f" /DecodeParms << /Predictor {predictor} /Columns 7 >>"
             rows = filtered(rows, predictor - 10)
-        data += b"%d 0 obj\n%b\nendobj\n" % (number, stream(zlib.compress(b"".join(rows)), entries))
+        data += b"%d 0 obj\n%b\nendobj\n" % (
+            number,
+            stream(zlib.compress(b"".join(rows) + bytes(unused_bytes)), entries),
+        )
     return bytes(data + b"startxref\n%d\n%%%%EOF\n" % start)
 
 

@@ -30,9 +30,9 @@ FIRST_BYTES: Final = 4096
 """How much is read for an object at first; then eight times as much, until it is whole."""
 MAX_OBJECT_BYTES: Final = 256 << 10
 """Longest object that is read: an array of 25,000 pages."""
-MAX_STREAM_BYTES: Final = 16 << 20
-"""Longest stream that is unpacked: cross-references of two million objects."""
-MAX_PACKED_BYTES: Final = 2 << 20
+MAX_UNPACKED_BYTES: Final = 16 << 20
+"""How much is unpacked for one page, of all streams: cross-references of two million objects."""
+MAX_STREAM_BYTES: Final = 2 << 20
 """Longest stream of objects; most have a hundred objects. And of cross-references that are filtered in unusual ways."""
 MAX_STREAMS: Final = 8
 """How many streams of objects are kept."""
@@ -66,8 +66,10 @@ class Table:
     """A part of a cross-reference table as text, of which entries are read when they are needed."""
 
     first: int
+    """Number of its first object."""
     count: int
     at: int
+    """Offset of its first entry, in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,7 @@ class Document:
         self._trailer: dict[str, Object] = {}
         self._streams: dict[int, tuple[bytes, int, list[int]]] = {}
         self._looked_at = 0
+        self._may_unpack_bytes = MAX_UNPACKED_BYTES
 
     def page(self, number: int) -> Parser[dict[str, Object]]:
         """The dictionary of a page, counted from 1, with what it inherits.
@@ -208,7 +211,7 @@ class Document:
     def _parsed(self, start: int, parse: Callable[[Scanner], T]) -> Parser[T]:
         """What `parse` makes of the text from a place on, of which as much is read as it needs."""
         length = FIRST_BYTES
-        while start < self._size_bytes:
+        while 0 <= start < self._size_bytes:
             stop = min(self._size_bytes, start + length)
             (data,) = yield [Span(start, stop)]
             is_end = stop == self._size_bytes
@@ -249,10 +252,13 @@ class Document:
             found = yield from self._parsed(start, _subsection)
             if not isinstance(found, Table):
                 return found
-            if len(self._sections) >= MAX_SUBSECTIONS:
-                raise Unsupported(f"the cross-reference table of the PDF has more than {MAX_SUBSECTIONS} parts")
-            self._sections.append(replace(found, at=start + found.at))
+            self._add(replace(found, at=start + found.at))
             start += found.at + found.count * ENTRY_BYTES
+
+    def _add(self, section: Table | Rows) -> None:
+        if len(self._sections) >= MAX_SUBSECTIONS:
+            raise Unsupported(f"the cross-reference table of the PDF has more than {MAX_SUBSECTIONS} parts")
+        self._sections.append(section)
 
     def _cross_reference_stream(self, start: int) -> Parser[dict[str, Object]]:
         found = yield from self._read(start, None)
@@ -263,11 +269,11 @@ class Document:
         ranges = _integers(found.entries["Index"]) if "Index" in found.entries else [0, *size]
         if len(widths) != 3 or max(widths) > 8 or not sum(widths) >= 1 or len(ranges) % 2:
             raise Malformed("the cross-reference stream of the PDF is damaged")
-        data, at = (yield from self._unpacked(found, MAX_STREAM_BYTES)), 0
+        data, at = (yield from self._unpacked(found, MAX_UNPACKED_BYTES)), 0
         for first, count in zip(ranges[::2], ranges[1::2], strict=True):
             stop = at + count * sum(widths)
             rows = data[at:stop]
-            self._sections.append(Rows(first, len(rows) // sum(widths), rows, (widths[0], widths[1], widths[2])))
+            self._add(Rows(first, len(rows) // sum(widths), rows, (widths[0], widths[1], widths[2])))
             at = stop
         return found.entries
 
@@ -278,7 +284,7 @@ class Document:
         if not isinstance(found, Stream):
             raise Malformed(f"object {number} of the PDF is no stream of objects")
         count, first = _integers([found.entries.get("N"), found.entries.get("First")])
-        data = yield from self._unpacked(found, MAX_PACKED_BYTES)
+        data = yield from self._unpacked(found, MAX_STREAM_BYTES)
         numbers = data[:first].split()
         if len(numbers) < 2 * count or not all(it.isdigit() and len(it) <= 10 for it in numbers):
             raise Malformed(f"the stream of objects {number} of the PDF is damaged")
@@ -286,8 +292,9 @@ class Document:
 
     def _unpacked(self, stream: Stream, most_bytes: int) -> Parser[bytes]:
         (length,) = _integers([(yield from self.resolved(stream.entries.get("Length")))])
+        most_bytes = min(most_bytes, self._may_unpack_bytes)
         if length > most_bytes:
-            raise Unsupported(f"the PDF has a table of objects of {length} bytes; {most_bytes} are read at most")
+            raise Unsupported(f"the PDF has tables of objects of more than {most_bytes} bytes")
         (data,) = yield [Span(stream.at, stream.at + length)]
         filters, parameters = stream.entries.get("Filter"), stream.entries.get("DecodeParms")
         if isinstance(filters, list) and len(filters) == 1:
@@ -299,16 +306,18 @@ class Document:
             raise Unsupported(f"the cross-references of the PDF are packed by {filters!r}")
         try:
             inflate = zlib.decompressobj()
-            plain = inflate.decompress(data, most_bytes)
+            plain = inflate.decompress(data, most_bytes + 1)
         except zlib.error as error:
             raise Malformed(f"a stream of the PDF is damaged: {error}") from None
-        if inflate.unconsumed_tail:
-            raise Unsupported(f"the PDF has a table of objects of more than {most_bytes} bytes")
+        if len(plain) > most_bytes:
+            raise Unsupported(f"the PDF has tables of objects of more than {most_bytes} bytes")
+        self._may_unpack_bytes -= len(plain)
         if not isinstance(parameters, dict) or parameters.get("Predictor", 1) == 1:
             return plain
         (columns,) = _integers([parameters.get("Columns", 1)])
-        if parameters.get("Colors", 1) != 1 or parameters.get("BitsPerComponent", 8) != 8 or not columns:
-            raise Unsupported("the cross-references of the PDF are predicted in samples that are not bytes")
+        are_bytes = parameters.get("Colors", 1) == 1 and parameters.get("BitsPerComponent", 8) == 8
+        if not are_bytes or not 0 < columns <= len(plain):
+            raise Unsupported("the cross-references of the PDF are filtered in rows that are not read here")
         return _without_prediction(plain, columns)
 
 
@@ -317,7 +326,7 @@ def _without_prediction(data: bytes, columns: int) -> bytes:
     table = np.frombuffer(data[: len(data) // (columns + 1) * (columns + 1)], np.uint8).reshape(-1, columns + 1)
     if (table[:, 0] == UP).all():  # what nearly all programs write
         return table[:, 1:].cumsum(axis=0, dtype=np.uint8).tobytes()
-    if len(data) > MAX_PACKED_BYTES:
+    if len(data) > MAX_STREAM_BYTES:
         raise Unsupported(f"the PDF has a table of objects of {len(data)} bytes in filters other than Up")
     above, rows = bytes(columns), []
     for at in range(0, len(data) - columns, columns + 1):
@@ -352,7 +361,7 @@ def _indirect(number: int | None, scanner: Scanner) -> tuple[Object, int]:
 
 
 def _subsection(scanner: Scanner) -> Table | dict[str, Object]:
-    """The next part of a cross-reference table, whose entries start `at` so many bytes from here, or the trailer."""
+    """The next part of a cross-reference table, with `at` counted from where the scanner began, or the trailer."""
     token = scanner.token()
     if token == b"xref":
         token = scanner.token()

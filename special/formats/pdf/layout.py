@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from special.errors import Malformed, Unsupported
-from special.formats.layout import Extract, Format, Layout, Piece, Sheet, Stored, Tiling
+from special.errors import Malformed
+from special.formats.extras import require_extra
+from special.formats.layout import Extract, Format, Layout, Piece, Sheet
 from special.formats.levels import checked, serves
 from special.formats.parser import Parser
 from special.formats.pdf.document import Document
 from special.formats.pdf.objects import Object
-from special.geometry import Box, Frame, Size, ceil_div
+from special.formats.whole import ReadWhole
+from special.geometry import Box, Frame, Size
 from special.storage import Span
 
 MAGIC = b"P\x01"
@@ -28,11 +29,11 @@ _SERIAL = struct.Struct(">2sQIIId")
 
 
 @dataclass(frozen=True, slots=True)
-class PdfLayout:
-    """One page. It is drawn anew for each answer: only the part, at half the size, a quarter, … as that is enough."""
+class PdfLayout(ReadWhole):
+    """One page. It is drawn anew for each answer: the region alone, at the smallest level that has enough pixels."""
 
     size_bytes: int
-    """Length of the whole file, which is read for any of it."""
+    """Length of the whole file."""
     page: int
     """Counted from 1."""
     size: Size
@@ -47,11 +48,7 @@ class PdfLayout:
     @property
     def levels(self) -> tuple[Size, ...]:
         count = max(1, math.ceil(math.log2(self.size.long_side / SMALLEST_SIDE)) + 1)
-        return tuple(self._reduced(n) for n in range(count))
-
-    @property
-    def tiling(self) -> Tiling | None:
-        return None
+        return tuple(self.size.reduced(n) for n in range(count))
 
     @property
     def has_color(self) -> bool:
@@ -61,43 +58,24 @@ class PdfLayout:
     def advice(self) -> tuple[str, ...]:
         return ("A PDF is read whole for every part of a page. Store its pages as images where many look at them.",)
 
-    def prepare(self, box: Box, size: Size) -> Parser[Layout] | None:
-        return None
-
     def extract(self, box: Box, size: Size) -> Extract:
         reduce = max(n for n in range(len(self.levels)) if n == 0 or serves(box, 1 << n, size))
         return Extract(
             spans=(Span(0, self.size_bytes),),
             level=reduce,
-            pixels=ceil_div(box.width, 1 << reduce) * ceil_div(box.height, 1 << reduce),
+            pixels=box.size.reduced(reduce).area,
             recipe=box,
         )
 
     def rebuild(self, extract: Extract, parts: Sequence[bytes]) -> Piece:
         box = extract.recipe
         assert isinstance(box, Box), "an extract goes back to the layout that made it"
-        (data,) = parts
-        if len(data) != self.size_bytes:
-            raise Malformed(f"{len(data)} bytes were read of a file of {self.size_bytes}")
         scale = 1 / (1 << extract.level)
-        drawn = Size(ceil_div(box.width, 1 << extract.level), ceil_div(box.height, 1 << extract.level))
-        crop = Frame(0.0, 0.0, box.width * scale, box.height * scale).within(drawn)
-        return Piece(data, "pdf", crop, reduce=extract.level, area=box, sheet=Sheet(self.page, self.size))
-
-    def complete(self) -> Parser[Layout] | None:
-        return None
-
-    def distrusted(self, reason: str) -> Layout | None:
-        return None
-
-    def stored(self, box: Box, size: Size) -> Stored | None:
-        return None
+        crop = Frame(0.0, 0.0, box.width * scale, box.height * scale).within(box.size.reduced(extract.level))
+        return Piece(self.whole(parts), "pdf", crop, reduce=extract.level, area=box, sheet=Sheet(self.page, self.size))
 
     def dump(self) -> bytes:
         return _SERIAL.pack(MAGIC, self.size_bytes, self.page, self.size.width, self.size.height, self.density)
-
-    def _reduced(self, reduce: int) -> Size:
-        return Size(ceil_div(self.size.width, 1 << reduce), ceil_div(self.size.height, 1 << reduce))
 
 
 def sniff(head: bytes) -> bool:
@@ -106,13 +84,12 @@ def sniff(head: bytes) -> bool:
 
 
 def parse(size_bytes: int, page: int, per_inch: int) -> Parser[PdfLayout]:
-    """The layout of a page, at so many pixels per inch.
+    """The layout of a page that has `per_inch` pixels on an inch at full size.
 
     Reads the end of the file, and what it names on the way to the page: some KB in about ten places. Raises
     `Unsupported` where no package draws PDFs, and for an encrypted file; `Malformed`, `NoSuchPage`.
     """
-    if importlib.util.find_spec("pypdfium2_raw") is None:
-        raise Unsupported("PDF needs a package that is not installed: pip install 'special-iiif[pdf]'")
+    require_extra("pdf", "PDF")
     document = Document(size_bytes)
     entries = yield from document.page(page)
     left, top, right, bottom = (yield from _box(document, entries.get("MediaBox"))) or LETTER

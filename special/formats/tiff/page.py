@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from special.errors import Malformed, Unsupported
-from special.formats.extras import require_imagecodecs
+from special.formats.extras import require_extra
 from special.formats.levels import checked
 from special.formats.tiff.ifd import EAGER_INDEX_BYTES, Directory, Field, first_directory
 from special.formats.tiff.tags import (
@@ -367,7 +367,7 @@ def _compression(directory: Directory) -> Compression:
         name = REFUSED_COMPRESSIONS.get(code, "an unknown one")
         raise Unsupported(f"TIFF compression {code} ({name}) is not decoded here; re-encode as JPEG or deflate")
     if compression in IMAGECODECS:
-        require_imagecodecs(f"TIFF compression {code} ({compression.name})")
+        require_extra("imagecodecs", f"TIFF compression {code} ({compression.name})")
     return compression
 
 
@@ -490,7 +490,7 @@ def _check_shown(page: Page) -> None:
     elif compression in CCITT and (bits, samples) != (1, 1):
         raise Unsupported(f"{samples} TIFF samples of {bits} bits, compressed as fax; only one of 1 bit can be read")
     elif is_deep_jpeg and is_plain and samples // page.planes in DEEP_JPEG_SAMPLES and photometric in DEEP_JPEG_MODELS:
-        require_imagecodecs("JPEG of 12 bits in a TIFF")
+        require_extra("imagecodecs", "JPEG of 12 bits in a TIFF")
     elif compression in IMAGECODECS and bits % 8:
         raise Unsupported(f"TIFF samples of {bits} bits in {compression.name} are not read here; whole bytes are")
     elif compression is Compression.WEBP and photometric in LAB:

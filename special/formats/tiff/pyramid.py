@@ -59,7 +59,7 @@ class Grid:
 
     def size(self, level: int) -> Size:
         """Size of a level."""
-        return Size(ceil_div(self.full.width, 1 << level), ceil_div(self.full.height, 1 << level))
+        return self.full.reduced(level)
 
     def columns(self, level: int) -> int:
         """Tiles side by side."""
@@ -78,7 +78,7 @@ class Grid:
 
     def shown(self, level: int, box: Box) -> Size:
         """A box of the full picture at a level's scale: rounded up, as viewers do (implementation notes, section 8)."""
-        return Size(ceil_div(box.width, 1 << level), ceil_div(box.height, 1 << level))
+        return box.size.reduced(level)
 
     def is_whole(self, size: Size) -> bool:
         """Whether a tile of this size is no edge."""
@@ -185,7 +185,7 @@ WANTED: Mapping[Literal["expensive", "all"], Wanted] = {"expensive": is_expensiv
 
 @dataclass(frozen=True, slots=True)
 class PyramidGrids:
-    """Which masters have pyramids, and on which grids, whoever makes them, and made or not."""
+    """Which masters have pyramids, and the tile grid of each. It does not matter which server makes one, and when."""
 
     tile: int
     """Length of a whole tile's sides, in pixels of its level."""
