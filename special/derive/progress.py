@@ -144,7 +144,7 @@ class Tally:
         said = []
         if self.due_puts:
             minutes = self.due_reads / MASTER_BYTES_PER_S / max(1, decoders) / 60
-            time = f"{minutes / 60:,.1f} hours" if minutes > 60 else f"{math.ceil(minutes)} min"
+            time = f"{minutes / 60:,.1f} hours" if minutes > 60 else f"{max(1, math.ceil(minutes))} min"
             size = f"{self.due_reads / 1e9:,.1f} GB" if self.due_reads > 1e9 else f"{self.due_reads / 1e6:,.1f} MB"
             said.append(
                 f"What is due takes at most {size} of reads and {self.due_puts:,} PUTs, "

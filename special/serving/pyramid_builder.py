@@ -46,8 +46,8 @@ ELSEWHERE_LOOKS: Final = 5
 """How often it is looked in vain before those who wait look for the whole pyramid."""
 MAX_ELSEWHERE: Final = 16
 """Maximum number of pyramids of which is known what another process has made."""
-SHRUNK: Final = 1
-"""How often a flat JPEG is halved for its small levels, which viewers ask for first."""
+EARLY_REDUCE: Final = 1
+"""A flat JPEG is decoded at 1/2 of its size first, for its small levels, which viewers ask for first."""
 ANSWER_S: Final = 0.25
 """Part of a deadline that is left to say that a pyramid is being prepared."""
 UNKNOWN_S: Final = 3.0
@@ -145,7 +145,7 @@ class PyramidBuilder:
         """Name of pyramids that are made with these settings; others are ignored."""
         self._renderer = renderer
         self._volume = volume
-        self._maker = PyramidMaker(renderer, reader, tile, shrunk=SHRUNK)
+        self._maker = PyramidMaker(renderer, reader, tile, early_reduce=EARLY_REDUCE)
         self.tile = tile
         """Side of a tile in pixels."""
         self._after = after

@@ -61,8 +61,8 @@ class PyramidMaker:
     """Side of a tile in pixels."""
     large_pixels: int = LARGE_PIXELS
     """Smallest size of a flat master that is decoded once for all tiles."""
-    shrunk: int = 0
-    """How often a flat JPEG is halved for a first decode, of which small levels come first; 0: one decode for all."""
+    early_reduce: int = 0
+    """As in `FlatPicture`."""
     lane: str = LANE.name
     """The lane of its jobs."""
 
@@ -90,7 +90,7 @@ class PyramidMaker:
             self.tile,
             renderer.encoding,
             renderer.limits.max_pixels,
-            self.shrunk,
+            self.early_reduce,
         )
         grid = picture.grid
 

@@ -91,12 +91,14 @@ class Parent:
             at += count
         assert at == len(parts)
 
-    def cut(self, *, stored: Size | None = None, shrunk: int = 0) -> int:
+    def cut(self, *, stored: Size | None = None, early_reduce: int = 0) -> int:
         layout: Any = self.layout
         stored = stored or layout.orientation.upright(layout.size)
         return cut_pyramid(
             self,
-            FlatPicture(layout.format, len(self.data), stored, layout.orientation, TILE, Encoding(), 1 << 30, shrunk),
+            FlatPicture(
+                layout.format, len(self.data), stored, layout.orientation, TILE, Encoding(), 1 << 30, early_reduce
+            ),
         )
 
 
@@ -112,10 +114,12 @@ def by_jpeg(pixels: Pixels) -> bytes:
     return data
 
 
-@pytest.mark.parametrize(("name", "shrunk"), [*((name, 0) for name in MADE), *((it, 1) for it in MADE if "jpeg" in it)])
-def test_tiles_have_the_right_pixels(tmp_path: Path, name: str, shrunk: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "early_reduce"), [*((name, 0) for name in MADE), *((it, 1) for it in MADE if "jpeg" in it)]
+)
+def test_tiles_have_the_right_pixels(tmp_path: Path, name: str, early_reduce: int) -> None:
     parent = Parent(MADE[name]())
-    channels = parent.cut(shrunk=shrunk)
+    channels = parent.cut(early_reduce=early_reduce)
     path = tmp_path / f"master.{'tif' if name.startswith('tiff') else name.split('-')[0].replace('jpeg', 'jpg')}"
     path.write_bytes(parent.data)
     whole = oracle.upright(path).numpy()
@@ -147,17 +151,17 @@ def test_tiles_have_the_right_pixels(tmp_path: Path, name: str, shrunk: int) -> 
 
 
 @pytest.mark.parametrize(
-    ("name", "shrunk", "times"), [("png", 1, 1), ("png-interlaced", 1, 1), ("jpeg", 0, 1), ("jpeg", 1, 2)]
+    ("name", "early_reduce", "times"), [("png", 1, 1), ("png-interlaced", 1, 1), ("jpeg", 0, 1), ("jpeg", 1, 2)]
 )
-def test_every_byte_is_asked_for_in_order_once_for_each_decode(name: str, shrunk: int, times: int) -> None:
+def test_every_byte_is_asked_for_in_order_once_for_each_decode(name: str, early_reduce: int, times: int) -> None:
     parent = Parent(MADE[name]())
-    parent.cut(shrunk=shrunk)
+    parent.cut(early_reduce=early_reduce)
     assert parent.asked == [(0, len(parent.data))] * times
 
 
 def test_the_small_levels_of_a_jpeg_come_first() -> None:
     parent = Parent(MADE["jpeg"]())
-    parent.cut(shrunk=1)
+    parent.cut(early_reduce=1)
     levels = [place.level for place in parent.tiles]
     small = [level >= 2 for level in levels]
     assert set(levels) == {0, 1, 2, 3}
